@@ -1,0 +1,350 @@
+//! The contract between host and plugin: what crosses the boundary, and nothing else.
+//!
+//! Everything here is `#[repr(C)]` and plain data. Inputs are borrowed for the length of one call, outputs are copied by
+//! the other side during that call; nothing that owns memory crosses. A plugin exports one [`Module`] as an `abi_stable`
+//! root module; the host hands it [`Host`] once and [`Calls`] with every batch. All three are prefix types: later
+//! versions of this crate append fields, and never change or remove one within an [`ABI_MAJOR`].
+//!
+//! **Threads.** Each function says in brackets where it is called. A *shard thread* belongs to one generation of the
+//! plugin and ends before the library is closed; no plugin code ever runs on another thread of the host.
+//!
+//! **Panics.** Both sides catch their own: none of these functions unwinds.
+//!
+//! Authors do not use this module: `export_plugin!` writes what is needed.
+
+#![allow(unsafe_code, reason = "the contract itself: what is lent as pointer and length")]
+
+use abi_stable::StableAbi;
+use abi_stable::library::RootModule;
+use abi_stable::sabi_types::VersionStrings;
+
+/// Changes when something is removed or means something else. The host refuses another one before loading.
+pub const ABI_MAJOR: u32 = 1;
+/// Changes when something is added.
+pub const ABI_MINOR: u32 = 1;
+
+/// Bytes that the callee may read until the call returns. `ptr` may dangle where `len` is 0.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Bytes {
+    /// The first byte.
+    pub ptr: *const u8,
+    /// How many.
+    pub len: usize,
+}
+
+impl Bytes {
+    /// No bytes.
+    pub const EMPTY: Self = Self {
+        ptr: std::ptr::NonNull::dangling().as_ptr(),
+        len: 0,
+    };
+
+    /// Lends `bytes` to a call. The caller keeps them alive until it returns.
+    #[must_use]
+    pub const fn lend(bytes: &[u8]) -> Self {
+        Self {
+            ptr: bytes.as_ptr(),
+            len: bytes.len(),
+        }
+    }
+
+    /// What was lent.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` points to `len` readable bytes that stay unchanged for `'a`, or `len` is 0.
+    #[must_use]
+    pub const unsafe fn as_slice<'a>(self) -> &'a [u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: promised by the caller.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
+/// Where the callee puts bytes for the caller, who copies them at once. May be called several times: the bytes add up.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Writer {
+    /// The caller's own; handed back as the first argument of `write`.
+    pub cx: *mut (),
+    /// Appends bytes. (the thread of the call that it was lent to)
+    pub write: unsafe extern "C" fn(cx: *mut (), bytes: Bytes),
+}
+
+/// What the host asks a plugin to do. An unknown kind is answered with [`outcome::UNKNOWN`].
+pub mod event {
+    /// A client wants to join. `name`: the topic, `payload`: the join's params, `info`: an [`info`](super::Event::info)
+    /// object. The topic comes into being with its first join. Answered by `ACCEPT`, `REFUSE` or `LATER`.
+    pub const JOIN: u32 = 1;
+    /// A client pushed an event. `name`: the event. Answered by one `REPLY`, by `LATER`, or not at all.
+    pub const IN: u32 = 2;
+    /// A broadcast of an intercepted event (`name`) to this topic. `member`: who is left out, or 0. The plugin decides
+    /// for each of its members, by `PUSH`.
+    pub const OUT: u32 = 3;
+    /// A message or timer for `member`, or for the topic where that is 0. `name` and `payload` are as sent.
+    pub const INFO: u32 = 4;
+    /// The answer to what `LATER` promised for a join or a connect (`token`). `payload`: the bytes given to
+    /// `Host::complete`; `info`: that of the join or the connect. Answered as these are.
+    pub const ANSWER: u32 = 5;
+    /// `member` is no more; the plugin drops its state after handling this. `number`: one of [`reason`](super::reason),
+    /// `name`: the text of a stop.
+    pub const TERMINATE: u32 = 6;
+    /// The topic ends here, and so do members that are left: the plugin drops all its state, silently.
+    pub const CLOSE: u32 = 7;
+    /// The plugin writes the topic's state (`STATE`, member 0) and each member's. Nothing changes.
+    pub const SNAPSHOT: u32 = 8;
+    /// The topic comes into being from `payload`, written by state version `number`. `name`: the topic.
+    pub const RESTORE: u32 = 9;
+    /// A member comes into being from `payload`, written by state version `number`. `info`: as at its join.
+    pub const RESTORE_MEMBER: u32 = 10;
+    /// A client wants to connect. `topic` is 0, `info` a [`ConnectInfo`](crate::wire::ConnectInfo) as JSON.
+    /// Answered by `CONNECT_ACCEPT`, `CONNECT_REFUSE` or `LATER`.
+    pub const CONNECT: u32 = 11;
+    /// The topic was restored in this generation, all its members included, and is in service again.
+    pub const RESTORED: u32 = 12;
+    /// A page wants to connect. `topic` is 0, `info` an [`OriginInfo`](crate::wire::OriginInfo) as JSON. Answered by
+    /// `CONNECT_ACCEPT` or `CONNECT_REFUSE`, of which nothing but the kind counts. (since 1.1)
+    pub const ORIGIN: u32 = 13;
+}
+
+/// One thing that happened. Read by the plugin during [`Module::handle`].
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Event {
+    /// One of [`event`](mod@event).
+    pub kind: u32,
+    /// [`flag::BINARY`]: `payload` is binary, otherwise JSON.
+    pub flags: u32,
+    /// The host's number of the topic: the same in all generations. 0 where no topic is concerned.
+    pub topic: u64,
+    /// The host's number of the member: the same in all generations, never used again. 0 where none is concerned.
+    pub member: u64,
+    /// The `serial` of the promise that this event answers (`ANSWER`).
+    pub token: u64,
+    /// By kind.
+    pub number: u64,
+    /// By kind. UTF-8.
+    pub name: Bytes,
+    /// By kind. JSON text, or binary with [`flag::BINARY`].
+    pub payload: Bytes,
+    /// JSON of [`MemberInfo`](crate::wire::MemberInfo), [`ConnectInfo`](crate::wire::ConnectInfo) or
+    /// [`OriginInfo`](crate::wire::OriginInfo); empty where there is nothing to say.
+    pub info: Bytes,
+}
+
+/// What a plugin tells the host while it handles an event. Nothing takes effect before [`Calls::done`].
+pub mod effect {
+    /// The join is accepted; `payload` goes out as its reply.
+    pub const ACCEPT: u32 = 1;
+    /// The join is refused; `payload` says why.
+    pub const REFUSE: u32 = 2;
+    /// The answer comes later. Returns the serial of a [`Token`](super::Token), never 0.
+    pub const LATER: u32 = 3;
+    /// Replies to the event at hand (`token` 0) or to an earlier one. `name`: the status.
+    pub const REPLY: u32 = 4;
+    /// Pushes event `name` to `member`.
+    pub const PUSH: u32 = 5;
+    /// Broadcasts event `name` to the topic, or to the one in `topic`. `member`: who is left out, or 0.
+    pub const BROADCAST: u32 = 6;
+    /// Tracks `member` under the key `name` with the JSON object `payload`.
+    pub const TRACK: u32 = 7;
+    /// Replaces what is tracked for `member` under the key `name`.
+    pub const UPDATE: u32 = 8;
+    /// Ends tracking of `member` under the key `name`.
+    pub const UNTRACK: u32 = 9;
+    /// Pushes `presence_state` to `member`.
+    pub const PRESENCE: u32 = 10;
+    /// Ends `member`. `number`: one of [`reason`](super::reason), `name`: text for [`reason::OTHER`](super::reason::OTHER).
+    pub const STOP: u32 = 11;
+    /// After `number` milliseconds, sends the message `name` with `payload` to `member`, or to the topic (0).
+    /// Returns the timer's number, never 0.
+    pub const SEND: u32 = 12;
+    /// Stops timer `number`.
+    pub const CANCEL: u32 = 13;
+    /// State of `member`, or of the topic (0), in answer to `SNAPSHOT`.
+    pub const STATE: u32 = 14;
+    /// The connection is accepted. `name`: the socket id, `payload`: its assigns, a JSON object. Both may be empty.
+    pub const CONNECT_ACCEPT: u32 = 15;
+    /// The connection is refused with HTTP status `number` and the body `payload`.
+    pub const CONNECT_REFUSE: u32 = 16;
+}
+
+/// One effect. Read by the host during [`Calls::effect`].
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Effect {
+    /// One of [`effect`](mod@effect).
+    pub kind: u32,
+    /// [`flag::BINARY`]: `payload` is binary, otherwise JSON.
+    pub flags: u32,
+    /// Whom it concerns; 0: the topic.
+    pub member: u64,
+    /// The serial of an earlier promise, or 0.
+    pub token: u64,
+    /// By kind.
+    pub number: u64,
+    /// By kind. UTF-8.
+    pub name: Bytes,
+    /// By kind.
+    pub payload: Bytes,
+    /// Another topic, for `BROADCAST`; otherwise empty. UTF-8.
+    pub topic: Bytes,
+}
+
+/// Bits of `flags`.
+pub mod flag {
+    /// The payload is binary, not JSON.
+    pub const BINARY: u32 = 1;
+}
+
+/// Why a member ends.
+pub mod reason {
+    /// The client left.
+    pub const LEFT: u32 = 1;
+    /// The connection is gone.
+    pub const CLOSED: u32 = 2;
+    /// The socket id was told to disconnect.
+    pub const DISCONNECTED: u32 = 3;
+    /// The long-poll session expired.
+    pub const INACTIVE: u32 = 4;
+    /// The server is shutting down.
+    pub const DRAINING: u32 = 5;
+    /// The same client joined the topic again.
+    pub const DUPLICATE_JOIN: u32 = 6;
+    /// A callback stopped the channel normally.
+    pub const NORMAL: u32 = 7;
+    /// A callback stopped the channel with `shutdown`.
+    pub const SHUTDOWN: u32 = 8;
+    /// A callback stopped the channel with a reason of its own, in `name`; its client sees `phx_error`.
+    pub const OTHER: u32 = 9;
+    /// A callback panicked.
+    pub const PANICKED: u32 = 10;
+    /// The topic's route leads elsewhere now, or its plugin was replaced without its state.
+    pub const REROUTED: u32 = 11;
+    /// The channel broke a bound of the host.
+    pub const OVERLOADED: u32 = 12;
+}
+
+/// How the handling of one event ended.
+pub mod outcome {
+    /// Well; its effects are committed.
+    pub const OK: u32 = 0;
+    /// The callback panicked; its effects are dropped. `message` says how.
+    pub const PANICKED: u32 = 1;
+    /// The state could not be written or read. `message` says why.
+    pub const FAILED: u32 = 2;
+    /// The plugin does not know this kind of event.
+    pub const UNKNOWN: u32 = 3;
+}
+
+/// What the host answers to [`Calls::done`].
+pub mod go {
+    /// Handle the next event.
+    pub const ON: u32 = 0;
+    /// Return now; the rest comes again.
+    pub const BACK: u32 = 1;
+}
+
+/// What [`Calls::effect`] and the functions of [`Host`] answer: a number, or below zero one of these.
+pub mod error {
+    /// The host does not know this kind.
+    pub const UNKNOWN: i64 = -1;
+    /// Not UTF-8, not JSON, not an object where one is needed, or too long.
+    pub const INVALID: i64 = -2;
+    /// No such member, topic, timer or promise (any more).
+    pub const GONE: i64 = -3;
+    /// Presence: this member is tracked under this key already.
+    pub const TRACKED: i64 = -4;
+    /// Presence: this member is not tracked under this key.
+    pub const UNTRACKED: i64 = -5;
+    /// A bound of the host is reached.
+    pub const LIMIT: i64 = -6;
+    /// Not at this point: a push before the member has joined, a second reply.
+    pub const MISPLACED: i64 = -7;
+}
+
+/// What can be read with [`Calls::read`].
+pub mod read {
+    /// The presence list of the topic as a JSON object, with what this event changed already in it.
+    pub const PRESENCE: u32 = 1;
+}
+
+/// A promise to answer. Plain data: it may be stored, also in state that is carried over a reload.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The topic's number; 0 for a connect.
+    pub topic: u64,
+    /// What [`effect::LATER`] returned.
+    pub serial: u64,
+}
+
+/// The host's functions for the length of one [`Module::handle`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = CallsRef, prefix_fields = CallsFields)))]
+pub struct Calls {
+    /// Event `index` of the batch is handled: commit what it asked for. Returns one of [`go`]. (shard)
+    pub done: unsafe extern "C" fn(cx: *mut (), index: usize, outcome: u32, message: Bytes) -> u32,
+    /// Asks for one effect of the event at hand. Returns a number, 0, or one of [`error`]. (shard)
+    pub effect: unsafe extern "C" fn(cx: *mut (), effect: *const Effect) -> i64,
+    /// Reads one of [`read`] about the topic at hand. Returns 0 or one of [`error`]. (shard)
+    #[sabi(last_prefix_field)]
+    pub read: unsafe extern "C" fn(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64,
+}
+
+/// The host's functions that any thread of the plugin may call, from `init` until `shutdown` returns.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = HostRef, prefix_fields = HostFields)))]
+pub struct Host {
+    /// Keeps a promise. A reply: `status` and `payload` go to the client. A join or connect: `payload` comes back to
+    /// the plugin as `ANSWER`. Returns 0 or one of [`error`]. (any)
+    pub complete: unsafe extern "C" fn(cx: *const (), token: Token, flags: u32, status: Bytes, payload: Bytes) -> i64,
+    /// Sends the message `name` to `member` of `topic`, or to the topic (0). Returns 0 or one of [`error`]. (any)
+    pub send:
+        unsafe extern "C" fn(cx: *const (), topic: u64, member: u64, flags: u32, name: Bytes, payload: Bytes) -> i64,
+    /// Writes a line to the host's log. `level`: 1 error … 5 trace. (any)
+    #[sabi(last_prefix_field)]
+    pub log: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes, message: Bytes),
+}
+
+/// What a plugin exports.
+///
+/// Order of calls: `init` on shard 0; `open` on each shard; `handle` on each, any number of times; `close` on each;
+/// `shutdown` on shard 0. Every function but `handle` returns 0, or 1 after writing what went wrong.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ModuleRef, prefix_fields = ModuleFields)))]
+pub struct Module {
+    /// Reads `settings` (JSON) as `init` would, without any effect outside the process. On failure writes a JSON
+    /// [`SettingsError`](crate::wire::SettingsError). (probe)
+    pub check: unsafe extern "C" fn(settings: Bytes, error: Writer) -> u32,
+    /// Makes the plugin's own value from `settings` (JSON). `host_cx` goes with `host`. (shard 0)
+    pub init: unsafe extern "C" fn(
+        host: HostRef,
+        host_cx: *const (),
+        settings: Bytes,
+        plugin: *mut *mut (),
+        error: Writer,
+    ) -> u32,
+    /// Makes what a shard needs; `plugin` is from `init`. (shard)
+    pub open: unsafe extern "C" fn(plugin: *mut (), index: u32, shard: *mut *mut (), error: Writer) -> u32,
+    /// Handles `len` events in order, calling `done` after each and stopping where that says so. (shard)
+    pub handle: unsafe extern "C" fn(shard: *mut (), events: *const Event, len: usize, calls: CallsRef, cx: *mut ()),
+    /// Drops what `open` made, all topics and members in it included. (shard)
+    pub close: unsafe extern "C" fn(shard: *mut ()) -> u32,
+    /// Drops what `init` made and joins every thread that the plugin started. (shard 0)
+    #[sabi(last_prefix_field)]
+    pub shutdown: unsafe extern "C" fn(plugin: *mut (), deadline_ms: u32) -> u32,
+}
+
+impl RootModule for ModuleRef {
+    abi_stable::declare_root_module_statics! {ModuleRef}
+    const BASE_NAME: &'static str = "bennu_plugin";
+    const NAME: &'static str = "bennu_plugin";
+    const VERSION_STRINGS: VersionStrings = abi_stable::package_version_strings!();
+}

@@ -1,0 +1,151 @@
+//! A channel: what is kept for each member and each topic, and what happens to it.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::payload::Payload;
+use crate::plugin::{NoSettings, Plugin};
+use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
+
+/// The state of one member (one client's membership of one topic), and the callbacks of the channel.
+///
+/// All callbacks of a topic run one at a time, on the same thread, in the order in which things happened. None of them
+/// may block: see [`Context::spawn`] and [`Context::later`]. A panic ends the member in whose callback it happened;
+/// nothing of what that callback asked for goes out, the topic's state stays as the callback left it.
+///
+/// Both states survive a reload of the plugin; [`state`](crate::state) says how.
+pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
+    /// What the members of a topic share. Made by `default()` at the first join, dropped some time (`linger_ms`) after the
+    /// last member is gone. `()` if there is nothing to share.
+    type Shared: Default + Serialize + DeserializeOwned + 'static;
+
+    /// The version of what is written of both states. Raise it when `migrate` has something to do.
+    const STATE_VERSION: u32 = 1;
+    /// The oldest version that can be read.
+    const READS_FROM: u32 = Self::STATE_VERSION;
+    /// The newest version that can be read: above [`Channel::STATE_VERSION`] where going back from it works.
+    const READS_TO: u32 = Self::STATE_VERSION;
+    /// The broadcast events that go through `handle_out` instead of straight to the clients.
+    const INTERCEPTS: &'static [&'static str] = &[];
+
+    /// A client wants to join. The member comes into being with the value that is returned.
+    ///
+    /// [`Context::track`] may be called here already: `presence_state` follows the reply. A push may not.
+    fn join(shared: &mut Self::Shared, params: Payload<'_>, cx: &mut Context<P>) -> Join<Self>;
+
+    /// The answer to what [`join`](Channel::join) promised with [`Join::later`](JoinExt::later): `answer` is what was
+    /// given to `complete`. Not called when the client is gone in the meantime.
+    fn join_answer(_shared: &mut Self::Shared, _answer: Payload<'_>, _cx: &mut Context<P>) -> Join<Self> {
+        Join::refuse(serde_json::json!({ "reason": "no join_answer" }))
+    }
+
+    /// The client pushed an event.
+    fn handle_in(
+        &mut self,
+        _shared: &mut Self::Shared,
+        _event: &str,
+        _payload: Payload<'_>,
+        _cx: &mut Context<P>,
+    ) -> Handled {
+        Ok(Reply::unhandled())
+    }
+
+    /// An event of [`Channel::INTERCEPTS`] was broadcast to the topic. Called for each member that it is for; what
+    /// this member's client is to get, this pushes. By default: the same.
+    fn handle_out(&mut self, _shared: &mut Self::Shared, event: &str, payload: Payload<'_>, cx: &mut Context<P>) {
+        cx.push(event, payload);
+    }
+
+    /// A message or timer for this member: see [`Context::send`].
+    fn handle_info(&mut self, _shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
+
+    /// A message or timer for the topic: see [`Context::topic_send_after`]. Comes without a member.
+    fn handle_topic_info(_shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
+
+    /// The member is about to be dropped. Can still push, except where its connection is gone. Not called where the topic
+    /// as a whole is taken away: when the server stops, say, or another generation has taken over.
+    fn terminate(&mut self, _shared: &mut Self::Shared, _reason: Reason<'_>, _cx: &mut Context<P>) {}
+
+    /// Reads a member that version `from` wrote. By default: as it stands, which lets fields be added with
+    /// `#[serde(default)]`, and be removed.
+    ///
+    /// # Errors
+    ///
+    /// The topic then stays with the generation that it is in.
+    fn migrate(_from: u32, old: Old<'_>) -> Result<Self, MigrateError> {
+        old.read()
+    }
+
+    /// Reads a topic's state that version `from` wrote. By default: as it stands.
+    ///
+    /// # Errors
+    ///
+    /// The topic then stays with the generation that it is in.
+    fn migrate_shared(_from: u32, old: Old<'_>) -> Result<Self::Shared, MigrateError> {
+        old.read()
+    }
+
+    /// The topic and its members have come over from another generation, and are in service again.
+    fn restored(_shared: &mut Self::Shared, _cx: &mut Context<P>) {}
+}
+
+/// State as another generation wrote it: MessagePack with field names.
+#[derive(Clone, Copy, Debug)]
+pub struct Old<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Old<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Reads it as a `T`. May be called again with another `T`.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such `T`.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, MigrateError> {
+        let mut reader = rmp_serde::Deserializer::from_read_ref(self.bytes);
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().to_string().as_str() {
+            "." => MigrateError(error.into_inner().to_string()),
+            path => MigrateError(format!("{path}: {}", error.inner())),
+        })
+    }
+}
+
+/// State could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrateError(String);
+
+impl MigrateError {
+    /// Says why.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for MigrateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for MigrateError {}
+
+/// Stands for the channel of a plugin that only connects: refuses every join.
+#[doc(hidden)]
+#[derive(Serialize, serde::Deserialize)]
+pub struct NoChannel;
+
+impl<P: Plugin> Channel<P> for NoChannel {
+    type Shared = ();
+
+    fn join(_: &mut (), _: Payload<'_>, _: &mut Context<P>) -> Join<Self> {
+        Join::refuse(serde_json::json!({ "reason": "unmatched topic" }))
+    }
+}

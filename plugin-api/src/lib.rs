@@ -1,0 +1,126 @@
+//! What a Bennu channel plugin is written with.
+//!
+//! A plugin is a library that Bennu loads, and replaces while its clients stay connected. It has one [`Channel`], and maybe
+//! a [`Connect`] handler. This is a whole one: a `lib.rs` in a crate of type `cdylib` that depends on `bennu-plugin` and
+//! `serde`.
+//!
+//! ```rust,standalone_crate
+//! #![forbid(unsafe_code)]
+//! use bennu_plugin::prelude::*;
+//!
+//! /// One for each topic.
+//! #[derive(Default, Serialize, Deserialize)]
+//! struct Room {
+//!     history: Vec<Message>,
+//! }
+//!
+//! /// One for each client in it.
+//! #[derive(Serialize, Deserialize)]
+//! struct Member {
+//!     name: String,
+//! }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Message {
+//!     body: String,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Params {
+//!     name: String,
+//! }
+//!
+//! impl Channel for Member {
+//!     type Shared = Room;
+//!
+//!     fn join(room: &mut Room, params: Payload, cx: &mut Context) -> Join<Self> {
+//!         let Params { name } = params.parse()?; // a bad payload becomes an error reply that says what is wrong
+//!         cx.track(&name, json!({})); // presence_state and presence_diff follow the join's reply
+//!         Join::reply(Member { name }, json!({ "history": room.history }))
+//!     }
+//!
+//!     fn handle_in(&mut self, room: &mut Room, event: &str, payload: Payload, cx: &mut Context) -> Handled {
+//!         match event {
+//!             "new_msg" => {
+//!                 let message: Message = payload.parse()?;
+//!                 cx.broadcast("new_msg", json!({ "name": self.name, "body": message.body }));
+//!                 room.history.push(message);
+//!                 Ok(Reply::ok())
+//!             }
+//!             _ => Ok(Reply::unhandled()),
+//!         }
+//!     }
+//! }
+//!
+//! export_plugin!(Member);
+//! ```
+//!
+//! # Three levels of state
+//!
+//! | | one for each | made by | survives a reload |
+//! |---|---|---|---|
+//! | the [`Plugin`] | generation (one load of the library) | [`Plugin::init`], from the settings | no: it is made anew |
+//! | [`Channel::Shared`] | topic | `default()`, at the first join | yes |
+//! | the [`Channel`] itself | member: one client in one topic | [`Channel::join`] | yes |
+//!
+//! How the last two change their shape from one build to the next is told in [`state`].
+//!
+//! # Threads, time and panics
+//!
+//! A plugin's code runs on threads of its own, its shards. A topic stays on one shard, so what happens to it happens one
+//! thing at a time, and none of it needs a lock; while a callback runs, all topics of its shard wait. What blocks therefore
+//! goes to a thread ([`Context::spawn`]) and its result comes back as the answer to a promise ([`Context::later`]) or as a
+//! message ([`Remote::send`]). Timers are data too: a name and a payload that arrive in
+//! [`handle_info`](Channel::handle_info), in whichever generation is there by then.
+//!
+//! What a callback asks for happens when it has returned: all of it or, if it panics, nothing. A panic ends the
+//! channel of one member.
+//!
+//! A crate that starts threads of its own, other than by [`Context::spawn`], must end them when its [`Plugin`] value is
+//! dropped: a library whose threads still run cannot be unloaded.
+
+pub mod abi;
+mod channel;
+mod connect;
+mod context;
+#[doc(hidden)]
+pub mod export;
+mod glue;
+mod info;
+pub mod manifest;
+mod panics;
+mod payload;
+mod plugin;
+mod remote;
+mod reply;
+mod shard;
+pub mod state;
+pub mod wire;
+
+pub use serde_json::{Value, json};
+
+pub use channel::{Channel, MigrateError, Old};
+pub use connect::{Connect, ConnectContext, ConnectRequest, Connected, Connection, Denial, Origin};
+pub use context::{Context, MemberId, Presence, Presences, Timer};
+pub use payload::{Binary, IntoPayload, Payload};
+pub use plugin::{NoSettings, Plugin};
+pub use remote::{Later, Level, Remote};
+pub use reply::{Handled, Join, JoinExt, Joined, Reason, Refusal, Reply, Stop};
+
+/// All that a plugin needs: `use bennu_plugin::prelude::*;`.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::{
+        Binary, Channel, Connect, ConnectContext, ConnectRequest, Connected, Connection, Context, Denial, Handled,
+        Join, JoinExt, Later, Level, MemberId, MigrateError, NoSettings, Old, Origin, Payload, Plugin, Presence,
+        Reason, Refusal, Remote, Reply, Stop, Timer, Value, export_plugin, json,
+    };
+}
+
+/// The plugin in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

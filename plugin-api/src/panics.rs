@@ -1,0 +1,75 @@
+//! Catches panics on the plugin's side: none of them may reach the host, which could not catch it.
+//!
+//! The hook notes message and place and takes no backtrace: symbolising one maps the library's file, and that mapping
+//! would outlive the library.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+
+use crate::remote::{Level, Remote};
+
+thread_local! {
+    /// How many [`catch`]es this thread is in.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// What the hook noted of the last panic.
+    static NOTED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`; a panic becomes its message. What it leaves half done is the caller's to judge.
+pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    DEPTH.set(DEPTH.get() + 1);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    DEPTH.set(DEPTH.get() - 1);
+    result.map_err(|payload| {
+        let message = NOTED.take().unwrap_or_else(|| text_of(payload.as_ref()).to_owned());
+        drop_quietly(payload);
+        message
+    })
+}
+
+/// Drops `value`. A panic of its `Drop` becomes its message.
+pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
+    catch(move || drop(value))
+}
+
+/// Installs the hook: panics of a shard are noted for [`catch`], those of other threads go to the host's log.
+pub(crate) fn install_hook(remote: Remote) {
+    panic::set_hook(Box::new(move |info| {
+        let message = describe(info);
+        if DEPTH.get() > 0 {
+            NOTED.set(Some(message));
+        } else {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("without a name");
+            remote.log(Level::Error, &format!("thread {name} panicked: {message}"));
+        }
+    }));
+}
+
+/// Removes the hook and what it holds.
+pub(crate) fn remove_hook() {
+    drop(panic::take_hook());
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let text = text_of(info.payload());
+    match info.location() {
+        Some(place) => format!("{text} ({place})"),
+        None => text.to_owned(),
+    }
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("panicked without a message")
+}
+
+/// A panic's payload may be anything, even something that panics when dropped.
+fn drop_quietly(payload: Box<dyn Any + Send>) {
+    if let Err(again) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+        std::mem::forget(again);
+    }
+    NOTED.take();
+}

@@ -1,0 +1,282 @@
+//! Payloads: what a client sent, and what is sent to one.
+//!
+//! A payload is JSON text or binary. It is never parsed before a handler asks for it, and one that is passed on as it
+//! came is not copied.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::reply::Refusal;
+
+/// What came with an event. Borrowed for the length of the callback.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload<'a> {
+    bytes: &'a [u8],
+    binary: bool,
+    /// It is the payload of the event at hand.
+    same: bool,
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn of_event(bytes: &'a [u8], binary: bool) -> Self {
+        Self {
+            bytes,
+            binary,
+            same: true,
+        }
+    }
+
+    /// Sends `text` as it is. It must be JSON: the host refuses anything else.
+    #[must_use]
+    pub fn json_text(text: &'a str) -> Self {
+        Self {
+            bytes: text.as_bytes(),
+            binary: false,
+            same: false,
+        }
+    }
+
+    /// Reads the JSON as a `T`, which may borrow from it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such `T`, or binary. Given back with `?` from `join` or `handle_in`, the error answers the client with
+    /// `{"reason":"invalid payload","field":"user.name","message":"…"}`.
+    pub fn parse<T: Deserialize<'a>>(self) -> Result<T, Refusal> {
+        if self.binary {
+            return Err(Refusal::field("", "expected JSON, got binary"));
+        }
+        read_json(self.bytes).map_err(|error| Refusal::field(&error.field(), &error.message))
+    }
+
+    /// The JSON text; `None` if the payload is binary.
+    #[must_use]
+    pub fn json(self) -> Option<&'a str> {
+        if self.binary {
+            None
+        } else {
+            str::from_utf8(self.bytes).ok()
+        }
+    }
+
+    /// The bytes; `None` if the payload is JSON.
+    #[must_use]
+    pub fn binary(self) -> Option<&'a [u8]> {
+        self.binary.then_some(self.bytes)
+    }
+
+    /// Whether it is binary.
+    #[must_use]
+    pub fn is_binary(self) -> bool {
+        self.binary
+    }
+
+    /// Its bytes, whichever it is.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// Sends bytes as a binary payload: `cx.push("frame", Binary(&pixels))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Binary<'a>(
+    /// The bytes.
+    pub &'a [u8],
+);
+
+/// What can be sent: anything that serde can write as JSON, [`Binary`], and a [`Payload`] as it came.
+///
+/// # Panics
+///
+/// Sending panics where serde cannot write the value as JSON, such as a map whose keys are no strings.
+pub trait IntoPayload {
+    /// Lends the bytes to send; JSON is written to `scratch`.
+    #[doc(hidden)]
+    fn lend<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Payload<'a>;
+    /// The bytes to send once the callback has returned.
+    #[doc(hidden)]
+    fn into_body(self) -> Body;
+}
+
+impl<T: Serialize> IntoPayload for T {
+    fn lend<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Payload<'a> {
+        scratch.clear();
+        write_json(self, scratch);
+        Payload {
+            bytes: scratch,
+            binary: false,
+            same: false,
+        }
+    }
+
+    fn into_body(self) -> Body {
+        let mut bytes = Vec::with_capacity(64);
+        write_json(&self, &mut bytes);
+        Body::Bytes {
+            bytes: bytes.into(),
+            binary: false,
+        }
+    }
+}
+
+impl IntoPayload for Payload<'_> {
+    fn lend<'a>(&'a self, _: &'a mut Vec<u8>) -> Payload<'a> {
+        *self
+    }
+
+    fn into_body(self) -> Body {
+        if self.same {
+            return Body::Same;
+        }
+        Body::Bytes {
+            bytes: self.bytes.to_vec().into(),
+            binary: self.binary,
+        }
+    }
+}
+
+impl IntoPayload for Binary<'_> {
+    fn lend<'a>(&'a self, _: &'a mut Vec<u8>) -> Payload<'a> {
+        Payload {
+            bytes: self.0,
+            binary: true,
+            same: false,
+        }
+    }
+
+    fn into_body(self) -> Body {
+        Body::Bytes {
+            bytes: self.0.to_vec().into(),
+            binary: true,
+        }
+    }
+}
+
+/// A payload on its way out of a callback.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Body {
+    /// That of the event at hand: the host gets its own bytes back and copies nothing.
+    Same,
+    /// Other bytes.
+    Bytes {
+        /// JSON text unless `binary`.
+        bytes: Cow<'static, [u8]>,
+        /// Whether they are binary.
+        binary: bool,
+    },
+}
+
+impl Body {
+    /// `{}`.
+    pub(crate) const EMPTY: Self = Self::Bytes {
+        bytes: Cow::Borrowed(b"{}"),
+        binary: false,
+    };
+
+    /// The payload, where `event` is that of the event at hand.
+    pub(crate) fn lend<'a>(&'a self, event: Payload<'a>) -> Payload<'a> {
+        match self {
+            Self::Same => event,
+            Self::Bytes { bytes, binary } => Payload {
+                bytes,
+                binary: *binary,
+                same: false,
+            },
+        }
+    }
+}
+
+/// Where and why JSON could not be read.
+pub(crate) struct ReadError {
+    /// Keys joined by dots; empty: the whole.
+    pub(crate) path: String,
+    pub(crate) message: String,
+}
+
+impl ReadError {
+    /// The field at fault, which is below `path` where it is missing.
+    fn field(&self) -> String {
+        let missing = self
+            .message
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        match missing {
+            Some(name) if self.path.is_empty() => name.to_owned(),
+            Some(name) => format!("{}.{name}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+/// Reads JSON; an error says where.
+pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ReadError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let text = error.into_inner().to_string();
+        // The line and column are those of compact JSON that nobody wrote by hand.
+        let message = text
+            .rsplit_once(" at line ")
+            .map_or(text.as_str(), |(message, _)| message);
+        ReadError {
+            path: if path == "." { String::new() } else { path },
+            message: message.to_owned(),
+        }
+    })
+}
+
+fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    if let Err(error) = serde_json::to_writer(out, value) {
+        panic!(
+            "a payload of type {} cannot be written as JSON: {error}",
+            std::any::type_name::<T>()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct Params {
+        user: User,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct User {
+        name: String,
+    }
+
+    #[track_caller]
+    fn check(payload: Payload<'_>, expected: &str) {
+        let refusal = payload.parse::<Params>().expect_err("no such params");
+        let body = refusal.into_body();
+        assert_eq!(body.lend(payload).json(), Some(expected));
+    }
+
+    #[test]
+    fn a_wrong_payload_is_refused_by_the_name_of_the_field() {
+        check(
+            Payload::json_text(r#"{"user":{"name":7}}"#),
+            r#"{"reason":"invalid payload","field":"user.name","message":"invalid type: integer `7`, expected a string"}"#,
+        );
+        check(
+            Payload::json_text(r#"{"user":{}}"#),
+            r#"{"reason":"invalid payload","field":"user.name","message":"missing field `name`"}"#,
+        );
+        check(
+            Payload::json_text("{}"),
+            r#"{"reason":"invalid payload","field":"user","message":"missing field `user`"}"#,
+        );
+        check(
+            Payload::of_event(&[1], true),
+            r#"{"reason":"invalid payload","message":"expected JSON, got binary"}"#,
+        );
+    }
+}

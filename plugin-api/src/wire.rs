@@ -1,0 +1,89 @@
+//! What crosses the boundary as JSON inside [`Bytes`](crate::abi::Bytes): described once, read and written by both sides.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What a channel knows of its client: `info` of a join. Left out (empty bytes) where all of it is at its default.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// The socket id that the connect handler gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_id: Option<String>,
+    /// The assigns that the connect handler gave: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<Box<RawValue>>,
+    /// The assigns of the route: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<RawValue>>,
+}
+
+/// What a connect handler gets to see. What the mount does not select is left out.
+#[derive(Serialize, Deserialize)]
+pub struct ConnectInfo {
+    /// The mount's path.
+    pub mount: String,
+    /// `websocket` or `longpoll`.
+    pub transport: String,
+    /// The decoded query, nested as Phoenix nests it.
+    pub params: Box<RawValue>,
+    /// The headers that the mount selects, names in lower case, in the client's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// The client's address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
+    /// Where the request went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<Uri>,
+    /// The token of `Sec-WebSocket-Protocol` or `X-Phoenix-AuthToken`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_token: Option<String>,
+    /// The pairs of the mount's `connect_static`: a JSON object.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub static_pairs: Option<Box<RawValue>>,
+}
+
+/// Where a request went, as far as the host can see: in front of it there may be a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uri {
+    /// `http`.
+    pub scheme: String,
+    /// Empty where the request names none.
+    pub host: String,
+    /// The scheme's own where the request names none.
+    pub port: u16,
+    /// Begins with `/`.
+    pub path: String,
+    /// As the client wrote it, without the question mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+}
+
+/// An `Origin` that a plugin is asked about.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OriginInfo {
+    /// The mount's path.
+    pub mount: String,
+    /// The header as the client sent it.
+    pub origin: String,
+    /// In lower case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// In lower case. `null` and `file://` have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The scheme's own where none is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// Why settings were refused.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsError {
+    /// Where, as keys joined by dots (`limits.history`); empty: the whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
