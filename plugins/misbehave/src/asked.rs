@@ -1,0 +1,264 @@
+//! What a client can ask for. The list stands in the crate's documentation.
+
+use bennu_plugin::abi::effect;
+use bennu_plugin::prelude::*;
+
+use crate::state::{Member, Topic};
+
+const BYTES: Binary<'static> = Binary(&[0, 255, 1]);
+const NO_UTF8: &[u8] = &[b'"', 0xff, 0xfe, b'"'];
+
+/// The payload of a request.
+#[derive(Deserialize)]
+#[serde(default)]
+pub(crate) struct Asked {
+    #[serde(rename = "do")]
+    what: String,
+    ms: u64,
+    count: u64,
+    bytes: usize,
+    at: String,
+    key: String,
+    meta: Value,
+    event: String,
+    topic: String,
+    payload: Value,
+    status: String,
+    reason: String,
+    reply: bool,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        let text = String::new;
+        Self {
+            what: text(),
+            ms: 0,
+            count: 0,
+            bytes: 0,
+            at: text(),
+            key: text(),
+            meta: json!({}),
+            event: text(),
+            topic: text(),
+            payload: json!({}),
+            status: text(),
+            reason: text(),
+            reply: false,
+        }
+    }
+}
+
+impl Asked {
+    fn delay(&self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+
+    /// Blocks, which no plugin should.
+    fn sleep(&self) {
+        std::thread::sleep(self.delay());
+    }
+}
+
+pub(crate) fn join(topic: &mut Topic, asked: &Asked, cx: &mut Context) -> Join<Member> {
+    match asked.what.as_str() {
+        "refuse" => return Join::refuse(json!({ "reason": "refused" })),
+        "panic" => panic!("join panics"),
+        "sleep" => asked.sleep(),
+        "later" => return join_later("accept", asked, cx),
+        "later_refuse" => return join_later("refuse", asked, cx),
+        "later_panic" => return join_later("panic", asked, cx),
+        "later_timer" => {
+            topic.joins.push(cx.later());
+            cx.topic_send_after(asked.delay(), "joins", json!({}));
+            return Join::later();
+        }
+        "never" => {
+            let _never_kept = cx.later();
+            return Join::later();
+        }
+        "binary" => return Join::reply(Member::default(), BYTES),
+        "invalid" => return Join::reply(Member::default(), Payload::json_text("{not json")),
+        "push" => cx.push("early", json!({})),
+        "track" => {
+            for key in ["a", "b", "c"] {
+                cx.track(key, json!({ "key": key }));
+            }
+        }
+        "stop" => cx.stop(Stop::Normal),
+        _ => {}
+    }
+    Join::accept(Member::default())
+}
+
+fn join_later(answer: &'static str, asked: &Asked, cx: &Context) -> Join<Member> {
+    let (later, delay) = (cx.later(), asked.delay());
+    cx.spawn(move |remote| {
+        std::thread::sleep(delay);
+        remote.complete(later, "", answer);
+    });
+    Join::later()
+}
+
+impl Member {
+    /// Handles an event, or hands it to the next of these functions.
+    pub(crate) fn handle_asked(&mut self, event: &str, asked: &Asked, cx: &Context) -> Handled {
+        match event {
+            "whoami" => return whoami(cx),
+            "status" => return Ok(Reply::status(asked.status.clone(), &asked.payload)),
+            "arm" => self.traps.push(asked.at.clone()),
+            "sleep" => asked.sleep(),
+            "silent" => return Ok(Reply::none()),
+            "stop" => return Ok(stop(asked, cx)),
+            "panic" => panic!("handle_in panics"),
+            "broadcast_panic" => {
+                cx.broadcast("lost", json!({}));
+                cx.push("lost", json!({}));
+                cx.track("lost", json!({}));
+                panic!("handle_in panics after a broadcast");
+            }
+            "thread_panic" => cx.spawn(|_| panic!("a thread panics")),
+            "log" => cx.log(Level::Info, &asked.payload.to_string()),
+            _ => return self.reply_late(event, asked, cx),
+        }
+        Ok(Reply::ok())
+    }
+
+    fn reply_late(&mut self, event: &str, asked: &Asked, cx: &Context) -> Handled {
+        match event {
+            "later" => {
+                self.owed.push(cx.later());
+                cx.send_after(asked.delay(), "owed", json!({}));
+            }
+            "later_thread" => {
+                let (later, delay) = (cx.later(), asked.delay());
+                cx.spawn(move |remote| {
+                    std::thread::sleep(delay);
+                    remote.complete(later, "ok", json!({ "late": true }));
+                });
+            }
+            "twice" => {
+                let later = cx.later();
+                cx.complete(later.clone(), "ok", json!({ "n": 1 }));
+                cx.complete(later, "ok", json!({ "n": 2 }));
+            }
+            "twice_thread" => {
+                let later = cx.later();
+                cx.spawn(move |remote| {
+                    remote.complete(later.clone(), "ok", json!({ "n": 1 }));
+                    remote.complete(later, "ok", json!({ "n": 2 }));
+                });
+            }
+            "twice_now" => {
+                cx.raw_effect(effect::REPLY, false, b"ok", br#"{"n":1}"#);
+                return Ok(Reply::ok_with(json!({ "n": 2 })));
+            }
+            "never" => {
+                let _never_kept = cx.later();
+            }
+            _ => return send(event, asked, cx),
+        }
+        Ok(Reply::none())
+    }
+}
+
+fn whoami(cx: &Context) -> Handled {
+    Ok(Reply::ok_with(json!({
+        "topic": cx.topic(),
+        "socket_id": cx.socket_id(),
+        "socket": cx.socket_assigns::<Value>()?,
+        "route": cx.route::<Value>()?,
+    })))
+}
+
+fn stop(asked: &Asked, cx: &Context) -> Reply {
+    cx.stop(match asked.reason.as_str() {
+        "normal" => Stop::Normal,
+        "shutdown" => Stop::Shutdown,
+        other => Stop::Other(other.to_owned()),
+    });
+    if asked.reply { Reply::ok() } else { Reply::none() }
+}
+
+fn send(event: &str, asked: &Asked, cx: &Context) -> Handled {
+    match event {
+        "push" => cx.push(&asked.event, &asked.payload),
+        "broadcast" => cx.broadcast(&asked.event, &asked.payload),
+        "broadcast_from" => cx.broadcast_from(&asked.event, &asked.payload),
+        "broadcast_to" => cx.broadcast_to(&asked.topic, &asked.event, &asked.payload),
+        "disconnect" => cx.disconnect(&asked.topic),
+        "secret" => cx.broadcast("secret", &asked.payload),
+        "push_binary" => cx.push("binary", BYTES),
+        "broadcast_binary" => cx.broadcast("binary", BYTES),
+        "reply_binary" => return Ok(Reply::ok_with(BYTES)),
+        "flood" => flood(asked, |payload| cx.push("flood", payload)),
+        "flood_broadcast" => flood(asked, |payload| cx.broadcast("flood", payload)),
+        _ => return send_invalid(event, asked, cx),
+    }
+    Ok(Reply::none())
+}
+
+fn flood(asked: &Asked, send: impl Fn(Value)) {
+    let fill = "x".repeat(asked.bytes);
+    for n in 0..asked.count {
+        send(json!({ "n": n, "fill": fill }));
+    }
+}
+
+fn send_invalid(event: &str, asked: &Asked, cx: &Context) -> Handled {
+    match event {
+        "invalid_push" => cx.raw_effect(effect::PUSH, false, b"invalid", NO_UTF8),
+        "invalid_broadcast" => cx.raw_effect(effect::BROADCAST, false, b"invalid", NO_UTF8),
+        "invalid_reply" => cx.raw_effect(effect::REPLY, false, b"ok", NO_UTF8),
+        "invalid_json" => cx.raw_effect(effect::PUSH, false, b"invalid", b"{not json"),
+        "invalid_name" => cx.raw_effect(effect::PUSH, false, NO_UTF8, b"{}"),
+        "invalid_kind" => cx.raw_effect(9_999, false, b"invalid", b"{}"),
+        "invalid_meta" => return Ok(done(cx.track("invalid", 7))),
+        _ => return start_timer(event, asked, cx),
+    };
+    Ok(Reply::none())
+}
+
+fn start_timer(event: &str, asked: &Asked, cx: &Context) -> Handled {
+    let delay = asked.delay();
+    match event {
+        "timer" => {
+            cx.send_after(delay, "tick", &asked.payload);
+        }
+        "topic_timer" => {
+            cx.topic_send_after(delay, "tock", &asked.payload);
+        }
+        "topic_panic" => {
+            cx.topic_send_after(delay, "panic", json!({}));
+        }
+        "cancelled" => {
+            cx.cancel(cx.send_after(delay, "tick", &asked.payload));
+            return Ok(Reply::ok());
+        }
+        "timers" => {
+            for n in 0..asked.count {
+                cx.send_after(delay, "tick", json!({ "n": n }));
+            }
+        }
+        _ => return presence(event, asked, cx),
+    }
+    Ok(Reply::none())
+}
+
+fn presence(event: &str, asked: &Asked, cx: &Context) -> Handled {
+    match event {
+        "track" => Ok(done(cx.track(&asked.key, &asked.meta))),
+        "update" => Ok(done(cx.update(&asked.key, &asked.meta))),
+        "untrack" => Ok(done(cx.untrack(&asked.key))),
+        "presences" => Ok(Reply::ok_with(cx.presences())),
+        "push_presence" => {
+            cx.push_presence();
+            Ok(Reply::none())
+        }
+        _ => Ok(Reply::unhandled()),
+    }
+}
+
+fn done(done: bool) -> Reply {
+    Reply::ok_with(json!({ "done": done }))
+}

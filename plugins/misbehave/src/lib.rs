@@ -1,0 +1,204 @@
+//! The plugin to test against: does on request what no plugin should. Serves `misbehave:*`.
+//!
+//! Payloads are JSON objects whose keys may be left out: numbers are then 0, texts empty, `payload` and `meta` `{}`.
+//!
+//! # Joining
+//!
+//! By `do` in the params:
+//!
+//! | `do` | what happens |
+//! |---|---|
+//! | (none) | accepted with `{}` |
+//! | `refuse` | refused with `{"reason":"refused"}` |
+//! | `panic` | panics |
+//! | `sleep` | blocks for `ms`, then accepts |
+//! | `later` | accepted from another thread after `ms`, with `{"late":true}` |
+//! | `later_timer` | accepted after a timer of the topic of `ms`, with `{"late":true}` |
+//! | `later_refuse` | refused from another thread after `ms`, with `{"reason":"refused late"}` |
+//! | `later_panic` | promises to answer from another thread after `ms`, and panics while doing so |
+//! | `never` | promises to answer, and does not |
+//! | `binary` | accepted with the binary reply `00 ff 01` |
+//! | `invalid` | accepted with a reply that is no JSON |
+//! | `push` | pushes `early` before it is accepted |
+//! | `track` | accepted; tracked under the keys `a`, `b` and `c` with `{"key":"a"}` … |
+//! | `stop` | accepted, and stopped normally at once |
+//!
+//! # Events
+//!
+//! | event | what happens |
+//! |---|---|
+//! | `count` | replies `{"topic":n,"member":n,"version":1}`, both numbers one higher than before |
+//! | `whoami` | replies `{"topic":…,"socket_id":…,"socket":{…},"route":{…}}` |
+//! | `echo` | replies with the same payload |
+//! | `numbered` | pushes `numbered` with the same payload, then replies with it |
+//! | `panic` | panics |
+//! | `broadcast_panic` | broadcasts `lost`, pushes `lost`, tracks `lost`, then panics: nothing goes out |
+//! | `thread_panic` | replies ok; a thread that it started panics |
+//! | `sleep` | blocks for `ms`, then replies ok |
+//! | `later` | replies `{"late":true}` after a timer of `ms` |
+//! | `later_thread` | replies `{"late":true}` from another thread after `ms` |
+//! | `twice` | promises, then replies twice: `{"n":1}`, `{"n":2}` |
+//! | `twice_thread` | the same from another thread |
+//! | `twice_now` | replies `{"n":1}` by a raw effect, then `{"n":2}` |
+//! | `never` | promises, and does not reply |
+//! | `silent` | does not reply |
+//! | `status` | replies with the status `status` and `payload` |
+//! | `stop` | stops with `reason` `normal`, `shutdown` or anything else; replies ok before if `reply` is true |
+//! | `arm` | sets the trap `at`, replies ok; see below |
+//! | `push`, `broadcast`, `broadcast_from` | sends `event` with `payload` |
+//! | `broadcast_to` | broadcasts `event` with `payload` to `topic` |
+//! | `disconnect` | disconnects the socket id `topic` |
+//! | `push_binary`, `broadcast_binary` | sends `binary` with the bytes `00 ff 01` |
+//! | `reply_binary` | replies `00 ff 01` |
+//! | `invalid_push`, `invalid_broadcast`, `invalid_reply` | sends bytes that are no UTF-8 as JSON |
+//! | `invalid_json` | pushes UTF-8 that is no JSON |
+//! | `invalid_name` | pushes an event whose name is no UTF-8 |
+//! | `invalid_meta` | tracks `invalid` with a number; replies `{"done":false}` |
+//! | `invalid_kind` | asks for an effect that does not exist |
+//! | `flood` | pushes `count` times `flood` `{"n":…,"fill":"xx…"}` with `bytes` in `fill` |
+//! | `flood_broadcast` | broadcasts them |
+//! | `timer` | pushes `tick` with `payload` after `ms` |
+//! | `topic_timer` | broadcasts `tock` with `payload` after `ms`, whether or not the member is still there |
+//! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
+//! | `timers` | starts `count` timers of `ms` |
+//! | `topic_panic` | has a message to the topic panic after `ms` |
+//! | `secret` | broadcasts the intercepted event `secret` with `payload`: each member is pushed `{"secret":…,"count":n}`, where n counts for the member |
+//! | `track`, `update` | does so under `key` with `meta`; replies `{"done":true}` |
+//! | `untrack` | does so; replies `{"done":true}` |
+//! | `presences` | replies with the whole list |
+//! | `push_presence` | is pushed `presence_state` |
+//! | `log` | writes `payload` to the log |
+//!
+//! # Traps
+//!
+//! Set by `arm`, kept in the member's state: `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot`, `restore` panic
+//! there; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted events; `push` pushes `terminating`
+//! `{"reason":"Left"}` in `terminate`, and `broadcast` broadcasts it.
+//!
+//! # Connecting
+//!
+//! By the parameter `token`:
+//!
+//! | `token` | what happens |
+//! |---|---|
+//! | (none) | accepted without socket id and assigns |
+//! | `open` | accepted with the id `user:USER` and the assigns `{"user":"USER"}`, from the parameter `user` |
+//! | `seen` | the same, its assigns being what the handler saw of the request: `user`, `mount`, `transport`, `headers`, `peer` (the address), `uri` (without port and query), `port`, `query`, `auth_token`, `region` (from `connect_static`) |
+//! | `later` | as `open`, from another thread |
+//! | `closed`, anything else | refused with 403 and `{"reason":"closed"}` |
+//! | `teapot` | refused with 418, without a body |
+//! | `busy` | refused with 429 and `{"retry_after":7}` |
+//! | `binary` | refused with 403 and the bytes `00 01` |
+//! | `list` | accepted with assigns that are no object |
+//! | `panic` | panics |
+//! | `hang` | promises to answer, and does not |
+//!
+//! # Origins
+//!
+//! Where it decides about them, `https://open.example` may connect; to mounts whose path begins with `/pages` also `file://`.
+//! `panic.example` panics.
+//!
+//! # Variants
+//!
+//! By cargo features. `v2`: version 2 of the state, which reads version 1; the reply to `count` says so, and has
+//! `"mood":"fresh"`, a field that the member got in between. `bad_restore`: never reads the state of another generation.
+//! `panics`: panics at every event of a client.
+#![forbid(unsafe_code)]
+
+mod asked;
+mod gate;
+mod state;
+
+use bennu_plugin::prelude::*;
+
+use asked::Asked;
+use state::{Member, Topic, VERSION};
+
+impl Channel for Member {
+    type Shared = Topic;
+
+    const STATE_VERSION: u32 = VERSION;
+    const READS_FROM: u32 = 1;
+    const INTERCEPTS: &'static [&'static str] = &["secret"];
+
+    fn join(topic: &mut Topic, params: Payload<'_>, cx: &mut Context) -> Join<Self> {
+        asked::join(topic, &params.parse()?, cx)
+    }
+
+    fn join_answer(_: &mut Topic, answer: Payload<'_>, _: &mut Context) -> Join<Self> {
+        match answer.parse()? {
+            "panic" => panic!("answering a join panics"),
+            "refuse" => Join::refuse(json!({ "reason": "refused late" })),
+            _ => Join::reply(Self::default(), json!({ "late": true })),
+        }
+    }
+
+    fn handle_in(&mut self, topic: &mut Topic, event: &str, payload: Payload<'_>, cx: &mut Context) -> Handled {
+        if cfg!(feature = "panics") {
+            panic!("built to panic");
+        }
+        match event {
+            "echo" => Ok(Reply::ok_with(payload)),
+            "numbered" => {
+                cx.push("numbered", payload);
+                Ok(Reply::ok_with(payload))
+            }
+            "count" => Ok(Reply::ok_with(self.count(topic))),
+            _ => self.handle_asked(event, &payload.parse::<Asked>()?, cx),
+        }
+    }
+
+    fn handle_out(&mut self, _: &mut Topic, event: &str, payload: Payload<'_>, cx: &mut Context) {
+        self.pass("handle_out");
+        if !self.is_trapped("deaf") {
+            self.count += 1;
+            let secret = payload.parse::<Value>().unwrap_or_default();
+            cx.push(event, json!({ "secret": secret, "count": self.count }));
+        }
+    }
+
+    fn handle_info(&mut self, _: &mut Topic, name: &str, payload: Payload<'_>, cx: &mut Context) {
+        self.pass("handle_info");
+        match name {
+            "owed" => {
+                for later in self.owed.drain(..) {
+                    cx.complete(later, "ok", json!({ "late": true }));
+                }
+            }
+            _ => cx.push(name, payload),
+        }
+    }
+
+    fn handle_topic_info(topic: &mut Topic, name: &str, payload: Payload<'_>, cx: &mut Context) {
+        match name {
+            "joins" => {
+                for later in topic.joins.drain(..) {
+                    cx.complete(later, "", "accept");
+                }
+            }
+            "panic" => panic!("the topic panics"),
+            _ => cx.broadcast(name, payload),
+        }
+    }
+
+    fn terminate(&mut self, _: &mut Topic, reason: Reason<'_>, cx: &mut Context) {
+        self.pass("terminate");
+        let payload = json!({ "reason": format!("{reason:?}") });
+        if self.is_trapped("push") {
+            cx.push("terminating", &payload);
+        }
+        if self.is_trapped("broadcast") {
+            cx.broadcast("terminating", &payload);
+        }
+    }
+
+    fn migrate(_: u32, old: Old<'_>) -> Result<Self, MigrateError> {
+        state::read_member(old)
+    }
+
+    fn migrate_shared(from: u32, old: Old<'_>) -> Result<Topic, MigrateError> {
+        state::read_topic(from, old)
+    }
+}
+
+export_plugin!(Member, connect = gate::Gate);

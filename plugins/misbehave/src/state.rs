@@ -1,0 +1,130 @@
+//! What is kept for each topic and each member, in two versions.
+
+use bennu_plugin::prelude::*;
+
+/// What writes and reads these states: version 1.
+#[cfg(not(feature = "v2"))]
+pub(crate) const VERSION: u32 = 1;
+/// What writes and reads these states: version 2, which reads the first.
+#[cfg(feature = "v2")]
+pub(crate) const VERSION: u32 = 2;
+
+/// The topic's state in version 1.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct TopicV1 {
+    pub(crate) count: u64,
+    pub(crate) joins: Vec<Later>,
+}
+
+/// The topic's state in version 2: the count is called otherwise, and is kept by origin.
+#[cfg(feature = "v2")]
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct TopicV2 {
+    pub(crate) counts: Counts,
+    pub(crate) joins: Vec<Later>,
+}
+
+/// The two parts of a topic's count.
+#[cfg(feature = "v2")]
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) before: u64,
+    pub(crate) since: u64,
+}
+
+#[cfg(not(feature = "v2"))]
+pub(crate) type Topic = TopicV1;
+#[cfg(feature = "v2")]
+pub(crate) type Topic = TopicV2;
+
+/// A member's state, in both versions.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) count: u64,
+    /// Where to misbehave later on.
+    #[serde(serialize_with = "write_traps")]
+    pub(crate) traps: Vec<String>,
+    /// Replies that are owed.
+    pub(crate) owed: Vec<Later>,
+    /// New in version 2.
+    #[cfg(feature = "v2")]
+    #[serde(default = "new_mood")]
+    pub(crate) mood: String,
+}
+
+impl Member {
+    pub(crate) fn is_trapped(&self, place: &str) -> bool {
+        self.traps.iter().any(|trap| trap == place)
+    }
+
+    /// Panics where a trap was set at `place`.
+    pub(crate) fn pass(&self, place: &str) {
+        assert!(!self.is_trapped(place), "trap in {place}");
+    }
+
+    #[cfg(not(feature = "v2"))]
+    pub(crate) fn count(&mut self, topic: &mut Topic) -> Value {
+        self.count += 1;
+        topic.count += 1;
+        json!({ "topic": topic.count, "member": self.count, "version": VERSION })
+    }
+
+    #[cfg(feature = "v2")]
+    pub(crate) fn count(&mut self, topic: &mut Topic) -> Value {
+        self.count += 1;
+        topic.counts.since += 1;
+        let total = topic.counts.before + topic.counts.since;
+        json!({ "topic": total, "member": self.count, "version": VERSION, "mood": self.mood })
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.pass("drop");
+    }
+}
+
+#[cfg(feature = "v2")]
+fn new_mood() -> String {
+    "fresh".to_owned()
+}
+
+fn write_traps<S: serde::Serializer>(traps: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    assert!(!traps.iter().any(|trap| trap == "snapshot"), "trap in snapshot");
+    if traps.iter().any(|trap| trap == "snapshot_error") {
+        return Err(serde::ser::Error::custom("trap in snapshot"));
+    }
+    traps.serialize(serializer)
+}
+
+/// Reads a member, then springs its traps.
+pub(crate) fn read_member(old: Old<'_>) -> Result<Member, MigrateError> {
+    let member: Member = old.read()?;
+    member.pass("restore");
+    if member.is_trapped("restore_error") {
+        return Err(MigrateError::new("trap in restore"));
+    }
+    Ok(member)
+}
+
+/// Reads a topic of this version, or of the one before.
+pub(crate) fn read_topic(from: u32, old: Old<'_>) -> Result<Topic, MigrateError> {
+    if cfg!(feature = "bad_restore") {
+        return Err(MigrateError::new("built never to read"));
+    }
+    #[cfg(feature = "v2")]
+    if from == 1 {
+        let TopicV1 { count, joins } = old.read()?;
+        return Ok(Topic {
+            counts: Counts {
+                before: count,
+                since: 0,
+            },
+            joins,
+        });
+    }
+    if from != VERSION {
+        return Err(MigrateError::new(format!("version {from} is not version {VERSION}")));
+    }
+    old.read()
+}
