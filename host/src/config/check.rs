@@ -1,0 +1,290 @@
+//! Whether the sections fit together: names that must exist, places that may not be taken twice, routes nobody reaches.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, HashSet};
+
+use toml::Spanned;
+
+use super::Mode;
+use super::diagnostic::Span;
+use super::reader::{Mistakes, suggestion};
+use super::sections::{ReadMount, ReadPlugin, ReadRoute};
+use crate::router::PatternIndex;
+
+/// The names of the transports, as routes name them.
+pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
+
+/// What a mount serves below its own path, in today's dialect and the oldest.
+const ENDPOINTS: [&str; 3] = ["/websocket", "/longpoll", "/poll"];
+
+/// Everything that has been read.
+pub(super) struct Whole<'a> {
+    pub(super) mode: Mode,
+    pub(super) mounts: &'a [ReadMount],
+    pub(super) plugins: &'a [ReadPlugin],
+    pub(super) routes: &'a [ReadRoute],
+    pub(super) mistakes: &'a Mistakes,
+}
+
+impl Whole<'_> {
+    pub(super) fn check(&self) {
+        self.check_mounts();
+        self.check_plugins();
+        self.check_use_of_plugins();
+        self.check_names_in_routes();
+        self.check_reach();
+    }
+
+    fn check_mounts(&self) {
+        let mut taken: BTreeMap<&str, Span> = BTreeMap::new();
+        for read in self.mounts {
+            for plugin in [&read.connect, &read.origin_plugin].into_iter().flatten() {
+                self.check_plugin(plugin);
+            }
+            if let Some(path) = &read.path {
+                self.check_path(path);
+                if let Some(first) = taken.get(path.get_ref().as_str()) {
+                    let twice = self
+                        .mistakes
+                        .error(path.span(), format!("there are two mounts at `{}`", path.get_ref()));
+                    self.mistakes
+                        .add(twice.label("the second").also(first.clone(), "the first"));
+                } else {
+                    taken.insert(path.get_ref(), path.span());
+                }
+            }
+        }
+        for (path, at) in &taken {
+            let outer = ENDPOINTS
+                .iter()
+                .find_map(|endpoint| taken.get_key_value(path.strip_suffix(endpoint)?));
+            if let Some((outer, outer_at)) = outer {
+                let collision = self
+                    .mistakes
+                    .error(at.clone(), format!("the mount at `{outer}` serves `{path}` already"));
+                self.mistakes.add(collision.also(outer_at.clone(), "by this"));
+            }
+        }
+    }
+
+    fn check_path(&self, path: &Spanned<String>) {
+        let text = path.get_ref();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ['/', '-', '_', '.', '~'].contains(&c);
+        let message = match () {
+            () if !text.starts_with('/') => "the path of a mount must start with `/`",
+            () if text.ends_with('/') => "the path of a mount may not end with `/`",
+            () if text.contains("//") => "the path of a mount may have no empty part",
+            () if text.split('/').any(|part| part == "." || part == "..") => {
+                "the path of a mount may have no part `.` or `..`"
+            }
+            () if !text.chars().all(allowed) => {
+                "the path of a mount may have letters, digits, `-`, `_`, `.`, `~` and `/` only"
+            }
+            () => return,
+        };
+        let tidy: String = text
+            .split('/')
+            .filter(|part| !matches!(*part, "" | "." | ".."))
+            .flat_map(|part| ["/", part])
+            .collect();
+        let tidy = if tidy.is_empty() || !tidy.chars().all(allowed) {
+            "/socket"
+        } else {
+            &tidy
+        };
+        self.mistakes.add(
+            self.mistakes
+                .error(path.span(), message)
+                .help(format!("write \"{tidy}\"")),
+        );
+    }
+
+    fn check_plugins(&self) {
+        for read in self.plugins {
+            let name = read.name.get_ref();
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+            if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(plain) {
+                let wrong = self
+                    .mistakes
+                    .error(read.name.span(), format!("`{name}` cannot be the name of a plugin"));
+                self.mistakes.add(wrong.help(
+                    "it is the name of its folder and crate too: small letters, digits, `_` and `-`, a letter first",
+                ));
+            }
+            if self.mode == Mode::Serve && read.plugin.library.is_none() {
+                let missing = self
+                    .mistakes
+                    .error(read.at.clone(), format!("the plugin `{name}` has no `library`"));
+                let file = format!("lib{}.so", name.replace('-', "_"));
+                self.mistakes.add(missing.help(format!(
+                    "`bennu serve` builds nothing: add a line such as `library = \"../target/release/{file}\"`"
+                )));
+            }
+        }
+    }
+
+    fn check_use_of_plugins(&self) {
+        let in_mounts = self
+            .mounts
+            .iter()
+            .flat_map(|read| [&read.connect, &read.origin_plugin])
+            .flatten();
+        let in_routes = self.routes.iter().filter_map(|read| read.plugin.as_ref());
+        let used: HashSet<&str> = in_mounts.chain(in_routes).map(|name| name.get_ref().as_str()).collect();
+        for read in self
+            .plugins
+            .iter()
+            .filter(|read| !used.contains(read.name.get_ref().as_str()))
+        {
+            let idle = self.mistakes.warning(
+                read.name.span(),
+                format!("nothing leads to the plugin `{}`", read.name.get_ref()),
+            );
+            self.mistakes
+                .add(idle.help("add a `[[routes]]`, or name it in the `connect` or `check_origin` of a mount"));
+        }
+    }
+
+    fn check_plugin(&self, name: &Spanned<String>) {
+        let known: Vec<&str> = self.plugins.iter().map(|read| read.name.get_ref().as_str()).collect();
+        if !known.contains(&name.get_ref().as_str()) {
+            let help = match known[..] {
+                [] => format!("add a section `[plugins.{}]`", name.get_ref()),
+                _ => suggestion(name.get_ref(), &known),
+            };
+            let unknown = self
+                .mistakes
+                .error(name.span(), format!("no plugin is called `{}`", name.get_ref()));
+            self.mistakes.add(unknown.help(help));
+        }
+    }
+
+    fn check_names_in_routes(&self) {
+        let mounts: Vec<&str> = self
+            .mounts
+            .iter()
+            .filter_map(|read| Some(read.path.as_ref()?.get_ref().as_str()))
+            .collect();
+        for route in self.routes {
+            if let Some(plugin) = &route.plugin {
+                self.check_plugin(plugin);
+            }
+            self.check_listed(&route.transports, "transport", &TRANSPORTS);
+            self.check_listed(&route.mounts, "mount", &mounts);
+        }
+    }
+
+    fn check_listed(&self, names: &Option<Vec<Spanned<String>>>, what: &str, known: &[&str]) {
+        let mut seen: HashMap<&str, Span> = HashMap::new();
+        for name in names.iter().flatten() {
+            if !known.contains(&name.get_ref().as_str()) {
+                let unknown = self
+                    .mistakes
+                    .error(name.span(), format!("there is no {what} `{}`", name.get_ref()));
+                self.mistakes.add(unknown.help(suggestion(name.get_ref(), known)));
+            }
+            match seen.entry(name.get_ref()) {
+                Entry::Vacant(entry) => drop(entry.insert(name.span())),
+                Entry::Occupied(first) => {
+                    let twice = self.mistakes.error(
+                        name.span(),
+                        format!("the {what} `{}` stands here twice", name.get_ref()),
+                    );
+                    self.mistakes.add(twice.also(first.get().clone(), "the first"));
+                }
+            }
+        }
+    }
+
+    /// Notes every route that no client can ever reach, because those before it take all that it could take.
+    ///
+    /// Same pattern, one earlier route: a mistake, since one of the two must be meant otherwise. Anything else: odd. A
+    /// route that an earlier one takes only some transports or mounts from is a fallback, and fine.
+    fn check_reach(&self) {
+        let mut index = PatternIndex::default();
+        for (place, route) in self.routes.iter().enumerate() {
+            let Some(topic) = &route.topic else { continue };
+            let all = self.doors(route);
+            if all.is_empty() && self.names_exist(route) {
+                self.mistakes.add(self.mistakes.warning(
+                    topic.span(),
+                    "no client reaches this route: no mount serves what it is open to",
+                ));
+            }
+            let mut left = all.clone();
+            let mut earlier: Vec<usize> = index.covering(topic.get_ref()).flatten().copied().collect();
+            earlier.sort_unstable();
+            for before in earlier {
+                let doors = self.doors(&self.routes[before]);
+                left.retain(|door| !doors.contains(door));
+                if left.is_empty() && !all.is_empty() {
+                    let alone = all.iter().all(|door| doors.contains(door));
+                    self.note_unreached(topic, &self.routes[before], alone);
+                    break;
+                }
+            }
+            index.insert(topic.get_ref(), place);
+        }
+    }
+
+    /// Whether there are mounts, and all that the route names is there. Else there is a better message.
+    fn names_exist(&self, route: &ReadRoute) -> bool {
+        let is_transport = |name: &Spanned<String>| TRANSPORTS.contains(&name.get_ref().as_str());
+        let is_mount = |name: &Spanned<String>| self.mounts.iter().any(|read| read.mount.path == *name.get_ref());
+        !self.mounts.is_empty()
+            && route.transports.iter().flatten().all(is_transport)
+            && route.mounts.iter().flatten().all(is_mount)
+            && ![&route.transports, &route.mounts]
+                .iter()
+                .any(|names| names.as_ref().is_some_and(Vec::is_empty))
+    }
+
+    /// Every way to come to a route: a transport at a mount. Unknown names lead nowhere and are noted elsewhere.
+    fn doors(&self, route: &ReadRoute) -> Vec<(&str, &str)> {
+        let lists = |names: &Option<Vec<Spanned<String>>>, name: &str| {
+            names
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|n| n.get_ref() == name))
+        };
+        let mounts = self.mounts.iter().filter(|read| lists(&route.mounts, &read.mount.path));
+        let doors = mounts.flat_map(|read| {
+            let served = [
+                ("websocket", read.mount.websocket),
+                ("longpoll", read.mount.longpoll.is_some()),
+            ];
+            served
+                .into_iter()
+                .filter(|(_, served)| *served)
+                .map(|(transport, _)| (transport, read.mount.path.as_str()))
+        });
+        doors
+            .filter(|(transport, _)| lists(&route.transports, transport))
+            .collect()
+    }
+
+    /// `before` takes the last of what was left; `alone`: all of it.
+    fn note_unreached(&self, topic: &Spanned<crate::router::TopicPattern>, before: &ReadRoute, alone: bool) {
+        let Some(first) = &before.topic else { return };
+        let (pattern, takes) = (topic.get_ref(), first.get_ref());
+        let diagnostic = match alone {
+            true if takes == pattern => self
+                .mistakes
+                .error(topic.span(), format!("there are two routes for `{pattern}`"))
+                .label("the second"),
+            true => self.mistakes.warning(
+                topic.span(),
+                format!("no client reaches this route: `{takes}` comes before it"),
+            ),
+            false => self.mistakes.warning(
+                topic.span(),
+                "no client reaches this route: together, those before it take all of it",
+            ),
+        };
+        let label = if alone { "the first" } else { "the last of them" };
+        self.mistakes.add(
+            diagnostic
+                .also(first.span(), label)
+                .help("the first match in file order wins: the narrower route must come first"),
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! What a mount says of the handshake: origins, subprotocols, and what a connect handler sees.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::reader::{Section, suggestion};
+use super::{CheckOrigin, ConnectInfo, Mode, OriginError, OriginPattern, Server};
+
+/// What `connect_info` may list, and the headers that each stands for.
+const KINDS: [(&str, &[&str]); 6] = [
+    ("peer_data", &[]),
+    ("uri", &[]),
+    ("user_agent", &["user-agent"]),
+    ("x_headers", &["x-*"]),
+    ("sec_websocket_headers", &["sec-websocket-*"]),
+    ("trace_context_headers", &["traceparent", "tracestate"]),
+];
+
+/// The setting, and the plugin where it names one.
+pub(super) fn check_origin(
+    section: &Section<'_>,
+    server: &Server,
+    mode: Mode,
+) -> (CheckOrigin, Option<Spanned<String>>) {
+    let value = section.value("check_origin");
+    let policy = match value.map(|value| (value.get_ref(), value.span())) {
+        Some((DeValue::Boolean(false), _)) => CheckOrigin::Off,
+        None | Some((DeValue::Boolean(true), _)) => CheckOrigin::Hosts(own_hosts(server, mode)),
+        Some((DeValue::String(text), _)) if text == "conn" => CheckOrigin::Conn,
+        Some((DeValue::Array(list), _)) => CheckOrigin::List(
+            section
+                .texts_of("check_origin", list)
+                .into_iter()
+                .filter_map(|entry| origin(section, &entry))
+                .collect(),
+        ),
+        Some((DeValue::Table(table), at)) => {
+            let asked = Section::new("`check_origin`", at, Some(table), section.mistakes);
+            let plugin = asked.required_text("plugin", "\"auth\"");
+            asked.finish();
+            let name = plugin.clone().map(Spanned::into_inner).unwrap_or_default();
+            return (CheckOrigin::Plugin(name), plugin);
+        }
+        Some((_, at)) => {
+            let wrong = section.mistakes.error(
+                at,
+                "`check_origin` must be `true`, `false`, \"conn\", a list of origins or `{ plugin = \"NAME\" }`",
+            );
+            section
+                .mistakes
+                .add(wrong.help("a list looks like [\"https://example.com\", \"//*.example.com\"]"));
+            CheckOrigin::Conn
+        }
+    };
+    (policy, None)
+}
+
+/// `connect_info`, `headers` and `connect_static`.
+pub(super) fn connect_info(section: &Section<'_>) -> ConnectInfo {
+    let kinds = kinds(section);
+    let listed = |kind| kinds.contains(&kind);
+    let stood_for = KINDS
+        .iter()
+        .filter(|(kind, _)| listed(kind))
+        .flat_map(|(_, names)| *names);
+    let mut names: Vec<String> = stood_for.map(|name| (*name).to_owned()).collect();
+    names.extend(headers(section));
+    ConnectInfo {
+        peer: listed("peer_data"),
+        uri: listed("uri"),
+        headers: names,
+        static_pairs: section.json("connect_static").filter(|pairs| &**pairs != "{}"),
+    }
+}
+
+fn kinds(section: &Section<'_>) -> Vec<&'static str> {
+    let all = KINDS.map(|(kind, _)| kind);
+    let known = |item: Spanned<String>| {
+        let kind = all.into_iter().find(|kind| kind == item.get_ref());
+        if kind.is_none() {
+            let unknown = section
+                .mistakes
+                .error(item.span(), format!("`connect_info` cannot hold `{}`", item.get_ref()));
+            section.mistakes.add(unknown.help(suggestion(item.get_ref(), &all)));
+        }
+        kind
+    };
+    let items = section.texts("connect_info").unwrap_or_default();
+    items.into_iter().filter_map(known).collect()
+}
+
+/// The subprotocols, each a word as HTTP has them.
+pub(super) fn subprotocols(section: &Section<'_>) -> Vec<String> {
+    let names = section.texts("subprotocols").unwrap_or_default();
+    let name = |name: Spanned<String>| {
+        // The same characters as in the name of a header, which comes back in lower case.
+        if http::HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() {
+            let message = format!("`{}` is no name of a subprotocol", name.get_ref());
+            section.mistakes.add(
+                section
+                    .mistakes
+                    .error(name.span(), message)
+                    .help("write a word without spaces, commas and slashes, such as \"phoenix\""),
+            );
+        }
+        name.into_inner()
+    };
+    names.into_iter().map(name).collect()
+}
+
+fn own_hosts(server: &Server, mode: Mode) -> Vec<String> {
+    let mut hosts = vec![server.url_host.clone()];
+    if mode == Mode::Dev {
+        hosts.extend(
+            ["localhost", "127.0.0.1"]
+                .map(str::to_owned)
+                .into_iter()
+                .filter(|host| *host != server.url_host),
+        );
+    }
+    hosts
+}
+
+pub(super) fn origin(section: &Section<'_>, entry: &Spanned<String>) -> Option<OriginPattern> {
+    let note = |error: &OriginError| {
+        let message = format!("`{}` is no origin: {error}", entry.get_ref());
+        let help = "an entry is https://HOST, https://HOST:PORT, //HOST, //HOST:PORT or //*.HOST";
+        section
+            .mistakes
+            .add(section.mistakes.error(entry.span(), message).help(help));
+    };
+    OriginPattern::parse(entry.get_ref()).inspect_err(note).ok()
+}
+
+fn headers(section: &Section<'_>) -> Vec<String> {
+    let names = section.texts("headers").unwrap_or_default();
+    let name = |name: Spanned<String>| {
+        let lower = name.get_ref().to_ascii_lowercase();
+        let literal = lower.strip_suffix('*').unwrap_or(&lower);
+        // `*` alone is refused as well: it would show every plugin all cookies.
+        if http::HeaderName::from_bytes(literal.as_bytes()).is_err() || literal.contains('*') {
+            let message = format!("`{}` is no name of a header", name.get_ref());
+            section.mistakes.add(
+                section
+                    .mistakes
+                    .error(name.span(), message)
+                    .help("write a name such as \"user-agent\", or \"x-*\" for all with that prefix"),
+            );
+        }
+        lower
+    };
+    names.into_iter().map(name).collect()
+}

@@ -1,0 +1,295 @@
+//! The configuration as the rest of the host sees it: read, checked, complete.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostic::{Diagnostic, Source};
+use crate::router::TopicPattern;
+
+/// Everything that `bennu.toml` says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[log]`
+    pub log: Log,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[[mounts]]`, in file order.
+    pub mounts: Vec<Arc<Mount>>,
+    /// `[plugins.NAME]`
+    pub plugins: BTreeMap<String, Plugin>,
+    /// `[[routes]]`, in file order.
+    pub routes: Vec<Arc<Route>>,
+    /// Where clients connect in place of [`Server::listen`]: from the command line.
+    pub listen_instead: Option<SocketAddr>,
+    /// What is odd in the file, but works.
+    pub warnings: Vec<Diagnostic>,
+    /// The text that was read, for mistakes that come to light later.
+    pub(super) source: Arc<Source>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where clients connect. Default 127.0.0.1:4000.
+    pub listen: SocketAddr,
+    /// The host that `check_origin = true` compares with. Default `localhost`.
+    pub url_host: String,
+    /// How many I/O threads own connections. Default: one per core.
+    pub io_threads: NonZeroUsize,
+    /// A file that holds the secret, where `BENNU_SECRET_KEY_BASE` is not set. Relative to the configuration.
+    pub secret_key_base_file: Option<PathBuf>,
+    /// Where libraries are staged. Default: a folder of this process under the system's temporary folder.
+    pub stage_dir: Option<PathBuf>,
+    /// On shutdown: how many connections are closed at once, and how long until the next ones.
+    pub drain_batch_size: usize,
+    /// See [`Server::drain_batch_size`].
+    pub drain_batch_interval: Duration,
+    /// How long a shutdown may take in all.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Where `/health`, `/ready`, `/metrics` and `/plugins` are served. In `serve` absent unless set; in `dev` 127.0.0.1:4001.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// What is logged: `info`, or directives such as `info,bennu::plugin=debug`. Valid by now. Default `info`.
+    pub level: String,
+    /// Params of a connect whose name has one of these in it are not logged; neither are `password` and `token`.
+    pub filter_params: Vec<String>,
+}
+
+/// `[limits]`: every queue, size, count and wait that is not a plugin's or a mount's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections in all, all transports. Beyond: HTTP 503.
+    pub max_connections: usize,
+    /// One message from a client, in bytes. Beyond: 1009, or long-poll status 413.
+    pub max_message_bytes: usize,
+    /// What waits to be written to one client, in bytes. Beyond: the connection is closed (1008).
+    pub max_outbound_bytes: usize,
+    /// The name of a topic, in bytes. Beyond: the join is refused.
+    pub max_topic_bytes: usize,
+    /// What waits for one I/O thread, in messages and broadcasts. Beyond: plugins that send more wait for it.
+    pub max_inbox_entries: usize,
+    /// The head of an HTTP request, in bytes. Beyond: 431.
+    pub max_header_bytes: usize,
+    /// How long a request's head may take, and how long its body.
+    pub header_timeout: Duration,
+    /// How long `connect` may take to answer. Beyond: 503.
+    pub connect_timeout: Duration,
+    /// How long a client may send nothing. Beyond: 1002.
+    pub idle_timeout: Duration,
+}
+
+/// `[[mounts]]`: where clients connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mount {
+    /// `/socket`: serves `/socket/websocket` and `/socket/longpoll`; with [`Mount::seeds`] also `/socket` and `/socket/poll`.
+    pub path: String,
+    /// The plugin whose connect handler decides.
+    pub connect: Option<String>,
+    /// Which origins may connect.
+    pub check_origin: CheckOrigin,
+    /// Clients may send a token in a header of the handshake, for `connect`.
+    pub auth_token: bool,
+    /// The WebSocket subprotocols that are spoken, the best first. Empty: what clients offer is ignored.
+    pub subprotocols: Vec<String>,
+    /// What `connect` sees besides the params.
+    pub connect_info: ConnectInfo,
+    /// WebSocket is served.
+    pub websocket: bool,
+    /// Long polling, where it is served.
+    pub longpoll: Option<LongPoll>,
+    /// The seeds' dialect, where it is served besides.
+    pub seeds: Option<Seeds>,
+    /// Topics that one socket may have joined at a time. Default 100, as Phoenix.
+    pub max_channels_per_socket: usize,
+}
+
+/// What a connect handler sees of a request besides its params: `connect_info`, `headers` and `connect_static` of a mount.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectInfo {
+    /// The client's address and port.
+    pub peer: bool,
+    /// Where the request went.
+    pub uri: bool,
+    /// Names of headers, in lower case; `x-*` stands for all with that prefix.
+    pub headers: Vec<String>,
+    /// A JSON object as text; `None` where absent or empty.
+    pub static_pairs: Option<Arc<str>>,
+}
+
+/// Which origins may connect. A request without `Origin` always may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckOrigin {
+    /// All.
+    Off,
+    /// Those whose host is one of these ([`Server::url_host`]; in `dev` also localhost and 127.0.0.1).
+    Hosts(Vec<String>),
+    /// Those that match an entry.
+    List(Vec<OriginPattern>),
+    /// Those that equal the request's own scheme, host and port.
+    Conn,
+    /// Those that this plugin takes.
+    Plugin(String),
+}
+
+/// An entry of `check_origin`: `https://h`, `https://h:p`, `//h`, `//h:p`, `//*.h`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginPattern {
+    /// `https`, or any.
+    pub scheme: Option<String>,
+    /// `example.com`, in lower case.
+    pub host: String,
+    /// Subdomains match too, at any depth.
+    pub subdomains: bool,
+    /// The port, the scheme's own where only that is given, or any.
+    pub port: Option<u16>,
+}
+
+/// `longpoll = { … }` of a mount.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongPoll {
+    /// How long a poll waits for news. Default 10 s.
+    pub window: Duration,
+    /// How long the host waits for a session that another thread owns. Default 2 s.
+    pub pubsub_timeout: Duration,
+    /// What waits for one client, in messages. Beyond: the session ends.
+    pub max_buffer_messages: usize,
+    /// What waits for one client, in bytes. Beyond: the session ends.
+    pub max_buffer_bytes: usize,
+    /// How the key that seals tokens is derived.
+    pub crypto: Crypto,
+}
+
+/// `dialect = "0.11"` of a mount: the wire of Phoenix 0.11, which the seeds describe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seeds {
+    /// `origins`: which pages may connect. Absent: all.
+    pub origins: Option<Vec<OriginPattern>>,
+    /// Long polling, where the mount serves it: `longpoller_window_ms` (default 10 s), `longpoller_pubsub_timeout_ms`
+    /// (default 1 s), `longpoller_crypto`, and the mount's own bounds for what waits.
+    pub longpoll: Option<LongPoll>,
+}
+
+/// `longpoll.crypto`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crypto {
+    /// Rounds of PBKDF2. Default 1000.
+    pub iterations: u32,
+    /// 16 or 32: AES-128 or AES-256. Default 32.
+    pub length: usize,
+    /// Default sha256.
+    pub digest: Digest,
+    /// Keeps the derived key. Default true.
+    pub cache: bool,
+}
+
+/// The hash inside PBKDF2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256
+    Sha256,
+    /// SHA-384
+    Sha384,
+    /// SHA-512
+    Sha512,
+}
+
+/// `[plugins.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugin {
+    /// The library. In `dev` built from `plugins/NAME` where absent; in `serve` required. Absolute by now.
+    pub library: Option<PathBuf>,
+    /// How many threads run it. Default: the number of cores, at least 2.
+    pub shards: NonZeroUsize,
+    /// `settings`, as JSON text; `{}` where absent.
+    pub settings: Arc<str>,
+    /// What happens to topics when the library is replaced. Default `migrate`.
+    pub reload: Reload,
+    /// What happens to a topic whose state the new code cannot take. Default `keep`.
+    pub on_migrate_error: OnMigrateError,
+    /// What a panic ends. Default the member.
+    pub on_panic: OnPanic,
+    /// How long a topic without members keeps its state. Default 10 s.
+    pub linger: Duration,
+    /// Clients' events that may wait for one topic. Beyond: `overloaded`. Default 1000.
+    pub max_mailbox_events: usize,
+    /// Payloads of these, in bytes. Beyond: `overloaded`. Default 8 MiB.
+    pub max_mailbox_bytes: usize,
+    /// Messages of plugins that may wait for one topic: intercepted broadcasts, messages to itself, kept promises.
+    /// Beyond: the topic ends, or the plugin is told. Default 10_000.
+    pub max_mailbox_messages: usize,
+    /// Topics that the plugin may serve at a time. Beyond: joins are refused, `overloaded`. Default 100_000.
+    pub max_topics: usize,
+    /// Events of one member that may wait for its pending join. Beyond: `overloaded`. Default 100.
+    pub max_pending_events: usize,
+    /// How long a join may answer later. Default 10 s.
+    pub join_deadline: Duration,
+    /// Timers and delayed messages that one topic may have. Default 10_000.
+    pub max_timers_per_topic: usize,
+    /// Promised replies that one topic may owe. Default 10_000.
+    pub max_promises_per_topic: usize,
+    /// How long a replaced generation is kept for its own late work. Default 1 s.
+    pub retire: Duration,
+}
+
+/// What happens to a plugin's topics when its library is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// State is carried over.
+    Migrate,
+    /// Topics stay on the old code until they are empty.
+    Drain,
+    /// Members get `phx_error` and rejoin.
+    Rejoin,
+}
+
+/// What happens to a topic whose state the new code cannot take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMigrateError {
+    /// It stays on the old code.
+    Keep,
+    /// Its members get `phx_error` and rejoin on the new.
+    Rejoin,
+}
+
+/// What a panic in a callback ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPanic {
+    /// The member in whose callback it happened.
+    Member,
+    /// All members of the topic, and its shared state.
+    Topic,
+}
+
+/// `[[routes]]`: which plugin serves which topics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// `room:*`
+    pub topic: TopicPattern,
+    /// `room`
+    pub plugin: String,
+    /// Absent: all.
+    pub transports: Option<Vec<String>>,
+    /// Absent: all. Paths of mounts.
+    pub mounts: Option<Vec<String>>,
+    /// A JSON object as text, handed to the plugin; `None` where absent or empty.
+    pub assigns: Option<Arc<str>>,
+}

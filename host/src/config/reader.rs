@@ -1,0 +1,366 @@
+//! Reads values of the right type out of a TOML table, and collects every mistake on the way.
+//!
+//! A getter never fails: it notes what is wrong and goes on with the default, so that one look finds all mistakes.
+//! What was never asked for is unknown: [`Section::finish`] says so.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Source, Span, letters};
+use super::json;
+
+/// The mistakes so far.
+pub(super) struct Mistakes {
+    source: Arc<Source>,
+    found: RefCell<Vec<Diagnostic>>,
+}
+
+impl Mistakes {
+    pub(super) fn new(source: &Arc<Source>) -> Self {
+        Self {
+            source: Arc::clone(source),
+            found: RefCell::default(),
+        }
+    }
+
+    pub(super) fn add(&self, diagnostic: Diagnostic) {
+        self.found.borrow_mut().push(diagnostic);
+    }
+
+    pub(super) fn error(&self, at: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(&self.source, at, message)
+    }
+
+    pub(super) fn warning(&self, at: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::warning(&self.source, at, message)
+    }
+
+    /// Everything, in the order of the file.
+    pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(Diagnostic::position);
+        found
+    }
+}
+
+/// A table that is being read.
+pub(super) struct Section<'t> {
+    /// `[server]`, for messages.
+    pub(super) name: String,
+    /// Its header, or where it would be missed.
+    pub(super) at: Span,
+    pub(super) mistakes: &'t Mistakes,
+    /// `None`: it is not there, and everything has its default.
+    table: Option<&'t DeTable<'t>>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'t> Section<'t> {
+    pub(super) fn new(
+        name: impl Into<String>,
+        at: Span,
+        table: Option<&'t DeTable<'t>>,
+        mistakes: &'t Mistakes,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            at,
+            mistakes,
+            table,
+            asked: RefCell::default(),
+        }
+    }
+
+    /// The value as it stands. Every other getter comes here first.
+    pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.asked.borrow_mut().push(key);
+        self.table?.get(key)
+    }
+
+    pub(super) fn text(&self, key: &'static str) -> Option<Spanned<String>> {
+        let value = self.value(key)?;
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.mistype(key, value, "a string");
+        }
+        text.map(|text| Spanned::new(value.span(), text.to_owned()))
+    }
+
+    /// A string that must be there.
+    pub(super) fn required_text(&self, key: &'static str, example: &str) -> Option<Spanned<String>> {
+        if self.table.is_some_and(|table| !table.contains_key(key)) {
+            let missing = self
+                .mistakes
+                .error(self.at.clone(), format!("{} has no `{key}`", self.name));
+            self.mistakes
+                .add(missing.help(format!("add a line such as `{key} = {example}`")));
+        }
+        self.text(key)
+    }
+
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.value(key) else {
+            return default;
+        };
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.mistype(key, value, "`true` or `false`");
+        }
+        flag.unwrap_or(default)
+    }
+
+    pub(super) fn number(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let Some(value) = self.value(key) else {
+            return default;
+        };
+        let DeValue::Integer(_) = value.get_ref() else {
+            self.mistype(key, value, "a whole number");
+            return default;
+        };
+        let number = json::integer(value.get_ref()).and_then(|number| u64::try_from(number).ok());
+        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
+            let message = format!(
+                "`{key}` must be from {} to {}",
+                grouped(*range.start()),
+                grouped(*range.end())
+            );
+            self.mistakes.add(
+                self.mistakes
+                    .error(value.span(), message)
+                    .help(format!("the default is {}", grouped(default))),
+            );
+            default
+        })
+    }
+
+    pub(super) fn count(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+        let number = self.number(key, default as u64, *range.start() as u64..=*range.end() as u64);
+        usize::try_from(number).unwrap_or(default)
+    }
+
+    /// A number of milliseconds. The key ends in `_ms`.
+    pub(super) fn millis(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.number(key, default, range))
+    }
+
+    /// A number of threads, or `"auto"`.
+    pub(super) fn threads(&self, key: &'static str, auto: NonZeroUsize) -> NonZeroUsize {
+        const MOST: usize = 1_024;
+        match self.table.and_then(|table| table.get(key)).map(Spanned::get_ref) {
+            Some(DeValue::String(text)) if text == "auto" => {
+                self.value(key);
+                auto
+            }
+            Some(DeValue::String(_)) => {
+                self.value(key)
+                    .into_iter()
+                    .for_each(|value| self.mistype(key, value, "a whole number or \"auto\""));
+                auto
+            }
+            _ => NonZeroUsize::new(self.count(key, auto.get(), 1..=MOST)).unwrap_or(auto),
+        }
+    }
+
+    /// One of some words.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
+        let Some(text) = self.text(key) else {
+            return default;
+        };
+        if let Some((_, choice)) = choices.iter().find(|(word, _)| word == text.get_ref()) {
+            return *choice;
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let message = format!("`{key}` cannot be `{}`", text.get_ref());
+        self.mistakes.add(
+            self.mistakes
+                .error(text.span(), message)
+                .help(suggestion(text.get_ref(), &words)),
+        );
+        default
+    }
+
+    /// An address and a port, such as `127.0.0.1:4000`.
+    pub(super) fn address(&self, key: &'static str) -> Option<SocketAddr> {
+        let text = self.text(key)?;
+        let address = text.get_ref().parse().ok();
+        if address.is_none() {
+            let message = format!("`{}` is no address with a port", text.get_ref());
+            let help = "write an IP address and a port, such as \"127.0.0.1:4000\", \"0.0.0.0:4000\" or \"[::1]:4000\"";
+            self.mistakes.add(self.mistakes.error(text.span(), message).help(help));
+        }
+        address
+    }
+
+    /// A list of strings. Absent is `None`.
+    pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Spanned<String>>> {
+        let value = self.value(key)?;
+        let Some(list) = value.get_ref().as_array() else {
+            self.mistype(key, value, "a list of strings");
+            return None;
+        };
+        Some(self.texts_of(key, list))
+    }
+
+    /// The strings of a list; what is no string is noted.
+    pub(super) fn texts_of(&self, key: &str, list: &DeArray<'_>) -> Vec<Spanned<String>> {
+        let text = |item: &Spanned<DeValue<'_>>| {
+            if item.get_ref().as_str().is_none() {
+                self.mistype_in(format!("every item of `{key}`"), item, "a string");
+            }
+            item.get_ref()
+                .as_str()
+                .map(|text| Spanned::new(item.span(), text.to_owned()))
+        };
+        list.iter().filter_map(text).collect()
+    }
+
+    /// A table, as JSON text.
+    pub(super) fn json(&self, key: &'static str) -> Option<Arc<str>> {
+        let value = self.value(key)?;
+        if !value.get_ref().is_table() {
+            self.mistype(key, value, "a table");
+            return None;
+        }
+        Some(json::object(value, self.mistakes).to_string().into())
+    }
+
+    /// A table inside of this one.
+    pub(super) fn section(&self, key: &'static str) -> Section<'t> {
+        let value = self.value(key);
+        let table = value.and_then(|value| value.get_ref().as_table());
+        if let (Some(value), None) = (value, table) {
+            self.mistype(key, value, "a table");
+        }
+        Section::new(
+            format!("`[{key}]`"),
+            value.map_or(self.at.clone(), Spanned::span),
+            table,
+            self.mistakes,
+        )
+    }
+
+    /// The tables `[[key]]`, in file order.
+    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'t>> {
+        let Some(value) = self.value(key) else {
+            return Vec::new();
+        };
+        let Some(list) = value.get_ref().as_array() else {
+            self.mistype(key, value, &format!("a list of tables: `[[{key}]]`"));
+            return Vec::new();
+        };
+        let section = |item: &'t Spanned<DeValue<'t>>| {
+            if !item.get_ref().is_table() {
+                self.mistype_in(format!("every item of `{key}`"), item, "a table");
+            }
+            item.get_ref()
+                .as_table()
+                .map(|table| Section::new(format!("`[[{key}]]`"), item.span(), Some(table), self.mistakes))
+        };
+        list.iter().filter_map(section).collect()
+    }
+
+    /// The tables `[key.NAME]`, each with its name.
+    pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Spanned<String>, Section<'t>)> {
+        let parent = self.section(key);
+        let entries = parent.table.into_iter().flat_map(DeTable::iter);
+        let section = |(name, value): (&Spanned<std::borrow::Cow<'t, str>>, &'t Spanned<DeValue<'t>>)| {
+            let title = format!("`[{key}.{name}]`");
+            if !value.get_ref().is_table() {
+                self.mistype_in(title.clone(), value, "a table");
+            }
+            let table = value.get_ref().as_table()?;
+            Some((
+                Spanned::new(name.span(), name.get_ref().to_string()),
+                Section::new(title, value.span(), Some(table), self.mistakes),
+            ))
+        };
+        entries.filter_map(section).collect()
+    }
+
+    /// Notes every key that nobody asked for.
+    pub(super) fn finish(self) {
+        let asked = self.asked.borrow();
+        for (key, _) in self.table.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            // The whole file is searched for secrets elsewhere, with a better explanation.
+            if !asked.contains(&name) && !is_secret_key_base(name) {
+                let unknown = self
+                    .mistakes
+                    .error(key.span(), format!("{} has no setting `{name}`", self.name));
+                self.mistakes.add(unknown.help(suggestion(name, &asked)));
+            }
+        }
+    }
+
+    fn mistype(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
+        self.mistype_in(format!("`{key}`"), value, expected);
+    }
+
+    fn mistype_in(&self, what: String, value: &Spanned<DeValue<'_>>, expected: &str) {
+        let message = format!("{what} must be {expected}, not {}", described(value.get_ref()));
+        let quoted = value
+            .get_ref()
+            .as_str()
+            .filter(|text| expected.starts_with("a whole number") && text.parse::<u64>().is_ok());
+        let help = quoted.map(|number| format!("write {number} without quotes"));
+        self.mistakes
+            .add(self.mistakes.error(value.span(), message).maybe_help(help));
+    }
+}
+
+/// Whether a key is `secret_key_base`, give or take its spelling.
+pub(super) fn is_secret_key_base(key: &str) -> bool {
+    strsim::damerau_levenshtein(&letters(key), "secretkeybase") <= 2
+}
+
+/// ``did you mean `room`?``, or else all there are.
+pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
+    const NEAR: f64 = 0.8;
+    let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((nearness, best)) if nearness >= NEAR => format!("did you mean `{best}`?"),
+        _ => format!("there is {}", listed(known)),
+    }
+}
+
+/// `` `a`, `b` and `c` ``
+pub(super) fn listed(names: &[&str]) -> String {
+    const MOST: usize = 20;
+    match names {
+        [] => "none".to_owned(),
+        [one] => format!("`{one}`"),
+        [most @ .., last] if names.len() <= MOST => format!("`{}` and `{last}`", most.join("`, `")),
+        _ => format!("`{}` and {} more", names[..MOST].join("`, `"), names.len() - MOST),
+    }
+}
+
+/// `10_000`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| str::from_utf8(group).unwrap_or_default())
+        .collect();
+    groups.join("_")
+}
+
+fn described(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "`true` or `false`",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

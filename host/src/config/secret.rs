@@ -1,0 +1,171 @@
+//! Finds `secret_key_base`, from which the keys that seal long-poll tokens are derived.
+//!
+//! It comes from the environment or from a file of its own, never from `bennu.toml`, and is never printed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Config, Mode};
+
+/// The environment variable that holds the secret.
+pub const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
+
+/// How many bytes it must have at least.
+const LEAST_BYTES: usize = 64;
+
+/// The secret of this installation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKeyBase {
+    bytes: Vec<u8>,
+    /// Made up for this run: tokens sealed with it open no more after a restart.
+    pub generated: bool,
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// None is set, and this is no `dev`.
+    #[error(
+        "no secret_key_base: set {SECRET_VARIABLE}, or `secret_key_base_file` in [server], to at least {LEAST_BYTES} random bytes, such as `openssl rand -base64 64` prints"
+    )]
+    Missing,
+    /// It could be guessed.
+    #[error(
+        "the secret_key_base from {from} has {found} bytes, it needs at least {LEAST_BYTES}, such as `openssl rand -base64 64` prints"
+    )]
+    Short {
+        /// The variable or the file.
+        from: String,
+        /// How many it has.
+        found: usize,
+    },
+    /// The file could not be read.
+    #[error("cannot read the secret_key_base from {}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system has no random bytes.
+    #[error("cannot make up a secret_key_base")]
+    Random(#[source] getrandom::Error),
+}
+
+impl SecretKeyBase {
+    /// Takes it from [`SECRET_VARIABLE`], else from the file that the configuration names, else, in `dev`, makes one up.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it is too short, or its file cannot be read.
+    pub fn obtain(config: &Config, mode: Mode) -> Result<Self, SecretError> {
+        let variable = std::env::var_os(SECRET_VARIABLE).map(std::ffi::OsString::into_encoded_bytes);
+        Self::choose(variable, config.server.secret_key_base_file.as_deref(), mode)
+    }
+
+    fn choose(variable: Option<Vec<u8>>, file: Option<&Path>, mode: Mode) -> Result<Self, SecretError> {
+        // An empty variable is how many tools leave one out.
+        match (variable.filter(|bytes| !bytes.trim_ascii().is_empty()), file, mode) {
+            (Some(bytes), _, _) => Self::given(&bytes, || SECRET_VARIABLE.to_owned()),
+            (None, Some(file), _) => {
+                let unreadable = |source| SecretError::Unreadable {
+                    file: file.to_owned(),
+                    source,
+                };
+                Self::given(&std::fs::read(file).map_err(unreadable)?, || file.display().to_string())
+            }
+            (None, None, Mode::Dev) => Self::made_up(),
+            (None, None, Mode::Serve) => Err(SecretError::Missing),
+        }
+    }
+
+    fn given(bytes: &[u8], from: impl Fn() -> String) -> Result<Self, SecretError> {
+        let bytes = bytes.trim_ascii();
+        if bytes.len() < LEAST_BYTES {
+            return Err(SecretError::Short {
+                from: from(),
+                found: bytes.len(),
+            });
+        }
+        Ok(Self {
+            bytes: bytes.to_vec(),
+            generated: false,
+        })
+    }
+
+    fn made_up() -> Result<Self, SecretError> {
+        let mut bytes = vec![0; LEAST_BYTES];
+        getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
+        Ok(Self { bytes, generated: true })
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for SecretKeyBase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretKeyBase")
+            .field("generated", &self.generated)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_variable(text: &str, mode: Mode) -> Result<SecretKeyBase, SecretError> {
+        SecretKeyBase::choose(Some(text.into()), None, mode)
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file() {
+        let secret =
+            SecretKeyBase::choose(Some(vec![b'x'; 64]), Some(Path::new("/nowhere")), Mode::Serve).expect("a secret");
+        assert_eq!((secret.bytes(), secret.generated), ([b'x'; 64].as_slice(), false));
+    }
+
+    #[test]
+    fn a_file_is_trimmed() {
+        let file = std::env::temp_dir().join(format!("bennu-secret-{}", std::process::id()));
+        std::fs::write(&file, format!("\n{}\n", "y".repeat(80))).expect("written");
+        let secret = SecretKeyBase::choose(None, Some(&file), Mode::Serve);
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(secret.expect("a secret").bytes(), [b'y'; 80]);
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_or_short_is_refused_and_not_shown() {
+        let short = from_variable(&format!(" {}\n", "z".repeat(63)), Mode::Dev).expect_err("short");
+        assert_eq!(
+            short.to_string(),
+            "the secret_key_base from BENNU_SECRET_KEY_BASE has 63 bytes, it needs at least 64, such as `openssl rand -base64 64` prints"
+        );
+        assert!(matches!(
+            SecretKeyBase::choose(None, None, Mode::Serve),
+            Err(SecretError::Missing)
+        ));
+        assert!(matches!(from_variable("", Mode::Serve), Err(SecretError::Missing)));
+        let unreadable = SecretKeyBase::choose(None, Some(Path::new("/nowhere")), Mode::Dev);
+        assert!(matches!(unreadable, Err(SecretError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn dev_makes_one_up_each_time() {
+        let (one, other) = (
+            SecretKeyBase::choose(None, None, Mode::Dev).expect("one"),
+            SecretKeyBase::choose(None, None, Mode::Dev).expect("other"),
+        );
+        assert!(one.generated && one.bytes().len() >= 64 && one != other);
+    }
+
+    #[test]
+    fn debug_does_not_show_it() {
+        let secret = from_variable(&"q".repeat(64), Mode::Serve).expect("a secret");
+        assert_eq!(format!("{secret:?}"), "SecretKeyBase { generated: false, .. }");
+    }
+}

@@ -1,0 +1,335 @@
+//! What stands in each section: every key, its default and its range.
+//!
+//! Whether sections fit together (a route's plugin exists, …) is for `check.rs`.
+
+use std::num::NonZeroUsize;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::diagnostic::Span;
+use super::handshake;
+use super::reader::Section;
+use super::seeds::seeds;
+use super::{
+    Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OriginPattern, Plugin, Reload,
+    Server,
+};
+use crate::router::{PatternError, TopicPattern};
+
+pub(super) const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const MEBIBYTE: usize = 1 << 20;
+const GIBIBYTE: usize = 1 << 30;
+const MANY: usize = 100_000_000;
+
+/// What a section needs to know beyond its own text.
+pub(super) struct Surroundings<'a> {
+    pub(super) mode: Mode,
+    /// Of the configuration: relative paths start here. Absolute.
+    pub(super) folder: &'a Path,
+}
+
+impl Surroundings<'_> {
+    fn path(&self, text: Option<Spanned<String>>) -> Option<PathBuf> {
+        text.map(|text| resolve(self.folder, Path::new(text.get_ref())))
+    }
+}
+
+/// A mount, and where its parts stand.
+pub(super) struct ReadMount {
+    /// With an empty path where `path` is missing.
+    pub(super) mount: Mount,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) connect: Option<Spanned<String>>,
+    /// The plugin that `check_origin` names.
+    pub(super) origin_plugin: Option<Spanned<String>>,
+}
+
+/// A plugin, and where it stands.
+pub(super) struct ReadPlugin {
+    pub(super) name: Spanned<String>,
+    pub(super) plugin: Plugin,
+    pub(super) at: Span,
+}
+
+/// A route, and where its parts stand. `topic` and `plugin` are missing where there was a mistake.
+pub(super) struct ReadRoute {
+    pub(super) topic: Option<Spanned<TopicPattern>>,
+    pub(super) plugin: Option<Spanned<String>>,
+    pub(super) transports: Option<Vec<Spanned<String>>>,
+    pub(super) mounts: Option<Vec<Spanned<String>>>,
+    pub(super) assigns: Option<Arc<str>>,
+}
+
+pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server {
+    let server = Server {
+        listen: section.address("listen").unwrap_or(([127, 0, 0, 1], 4000).into()),
+        url_host: url_host(&section),
+        io_threads: section.threads("io_threads", cores()),
+        secret_key_base_file: around.path(section.text("secret_key_base_file")),
+        stage_dir: around.path(section.text("stage_dir")),
+        drain_batch_size: section.count("drain_batch_size", 10_000, 1..=MANY),
+        drain_batch_interval: section.millis("drain_batch_interval_ms", 2_000, 0..=HOUR_MS),
+        shutdown_timeout: section.millis("shutdown_timeout_ms", 30_000, 1..=HOUR_MS),
+    };
+    section.finish();
+    server
+}
+
+fn url_host(section: &Section<'_>) -> String {
+    let Some(text) = section.text("url_host") else {
+        return "localhost".to_owned();
+    };
+    let host = text.get_ref().to_ascii_lowercase();
+    if !OriginPattern::is_host(&host) {
+        let message = format!("`{}` is no host name", text.get_ref());
+        section.mistakes.add(
+            section
+                .mistakes
+                .error(text.span(), message)
+                .help("write the name alone, without scheme and port, such as \"example.com\""),
+        );
+    }
+    host
+}
+
+pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
+    let default = (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], 4001).into());
+    let listen = match section.value("listen").map(Spanned::get_ref) {
+        None => default,
+        Some(DeValue::Boolean(false)) => None,
+        Some(_) => section.address("listen"),
+    };
+    section.finish();
+    Admin { listen }
+}
+
+pub(super) fn log(section: Section<'_>) -> Log {
+    let level = section.text("level").unwrap_or(Spanned::new(0..0, "info".to_owned()));
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level.get_ref()) {
+        let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a list such as \"info,bennu::plugin=debug\"";
+        section.mistakes.add(
+            section
+                .mistakes
+                .error(level.span(), format!("`level` cannot be read: {error}"))
+                .help(help),
+        );
+    }
+    let filter_params = section.texts("filter_params").unwrap_or_default();
+    section.finish();
+    Log {
+        level: level.into_inner(),
+        filter_params: filter_params.into_iter().map(Spanned::into_inner).collect(),
+    }
+}
+
+pub(super) fn limits(section: Section<'_>) -> Limits {
+    let limits = Limits {
+        max_connections: section.count("max_connections", 10_000, 1..=MANY),
+        max_message_bytes: section.count("max_message_bytes", MEBIBYTE, 64..=GIBIBYTE),
+        max_topic_bytes: section.count("max_topic_bytes", 1_024, 1..=MEBIBYTE),
+        max_inbox_entries: section.count("max_inbox_entries", 65_536, 1_024..=MANY),
+        max_outbound_bytes: section.count("max_outbound_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
+        max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
+        header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
+        connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
+        idle_timeout: section.millis("idle_timeout_ms", 60_000, 1..=DAY_MS),
+    };
+    section.finish();
+    limits
+}
+
+pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMount {
+    let path = section.required_text("path", "\"/socket\"");
+    let connect = section.text("connect");
+    let longpoll = longpoll(&section);
+    let (check_origin, origin_plugin) = handshake::check_origin(&section, server, mode);
+    let mount = Mount {
+        path: path.clone().map(Spanned::into_inner).unwrap_or_default(),
+        connect: connect.clone().map(Spanned::into_inner),
+        check_origin,
+        auth_token: section.flag("auth_token", false),
+        subprotocols: handshake::subprotocols(&section),
+        connect_info: handshake::connect_info(&section),
+        websocket: section.flag("websocket", true),
+        seeds: seeds(&section, longpoll.as_ref()),
+        longpoll,
+        max_channels_per_socket: section.count("max_channels_per_socket", 100, 1..=MANY),
+    };
+    if !mount.websocket && mount.longpoll.is_none() {
+        let closed = section.mistakes.error(
+            section.at.clone(),
+            "no client can connect here: `websocket` and `longpoll` are both off",
+        );
+        section
+            .mistakes
+            .add(closed.help("leave one of them out, or remove the mount"));
+    }
+    section.finish();
+    ReadMount {
+        mount,
+        path,
+        connect,
+        origin_plugin,
+    }
+}
+
+fn longpoll(mount: &Section<'_>) -> Option<LongPoll> {
+    let section = match mount.value("longpoll").map(|value| (value.get_ref(), value.span())) {
+        Some((DeValue::Boolean(false), _)) => return None,
+        None | Some((DeValue::Boolean(true), _)) => Section::new("`longpoll`", mount.at.clone(), None, mount.mistakes),
+        Some((DeValue::Table(table), at)) => Section::new("`longpoll`", at, Some(table), mount.mistakes),
+        Some((_, at)) => {
+            let wrong = mount
+                .mistakes
+                .error(at, "`longpoll` must be `true`, `false` or a table");
+            mount
+                .mistakes
+                .add(wrong.help("write `longpoll = { window_ms = 10_000 }`, or leave it out for the defaults"));
+            return None;
+        }
+    };
+    let longpoll = LongPoll {
+        window: section.millis("window_ms", 10_000, 1..=HOUR_MS),
+        pubsub_timeout: section.millis("pubsub_timeout_ms", 2_000, 1..=HOUR_MS),
+        max_buffer_messages: section.count("max_buffer_messages", 10_000, 1..=MANY),
+        max_buffer_bytes: section.count("max_buffer_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
+        crypto: crypto(section.section("crypto"), "crypto"),
+    };
+    section.finish();
+    Some(longpoll)
+}
+
+/// How a key is derived, as a table that is called `key` says it.
+pub(super) fn crypto(mut section: Section<'_>, key: &str) -> Crypto {
+    section.name = format!("`{key}`");
+    let digests = [
+        ("sha256", Digest::Sha256),
+        ("sha384", Digest::Sha384),
+        ("sha512", Digest::Sha512),
+    ];
+    let crypto = Crypto {
+        iterations: u32::try_from(section.number("iterations", 1_000, 1..=10_000_000)).unwrap_or(1_000),
+        length: key_length(&section),
+        digest: section.choice("digest", &digests, Digest::Sha256),
+        cache: section.flag("cache", true),
+    };
+    section.finish();
+    crypto
+}
+
+fn key_length(section: &Section<'_>) -> usize {
+    let length = section.count("length", 32, 0..=MANY);
+    if ![16, 32].contains(&length)
+        && let Some(value) = section.value("length")
+    {
+        let wrong = section
+            .mistakes
+            .error(value.span(), format!("a key of {length} bytes fits no cipher"));
+        section
+            .mistakes
+            .add(wrong.help("write 16 for AES-128 or 32 for AES-256"));
+    }
+    length
+}
+
+pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surroundings<'_>) -> ReadPlugin {
+    let reloads = [
+        ("migrate", Reload::Migrate),
+        ("drain", Reload::Drain),
+        ("rejoin", Reload::Rejoin),
+    ];
+    let on_migrate_errors = [("keep", OnMigrateError::Keep), ("rejoin", OnMigrateError::Rejoin)];
+    let on_panics = [("member", OnPanic::Member), ("topic", OnPanic::Topic)];
+    let plugin = Plugin {
+        library: around.path(section.text("library")),
+        shards: section.threads("shards", cores().max(NonZeroUsize::MIN.saturating_add(1))),
+        settings: section.json("settings").unwrap_or("{}".into()),
+        reload: section.choice("reload", &reloads, Reload::Migrate),
+        on_migrate_error: section.choice("on_migrate_error", &on_migrate_errors, OnMigrateError::Keep),
+        on_panic: section.choice("on_panic", &on_panics, OnPanic::Member),
+        linger: section.millis("linger_ms", 10_000, 0..=DAY_MS),
+        max_mailbox_events: section.count("max_mailbox_events", 1_000, 1..=MANY),
+        max_mailbox_bytes: section.count("max_mailbox_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
+        max_mailbox_messages: section.count("max_mailbox_messages", 10_000, 1..=MANY),
+        max_topics: section.count("max_topics", 100_000, 1..=MANY),
+        max_pending_events: section.count("max_pending_events", 100, 1..=MANY),
+        join_deadline: section.millis("join_deadline_ms", 10_000, 1..=HOUR_MS),
+        max_timers_per_topic: section.count("max_timers_per_topic", 10_000, 1..=MANY),
+        max_promises_per_topic: section.count("max_promises_per_topic", 10_000, 1..=MANY),
+        retire: section.millis("retire_ms", 1_000, 0..=HOUR_MS),
+    };
+    let at = section.at.clone();
+    section.finish();
+    ReadPlugin { name, plugin, at }
+}
+
+pub(super) fn route(section: Section<'_>) -> ReadRoute {
+    let route = ReadRoute {
+        topic: section
+            .required_text("topic", "\"room:*\"")
+            .and_then(|text| topic(&section, &text)),
+        plugin: section.required_text("plugin", "\"room\""),
+        transports: open_to(&section, "transports"),
+        mounts: open_to(&section, "mounts"),
+        assigns: section.json("assigns").filter(|assigns| &**assigns != "{}"),
+    };
+    section.finish();
+    route
+}
+
+fn topic(section: &Section<'_>, text: &Spanned<String>) -> Option<Spanned<TopicPattern>> {
+    let note = |error: &PatternError| {
+        let help = match error {
+            PatternError::Empty => {
+                "write a topic such as \"room:lobby\", or \"room:*\" for all that start with `room:`"
+            }
+            PatternError::InnerSplat { .. } => {
+                "what stands in the middle of a topic cannot be left open: write the part before it and one `*`"
+            }
+        };
+        section
+            .mistakes
+            .add(section.mistakes.error(text.span(), error.to_string()).help(help));
+    };
+    let pattern = TopicPattern::parse(text.get_ref()).inspect_err(note).ok()?;
+    Some(Spanned::new(text.span(), pattern))
+}
+
+/// The names in `transports` or `mounts`. An empty list would close the route to everyone.
+fn open_to(section: &Section<'_>, key: &'static str) -> Option<Vec<Spanned<String>>> {
+    let names = section.texts(key)?;
+    let written = section
+        .value(key)
+        .and_then(|value| Some((value.span(), value.get_ref().as_array()?)));
+    if let Some((at, _)) = written.filter(|(_, list)| list.is_empty()) {
+        let empty = section
+            .mistakes
+            .error(at, format!("no client can use this route: `{key}` is empty"));
+        section
+            .mistakes
+            .add(empty.help(format!("leave `{key}` out to open the route to all")));
+    }
+    Some(names)
+}
+
+fn cores() -> NonZeroUsize {
+    available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The path behind `path` as seen from `folder`, which holds no symbolic link, so that `..` can be taken away by name.
+pub(super) fn resolve(folder: &Path, path: &Path) -> PathBuf {
+    let mut resolved = folder.to_owned();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
