@@ -1,0 +1,79 @@
+//! What brings messages and takes them away: WebSocket and long polling.
+//!
+//! A transport knows bytes and a client; it knows no channel and no topic. The [I/O thread](crate::io) that owns it asks
+//! it for what has arrived, hands it what is to go out, and flushes it once per turn.
+
+pub mod longpoll;
+pub mod websocket;
+
+use std::fmt;
+
+#[cfg(doc)]
+use crate::message::Payload;
+use crate::serializer::Incoming;
+use websocket::frame::Frame;
+
+/// How one client's messages travel. `websocket` is the worked example.
+///
+/// Whoever implements it promises: frames leave in the order in which they were given; nothing that was refused or given
+/// up is sent later; no call blocks; what waits is bounded.
+pub trait Transport: fmt::Debug {
+    /// Its name, as `transports` of a route lists it.
+    fn name(&self) -> &'static str;
+
+    /// Whether it carries binary messages to the client. If not, binary payloads are sent as [`Payload::as_text`] makes them.
+    fn takes_binary(&self) -> bool;
+
+    /// Reads what has arrived, at most `scratch` at a time, and hands on every complete message.
+    fn receive(&mut self, scratch: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received;
+
+    /// Whether the client has sent what is no message but a sign of life since this was last asked: a ping or a pong. With
+    /// messages, this is what keeps a connection from counting as silent.
+    fn pinged(&mut self) -> bool {
+        false
+    }
+
+    /// Takes a message to be sent with the next [`Transport::flush`].
+    ///
+    /// # Errors
+    ///
+    /// If more would wait than may. The connection is then to be closed.
+    fn send(&mut self, frame: &Frame) -> Result<(), Overflow>;
+
+    /// Sends what waits, as far as the client takes it.
+    fn flush(&mut self) -> Flushed;
+
+    /// Says goodbye with a close code (as for WebSocket) and a reason, after what waits. Nothing else is sent after it.
+    fn close(&mut self, code: u16, reason: &str);
+}
+
+/// How far a [`Transport::receive`] came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// All that has arrived is taken; the poll will tell when there is more.
+    All,
+    /// There may be more: ask again in the next turn.
+    More,
+    /// The client said goodbye, and was answered.
+    Closed,
+    /// The client broke the rules: close with this code and reason.
+    Broken(u16, String),
+    /// The connection is gone.
+    Lost,
+}
+
+/// How far a [`Transport::flush`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits any more.
+    All,
+    /// The client does not take more now; the poll will tell when it does.
+    Blocked,
+    /// The connection is gone, or has said its goodbye.
+    Ended,
+}
+
+/// More would wait for a client than may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client takes its messages too slowly")]
+pub struct Overflow;

@@ -1,0 +1,233 @@
+//! A WebSocket that has left hyper: a socket, a decoder that is empty while nothing is half read, and a queue that is
+//! empty while nothing waits. An idle connection keeps no buffer.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::frame::{self, Decoder, Frame, Input};
+use crate::serializer::Incoming;
+use crate::transport::{Flushed, Overflow, Received, Transport};
+
+/// How much is joined into one write.
+const JOIN: usize = 64 * 1024;
+
+/// A connection after the handshake, on its way to an I/O thread's slab.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// Non-blocking.
+    pub stream: std::net::TcpStream,
+    /// What hyper had read already.
+    pub leftover: Bytes,
+}
+
+/// One WebSocket.
+#[derive(Debug)]
+pub struct WebSocket {
+    stream: mio::net::TcpStream,
+    decoder: Decoder,
+    queue: VecDeque<Bytes>,
+    /// Bytes in `queue`.
+    waiting: usize,
+    max_message: usize,
+    max_waiting: usize,
+    leftover: Bytes,
+    state: State,
+    /// A ping or pong has come since it was last asked for.
+    pinged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A close frame stands in the queue; nothing goes in behind it.
+    Closing,
+    /// It is out. What the client still sends is read and dropped, so that the close frame reaches it.
+    Closed,
+}
+
+impl WebSocket {
+    /// Takes over an upgraded connection. Limits in bytes: of one message, and of what may wait to be written.
+    #[must_use]
+    pub fn new(upgraded: Upgraded, max_message: usize, max_waiting: usize) -> Self {
+        Self {
+            stream: mio::net::TcpStream::from_std(upgraded.stream),
+            decoder: Decoder::default(),
+            queue: VecDeque::new(),
+            waiting: 0,
+            max_message,
+            max_waiting,
+            leftover: upgraded.leftover,
+            state: State::Open,
+            pinged: false,
+        }
+    }
+
+    /// The socket, for the poll.
+    pub fn source(&mut self) -> &mut mio::net::TcpStream {
+        &mut self.stream
+    }
+
+    fn queue(&mut self, bytes: Bytes) {
+        self.waiting += bytes.len();
+        self.queue.push_back(bytes);
+    }
+
+    /// Takes in bytes of the client. Answers pings and closes itself.
+    fn feed(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
+        let (mut pongs, mut goodbye) = (Vec::new(), None);
+        let mut pinged = false;
+        let fed = self.decoder.feed(bytes, self.max_message, |input| {
+            match input {
+                Input::Message(message) => take(message),
+                Input::Ping(payload) => {
+                    pinged = true;
+                    pongs.push(frame::pong(&payload));
+                }
+                Input::Pong => pinged = true,
+                Input::Close(goodbye_of_client) => {
+                    goodbye = Some(goodbye_of_client.map(|(code, _)| code));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        self.pinged |= pinged;
+        for pong in pongs {
+            if self.state == State::Open && self.waiting + pong.len() <= self.max_waiting {
+                self.queue(pong);
+            }
+        }
+        if let Some(code) = goodbye {
+            // The client's own code goes back to it: 1000 is sent in no other case.
+            if self.state == State::Open {
+                self.queue(frame::close(code, ""));
+                self.state = State::Closing;
+            }
+            return Received::Closed;
+        }
+        match fed {
+            Ok(_) => Received::All,
+            Err(error) => Received::Broken(error.close_code(), error.to_string()),
+        }
+    }
+
+    /// Writes the front of the queue. `Ok(false)`: the client takes no more now.
+    fn write(&mut self, joined: &mut Vec<u8>) -> io::Result<bool> {
+        let written = match &self.queue.front() {
+            Some(first) if self.queue.len() == 1 || first.len() >= JOIN => self.stream.write(first),
+            _ => {
+                joined.clear();
+                for bytes in &self.queue {
+                    if joined.len() + bytes.len() > JOIN {
+                        break;
+                    }
+                    joined.extend_from_slice(bytes);
+                }
+                self.stream.write(joined)
+            }
+        };
+        match written {
+            Ok(written) => {
+                self.advance(written);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.waiting -= written;
+        while let Some(first) = self.queue.front_mut() {
+            if written < first.len() {
+                bytes::Buf::advance(first, written);
+                return;
+            }
+            written -= first.len();
+            self.queue.pop_front();
+        }
+        // An idle connection keeps no queue.
+        self.queue = VecDeque::new();
+    }
+}
+
+thread_local! {
+    /// What is joined for one write. One buffer a thread, not one a connection.
+    static JOINED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Transport for WebSocket {
+    fn name(&self) -> &'static str {
+        "websocket"
+    }
+
+    fn takes_binary(&self) -> bool {
+        true
+    }
+
+    fn receive(&mut self, scratch: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
+        if !self.leftover.is_empty() {
+            let mut bytes = std::mem::take(&mut self.leftover).to_vec();
+            return match self.feed(&mut bytes, take) {
+                Received::All => Received::More,
+                other => other,
+            };
+        }
+        match self.stream.read(scratch) {
+            Ok(0) => Received::Lost,
+            Ok(_) if self.state != State::Open => Received::More,
+            Ok(read) => match self.feed(&mut scratch[..read], take) {
+                // A full buffer: there may be more, after the others have had their turn.
+                Received::All if read == scratch.len() => Received::More,
+                other => other,
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::All,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::More,
+            Err(_) => Received::Lost,
+        }
+    }
+
+    fn pinged(&mut self) -> bool {
+        std::mem::take(&mut self.pinged)
+    }
+
+    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
+        if self.state != State::Open {
+            return Ok(());
+        }
+        // One message may always wait, however large, or it could never be sent.
+        if self.waiting > 0 && self.waiting + frame.wire().len() > self.max_waiting {
+            return Err(Overflow);
+        }
+        self.queue(frame.wire().clone());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Flushed {
+        while !self.queue.is_empty() {
+            match JOINED.with_borrow_mut(|joined| self.write(joined)) {
+                Ok(true) => {}
+                Ok(false) => return Flushed::Blocked,
+                Err(_) => return Flushed::Ended,
+            }
+        }
+        if self.state == State::Closing {
+            self.state = State::Closed;
+            let _ = self.stream.shutdown(Shutdown::Write);
+            return Flushed::Ended;
+        }
+        Flushed::All
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        if self.state == State::Open {
+            self.queue(frame::close(Some(code), reason));
+            self.state = State::Closing;
+        }
+    }
+}
