@@ -1,0 +1,98 @@
+//! What the host keeps for one topic, so that it outlives the thread and the generation that serve it.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::Input;
+use super::presence::Presence;
+use crate::id::MemberId;
+use crate::message::Ref;
+
+/// Members, presence, timers and promises of one topic.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Who is in, or about to be.
+    pub members: HashMap<MemberId, Member>,
+    /// Who is here, as clients see it. Made with the first that is tracked.
+    pub presence: Option<Box<Presence>>,
+    /// Answers that the plugin owes.
+    pub promises: HashMap<u64, Promise>,
+    /// Timers that have not fired, and whose they are: the topic's own where nobody's.
+    pub timers: HashMap<u64, Option<MemberId>>,
+    /// The plugin holds state of this topic.
+    pub live: bool,
+    /// Changes whenever somebody joins, so that an old linger timer does nothing.
+    pub epoch: u64,
+}
+
+/// One client in the topic.
+#[derive(Debug)]
+pub enum Member {
+    /// Its join answers later.
+    Pending(Box<PendingJoin>),
+    /// It is in. With its `info`, for a reload.
+    Joined(Bytes),
+}
+
+/// A join that answers later.
+#[derive(Debug)]
+pub struct PendingJoin {
+    /// The promise.
+    pub serial: u64,
+    /// JSON of `wire::MemberInfo`, or empty.
+    pub info: Bytes,
+    /// What its client sent in the meantime.
+    pub waiting: VecDeque<Input>,
+}
+
+/// An answer that the plugin owes.
+#[derive(Debug)]
+pub enum Promise {
+    /// To an event.
+    Reply {
+        /// Whose.
+        member: MemberId,
+        /// What the reply repeats.
+        msg_ref: Ref,
+    },
+    /// To a join.
+    Join {
+        /// Whose.
+        member: MemberId,
+    },
+}
+
+impl Book {
+    /// The presence list, made where there is none.
+    pub fn presence_mut(&mut self) -> &mut Presence {
+        self.presence.get_or_insert_default()
+    }
+
+    /// Forgets a member: its presence, its timers and what it is owed end with it. Returns what waited for its pending
+    /// join, and the timers to be cancelled.
+    pub fn forget(&mut self, member: MemberId) -> (VecDeque<Input>, Vec<u64>) {
+        if let Some(presence) = &mut self.presence {
+            presence.leave(member);
+            presence.commit();
+        }
+        if !self.promises.is_empty() {
+            self.promises.retain(|_, promise| match promise {
+                Promise::Reply { member: owner, .. } | Promise::Join { member: owner } => *owner != member,
+            });
+        }
+        let own = |_: &u64, owner: &mut Option<MemberId>| *owner == Some(member);
+        let timers = self.timers.extract_if(own).map(|(number, _)| number).collect();
+        let waiting = match self.members.remove(&member) {
+            Some(Member::Pending(pending)) => pending.waiting,
+            _ => VecDeque::new(),
+        };
+        (waiting, timers)
+    }
+
+    /// Whether the plugin knows the member and may send to it.
+    #[must_use]
+    pub fn is_in(&self, member: MemberId) -> bool {
+        matches!(self.members.get(&member), Some(Member::Joined(_)))
+    }
+}

@@ -1,0 +1,293 @@
+//! One topic of one plugin, and its mailbox.
+//!
+//! Whoever has something for a topic pushes it here; the mailbox then puts the topic, once, on the run queue of the
+//! shard that is its home. During a reload the mailbox is *held*: inputs stay in it, in order, until the new home takes
+//! them up. That is all there is to losing, doubling or reordering nothing: there is one queue, and it never moves.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bennu_plugin::abi::reason;
+use bytestring::ByteString;
+
+use super::{Book, Input, Notice, Origin};
+use crate::id::MemberId;
+use crate::message::Payload;
+use crate::plugin::shard::ShardQueue;
+
+/// One topic of one plugin.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: ByteString,
+    /// Its number in the ABI: the same in all generations.
+    pub number: u64,
+    bounds: Bounds,
+    mailbox: Mutex<Mailbox>,
+    book: Mutex<Book>,
+}
+
+/// How much may wait for one topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Events and joins of clients.
+    pub events: usize,
+    /// Their payloads, in bytes.
+    pub bytes: usize,
+    /// Messages of plugins: intercepted broadcasts, messages to itself, kept promises.
+    pub messages: usize,
+}
+
+/// What waits for a topic, and where it is handled.
+#[derive(Debug)]
+struct Mailbox {
+    queue: VecDeque<Input>,
+    /// What in `queue` counts against the bounds.
+    load: Bounds,
+    state: State,
+    home: Home,
+}
+
+/// The shard that handles a topic.
+pub type Home = Arc<ShardQueue>;
+
+/// Who is busy with the mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody: it is empty.
+    Idle,
+    /// The topic stands on its home's run queue.
+    Scheduled,
+    /// Its home is handling some of it.
+    Running,
+    /// It moves to another home; what comes waits.
+    Held,
+    /// It is gone from the directory; nothing comes any more.
+    Closed,
+}
+
+/// Why a mailbox did not take a client's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Too many wait already.
+    Overloaded,
+    /// The topic is no more.
+    Closed,
+}
+
+impl Topic {
+    /// An empty topic whose events `home` handles.
+    #[must_use]
+    pub fn new(name: ByteString, number: u64, bounds: Bounds, home: Home) -> Self {
+        let load = Bounds {
+            events: 0,
+            bytes: 0,
+            messages: 0,
+        };
+        let mailbox = Mailbox {
+            queue: VecDeque::new(),
+            load,
+            state: State::Idle,
+            home,
+        };
+        Self {
+            name,
+            number,
+            bounds,
+            mailbox: Mutex::new(mailbox),
+            book: Mutex::default(),
+        }
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().expect("no holder of the mailbox panics")
+    }
+
+    /// The host's records of the topic. Held for moments only, never across a call into the plugin.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no holder of the book panics")
+    }
+
+    /// Adds one input and sees to it that the topic runs.
+    ///
+    /// # Errors
+    ///
+    /// If too much of its kind waits already, or if the topic is closed.
+    pub fn push(self: &Arc<Self>, input: Input) -> Result<(), Refused> {
+        let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed {
+            return Err(Refused::Closed);
+        }
+        if !mailbox.has_room(&input, &self.bounds) {
+            return Err(Refused::Overloaded);
+        }
+        mailbox.add(input);
+        self.schedule(mailbox);
+        Ok(())
+    }
+
+    /// Adds an input that the host itself owes the topic: it is never refused. A closed topic is owed nothing.
+    pub fn owe(self: &Arc<Self>, input: Input) {
+        let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed {
+            return;
+        }
+        mailbox.add(input);
+        self.schedule(mailbox);
+    }
+
+    /// Hands a broadcast to the plugin if the code that serves the topic at this moment intercepts it. A topic whose
+    /// plugin is too far behind to take it ends: its members would miss it without knowing.
+    pub fn intercept(self: &Arc<Self>, event: &ByteString, payload: &Payload, except: Option<MemberId>) -> bool {
+        let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed || !mailbox.home.intercepts(event) {
+            return false;
+        }
+        let input = Input::Out {
+            event: event.clone(),
+            payload: payload.clone(),
+            except,
+        };
+        if mailbox.has_room(&input, &self.bounds) {
+            mailbox.add(input);
+        } else if !matches!(mailbox.queue.back(), Some(Input::EndAll { .. })) {
+            mailbox.add(Input::EndAll {
+                reason: reason::OVERLOADED,
+                notice: Notice::Error,
+            });
+        }
+        self.schedule(mailbox);
+        true
+    }
+
+    fn schedule(self: &Arc<Self>, mut mailbox: MutexGuard<'_, Mailbox>) {
+        if mailbox.state != State::Idle {
+            return;
+        }
+        mailbox.state = State::Scheduled;
+        let home = Arc::clone(&mailbox.home);
+        drop(mailbox);
+        home.schedule(Arc::clone(self));
+    }
+
+    /// Its home starts to handle it: takes up to `most` inputs. `None` if it is held or has moved since it was scheduled.
+    pub fn start(&self, home: &Home, most: usize) -> Option<VecDeque<Input>> {
+        let mut mailbox = self.mailbox();
+        if mailbox.state != State::Scheduled || !Arc::ptr_eq(&mailbox.home, home) {
+            return None;
+        }
+        mailbox.state = State::Running;
+        let taken: VecDeque<Input> = if mailbox.queue.len() <= most {
+            std::mem::take(&mut mailbox.queue)
+        } else {
+            mailbox.queue.drain(..most).collect()
+        };
+        taken.iter().for_each(|input| mailbox.load.subtract(input));
+        Some(taken)
+    }
+
+    /// Its home has handled what it took, but for `rest`, which goes back to the front.
+    pub fn finish(self: &Arc<Self>, rest: impl DoubleEndedIterator<Item = Input>) {
+        let mut mailbox = self.mailbox();
+        for input in rest.rev() {
+            mailbox.load.add(&input);
+            mailbox.queue.push_front(input);
+        }
+        if mailbox.state != State::Running {
+            return;
+        }
+        mailbox.state = State::Idle;
+        if !mailbox.queue.is_empty() {
+            self.schedule(mailbox);
+        }
+    }
+
+    /// Holds the mailbox for a move away from `home`. `false` if it is elsewhere, or closed.
+    pub fn hold(&self, home: &Home) -> bool {
+        let mut mailbox = self.mailbox();
+        if !Arc::ptr_eq(&mailbox.home, home) || matches!(mailbox.state, State::Held | State::Closed | State::Running) {
+            return false;
+        }
+        mailbox.state = State::Held;
+        true
+    }
+
+    /// Ends a hold: from now on `home` handles the topic. `first`, if anything, goes before what has waited.
+    pub fn release(self: &Arc<Self>, home: &Home, first: Option<Input>) {
+        let mut mailbox = self.mailbox();
+        mailbox.home.leave();
+        home.enter();
+        mailbox.home = Arc::clone(home);
+        mailbox.state = State::Idle;
+        if let Some(first) = first {
+            mailbox.load.add(&first);
+            mailbox.queue.push_front(first);
+        }
+        if !mailbox.queue.is_empty() {
+            self.schedule(mailbox);
+        }
+    }
+
+    /// The shard that handles it now.
+    #[must_use]
+    pub fn home(&self) -> Home {
+        Arc::clone(&self.mailbox().home)
+    }
+
+    /// Closes the topic for good, unless something has come in for it. Called under the directory's lock, so that
+    /// nobody can find it between the look and the removal.
+    pub fn close(&self) -> bool {
+        let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed {
+            return true;
+        }
+        if !mailbox.queue.is_empty() {
+            return false;
+        }
+        mailbox.state = State::Closed;
+        mailbox.home.leave();
+        true
+    }
+}
+
+impl Mailbox {
+    fn has_room(&self, input: &Input, bounds: &Bounds) -> bool {
+        match input.origin() {
+            // One event may always wait, however large, or it could never be handled.
+            Origin::Client(bytes) => {
+                self.load.events < bounds.events && (self.load.bytes == 0 || self.load.bytes + bytes <= bounds.bytes)
+            }
+            Origin::Plugin => self.load.messages < bounds.messages,
+            Origin::Host => true,
+        }
+    }
+
+    fn add(&mut self, input: Input) {
+        self.load.add(&input);
+        self.queue.push_back(input);
+    }
+}
+
+impl Bounds {
+    fn add(&mut self, input: &Input) {
+        match input.origin() {
+            Origin::Client(bytes) => {
+                self.events += 1;
+                self.bytes += bytes;
+            }
+            Origin::Plugin => self.messages += 1,
+            Origin::Host => {}
+        }
+    }
+
+    fn subtract(&mut self, input: &Input) {
+        match input.origin() {
+            Origin::Client(bytes) => {
+                self.events -= 1;
+                self.bytes -= bytes;
+            }
+            Origin::Plugin => self.messages -= 1,
+            Origin::Host => {}
+        }
+    }
+}

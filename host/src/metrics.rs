@@ -1,0 +1,156 @@
+//! Counters and gauges, and how Prometheus reads them.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::plugin::PluginSlot;
+
+/// What the host counts of itself.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Sockets that speak channels, long-poll sessions included.
+    pub sockets: Gauge,
+    /// Messages from clients.
+    pub messages_in: Counter,
+    /// Messages to clients, each receiver of a broadcast counted.
+    pub messages_out: Counter,
+    /// Messages that were not sent, as the client's version has no way to write them.
+    pub withheld_messages: Counter,
+    /// Connections that were closed because their client took its messages too slowly.
+    pub slow_consumers: Counter,
+    /// Connects that were refused, by whomever.
+    pub refused_connects: Counter,
+    /// Answers that came when nobody waited for them any more.
+    pub late_answers: Counter,
+}
+
+/// What the host counts of a plugin, all its generations together.
+#[derive(Debug, Default)]
+pub struct PluginStats {
+    /// Events that it handled.
+    pub events: Counter,
+    /// Callbacks that panicked.
+    pub panics: Counter,
+    /// Effects that the host refused.
+    pub refused_effects: Counter,
+    /// Generations that came into service.
+    pub loads: Counter,
+    /// Libraries that were refused.
+    pub refused_loads: Counter,
+    /// Topics that were carried over.
+    pub migrated_topics: Counter,
+    /// Topics that could not be carried over.
+    pub failed_migrations: Counter,
+    /// Generations whose library is still in memory though nothing of it runs.
+    pub leaked_generations: Gauge,
+}
+
+impl Metrics {
+    /// All of it in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self, plugins: &[Arc<PluginSlot>]) -> String {
+        let mut registry = Registry::with_prefix("bennu");
+        registry.register(
+            "sockets",
+            "Connected sockets, long-poll sessions included",
+            self.sockets.clone(),
+        );
+        registry.register("messages_in", "Messages from clients", self.messages_in.clone());
+        registry.register("messages_out", "Messages to clients", self.messages_out.clone());
+        registry.register(
+            "withheld_messages",
+            "Messages not sent, as the client's protocol version cannot carry them",
+            self.withheld_messages.clone(),
+        );
+        registry.register(
+            "slow_consumers",
+            "Connections closed because the client read too slowly",
+            self.slow_consumers.clone(),
+        );
+        registry.register("refused_connects", "Connects refused", self.refused_connects.clone());
+        registry.register(
+            "late_answers",
+            "Answers of plugins that nobody waited for any more",
+            self.late_answers.clone(),
+        );
+        register_plugins(&mut registry, plugins);
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("text is written to memory");
+        text
+    }
+}
+
+/// What is counted of all plugins: each name is described once, and has a line for each of them.
+fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
+    let mut table = Table {
+        registry: registry.sub_registry_with_prefix("plugin"),
+        plugins,
+    };
+    table.counter("events", "Events handled", |stats| &stats.events);
+    table.counter("panics", "Callbacks that panicked", |stats| &stats.panics);
+    table.counter("refused_effects", "Effects the host refused", |stats| {
+        &stats.refused_effects
+    });
+    table.counter("loads", "Generations that came into service", |stats| &stats.loads);
+    table.counter("refused_loads", "Libraries refused", |stats| &stats.refused_loads);
+    table.counter("migrated_topics", "Topics carried over by a reload", |stats| {
+        &stats.migrated_topics
+    });
+    table.counter(
+        "failed_migrations",
+        "Topics that a reload could not carry over",
+        |stats| &stats.failed_migrations,
+    );
+    table.gauge(
+        "leaked_generations",
+        "Generations still mapped after their end",
+        |slot| slot.stats.leaked_generations.get(),
+    );
+    table.gauge(
+        "topics",
+        "Topics it serves now",
+        |slot| shown(slot.topic_count() as u64),
+    );
+    table.gauge("generation", "The generation in service, 0 if there is none", |slot| {
+        shown(slot.current().map_or(0, |generation| generation.number))
+    });
+}
+
+/// Metrics with one value for each plugin.
+struct Table<'a> {
+    registry: &'a mut Registry,
+    plugins: &'a [Arc<PluginSlot>],
+}
+
+type Labels = [(&'static str, String); 1];
+
+impl Table<'_> {
+    fn counter(&mut self, name: &str, help: &str, counter: impl Fn(&PluginStats) -> &Counter) {
+        let family = Family::<Labels, Counter>::default();
+        for slot in self.plugins {
+            family.get_or_create(&labels(slot)).inc_by(counter(&slot.stats).get());
+        }
+        self.registry.register(name, help, family);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: impl Fn(&PluginSlot) -> i64) {
+        let family = Family::<Labels, Gauge>::default();
+        for slot in self.plugins {
+            family.get_or_create(&labels(slot)).set(gauge(slot));
+        }
+        self.registry.register(name, help, family);
+    }
+}
+
+fn labels(slot: &PluginSlot) -> Labels {
+    [("plugin", slot.name.clone())]
+}
+
+fn shown(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
