@@ -1,0 +1,301 @@
+//! One batch of events: what is handed to the plugin in one call, and what becomes of each.
+//!
+//! Inputs of several topics become steps. A step is an event for the plugin or something that the host does itself, and
+//! steps happen in order: after each event the plugin calls `done`, its effects are committed, and the host's own steps
+//! up to the next event run. Whatever makes a later step invalid (a member stops, a join is refused) ends the batch
+//! there: the rest goes back to the mailboxes and is planned anew.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bennu_plugin::abi::event;
+use bytes::Bytes;
+
+use super::commit::Commit;
+use super::loader::{Event, ShardInstance};
+use super::shard::Env;
+use crate::channel::{Book, Ending, Input, Member, Notice, Promise, Topic};
+use crate::id::MemberId;
+use crate::io::Entry;
+use crate::message::{Payload, reason};
+
+/// The kind of a step that concerns no plugin.
+pub(super) const HOST: u32 = 0;
+
+/// Steps of some topics, in order.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) topics: Vec<Arc<Topic>>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// One input, and what it is for the plugin.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Index into [`Batch::topics`].
+    pub(super) topic: usize,
+    pub(super) input: Input,
+    /// One of `abi::event`, or [`HOST`].
+    pub(super) kind: u32,
+    /// For a join and its answer.
+    pub(super) info: Bytes,
+    /// Whom it is about.
+    pub(super) member: Option<MemberId>,
+}
+
+/// What earlier steps of the same batch will have done to a topic by then.
+#[derive(Default)]
+struct Ahead {
+    joining: Vec<MemberId>,
+    ended: Vec<MemberId>,
+}
+
+impl Batch {
+    /// Adds what a topic has taken from its mailbox.
+    pub(super) fn add(&mut self, topic: Arc<Topic>, inputs: VecDeque<Input>, env: &Env) {
+        let mut book = topic.book();
+        let mut ahead = Ahead::default();
+        let index = self.topics.len();
+        let mut inputs = inputs;
+        while let Some(mut input) = inputs.pop_front() {
+            if let Input::EndAll { reason, notice } = input {
+                expand(&book, &ahead, reason, notice, &mut inputs);
+                continue;
+            }
+            let Some((kind, info, member)) = plan(&mut book, &mut ahead, &mut input, env) else {
+                continue;
+            };
+            let step = Step {
+                topic: index,
+                input,
+                kind,
+                info,
+                member,
+            };
+            match step {
+                // What waits for a pending join waits in the book.
+                Step {
+                    kind: u32::MAX,
+                    input,
+                    member: Some(member),
+                    ..
+                } => stash(&mut book, member, input, env),
+                step => {
+                    if matches!(step.input, Input::Linger { .. }) {
+                        // Once is enough: another would only come back behind the close, and so for ever.
+                        inputs.retain(|input| !matches!(input, Input::Linger { .. }));
+                    }
+                    self.steps.push(step);
+                }
+            }
+        }
+        drop(book);
+        self.topics.push(topic);
+    }
+
+    /// Hands the events to the plugin, commits what it did, and gives back what was not reached.
+    pub(super) fn run(mut self, instance: &mut ShardInstance, env: &Env) {
+        let events: Vec<Event<'_>> = self
+            .steps
+            .iter()
+            .filter(|step| step.kind != HOST)
+            .map(|step| self.event(step))
+            .collect();
+        let mut commit = Commit::new(&self.topics, &self.steps, env);
+        commit.begin();
+        if !events.is_empty() && !commit.is_back() && instance.handle(&events, &mut commit) == 0 && !commit.is_back() {
+            // It would be handed the same for ever.
+            commit.fail_first("the plugin returned without having handled anything");
+        }
+        drop(events);
+        let (reached, followups, closed) = commit.into_parts();
+        let mut rest: Vec<VecDeque<Input>> = self.topics.iter().map(|_| VecDeque::new()).collect();
+        for (topic, input) in followups {
+            rest[topic].push_back(input);
+        }
+        for step in self.steps.drain(reached..) {
+            rest[step.topic].push_back(step.input);
+        }
+        for (topic, rest) in self.topics.iter().zip(rest) {
+            flush_presence(topic, env);
+            topic.finish(rest.into_iter());
+        }
+        for index in closed {
+            env.slot.remove(&self.topics[index]);
+        }
+    }
+
+    fn event<'a>(&'a self, step: &'a Step) -> Event<'a> {
+        let topic = &self.topics[step.topic];
+        let mut event = Event {
+            kind: step.kind,
+            binary: false,
+            topic: topic.number,
+            member: step.member.map_or(0, MemberId::number),
+            token: 0,
+            number: 0,
+            name: "",
+            payload: b"",
+            info: &step.info,
+        };
+        match &step.input {
+            Input::Join { params: payload, .. } => (event.name, event.payload) = (&topic.name, payload.bytes()),
+            Input::In {
+                event: name, payload, ..
+            }
+            | Input::Out {
+                event: name, payload, ..
+            }
+            | Input::Info { name, payload, .. } => {
+                (event.name, event.payload) = (name, payload.bytes());
+            }
+            Input::End(ending) => (event.name, event.number) = (&ending.text, u64::from(ending.reason)),
+            Input::Complete { serial, payload, .. } => (event.token, event.payload) = (*serial, payload.bytes()),
+            Input::JoinDeadline { .. }
+            | Input::Linger { .. }
+            | Input::Restored
+            | Input::Close
+            | Input::EndAll { .. } => {}
+        }
+        event.binary = step.payload().is_some_and(Payload::is_binary);
+        event
+    }
+}
+
+impl Step {
+    /// The payload that the event lends to the plugin.
+    pub(super) fn payload(&self) -> Option<&Payload> {
+        match &self.input {
+            Input::Join { params: payload, .. }
+            | Input::In { payload, .. }
+            | Input::Out { payload, .. }
+            | Input::Info { payload, .. }
+            | Input::Complete { payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+}
+
+/// What an input means at this point; `None` where it means nothing any more. The kind `u32::MAX` says: let it wait.
+fn plan(book: &mut Book, ahead: &mut Ahead, input: &mut Input, env: &Env) -> Option<(u32, Bytes, Option<MemberId>)> {
+    let none = Bytes::new();
+    match input {
+        Input::Join { member, info, .. } => {
+            ahead.joining.push(*member);
+            Some((event::JOIN, info.clone(), Some(*member)))
+        }
+        Input::In { member, .. } => {
+            let kind = match standing(book, ahead, *member) {
+                Standing::In => event::IN,
+                Standing::Pending => u32::MAX,
+                Standing::Out => HOST,
+            };
+            Some((kind, none, Some(*member)))
+        }
+        Input::End(Ending { member, .. }) => {
+            let kind = if matches!(standing(book, ahead, *member), Standing::In) {
+                event::TERMINATE
+            } else {
+                HOST
+            };
+            ahead.ended.push(*member);
+            Some((kind, none, Some(*member)))
+        }
+        Input::Out { except, .. } => {
+            (!book.members.is_empty() || !ahead.joining.is_empty()).then_some((event::OUT, none, *except))
+        }
+        Input::Info { member, timer, .. } => {
+            if timer.take().is_some_and(|number| book.timers.remove(&number).is_none()) {
+                return None;
+            }
+            match member {
+                None => (book.live || !ahead.joining.is_empty()).then_some((event::INFO, none, None)),
+                Some(member) => {
+                    matches!(standing(book, ahead, *member), Standing::In).then_some((event::INFO, none, Some(*member)))
+                }
+            }
+        }
+        Input::Complete { serial, .. } => match book.promises.get(serial) {
+            Some(Promise::Reply { member, .. }) => Some((HOST, none, Some(*member))),
+            Some(Promise::Join { member }) => match book.members.get(member) {
+                Some(Member::Pending(pending)) => Some((event::ANSWER, pending.info.clone(), Some(*member))),
+                _ => None,
+            },
+            None => {
+                env.hub.metrics.late_answers.inc();
+                None
+            }
+        },
+        Input::JoinDeadline { .. } => Some((HOST, none, None)),
+        Input::Linger { epoch } => {
+            let idle = book.members.is_empty() && ahead.joining.is_empty() && *epoch == book.epoch;
+            idle.then_some((event::CLOSE, none, None))
+        }
+        Input::Restored => book.live.then_some((event::RESTORED, none, None)),
+        Input::Close => Some((event::CLOSE, none, None)),
+        Input::EndAll { .. } => None,
+    }
+}
+
+enum Standing {
+    In,
+    Pending,
+    Out,
+}
+
+fn standing(book: &Book, ahead: &Ahead, member: MemberId) -> Standing {
+    if ahead.ended.contains(&member) {
+        return Standing::Out;
+    }
+    match book.members.get(&member) {
+        Some(Member::Joined(_)) => Standing::In,
+        Some(Member::Pending(_)) => Standing::Pending,
+        None if ahead.joining.contains(&member) => Standing::In,
+        None => Standing::Out,
+    }
+}
+
+/// Turns the end of a topic into the ends of its members and a close, in front of what else waits.
+fn expand(book: &Book, ahead: &Ahead, reason: u32, notice: Notice, inputs: &mut VecDeque<Input>) {
+    inputs.push_front(Input::Close);
+    let members = book
+        .members
+        .keys()
+        .chain(&ahead.joining)
+        .filter(|member| !ahead.ended.contains(member));
+    for member in members {
+        inputs.push_front(Input::End(Ending::new(*member, reason, notice)));
+    }
+}
+
+/// Keeps an event until its member's join is answered; beyond the bound its client is told.
+fn stash(book: &mut Book, member: MemberId, input: Input, env: &Env) {
+    let Some(Member::Pending(pending)) = book.members.get_mut(&member) else {
+        return;
+    };
+    if pending.waiting.len() < env.slot.config().max_pending_events {
+        pending.waiting.push_back(input);
+    } else if let Input::In { msg_ref, .. } = input {
+        let payload = Payload::reason(reason::OVERLOADED);
+        env.hub.pubsub.send(
+            member,
+            Entry::Reply {
+                member,
+                msg_ref,
+                status: "error".into(),
+                payload,
+            },
+        );
+    }
+}
+
+/// Broadcasts what changed in the topic's presence, once a batch: a storm of joins is one diff, not one each.
+pub(super) fn flush_presence(topic: &Topic, env: &Env) {
+    let diff = topic.book().presence.as_mut().and_then(|presence| presence.take_diff());
+    if let Some(diff) = diff {
+        let event = crate::message::event::PRESENCE_DIFF.into();
+        env.hub
+            .pubsub
+            .broadcast(topic.name.clone(), event, Payload::Json(diff), None);
+    }
+}

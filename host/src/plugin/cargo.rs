@@ -1,0 +1,354 @@
+//! Builds plugins for `bennu dev`, and tells which folders they are built from.
+//!
+//! The builds have a target directory of their own, and a library is taken only from the artifact message of our own
+//! run: another cargo in another terminal writes other bytes for the same source to the usual place. Never here: when to
+//! build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+
+/// The folder of our builds, inside the workspace's target directory.
+const TARGET: &str = "bennu-dev";
+/// Without it, cargo wants to see the packages that other systems would need.
+const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+/// How much of what cargo says is kept for an error.
+const MAX_TEXT: usize = 256 * 1024;
+
+/// Why nothing was built.
+#[derive(Debug, thiserror::Error)]
+pub enum CargoError {
+    /// Cargo can't be run.
+    #[error("can't run {}", program.display())]
+    Run {
+        /// What was to be run: the variable `CARGO`, or `cargo`.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Cargo knows of no workspace here, or can't read it.
+    #[error("cargo can't read the workspace: {0}")]
+    Workspace(String),
+    /// No package is called like this plugin.
+    #[error("the workspace has no package `{0}`")]
+    NoPackage(String),
+    /// The code does not compile. The text is what cargo shows.
+    #[error("{0}")]
+    Failed(String),
+    /// A package was built but makes no library that can be loaded.
+    #[error("the package `{0}` makes no library; set crate-type = [\"cdylib\"]")]
+    NoLibrary(String),
+}
+
+/// A cargo workspace, as it was when it was read.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+    packages: Vec<Package>,
+    /// Which packages each needs, by id.
+    needs: BTreeMap<String, Vec<String>>,
+}
+
+/// What of `cargo metadata` is used.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_members: BTreeSet<String>,
+    workspace_root: PathBuf,
+    target_directory: PathBuf,
+    resolve: Resolve,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    manifest_path: PathBuf,
+    /// Where it was downloaded from; nothing for one that is here.
+    source: Option<String>,
+    #[serde(skip)]
+    is_member: bool,
+}
+
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    dependencies: Vec<String>,
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace that `dir` lies in.
+    ///
+    /// # Errors
+    ///
+    /// If cargo can't be run or finds none.
+    pub fn find(dir: &Path) -> Result<Self, CargoError> {
+        let mut command = cargo();
+        command
+            .args(["metadata", "--format-version", "1", "--filter-platform", PLATFORM])
+            .current_dir(dir)
+            .stdin(Stdio::null());
+        let output = command.output().map_err(not_run)?;
+        if !output.status.success() {
+            return Err(CargoError::Workspace(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ));
+        }
+        let metadata = serde_json::from_slice(&output.stdout);
+        metadata
+            .map(Self::from_metadata)
+            .map_err(|error| CargoError::Workspace(error.to_string()))
+    }
+
+    fn from_metadata(mut metadata: Metadata) -> Self {
+        metadata.packages.retain(|package| package.source.is_none());
+        for package in &mut metadata.packages {
+            package.is_member = metadata.workspace_members.contains(&package.id);
+        }
+        let needs = metadata
+            .resolve
+            .nodes
+            .into_iter()
+            .map(|node| (node.id, node.dependencies))
+            .collect();
+        Self {
+            root: metadata.workspace_root,
+            target: metadata.target_directory,
+            packages: metadata.packages,
+            needs,
+        }
+    }
+
+    /// The folder that `Cargo.toml` of the workspace is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether `plugin` is a package of this workspace.
+    #[must_use]
+    pub fn has(&self, plugin: &str) -> bool {
+        self.package(plugin).is_some()
+    }
+
+    /// The folders that `plugin` is built from: its own and those of all packages here that it needs, itself first.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such package.
+    pub fn source_folders(&self, plugin: &str) -> Result<Vec<PathBuf>, CargoError> {
+        let own = self
+            .package(plugin)
+            .ok_or_else(|| CargoError::NoPackage(plugin.to_owned()))?;
+        let (mut folders, mut next) = (Vec::new(), vec![own]);
+        while let Some(package) = next.pop() {
+            let folder = package.manifest_path.parent().map(Path::to_owned).unwrap_or_default();
+            if folders.contains(&folder) {
+                continue;
+            }
+            folders.push(folder);
+            let needs = self.needs.get(&package.id).into_iter().flatten();
+            next.extend(needs.filter_map(|id| self.packages.iter().find(|package| package.id == *id)));
+        }
+        Ok(folders)
+    }
+
+    /// Starts to build `plugins`; `said` gets each line that cargo writes for people, on another thread.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is no package here, or cargo can't be started.
+    pub fn build(&self, plugins: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<Build, CargoError> {
+        if let Some(missing) = plugins.iter().find(|plugin| !self.has(plugin)) {
+            return Err(CargoError::NoPackage((*missing).to_owned()));
+        }
+        let mut command = cargo();
+        command.args(["build", "--message-format=json-render-diagnostics"]);
+        command.arg("--target-dir").arg(self.target.join(TARGET));
+        for plugin in plugins {
+            command.args(["-p", plugin]);
+        }
+        command
+            .current_dir(&self.root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // A group of its own, to be killed whole: a compiler left over would write into the next build.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(not_run)?;
+        let stderr = child
+            .stderr
+            .take()
+            .map(|stderr| thread::spawn(move || listen(stderr, said)));
+        let wanted = plugins.iter().map(|plugin| self.id(plugin)).collect();
+        Ok(Build { child, stderr, wanted })
+    }
+
+    fn package(&self, name: &str) -> Option<&Package> {
+        self.packages
+            .iter()
+            .find(|package| package.is_member && package.name == name)
+    }
+
+    /// A package's name and what cargo calls it in its messages.
+    fn id(&self, name: &str) -> (String, String) {
+        (
+            name.to_owned(),
+            self.package(name).map(|package| package.id.clone()).unwrap_or_default(),
+        )
+    }
+}
+
+/// A running build. Killed when this is dropped, with all that it started; a Ctrl-C in the terminal does not reach it.
+#[derive(Debug)]
+pub struct Build {
+    child: Child,
+    stderr: Option<JoinHandle<String>>,
+    /// Name and id of each plugin.
+    wanted: Vec<(String, String)>,
+}
+
+impl Build {
+    /// Waits for the end; the library of each plugin, by name.
+    ///
+    /// # Errors
+    ///
+    /// If something does not compile, or is no library.
+    pub fn wait(mut self) -> Result<BTreeMap<String, PathBuf>, CargoError> {
+        let libraries = self.child.stdout.take().map(libraries).unwrap_or_default();
+        let status = self.child.wait().map_err(not_run)?;
+        let text = self
+            .stderr
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
+        if !status.success() {
+            return Err(CargoError::Failed(failure(status, &text)));
+        }
+        let found = |(name, id): &(String, String)| match libraries.get(id) {
+            Some(library) => Ok((name.clone(), library.clone())),
+            None => Err(CargoError::NoLibrary(name.clone())),
+        };
+        self.wanted.iter().map(found).collect()
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A message of cargo, as far as it is used.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    package_id: String,
+    #[serde(default)]
+    target: Target,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+struct Target {
+    #[serde(default)]
+    kind: Vec<String>,
+}
+
+/// The cdylib of each package that makes one, by package id.
+fn libraries(stdout: ChildStdout) -> BTreeMap<String, PathBuf> {
+    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    // What is not a message is a build script's or a wrapper's.
+    let messages = lines.filter_map(|line| serde_json::from_str::<Message>(&line).ok());
+    messages.filter_map(library).collect()
+}
+
+fn library(message: Message) -> Option<(String, PathBuf)> {
+    if message.reason != "compiler-artifact" || !message.target.kind.iter().any(|kind| kind == "cdylib") {
+        return None;
+    }
+    let library = message
+        .filenames
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "so"))?;
+    Some((message.package_id, library))
+}
+
+/// Passes on what cargo says, line by line, and keeps the end of it.
+fn listen(stderr: impl Read, mut said: impl FnMut(&str)) -> String {
+    let mut kept = String::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        said(&line);
+        kept.push_str(&line);
+        kept.push('\n');
+        if kept.len() > 2 * MAX_TEXT {
+            let start = (kept.len() - MAX_TEXT..)
+                .find(|at| kept.is_char_boundary(*at))
+                .unwrap_or(0);
+            kept.drain(..start);
+        }
+    }
+    kept
+}
+
+/// From the first error or warning on: what was compiled before does not matter.
+fn failure(status: ExitStatus, text: &str) -> String {
+    let start = ["error", "warning"]
+        .iter()
+        .filter_map(|word| line_start(text, word))
+        .min();
+    match text[start.unwrap_or(0)..].trim_end() {
+        "" => format!("cargo ended with {status}"),
+        rest => rest.to_owned(),
+    }
+}
+
+fn line_start(text: &str, word: &str) -> Option<usize> {
+    if text.starts_with(word) {
+        Some(0)
+    } else {
+        text.find(&format!("\n{word}")).map(|at| at + 1)
+    }
+}
+
+/// The variable `CARGO`, which cargo sets for what it runs, or the one on the path.
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn cargo() -> Command {
+    Command::new(program())
+}
+
+fn not_run(source: io::Error) -> CargoError {
+    CargoError::Run {
+        program: program().into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

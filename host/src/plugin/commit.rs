@@ -1,0 +1,405 @@
+//! What the effects of an event do, once it is done.
+//!
+//! While an event is handled its effects are only noted (and presence is changed with a way back); [`Commit::done`]
+//! carries them out together, or drops them together.
+
+mod members;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bennu_plugin::abi::{error, event, read, reason};
+use bytestring::ByteString;
+
+use super::batch::{HOST, Step};
+use super::effects::{self, Fx};
+use super::loader::{Calls, Effect, Go, Outcome};
+use super::shard::Env;
+use crate::channel::{Book, Ending, Input, Notice, Promise, Topic};
+use crate::config::OnPanic;
+use crate::id::MemberId;
+use crate::io::Entry;
+use crate::message::{self, Payload};
+
+/// Carries a batch out, step by step.
+pub(super) struct Commit<'a> {
+    topics: &'a [Arc<Topic>],
+    steps: &'a [Step],
+    env: &'a Env,
+    /// The step at hand: all before it are done.
+    at: usize,
+    fx: Vec<Fx>,
+    /// Inputs that go in front of the mailboxes, by topic.
+    followups: Vec<(usize, Input)>,
+    /// Topics that the plugin has closed.
+    closed: Vec<usize>,
+    /// Later steps are no longer valid.
+    back: bool,
+}
+
+impl<'a> Commit<'a> {
+    pub(super) fn new(topics: &'a [Arc<Topic>], steps: &'a [Step], env: &'a Env) -> Self {
+        Self {
+            topics,
+            steps,
+            env,
+            at: 0,
+            fx: Vec::new(),
+            followups: Vec::new(),
+            closed: Vec::new(),
+            back: false,
+        }
+    }
+
+    /// Runs the host's own steps before the first event.
+    pub(super) fn begin(&mut self) {
+        self.advance();
+    }
+
+    /// Whether the rest of the batch is to be planned anew.
+    pub(super) fn is_back(&self) -> bool {
+        self.back
+    }
+
+    /// Ends the event at hand as one that panicked, and the batch with it.
+    pub(super) fn fail_first(&mut self, why: &str) {
+        self.done(0, Outcome::Panicked, why);
+        self.back = true;
+    }
+
+    /// How many steps were reached, what goes to the front of the mailboxes, and which topics are closed.
+    pub(super) fn into_parts(self) -> (usize, Vec<(usize, Input)>, Vec<usize>) {
+        (self.at, self.followups, self.closed)
+    }
+
+    fn topic(&self, step: &Step) -> &'a Arc<Topic> {
+        &self.topics[step.topic]
+    }
+
+    fn send(&self, member: MemberId, entry: Entry) {
+        self.env.hub.pubsub.send(member, entry);
+    }
+
+    /// Does the host's own steps up to the next event, and what goes out before that.
+    fn advance(&mut self) {
+        while let Some(step) = self.steps.get(self.at) {
+            if step.kind != HOST {
+                if let Input::End(ending) = &step.input {
+                    self.announce(ending);
+                }
+                return;
+            }
+            self.host_step(step);
+            self.at += 1;
+            if self.back {
+                return;
+            }
+        }
+    }
+
+    fn host_step(&mut self, step: &Step) {
+        let topic = self.topic(step);
+        let mut book = topic.book();
+        match &step.input {
+            Input::In { member, msg_ref, .. } => self.orphan(topic, *member, msg_ref.clone(), "error"),
+            Input::End(ending) if book.members.contains_key(&ending.member) => {
+                self.end_pending(topic, &mut book, ending);
+                self.back = true;
+            }
+            Input::End(Ending {
+                member,
+                leave: Some(msg_ref),
+                ..
+            }) => self.orphan(topic, *member, msg_ref.clone(), "ok"),
+            Input::Complete {
+                serial,
+                status,
+                payload,
+            } => {
+                if let Some(Promise::Reply { member, msg_ref }) = book.promises.remove(serial) {
+                    let (status, payload) = (status.clone(), payload.clone());
+                    self.send(
+                        member,
+                        Entry::Reply {
+                            member,
+                            msg_ref,
+                            status,
+                            payload,
+                        },
+                    );
+                }
+            }
+            Input::JoinDeadline { serial } => {
+                if let Some(Promise::Join { member }) = book.promises.get(serial) {
+                    let member = *member;
+                    let reply = Payload::reason(message::reason::JOIN_TIMEOUT);
+                    self.send(member, Entry::Refused { member, reply });
+                    self.dismiss(topic, &mut book, member);
+                    self.back = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Carries out, or drops, what the event at hand did.
+    fn finish(&mut self, outcome: Outcome, text: &str) {
+        let step = &self.steps[self.at];
+        let topic = self.topic(step);
+        let fx = std::mem::take(&mut self.fx);
+        let mut book = topic.book();
+        match step.kind {
+            event::JOIN | event::ANSWER => self.finish_join(step, outcome, text, fx, &mut book),
+            event::CLOSE => self.finish_close(step, &mut book),
+            _ if outcome == Outcome::Ok => self.apply_all(step, fx, &mut book),
+            _ => self.fail(step, outcome, text, &mut book),
+        }
+        if let Input::End(ending) = &step.input {
+            self.dismiss(topic, &mut book, ending.member);
+            self.farewell(ending);
+        }
+    }
+
+    fn finish_close(&mut self, step: &Step, book: &mut Book) {
+        book.live = false;
+        book.presence = None;
+        book.promises.clear();
+        for (timer, _) in book.timers.drain() {
+            self.env.hub.timers.cancel(timer);
+        }
+        self.closed.push(step.topic);
+        // What waits behind it is for another life of the topic, perhaps on newer code.
+        self.back = true;
+    }
+
+    /// The event failed: nothing of it holds, and its member ends.
+    fn fail(&mut self, step: &Step, outcome: Outcome, text: &str, book: &mut Book) {
+        if let Some(presence) = &mut book.presence {
+            presence.roll_back();
+        }
+        if outcome == Outcome::Unknown {
+            tracing::debug!(
+                plugin = self.env.slot.name,
+                kind = step.kind,
+                "the plugin does not know this kind of event"
+            );
+            return;
+        }
+        self.env.slot.panicked(&self.topic(step).name, step.callback(), text);
+        if step.kind == event::TERMINATE {
+            return;
+        }
+        match (self.env.slot.config().on_panic, step.member) {
+            (OnPanic::Topic, _) => {
+                self.followups.push((
+                    step.topic,
+                    Input::EndAll {
+                        reason: reason::PANICKED,
+                        notice: Notice::Error,
+                    },
+                ));
+                self.back = true;
+            }
+            (OnPanic::Member, Some(member)) if step.kind != event::OUT => {
+                self.end(step, member, reason::PANICKED, text.into())
+            }
+            // The topic's own message: nobody's callback.
+            (OnPanic::Member, _) => {}
+        }
+    }
+
+    /// Lets a member end before anything else of the topic happens.
+    fn end(&mut self, step: &Step, member: MemberId, reason: u32, text: ByteString) {
+        let notice = if matches!(reason, reason::NORMAL | reason::SHUTDOWN) {
+            Notice::Close
+        } else {
+            Notice::Error
+        };
+        let ending = Ending {
+            text,
+            ..Ending::new(member, reason, notice)
+        };
+        self.followups.push((step.topic, Input::End(ending)));
+        self.back = true;
+    }
+
+    fn apply_all(&mut self, step: &Step, fx: Vec<Fx>, book: &mut Book) {
+        if let Some(presence) = &mut book.presence {
+            presence.commit();
+        }
+        for fx in fx {
+            self.apply(step, fx, book);
+        }
+    }
+
+    fn apply(&mut self, step: &Step, fx: Fx, book: &mut Book) {
+        let topic = self.topic(step);
+        match fx {
+            Fx::Reply {
+                token: 0,
+                status,
+                payload,
+            } => {
+                if let Input::In { member, msg_ref, .. } = &step.input {
+                    let (member, msg_ref) = (*member, msg_ref.clone());
+                    self.send(
+                        member,
+                        Entry::Reply {
+                            member,
+                            msg_ref,
+                            status,
+                            payload,
+                        },
+                    );
+                }
+            }
+            Fx::Reply { token, status, payload } => match book.promises.remove(&token) {
+                Some(Promise::Reply { member, msg_ref }) => {
+                    self.send(
+                        member,
+                        Entry::Reply {
+                            member,
+                            msg_ref,
+                            status,
+                            payload,
+                        },
+                    );
+                }
+                // A join is answered by the plugin itself, in an event of its own.
+                Some(join @ Promise::Join { .. }) => {
+                    book.promises.insert(token, join);
+                    topic.owe(Input::Complete {
+                        serial: token,
+                        status,
+                        payload,
+                    });
+                }
+                None => {}
+            },
+            Fx::Later(serial) => {
+                if let Input::In { member, msg_ref, .. } = &step.input {
+                    book.promises.insert(
+                        serial,
+                        Promise::Reply {
+                            member: *member,
+                            msg_ref: msg_ref.clone(),
+                        },
+                    );
+                }
+            }
+            Fx::Push { member, event, payload } => self.send(member, Entry::Push { member, event, payload }),
+            Fx::Broadcast {
+                topic: other,
+                event,
+                payload,
+                except,
+            } => {
+                let name = other.unwrap_or_else(|| topic.name.clone());
+                self.env.hub.pubsub.broadcast(name, event, payload, except);
+            }
+            Fx::PresenceState(member) => {
+                let payload = Payload::Json(book.presence_mut().state());
+                let event = ByteString::from_static(message::event::PRESENCE_STATE);
+                self.send(member, Entry::Push { member, event, payload });
+            }
+            Fx::Stop { member, reason, text } => {
+                if reason == reason::PANICKED {
+                    self.env.slot.panicked(&topic.name, "handle_out", &text);
+                }
+                self.end(step, member, reason, text);
+            }
+            Fx::Send {
+                number,
+                member,
+                delay_ms,
+                name,
+                payload,
+            } => {
+                book.timers.insert(number, member);
+                let input = Input::Info {
+                    member,
+                    name,
+                    payload,
+                    timer: Some(number),
+                };
+                if delay_ms == 0 {
+                    topic.owe(input);
+                } else {
+                    self.env
+                        .hub
+                        .timers
+                        .set(number, Duration::from_millis(delay_ms), Arc::downgrade(topic), input);
+                }
+            }
+            Fx::Cancel(number) => {
+                if book.timers.remove(&number).is_some() {
+                    self.env.hub.timers.cancel(number);
+                }
+            }
+            Fx::Accept(_) | Fx::Refuse(_) | Fx::Tracked(_) => {}
+        }
+    }
+}
+
+impl Calls for Commit<'_> {
+    fn done(&mut self, _index: usize, outcome: Outcome, message: &str) -> Go {
+        if self.at >= self.steps.len() || self.back {
+            return Go::Back;
+        }
+        self.env.slot.stats.events.inc();
+        self.finish(outcome, message);
+        self.at += 1;
+        if self.back {
+            return Go::Back;
+        }
+        self.advance();
+        Go::On
+    }
+
+    fn effect(&mut self, effect: &Effect<'_>) -> i64 {
+        let Some(step) = self.steps.get(self.at) else {
+            return error::MISPLACED;
+        };
+        let mut book = self.topic(step).book();
+        match effects::note(effect, step, &mut book, &self.fx, self.env) {
+            Ok((answer, fx)) => {
+                self.fx.extend(fx);
+                answer
+            }
+            Err(code) => {
+                self.env.slot.stats.refused_effects.inc();
+                code
+            }
+        }
+    }
+
+    fn read(&mut self, what: u32, _key: &str, out: &mut Vec<u8>) -> i64 {
+        let Some(step) = self.steps.get(self.at) else {
+            return error::MISPLACED;
+        };
+        if what != read::PRESENCE {
+            return error::UNKNOWN;
+        }
+        match &self.topic(step).book().presence {
+            Some(presence) => out.extend_from_slice(&presence.state()),
+            None => out.extend_from_slice(b"{}"),
+        }
+        0
+    }
+}
+
+impl Step {
+    /// The author's name for what was called.
+    fn callback(&self) -> &'static str {
+        match self.kind {
+            event::JOIN => "join",
+            event::ANSWER => "join_answer",
+            event::IN => "handle_in",
+            event::OUT => "handle_out",
+            event::INFO => "handle_info",
+            event::TERMINATE => "terminate",
+            event::RESTORED => "restored",
+            _ => "close",
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What crosses during one [`ShardInstance::handle`](super::ShardInstance::handle): events in, effects out.
+
+use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use abi_stable::prefix_type::WithMetadata;
+use bennu_plugin::abi::{self, Bytes, CallsRef, Writer, error, flag, go, outcome};
+
+/// One thing that happened; see [`abi::Event`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Event<'a> {
+    /// One of [`abi::event`].
+    pub kind: u32,
+    /// `payload` is binary, otherwise JSON.
+    pub binary: bool,
+    /// The host's number of the topic, or 0.
+    pub topic: u64,
+    /// The host's number of the member, or 0.
+    pub member: u64,
+    /// The serial of the promise that this answers.
+    pub token: u64,
+    /// By kind.
+    pub number: u64,
+    /// By kind.
+    pub name: &'a str,
+    /// By kind.
+    pub payload: &'a [u8],
+    /// JSON about the client, or nothing.
+    pub info: &'a [u8],
+}
+
+impl Event<'_> {
+    /// As the plugin reads it. The caller keeps `self` alive during the call.
+    pub(super) fn lend(&self) -> abi::Event {
+        abi::Event {
+            kind: self.kind,
+            flags: if self.binary { flag::BINARY } else { 0 },
+            topic: self.topic,
+            member: self.member,
+            token: self.token,
+            number: self.number,
+            name: Bytes::lend(self.name.as_bytes()),
+            payload: Bytes::lend(self.payload),
+            info: Bytes::lend(self.info),
+        }
+    }
+}
+
+/// What the plugin asks for; see [`abi::Effect`].
+#[derive(Clone, Copy, Debug)]
+pub struct Effect<'a> {
+    /// One of [`abi::effect`].
+    pub kind: u32,
+    /// `payload` is binary, otherwise JSON.
+    pub binary: bool,
+    /// Whom it concerns; 0: the topic.
+    pub member: u64,
+    /// The serial of an earlier promise, or 0.
+    pub token: u64,
+    /// By kind.
+    pub number: u64,
+    /// By kind.
+    pub name: &'a str,
+    /// By kind.
+    pub payload: &'a [u8],
+    /// Another topic, for a broadcast; otherwise empty.
+    pub topic: &'a str,
+}
+
+/// How the handling of one event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well: commit its effects.
+    Ok,
+    /// The callback panicked: drop its effects.
+    Panicked,
+    /// The state could not be written or read.
+    Failed,
+    /// The plugin does not know this kind of event.
+    Unknown,
+}
+
+impl Outcome {
+    fn read(number: u32) -> Self {
+        match number {
+            outcome::OK => Self::Ok,
+            outcome::PANICKED => Self::Panicked,
+            outcome::UNKNOWN => Self::Unknown,
+            // What a later version calls otherwise is no success either.
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Whether the plugin goes on with the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// With the next event.
+    On,
+    /// It returns now; the rest is handed over again.
+    Back,
+}
+
+/// What the host does for a plugin that handles a batch. Called on the shard's thread, one call at a time.
+///
+/// A panic in one of these ends the batch and goes on in [`ShardInstance::handle`](super::ShardInstance::handle).
+pub trait Calls {
+    /// Event `index` is handled. Comes for each event once, in order.
+    fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go;
+    /// The event at hand asks for this. Returns a number, 0 or one of [`abi::error`].
+    fn effect(&mut self, effect: &Effect<'_>) -> i64;
+    /// Appends what is asked for (one of [`abi::read`]) to `out`, which is empty. Returns 0 or one of [`abi::error`].
+    fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64;
+}
+
+/// What the plugin gets as `cx`: alive for one call of `handle`.
+pub(super) struct Batch<'a> {
+    calls: &'a mut dyn Calls,
+    len: usize,
+    /// The event that the plugin is at.
+    at: usize,
+    /// What the host's own side panicked with. From then on nothing is called any more.
+    panic: Option<Box<dyn Any + Send>>,
+    /// Where reads are collected, kept for its memory.
+    scratch: Vec<u8>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(calls: &'a mut dyn Calls, len: usize, scratch: Vec<u8>) -> Self {
+        Self {
+            calls,
+            len,
+            at: 0,
+            panic: None,
+            scratch,
+        }
+    }
+
+    /// How many events were handled, the memory to use again, and the panic that ended the batch.
+    pub(super) fn end(self) -> (usize, Vec<u8>, Option<Box<dyn Any + Send>>) {
+        (self.at, self.scratch, self.panic)
+    }
+
+    /// Runs the host's side, so that it never unwinds into the plugin.
+    fn guard<T>(&mut self, otherwise: T, run: impl FnOnce(&mut dyn Calls) -> T) -> T {
+        if self.panic.is_some() {
+            return otherwise;
+        }
+        // Nothing of the batch is used after a panic but the panic.
+        match catch_unwind(AssertUnwindSafe(|| run(self.calls))) {
+            Ok(answer) => answer,
+            Err(panic) => {
+                self.panic = Some(panic);
+                otherwise
+            }
+        }
+    }
+
+    fn done(&mut self, index: usize, outcome: u32, message: &[u8]) -> Go {
+        // Out of turn: the plugin's bookkeeping is broken, and `handle` says so by returning too few.
+        if index != self.at || index >= self.len {
+            return Go::Back;
+        }
+        self.at += 1;
+        self.guard(Go::Back, |calls| {
+            calls.done(index, Outcome::read(outcome), &String::from_utf8_lossy(message))
+        })
+    }
+
+    fn effect(&mut self, effect: &abi::Effect) -> i64 {
+        // SAFETY: lent by the plugin for this call, all three.
+        let (name, payload, topic) = unsafe {
+            (
+                effect.name.as_slice(),
+                effect.payload.as_slice(),
+                effect.topic.as_slice(),
+            )
+        };
+        let (Ok(name), Ok(topic)) = (str::from_utf8(name), str::from_utf8(topic)) else {
+            return error::INVALID;
+        };
+        let effect = Effect {
+            kind: effect.kind,
+            binary: effect.flags & flag::BINARY != 0,
+            member: effect.member,
+            token: effect.token,
+            number: effect.number,
+            name,
+            payload,
+            topic,
+        };
+        self.guard(error::GONE, |calls| calls.effect(&effect))
+    }
+}
+
+/// What goes with every batch.
+pub(super) const CALLS: CallsRef = {
+    const TABLE: &WithMetadata<abi::Calls> = &WithMetadata::new(abi::Calls { done, effect, read });
+    CallsRef(TABLE.static_as_prefix())
+};
+
+/// The batch behind `cx`.
+///
+/// # Safety
+///
+/// `cx` is from the `handle` that runs on this thread, and no other reference to the batch is in use.
+unsafe fn batch<'a>(cx: *mut ()) -> &'a mut Batch<'a> {
+    // SAFETY: promised by the caller.
+    unsafe { &mut *cx.cast::<Batch<'a>>() }
+}
+
+unsafe extern "C" fn done(cx: *mut (), index: usize, outcome: u32, message: Bytes) -> u32 {
+    // SAFETY: the plugin hands back its `cx` during `handle`, on its thread; no call into it happens below.
+    let batch = unsafe { batch(cx) };
+    // SAFETY: lent by the plugin for this call.
+    match batch.done(index, outcome, unsafe { message.as_slice() }) {
+        Go::On => go::ON,
+        Go::Back => go::BACK,
+    }
+}
+
+unsafe extern "C" fn effect(cx: *mut (), effect: *const abi::Effect) -> i64 {
+    // SAFETY: as in `done`.
+    let batch = unsafe { batch(cx) };
+    // SAFETY: lent by the plugin for this call; null is none.
+    match unsafe { effect.as_ref() } {
+        Some(effect) => batch.effect(effect),
+        None => error::INVALID,
+    }
+}
+
+unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64 {
+    // SAFETY: lent by the plugin for this call.
+    let Ok(key) = str::from_utf8(unsafe { key.as_slice() }) else {
+        return error::INVALID;
+    };
+    let (answer, bytes) = {
+        // SAFETY: as in `done`; given back before the plugin is called below.
+        let batch = unsafe { batch(cx) };
+        let mut bytes = mem::take(&mut batch.scratch);
+        bytes.clear();
+        (
+            batch.guard(error::GONE, |calls| calls.read(what, key, &mut bytes)),
+            bytes,
+        )
+    };
+    if answer >= 0 {
+        // SAFETY: the plugin lent the writer for this call; it copies before it returns.
+        unsafe { (out.write)(out.cx, Bytes::lend(&bytes)) };
+    }
+    // SAFETY: as above.
+    unsafe { batch(cx) }.scratch = bytes;
+    answer
+}

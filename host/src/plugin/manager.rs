@@ -1,0 +1,410 @@
+//! Which code is in service: loads it, replaces it, retires it.
+//!
+//! One thread does all of this, one thing at a time, so that two changes of the same plugin never meet.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bennu_plugin::abi::reason;
+
+use super::generation::{Generation, Retired};
+use super::manifest::Manifest;
+use super::pipeline::{Pipeline, Ready, Refusal};
+use super::shard::Env;
+use super::slot::PluginSlot;
+use super::stage::{ContentHash, Contents};
+use super::swap::{SwapReport, swap};
+use crate::channel::{Input, Notice};
+use crate::config::{self, Config, Reload};
+use crate::hub::Hub;
+
+/// All plugins of a host.
+#[derive(Debug)]
+pub struct Plugins {
+    hub: Arc<Hub>,
+    pipeline: Pipeline,
+    slots: BTreeMap<String, Arc<PluginSlot>>,
+    /// Generations that may still have topics, by plugin; the last one is in service.
+    live: BTreeMap<String, Vec<Arc<Generation>>>,
+    /// Generations without topics, and since when.
+    retiring: Vec<(Arc<PluginSlot>, Arc<Generation>, Instant)>,
+    retirements: Vec<std::thread::JoinHandle<()>>,
+    /// Libraries that `dev` built, which go before what the configuration names.
+    built: BTreeMap<String, PathBuf>,
+    /// The contents that were taken up last, by plugin: they are in service, or were refused.
+    taken: BTreeMap<String, ContentHash>,
+    next_index: u32,
+    next_generation: BTreeMap<String, u64>,
+}
+
+/// New code that runs already, but serves nothing yet. Ends if it is dropped.
+#[derive(Debug)]
+pub struct Prepared {
+    slot: Arc<PluginSlot>,
+    generation: Option<Arc<Generation>>,
+    probed: Duration,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(generation) = self.generation.take() {
+            generation.retire();
+        }
+    }
+}
+
+/// What came into service.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The plugin.
+    pub plugin: String,
+    /// Its version, as its crate says.
+    pub version: String,
+    /// The generation.
+    pub generation: u64,
+    /// How long the probe took.
+    pub probed: Duration,
+    /// What became of the topics.
+    pub swap: SwapReport,
+}
+
+impl Plugins {
+    /// No plugins yet.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, pipeline: Pipeline) -> Self {
+        Self {
+            hub,
+            pipeline,
+            slots: BTreeMap::new(),
+            live: BTreeMap::new(),
+            retiring: Vec::new(),
+            retirements: Vec::new(),
+            built: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            next_index: 0,
+            next_generation: BTreeMap::new(),
+        }
+    }
+
+    /// The plugins by name.
+    #[must_use]
+    pub fn slots(&self) -> &BTreeMap<String, Arc<PluginSlot>> {
+        &self.slots
+    }
+
+    /// Says where `dev` has built a plugin.
+    pub fn set_built(&mut self, name: &str, library: PathBuf) {
+        self.built.insert(name.to_owned(), library);
+    }
+
+    /// Where the library of a plugin is, if anything says so.
+    #[must_use]
+    pub fn library(&self, name: &str, config: &config::Plugin) -> Option<PathBuf> {
+        self.built.get(name).cloned().or_else(|| config.library.clone())
+    }
+
+    /// Makes room for a plugin of the configuration. It has no code yet.
+    pub fn add(&mut self, name: &str, config: &config::Plugin) -> Arc<PluginSlot> {
+        if let Some(slot) = self.slots.get(name) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::new(PluginSlot::new(name.to_owned(), self.next_index, config.clone()));
+        self.next_index += 1;
+        self.slots.insert(name.to_owned(), Arc::clone(&slot));
+        slot
+    }
+
+    /// Reads, checks and starts a library with the settings that it would get. Changes nothing in service.
+    ///
+    /// `None`: these bytes are in service already, or were the last to be refused, and `again` does not ask for them once
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused.
+    pub fn prepare(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        library: &Path,
+        config: &config::Plugin,
+        again: bool,
+    ) -> Result<Option<Prepared>, Refusal> {
+        let contents = self.pipeline.read(library)?;
+        let before = self.taken.insert(slot.name.clone(), contents.hash);
+        if !again {
+            let in_service = slot.current().is_some_and(|current| current.hash == contents.hash);
+            if in_service {
+                slot.set_refusal(None);
+            }
+            if in_service || before == Some(contents.hash) {
+                return Ok(None);
+            }
+        }
+        self.start(slot, &contents, config).map(Some)
+    }
+
+    /// The contents of a plugin's library that were taken up last, in service or refused.
+    #[must_use]
+    pub fn taken(&self, name: &str) -> Option<ContentHash> {
+        self.taken.get(name).copied()
+    }
+
+    /// Checks what was read and starts it.
+    fn start(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        contents: &Contents,
+        config: &config::Plugin,
+    ) -> Result<Prepared, Refusal> {
+        let number = self.next_generation.entry(slot.name.clone()).or_insert(0);
+        *number += 1;
+        let number = *number;
+        let Ready {
+            manifest,
+            staged,
+            probed,
+        } = self.pipeline.check(&slot.name, number, contents, &config.settings)?;
+        if let Some(current) = slot
+            .current()
+            .filter(|_| config.reload == Reload::Migrate && slot.topic_count() > 0)
+        {
+            reads_state_of(&manifest, &current)?;
+        }
+        let env = Env {
+            hub: Arc::clone(&self.hub),
+            slot: Arc::clone(slot),
+        };
+        let generation = Generation::start(number, manifest, staged, config, &env)
+            .map_err(|error| Refusal::new("load", "start", &error))?;
+        let generation = Some(Arc::new(generation));
+        Ok(Prepared {
+            slot: Arc::clone(slot),
+            generation,
+            probed,
+        })
+    }
+
+    /// Puts what was prepared in service and moves the topics over.
+    pub fn put_in_service(&mut self, mut prepared: Prepared) -> Option<Loaded> {
+        let (slot, probed, new) = (Arc::clone(&prepared.slot), prepared.probed, prepared.generation.take()?);
+        let live = self.live.entry(slot.name.clone()).or_default();
+        let old = live.clone();
+        live.push(Arc::clone(&new));
+        self.tell_interceptors();
+        let swap = swap(&slot, &new, &old);
+        slot.stats.loads.inc();
+        slot.set_refusal(None);
+        let version = new.manifest.version.clone();
+        Some(Loaded {
+            plugin: slot.name.clone(),
+            version,
+            generation: new.number,
+            probed,
+            swap,
+        })
+    }
+
+    /// Takes a plugin that the configuration no longer names out of service. Its members are told that they are closed.
+    pub fn remove(&mut self, name: &str) {
+        let Some(slot) = self.slots.remove(name) else { return };
+        self.taken.remove(name);
+        slot.put_in_service(None);
+        for topic in slot.topics() {
+            topic.owe(Input::EndAll {
+                reason: reason::REROUTED,
+                notice: Notice::Close,
+            });
+        }
+        for generation in self.live.remove(name).unwrap_or_default() {
+            self.retiring.push((Arc::clone(&slot), generation, Instant::now()));
+        }
+    }
+
+    /// Which events have to be looked at by whom, in all code that is live.
+    fn tell_interceptors(&self) {
+        let mut interceptors: std::collections::HashMap<String, Vec<Arc<PluginSlot>>> =
+            std::collections::HashMap::new();
+        for (name, generations) in &self.live {
+            let Some(slot) = self.slots.get(name) else { continue };
+            let mut events: Vec<&String> = generations
+                .iter()
+                .flat_map(|generation| &generation.manifest.intercepts)
+                .collect();
+            events.sort();
+            events.dedup();
+            for event in events {
+                interceptors.entry(event.clone()).or_default().push(Arc::clone(slot));
+            }
+        }
+        self.hub.pubsub.set_interceptors(interceptors);
+    }
+
+    /// Whether [`Plugins::retire`] has something to wait for.
+    #[must_use]
+    pub fn is_retiring(&self) -> bool {
+        !self.retiring.is_empty() || self.has_old()
+    }
+
+    /// Whether topics may still be at home in code that is out of service.
+    fn has_old(&self) -> bool {
+        self.live.values().any(|live| live.len() > 1)
+    }
+
+    /// Ends generations that no topic needs any more, once they have had their time for late work.
+    pub fn retire(&mut self) {
+        for (name, live) in &mut self.live {
+            let Some(slot) = self.slots.get(name) else { continue };
+            let last = live.len().saturating_sub(1);
+            let mut index = 0;
+            live.retain(|generation| {
+                index += 1;
+                let keep = index > last || generation.residents() > 0;
+                if !keep {
+                    self.retiring
+                        .push((Arc::clone(slot), Arc::clone(generation), Instant::now()));
+                }
+                keep
+            });
+        }
+        let due = |(slot, generation, since): &mut (Arc<PluginSlot>, Arc<Generation>, Instant)| {
+            generation.residents() == 0 && since.elapsed() >= slot.config().retire
+        };
+        let due: Vec<_> = self.retiring.extract_if(.., due).collect();
+        if !due.is_empty() {
+            self.tell_interceptors();
+        }
+        self.retirements.retain(|thread| !thread.is_finished());
+        for (slot, generation, _) in due {
+            // On a thread of its own: a stuck handler must not keep other plugins from being replaced.
+            let body = move || bury(&slot, &generation);
+            match std::thread::Builder::new().name("retire".into()).spawn(body) {
+                Ok(thread) => self.retirements.push(thread),
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "no thread to retire a generation on"
+                ),
+            }
+        }
+    }
+
+    /// Ends everything: the host stops.
+    pub fn stop(mut self, deadline: Instant) {
+        for slot in self.slots.values() {
+            slot.put_in_service(None);
+        }
+        let all = std::mem::take(&mut self.live);
+        for (name, generations) in all {
+            let Some(slot) = self.slots.get(&name) else { continue };
+            for generation in generations {
+                let slot = Arc::clone(slot);
+                self.retirements
+                    .push(std::thread::spawn(move || bury(&slot, &generation)));
+            }
+        }
+        while Instant::now() < deadline && self.retirements.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Stays where something is left in it.
+        let _ = std::fs::remove_dir(&self.pipeline.stage_dir);
+    }
+}
+
+/// Whether new code reads the state that the code in service writes.
+fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refusal> {
+    let (version, reads) = (current.manifest.state_version, &manifest.reads);
+    if reads.contains(&version) {
+        return Ok(());
+    }
+    Err(Refusal {
+        step: "manifest",
+        code: "state_version".into(),
+        message: format!(
+            "it reads state of version {} to {}, live topics have version {version}; declare `READS_FROM` or `READS_TO`, \
+             or set reload = \"rejoin\"",
+            reads.start(),
+            reads.end()
+        ),
+        settings_path: None,
+    })
+}
+
+/// Ends a generation and says what is left of it.
+fn bury(slot: &PluginSlot, generation: &Generation) {
+    let start = Instant::now();
+    match generation.retire() {
+        Retired::Unmapped => {
+            let took_ms = start.elapsed().as_millis();
+            tracing::info!(
+                plugin = slot.name,
+                generation = generation.number,
+                took_ms,
+                "generation unloaded"
+            );
+        }
+        Retired::Mapped => {
+            slot.stats.leaked_generations.inc();
+            tracing::warn!(
+                plugin = slot.name,
+                generation = generation.number,
+                "generation ended, but its library is still mapped"
+            );
+        }
+    }
+}
+
+/// What a configuration changes, found out before anything is changed.
+#[derive(Debug, Default)]
+pub struct Plan {
+    prepared: Vec<Prepared>,
+    configured: Vec<(Arc<PluginSlot>, config::Plugin)>,
+    /// Plugins that the configuration no longer names: to be [removed](Plugins::remove) once nothing leads to them.
+    pub removed: Vec<String>,
+}
+
+impl Plugins {
+    /// Finds out what a changed configuration means for the plugins, and starts every library that it would load.
+    ///
+    /// # Errors
+    ///
+    /// With the plugin and the reason, if one of them is refused; nothing has changed then.
+    pub fn plan(&mut self, config: &Config) -> Result<Plan, (String, Refusal)> {
+        let mut plan = Plan::default();
+        let mut added = Vec::new();
+        for (name, wanted) in &config.plugins {
+            let known = self.slots.get(name).map(|slot| slot.config());
+            let load = known.as_ref().is_none_or(|known| {
+                known.settings != wanted.settings || known.shards != wanted.shards || known.library != wanted.library
+            });
+            if known.is_none() {
+                added.push(name.clone());
+            }
+            let slot = self.add(name, wanted);
+            if load && let Some(library) = self.library(name, wanted) {
+                match self.prepare(&slot, &library, wanted, true) {
+                    Ok(prepared) => plan.prepared.extend(prepared),
+                    Err(refusal) => {
+                        added.iter().for_each(|name| drop(self.slots.remove(name)));
+                        return Err((name.clone(), refusal));
+                    }
+                }
+            }
+            plan.configured.push((slot, wanted.clone()));
+        }
+        let unnamed = self.slots.keys().filter(|name| !config.plugins.contains_key(*name));
+        plan.removed = unnamed.cloned().collect();
+        Ok(plan)
+    }
+
+    /// Carries out a plan, but for removals.
+    pub fn carry_out(&mut self, plan: &mut Plan) -> Vec<Loaded> {
+        for (slot, config) in plan.configured.drain(..) {
+            slot.configure(config);
+        }
+        plan.prepared
+            .drain(..)
+            .filter_map(|prepared| self.put_in_service(prepared))
+            .collect()
+    }
+}

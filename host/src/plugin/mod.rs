@@ -1,0 +1,40 @@
+//! Plugins: from a file to code in service, and its replacement while everyone stays connected.
+//!
+//! 1. **Notice**: [`watch`] tells that a library's contents changed; in `dev`, [`cargo`] builds it.
+//! 2. **Read**: [`stage::read_settled`] reads it once it has stopped changing.
+//! 3. **Check**: [`elf`] finds the file complete and made for this machine.
+//! 4. **Manifest**: [`manifest`] reads what the library says of itself.
+//! 5. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
+//! 6. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked.
+//! 7. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
+//! 8. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
+//! 9. **Retire**: [`manager`] ends a generation that no topic needs; [`mapping`] tells whether it is really gone.
+//!
+//! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics.
+//! [`service`] is the thread that does these steps; [`shard`] is where plugin code runs, [`batch`] by batch.
+
+mod batch;
+pub mod cargo;
+mod commit;
+mod connect;
+mod effects;
+pub mod elf;
+pub mod generation;
+pub mod handover;
+pub mod loader;
+pub mod manager;
+pub mod manifest;
+pub mod mapping;
+pub mod pipeline;
+pub mod probe;
+pub mod service;
+pub mod shard;
+mod slot;
+pub mod stage;
+pub mod swap;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+
+pub use connect::{Asked, ConnectCall, Connected, Connects};
+pub use slot::{JoinRefused, PluginSlot};

@@ -1,0 +1,313 @@
+//! The thread that keeps plugins and routes as the files say: hears of changes, carries them out, tells how it went.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::manager::{Loaded, Plugins, Prepared};
+use super::pipeline::Refusal;
+use super::slot::PluginSlot;
+use super::watch::{WatchTimes, Watcher};
+use crate::config::{Config, Mode};
+use crate::endpoint::{DevEvent, Routing, Shared};
+
+/// How often a generation that ends is looked at.
+const RETIRE_TICK: Duration = Duration::from_millis(20);
+/// How long I/O threads have to take up new routes before plugins that they lead to no longer end.
+const REROUTE_PATIENCE: Duration = Duration::from_secs(2);
+/// The watcher's name for the configuration; no plugin can be called so.
+const CONFIG: &str = "/config";
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Command {
+    /// A library has changed, or has been built.
+    Library {
+        /// The plugin.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// `dev` built it: from now on it goes before what the configuration names.
+        built: bool,
+    },
+    /// The configuration may have changed.
+    Config,
+    /// Something for the page of `dev`.
+    News(DevEvent),
+    /// End all plugins, at the latest then.
+    Stop(Instant),
+}
+
+/// The way to the thread.
+#[derive(Clone, Debug)]
+pub struct Service(mpsc::Sender<Command>);
+
+impl Service {
+    /// Starts the thread. It reads the configuration anew when `reread` says so, in the way in which it was read first.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread, or nothing can be watched.
+    pub fn start(
+        plugins: Plugins,
+        shared: Arc<Shared>,
+        mode: Mode,
+        configured: Configured,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (sender, commands) = mpsc::channel();
+        let heard = sender.clone();
+        let watcher = Watcher::start(WatchTimes::default(), move |changed| {
+            let command = match &*changed.name {
+                CONFIG => Command::Config,
+                _ => Command::Library {
+                    name: changed.name,
+                    path: changed.path,
+                    built: false,
+                },
+            };
+            let _ = heard.send(command);
+        })?;
+        let config = Arc::clone(&shared.routing().config);
+        let running = Running {
+            configured,
+            plugins,
+            shared,
+            mode,
+            watcher,
+        };
+        running.watch(&config);
+        let thread = std::thread::Builder::new()
+            .name("plugins".into())
+            .spawn(move || running.run(&commands))?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Asks for something. Done in the order in which it was asked.
+    pub fn send(&self, command: Command) {
+        // The thread ends only by `Stop`; whoever comes later has nothing to ask for.
+        let _ = self.0.send(command);
+    }
+}
+
+/// What else is to hear of a changed configuration: the builder of `dev`.
+pub type Configured = Box<dyn Fn(&Config) + Send>;
+
+struct Running {
+    configured: Configured,
+    plugins: Plugins,
+    shared: Arc<Shared>,
+    mode: Mode,
+    watcher: Watcher,
+}
+
+impl Running {
+    fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        loop {
+            let wait = if self.plugins.is_retiring() {
+                RETIRE_TICK
+            } else {
+                Duration::from_secs(3600)
+            };
+            match commands.recv_timeout(wait) {
+                Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
+                Ok(Command::Config) => self.config(),
+                Ok(Command::News(event)) => self.news(event),
+                Ok(Command::Stop(deadline)) => return self.plugins.stop(deadline),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            self.plugins.retire();
+        }
+    }
+
+    fn watch(&self, config: &Config) {
+        self.watcher.file(CONFIG, &config.file);
+        // In `dev` a library is taken only from our own build, which says when it is done.
+        if self.mode == Mode::Serve {
+            for (name, plugin) in &config.plugins {
+                if let Some(library) = &plugin.library {
+                    self.watcher.file(name, library);
+                    self.took(name);
+                }
+            }
+        }
+    }
+
+    /// Has the watcher compare with what was really read: a file may change before and after that.
+    fn took(&self, name: &str) {
+        if let Some(contents) = self.plugins.taken(name) {
+            self.watcher.took(name, contents);
+        }
+    }
+
+    fn library(&mut self, name: &str, path: PathBuf, built: bool) {
+        let Some(slot) = self.plugins.slots().get(name).cloned() else {
+            return;
+        };
+        if built {
+            self.plugins.set_built(name, path.clone());
+        }
+        // A file that is gone changes nothing: it may be about to come back.
+        if !path.exists() {
+            return;
+        }
+        let prepared = self.plugins.prepare(&slot, &path, &slot.config(), false);
+        self.took(name);
+        match prepared {
+            Ok(Some(prepared)) => self.put_in_service(prepared),
+            Ok(None) => self.news(("unchanged", json!({ "plugin": name }).to_string())),
+            Err(refusal) => self.refused(&slot, refusal),
+        }
+    }
+
+    fn put_in_service(&mut self, prepared: Prepared) {
+        if let Some(loaded) = self.plugins.put_in_service(prepared) {
+            self.loaded(&loaded);
+        }
+    }
+
+    fn config(&mut self) {
+        let old = self.shared.routing();
+        let mut config = match Config::read(&old.config.file, self.mode) {
+            Ok(config) => config,
+            Err(errors) => {
+                tracing::error!(
+                    "the configuration is refused, the one before stays\n{}",
+                    errors.render(false)
+                );
+                return;
+            }
+        };
+        // What was given on the command line goes on to hold.
+        config.listen_instead = old.config.listen_instead;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let restart = [
+            ("[server]", config.server != old.config.server),
+            ("[admin]", config.admin != old.config.admin),
+            (
+                "max_inbox_entries",
+                config.limits.max_inbox_entries != old.config.limits.max_inbox_entries,
+            ),
+            ("[log] level", config.log.level != old.config.log.level),
+        ];
+        for (section, _) in restart.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(section, "a change here needs a restart");
+        }
+        let mut plan = match self.plugins.plan(&config) {
+            Ok(plan) => plan,
+            Err((name, refusal)) => {
+                let shown = blame_settings(&config, &name, &refusal);
+                tracing::error!(
+                    plugin = name,
+                    "the configuration is refused, the one before stays: {shown}"
+                );
+                return;
+            }
+        };
+        let loaded = self.plugins.carry_out(&mut plan);
+        let mut slots = self.plugins.slots().clone();
+        slots.retain(|name, _| !plan.removed.contains(name));
+        self.watch(&config);
+        let rerouted = self.shared.set_routing(Arc::new(Routing::new(Arc::new(config), slots)));
+        // Only then does the configuration hold. And members whose topics lead elsewhere now are to be told so before their
+        // plugin ends: it would only close them.
+        let deadline = Instant::now() + REROUTE_PATIENCE;
+        let told = |_| {
+            rerouted
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .is_ok()
+        };
+        if !(0..self.shared.hub.pubsub.inboxes().len()).all(told) {
+            tracing::warn!("an I/O thread is slow to take up the new routes");
+        }
+        for name in &plan.removed {
+            self.watcher.forget(name);
+            self.plugins.remove(name);
+        }
+        (self.configured)(&self.shared.routing().config);
+        tracing::info!("configuration replaced");
+        loaded.iter().for_each(|loaded| self.loaded(loaded));
+    }
+
+    fn loaded(&self, loaded: &Loaded) {
+        announce(loaded);
+        let Loaded {
+            plugin,
+            version,
+            generation,
+            probed,
+            swap,
+        } = loaded;
+        let event = json!({
+            "plugin": plugin, "version": version, "generation": generation, "topics": swap.moved,
+            "failed": swap.failed, "reason": swap.first_failure, "rejoined": swap.rejoined, "took_ms": (*probed + swap.took).as_secs_f64() * 1000.0,
+        });
+        self.news(("reload", event.to_string()));
+    }
+
+    fn refused(&self, slot: &PluginSlot, refusal: Refusal) {
+        slot.stats.refused_loads.inc();
+        slot.set_refusal(Some(refusal.clone()));
+        let shown = blame_settings(&self.shared.routing().config, &slot.name, &refusal);
+        tracing::error!(
+            plugin = slot.name,
+            step = refusal.step,
+            code = refusal.code,
+            "library refused, the one before stays: {shown}"
+        );
+        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
+        self.news(("refused", event.to_string()));
+    }
+
+    fn news(&self, event: DevEvent) {
+        if let Some(dev) = &self.shared.dev {
+            // Nobody may be listening.
+            let _ = dev.send(event);
+        }
+    }
+}
+
+/// One line about what came into service.
+pub fn announce(loaded: &Loaded) {
+    let Loaded {
+        plugin,
+        version,
+        generation,
+        probed,
+        swap,
+    } = loaded;
+    tracing::info!(
+        plugin,
+        version,
+        generation,
+        probed_ms = probed.as_secs_f64() * 1000.0,
+        topics = swap.moved,
+        swap_ms = swap.took.as_secs_f64() * 1000.0,
+        longest_pause_us = swap.longest_hold_us,
+        "plugin in service"
+    );
+    if let Some(failure) = &swap.first_failure {
+        tracing::error!(
+            plugin,
+            failed = swap.failed,
+            "topics could not be carried over; the first: {failure}"
+        );
+    }
+}
+
+/// The refusal as people read it: settings are shown at their line.
+#[must_use]
+pub fn blame_settings(config: &Config, plugin: &str, refusal: &Refusal) -> String {
+    match &refusal.settings_path {
+        Some(path) => format!(
+            "its settings\n{}\n",
+            config.settings_error(plugin, path, &refusal.message)
+        ),
+        None => refusal.message.clone(),
+    }
+}

@@ -1,0 +1,198 @@
+//! A shard: one thread of one generation, the only place where its plugin code runs.
+//!
+//! It takes topics from its run queue, hands their events to the plugin in batches, and between batches does what the
+//! host asks of it: connects, and moving topics from one generation to the next.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use bytestring::ByteString;
+
+use super::batch::Batch;
+use super::connect::ConnectCall;
+use super::handover::{self, Carried, Move};
+use super::loader::ShardInstance;
+use super::slot::PluginSlot;
+use crate::channel::Topic;
+use crate::hub::Hub;
+
+/// Events that one call of the plugin may get: enough to spread the cost of the hop, few enough to stay fair.
+const BATCH: usize = 64;
+
+/// Handshakes that may wait for one shard. Beyond: 503.
+const MAX_CONTROLS: usize = 1024;
+
+/// What a shard works with.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// The rest of the host.
+    pub hub: Arc<Hub>,
+    /// The plugin it serves.
+    pub slot: Arc<PluginSlot>,
+}
+
+/// What waits for a shard.
+#[derive(Debug)]
+pub struct ShardQueue {
+    /// Of the generation that it belongs to.
+    pub generation: u64,
+    /// The events that this generation's code intercepts.
+    intercepts: Arc<HashSet<String>>,
+    /// Topics at home in this generation, all its shards together.
+    residents: Arc<AtomicUsize>,
+    queue: Mutex<Queue>,
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    topics: VecDeque<Arc<Topic>>,
+    controls: VecDeque<Control>,
+    /// Topics go first this time: a flood of handshakes does not keep them waiting.
+    topics_first: bool,
+    stopping: bool,
+}
+
+/// What the host asks of a shard, between batches.
+#[derive(Debug)]
+pub enum Control {
+    /// Run the connect handler.
+    Connect(Box<ConnectCall>),
+    /// Give a topic to another generation.
+    Give(Box<Move>),
+    /// Take it.
+    Take(Box<Carried>),
+    /// Forget what was given: it has arrived.
+    Forget(Arc<Topic>),
+}
+
+/// What a shard does next.
+enum Next {
+    Control(Control),
+    Topics(Vec<Arc<Topic>>),
+    Stop,
+}
+
+impl ShardQueue {
+    /// A queue for a shard of this generation.
+    #[must_use]
+    pub fn new(generation: u64, intercepts: Arc<HashSet<String>>, residents: Arc<AtomicUsize>) -> Self {
+        Self {
+            generation,
+            intercepts,
+            residents,
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no holder of the run queue panics")
+    }
+
+    /// Whether this generation's code wants the event for its `handle_out`.
+    #[must_use]
+    pub fn intercepts(&self, event: &ByteString) -> bool {
+        !self.intercepts.is_empty() && self.intercepts.contains(&**event)
+    }
+
+    /// Adds a topic that has something to be handled.
+    pub fn schedule(&self, topic: Arc<Topic>) {
+        let mut queue = self.queue();
+        queue.topics.push_back(topic);
+        drop(queue);
+        self.ready.notify_one();
+    }
+
+    /// Asks for something between batches.
+    pub fn control(&self, control: Control) {
+        self.queue().controls.push_back(control);
+        self.ready.notify_one();
+    }
+
+    /// Ends the thread once nothing waits.
+    pub fn stop(&self) {
+        self.queue().stopping = true;
+        self.ready.notify_one();
+    }
+
+    /// Has the connect handler run. `false` if too many wait for that.
+    #[must_use]
+    pub fn connect(&self, call: ConnectCall) -> bool {
+        let mut queue = self.queue();
+        if queue.controls.len() >= MAX_CONTROLS {
+            return false;
+        }
+        queue.controls.push_back(Control::Connect(Box::new(call)));
+        drop(queue);
+        self.ready.notify_one();
+        true
+    }
+
+    /// A topic has its home here now.
+    pub fn enter(&self) {
+        self.residents.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A topic has its home here no longer.
+    pub fn leave(&self) {
+        self.residents.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn next(&self) -> Next {
+        let mut queue = self.queue();
+        loop {
+            let topics_first = std::mem::replace(&mut queue.topics_first, false) && !queue.topics.is_empty();
+            if !topics_first && let Some(control) = queue.controls.pop_front() {
+                queue.topics_first = true;
+                return Next::Control(control);
+            }
+            if !queue.topics.is_empty() {
+                let most = queue.topics.len().min(BATCH);
+                return Next::Topics(queue.topics.drain(..most).collect());
+            }
+            if queue.stopping {
+                return Next::Stop;
+            }
+            queue = self.ready.wait(queue).expect("no holder of the run queue panics");
+        }
+    }
+}
+
+/// Runs until told to stop. Returns the instance for its owner to close.
+pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> ShardInstance {
+    loop {
+        match queue.next() {
+            Next::Topics(topics) => run_topics(queue, topics, &mut instance, env),
+            Next::Control(Control::Connect(call)) => call.run(&mut instance, env),
+            Next::Control(Control::Give(moving)) => handover::give(queue, *moving, &mut instance, env),
+            Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance, env),
+            Next::Control(Control::Forget(topic)) => handover::forget(&topic, &mut instance),
+            Next::Stop => return instance,
+        }
+    }
+}
+
+/// One batch of several topics, at most [`BATCH`] events; what does not fit goes back to the queue's front.
+fn run_topics(queue: &Arc<ShardQueue>, topics: Vec<Arc<Topic>>, instance: &mut ShardInstance, env: &Env) {
+    let mut batch = Batch::default();
+    let mut topics = topics.into_iter();
+    for topic in topics.by_ref() {
+        let room = BATCH.saturating_sub(batch.steps.len());
+        if let Some(inputs) = topic.start(queue, room) {
+            batch.add(topic, inputs, env);
+        }
+        if batch.steps.len() >= BATCH {
+            break;
+        }
+    }
+    let rest: Vec<_> = topics.collect();
+    if !rest.is_empty() {
+        let mut waiting = queue.queue();
+        for topic in rest.into_iter().rev() {
+            waiting.topics.push_front(topic);
+        }
+    }
+    batch.run(instance, env);
+}

@@ -1,0 +1,350 @@
+//! Reads a library that has stopped changing, and keeps a private copy of exactly these bytes to load from.
+//!
+//! Never here: a link. The system's loader knows files by name and by inode, and gives back the library that it has.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The largest library that is read. Beyond: refused.
+pub const MAX_LIBRARY_BYTES: u64 = 1 << 30;
+/// How often a file that keeps changing is looked at before this gives up.
+const MAX_LOOKS: usize = 50;
+
+/// SHA-256 of a file: the identity of a build. Shown by its first 12 digits, with `{:#}` whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// The hash of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = if f.alternate() { &self.0[..] } else { &self.0[..6] };
+        shown.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentHash({self})")
+    }
+}
+
+/// The bytes of a library, read once: what is checked, probed and loaded.
+#[derive(Clone)]
+pub struct Contents {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// Their hash.
+    pub hash: ContentHash,
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents")
+            .field("len", &self.bytes.len())
+            .field("hash", &self.hash)
+            .finish()
+    }
+}
+
+/// Why a library could not be read or staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// It can't be read.
+    #[error("can't read {}", path.display())]
+    Read {
+        /// The library.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a folder, a pipe or the like.
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+    /// It is larger than [`MAX_LIBRARY_BYTES`].
+    #[error("{} is larger than a library may be ({MAX_LIBRARY_BYTES} bytes)", .0.display())]
+    TooLarge(PathBuf),
+    /// It was different each time.
+    #[error("{} keeps changing", .0.display())]
+    Unsettled(PathBuf),
+    /// The private copy can't be written.
+    #[error("can't stage a copy at {}", path.display())]
+    Write {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StageError {
+    /// A word for this kind of failure, the same for ever.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::NotAFile(_) => "not_a_file",
+            Self::TooLarge(_) => "too_large",
+            Self::Unsettled(_) => "unsettled",
+            Self::Write { .. } => "stage",
+        }
+    }
+}
+
+/// Reads `path` until two looks in a row find the same; `pause` runs before each second look (20 ms are enough).
+///
+/// # Errors
+///
+/// If it can't be read, is no file, is too large or keeps changing.
+pub fn read_settled(path: &Path, mut pause: impl FnMut()) -> Result<Contents, StageError> {
+    let mut seen = look(path)?;
+    for _ in 0..MAX_LOOKS {
+        pause();
+        let again = look(path)?;
+        if again.1 == seen.1 && again.0.hash == seen.0.hash {
+            return Ok(again.0);
+        }
+        seen = again;
+    }
+    Err(StageError::Unsettled(path.to_owned()))
+}
+
+/// What tells one state of a file from another without reading it: device, inode, size, and time of change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn look(path: &Path) -> Result<(Contents, Stamp), StageError> {
+    let unreadable = |source| StageError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = open_regular(path)?;
+    let mut bytes = Vec::new();
+    (&file)
+        .take(MAX_LIBRARY_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_LIBRARY_BYTES {
+        return Err(StageError::TooLarge(path.to_owned()));
+    }
+    let meta = file.metadata().map_err(unreadable)?;
+    let stamp = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+    Ok((
+        Contents {
+            hash: ContentHash::of(&bytes),
+            bytes,
+        },
+        stamp,
+    ))
+}
+
+/// Opens a file, and nothing that one could wait at.
+fn open_regular(path: &Path) -> Result<File, StageError> {
+    let unreadable = |source| StageError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(StageError::NotAFile(path.to_owned()));
+    }
+    File::open(path).map_err(unreadable)
+}
+
+/// A private copy, readable by this user only. Removed when this goes.
+#[derive(Debug)]
+pub struct StagedFile {
+    path: PathBuf,
+    hash: ContentHash,
+}
+
+impl StagedFile {
+    /// Writes `contents` to a file in `dir` that did not exist, called after plugin, generation and hash. Makes `dir`
+    /// where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be written.
+    pub fn write(dir: &Path, plugin: &str, generation: u64, contents: &Contents) -> Result<Self, StageError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StageError::Write { path, source }
+        };
+        // Nobody else may put files in it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed(dir))?;
+        // The name must be the one under which the system lists the mapping.
+        let dir = dir.canonicalize().map_err(failed(dir))?;
+        let (path, mut file) = create_new(
+            &dir,
+            &format!("{}-{generation}-{}", plugin.replace('/', "_"), contents.hash),
+        )?;
+        let staged = Self {
+            path,
+            hash: contents.hash,
+        };
+        file.write_all(&contents.bytes).map_err(failed(&staged.path))?;
+        Ok(staged)
+    }
+
+    /// Where it is: absolute, no link in it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The hash of its bytes.
+    #[must_use]
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "staged copy not removed");
+        }
+    }
+}
+
+/// Makes `stem.so`, or `stem.1.so` and so on where a process before this one left its copy.
+fn create_new(dir: &Path, stem: &str) -> Result<(PathBuf, File), StageError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    for attempt in 0.. {
+        let name = if attempt == 0 {
+            format!("{stem}.so")
+        } else {
+            format!("{stem}.{attempt}.so")
+        };
+        let path = dir.join(name);
+        match options.open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => {}
+            Err(source) => return Err(StageError::Write { path, source }),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::plugin::testing::Folder;
+
+    fn contents(bytes: &[u8]) -> Contents {
+        Contents {
+            bytes: bytes.to_vec(),
+            hash: ContentHash::of(bytes),
+        }
+    }
+
+    #[test]
+    fn a_hash_is_shown_short_and_whole() {
+        let hash = ContentHash::of(b"");
+        assert_eq!(hash.to_string(), "e3b0c44298fc");
+        let whole = format!("{hash:#}");
+        assert_eq!(
+            whole,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        assert_eq!(ContentHash::parse(&whole), Some(hash));
+        assert_eq!(ContentHash::parse("e3b0c44298fc"), None);
+        assert_eq!(ContentHash::parse(&"ä".repeat(32)), None);
+    }
+
+    #[test]
+    fn a_file_that_is_still_written_is_read_when_it_is_whole() {
+        let folder = Folder::new();
+        let path = folder.join("room.so");
+        fs::write(&path, "a").unwrap();
+        let mut rest = vec!["abc", "ab"];
+        let read = read_settled(&path, || {
+            if let Some(text) = rest.pop() {
+                fs::write(&path, text).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!(read.bytes, b"abc");
+        assert_eq!(read.hash, ContentHash::of(b"abc"));
+    }
+
+    #[test]
+    fn a_file_that_never_settles_is_refused() {
+        let folder = Folder::new();
+        let path = folder.join("room.so");
+        fs::write(&path, "").unwrap();
+        let mut looks = 0;
+        let error = read_settled(&path, || {
+            looks += 1;
+            fs::write(&path, looks.to_string()).unwrap();
+        });
+        assert_eq!(error.unwrap_err().code(), "unsettled");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = Folder::new();
+        let code = |path: &Path| read_settled(path, || {}).unwrap_err().code();
+        assert_eq!(code(&dir), "not_a_file");
+        assert_eq!(code(&dir.join("none.so")), "read");
+        assert_eq!(code(Path::new("/dev/zero")), "not_a_file");
+    }
+
+    #[test]
+    fn a_staged_copy_is_private_and_goes_with_its_owner() {
+        let folder = Folder::new();
+        let dir = folder.join("new");
+        let staged = StagedFile::write(&dir, "room", 7, &contents(b"bytes")).unwrap();
+        let name = staged.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(name, format!("room-7-{}.so", staged.hash()));
+        assert_eq!(fs::read(staged.path()).unwrap(), b"bytes");
+        assert_eq!(fs::metadata(staged.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let path = staged.path().to_owned();
+        drop(staged);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_copy_that_is_there_already_is_left_alone() {
+        let dir = Folder::new();
+        let old = StagedFile::write(&dir, "room", 1, &contents(b"bytes")).unwrap();
+        let new = StagedFile::write(&dir, "room", 1, &contents(b"bytes")).unwrap();
+        assert_ne!(old.path(), new.path());
+    }
+
+    #[test]
+    fn a_plugins_name_leads_to_no_other_folder() {
+        let dir = Folder::new();
+        let staged = StagedFile::write(&dir, "../room", 1, &contents(b"")).unwrap();
+        assert_eq!(staged.path().parent(), Some(&*dir));
+    }
+}
