@@ -1,0 +1,125 @@
+//! Brings what long polling asks for to the I/O thread that owns the session, and its answer back. Both dialects do.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::Shared;
+use crate::config::LongPoll;
+use crate::io::Entry;
+use crate::serializer::Incoming;
+use crate::socket::NewSocket;
+use crate::transport::longpoll::session::Answer;
+use crate::transport::longpoll::token::Position;
+use crate::transport::longpoll::{PollAnswer, PollRequest, PublishRequest, Published};
+use crate::transport::websocket::frame::Frame;
+
+/// What a poll has come to.
+pub(super) enum Polled {
+    /// There are messages.
+    Messages(Answer<Frame>),
+    /// There were none for as long as a poll may wait.
+    Nothing,
+    /// There is no such session any more.
+    Gone,
+}
+
+/// Opens a session on an I/O thread. `None` if there is no room for it.
+pub(super) async fn open(shared: &Arc<Shared>, thread: u8, socket: NewSocket) -> Option<Position> {
+    let (reply, opened) = oneshot::channel();
+    shared
+        .inbox(usize::from(thread))?
+        .push_now(Entry::OpenSession(socket, reply));
+    Some(Position {
+        node: shared.node,
+        io_thread: u16::from(thread),
+        session: opened.await.ok()??,
+        created_ms: now_ms(),
+        last: 0,
+    })
+}
+
+/// Acks what the client has, and waits for more, no longer than the window.
+pub(super) async fn poll(shared: &Arc<Shared>, config: &LongPoll, position: &Position) -> Polled {
+    let (reply, answer) = oneshot::channel();
+    let Some(inbox) = shared.inbox(usize::from(position.io_thread)) else {
+        return Polled::Gone;
+    };
+    inbox.push_now(Entry::Poll(PollRequest {
+        session: position.session,
+        position: position.last,
+        reply,
+    }));
+    let end = Instant::now() + config.window;
+    match timeout_at(end, answer).await {
+        Ok(Ok(PollAnswer::Messages(answer))) => Polled::Messages(answer),
+        Ok(Ok(PollAnswer::Gone)) => Polled::Gone,
+        // A newer poll has taken over: this one hears nothing more. Its client is gone, most likely.
+        Ok(Err(_)) => {
+            sleep_until(end).await;
+            Polled::Nothing
+        }
+        Err(_) => Polled::Nothing,
+    }
+}
+
+/// Has messages dispatched. `None` if nobody says in time what became of them.
+pub(super) async fn publish(
+    shared: &Arc<Shared>,
+    config: &LongPoll,
+    position: &Position,
+    frames: Vec<Incoming>,
+) -> Option<Published> {
+    let (reply, published) = oneshot::channel();
+    let Some(inbox) = shared.inbox(usize::from(position.io_thread)) else {
+        return Some(Published::Gone);
+    };
+    inbox.push_now(Entry::Publish(PublishRequest {
+        session: position.session,
+        position: position.last,
+        frames,
+        reply,
+    }));
+    let published = timeout(config.pubsub_timeout, published).await.ok()?;
+    Some(published.unwrap_or(Published::Gone))
+}
+
+/// All of a request's body.
+///
+/// # Errors
+///
+/// If it is longer than `limit`, takes longer than `within`, or ends too early: the `status` to answer with.
+pub(super) async fn collect(body: Body, limit: usize, within: Duration) -> Result<Bytes, u16> {
+    match timeout(within, Limited::new(body, limit).collect()).await {
+        Err(_) => Err(408),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(413),
+        Ok(Err(_)) => Err(400),
+    }
+}
+
+/// A response that nobody may keep.
+pub(super) fn json(body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,94 @@
+//! `<mount>/websocket`, and `<mount>` in the seeds' dialect: the handshake, and out of hyper.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use http::{Method, Request, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::connect::{self, Attempt};
+use super::params::Params;
+use super::{Client, Shared, seeds};
+use crate::config::Mount;
+use crate::io::Entry;
+use crate::socket::{Dialect, NewSocket};
+use crate::transport::websocket::handshake::{Refusal, Upgrade};
+use crate::transport::websocket::{Upgraded, subprotocol};
+
+/// Answers a request for a WebSocket, in Phoenix's order: method, origin, auth token, subprotocol, version, connect handler,
+/// and only then whether it asks properly for a WebSocket. In the seeds' dialect the origin goes before everything.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    mount: Arc<Mount>,
+    dialect: Dialect,
+    client: Client,
+    request: Request<Body>,
+) -> Response {
+    let (mut parts, _) = request.into_parts();
+    if dialect == Dialect::Seeds && !seeds::check_origin(&mount, &parts) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if parts.method != Method::GET {
+        return Refusal::Method.response().map(Body::from);
+    }
+    if dialect == Dialect::Modern && !connect::origin_allowed(&shared, &mount, &parts).await {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let Ok(params) = Params::parse(parts.uri.query().unwrap_or("")) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
+        Ok(agreed) => agreed,
+        Err(refusal) => {
+            tracing::info!(mount = mount.path, %refusal, "client refused");
+            return refusal.response().map(Body::from);
+        }
+    };
+    let attempt = Attempt {
+        shared: &shared,
+        mount: &mount,
+        dialect,
+        transport: "websocket",
+        parts: &parts,
+        params: &params,
+        client,
+        auth_token: agreed.auth_token,
+    };
+    let socket = match attempt.decide().await {
+        Ok(socket) => socket,
+        Err(denied) => {
+            shared.hub.metrics.refused_connects.inc();
+            return denied.response();
+        }
+    };
+    let upgrade = match Upgrade::check(&parts) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.response().map(Body::from),
+    };
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    tokio::task::spawn_local(leave_hyper(shared, client.thread, on_upgrade, socket));
+    upgrade.response(agreed.subprotocol).map(|()| Body::empty())
+}
+
+/// Takes the connection out of hyper and puts it into its thread's slab.
+async fn leave_hyper(shared: Arc<Shared>, thread: u8, on_upgrade: OnUpgrade, socket: NewSocket) {
+    let Ok(upgraded) = on_upgrade.await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        tracing::error!("an upgraded connection is not the stream that was accepted");
+        return;
+    };
+    // Copied, as the buffer that it is a part of is hyper's, and large.
+    let leftover = bytes::Bytes::copy_from_slice(&parts.read_buf);
+    drop(parts.read_buf);
+    let Ok(stream) = parts.io.into_inner().into_std() else {
+        return;
+    };
+    if let Some(inbox) = shared.inbox(usize::from(thread)) {
+        inbox.push_now(Entry::Adopt(Box::new((Upgraded { stream, leftover }, socket))));
+    }
+}

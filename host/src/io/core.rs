@@ -1,0 +1,472 @@
+//! The loop of an I/O thread, and all that it owns.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bennu_plugin::abi::reason as end;
+use bytestring::ByteString;
+use mio::Interest;
+use slab::Slab;
+use tokio::io::unix::AsyncFd;
+
+use super::{Entry, Inbox, Subscriptions, WAKER, http};
+use crate::channel::{Ending, Input, Notice};
+use crate::endpoint::{Routing, Shared};
+use crate::hub::Hub;
+use crate::id::MAX_SOCKETS;
+use crate::message::Outgoing;
+use crate::serializer::EncodeError;
+use crate::socket::{Encoding, NewSocket, Socket};
+use crate::transport::longpoll::{Published, Sessions};
+use crate::transport::websocket::frame::{Frame, close_code};
+use crate::transport::websocket::{Upgraded, WebSocket};
+use crate::transport::{Flushed, Received, Transport};
+
+/// What is read at once, by all connections of the thread in turn.
+const SCRATCH: usize = 64 * 1024;
+/// How often what has no event of its own is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a closed connection may keep its slot while the client reads the goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long HTTP responses have to go out when the thread ends.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Turns without giving hyper's connections theirs.
+const TURNS: usize = 8;
+
+/// One I/O thread.
+#[derive(Debug)]
+pub struct Core {
+    index: u8,
+    shared: Arc<Shared>,
+    routing: Arc<Routing>,
+    inbox: Arc<Inbox>,
+    poll: AsyncFd<mio::Poll>,
+    events: mio::Events,
+    scratch: Vec<u8>,
+    serial: u32,
+    /// The connections that speak channels.
+    pub(crate) sockets: Slab<Socket>,
+    /// Who gets what is broadcast.
+    pub(crate) subscriptions: Subscriptions,
+    /// Connections by socket id.
+    ids: HashMap<ByteString, Vec<usize>>,
+    /// Long-poll sessions.
+    pub(crate) sessions: Sessions,
+    /// Connections with something to write.
+    dirty: Vec<usize>,
+    /// Connections that may have more to read than their turn allowed.
+    again: Vec<usize>,
+    /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
+    slow: Vec<(usize, u32)>,
+    stopping: bool,
+}
+
+impl Core {
+    /// The thread `index` with this way in.
+    ///
+    /// # Errors
+    ///
+    /// If the poll cannot be polled.
+    pub fn new(index: u8, inbox: Arc<Inbox>, poll: mio::Poll, shared: Arc<Shared>) -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; mio's poll keeps its descriptor for life"
+        )]
+        let poll = AsyncFd::new(poll)?;
+        Ok(Self {
+            index,
+            routing: shared.routing(),
+            shared,
+            inbox,
+            poll,
+            events: mio::Events::with_capacity(1024),
+            scratch: vec![0; SCRATCH],
+            serial: 0,
+            sockets: Slab::new(),
+            subscriptions: Subscriptions::default(),
+            ids: HashMap::new(),
+            sessions: Sessions::default(),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            slow: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// If the poll fails.
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut entries = Vec::new();
+        while !self.stopping {
+            tokio::select! {
+                ready = self.poll.readable_mut() => ready?.clear_ready(),
+                _ = tick.tick() => self.tick(Instant::now()),
+            }
+            let mut turns = 0;
+            while self.turn(&mut entries)? {
+                turns += 1;
+                if turns % TURNS == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        // Responses that were decided just now are still to be written.
+        tokio::time::sleep(LAST_WORDS).await;
+        Ok(())
+    }
+
+    /// Does all that is due now, each connection its share. False: nothing was.
+    fn turn(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
+        let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        let polled = self.poll.get_mut().poll(&mut events, Some(Duration::ZERO));
+        if let Err(error) = polled
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        let again = std::mem::take(&mut self.again);
+        let mut busy = !again.is_empty();
+        let now = Instant::now();
+        for event in &events {
+            busy = true;
+            if event.token() == WAKER {
+                continue;
+            }
+            let slot = event.token().0;
+            if event.is_writable() {
+                self.flush(slot);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.receive(slot, now);
+                if event.is_read_closed() || event.is_error() {
+                    // The end came together with data, and will not be told again.
+                    self.again.push(slot);
+                }
+            }
+        }
+        self.events = events;
+        for slot in again {
+            self.receive(slot, now);
+        }
+        self.inbox.take(entries);
+        busy |= !entries.is_empty();
+        for entry in entries.drain(..) {
+            self.handle(entry, now);
+        }
+        self.finish_turn();
+        Ok(busy && !self.stopping)
+    }
+
+    /// Writes what has gathered, and lets go of those that do not keep up.
+    fn finish_turn(&mut self) {
+        for (slot, serial) in std::mem::take(&mut self.slow) {
+            if self.sockets.get(slot).is_some_and(|socket| socket.serial == serial) {
+                self.hub().metrics.slow_consumers.inc();
+                self.close(slot, close_code::POLICY, "too slow", end::OVERLOADED);
+            }
+        }
+        while !self.dirty.is_empty() {
+            for slot in std::mem::take(&mut self.dirty) {
+                if let Some(socket) = self.sockets.get_mut(slot) {
+                    socket.dirty = false;
+                    self.flush(slot);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, entry: Entry, now: Instant) {
+        match entry {
+            Entry::Joined { member, reply } => self.joined(member, &reply),
+            Entry::Refused { member, reply } => self.refused(member, &reply),
+            Entry::Reply {
+                member,
+                msg_ref,
+                status,
+                payload,
+            } => self.replied(member, &msg_ref, &status, &payload),
+            Entry::Orphan {
+                member,
+                topic,
+                msg_ref,
+                status,
+            } => self.orphaned(member, topic, &msg_ref, status),
+            Entry::Push { member, event, payload } => self.pushed(member, &event, &payload),
+            Entry::Broadcast(broadcast) => self.broadcast(&broadcast),
+            Entry::Ended { member, notice } => self.ended(member, notice),
+            Entry::Gone { member } => self.gone(member),
+            Entry::Accept(stream) => http::serve(stream, self.index, &self.shared),
+            Entry::Adopt(adopted) => self.adopt(adopted.0, adopted.1, now),
+            Entry::OpenSession(info, reply) => self.open_session(info, reply, now),
+            Entry::Poll(request) => self.poll_session(request, now),
+            Entry::Publish(request) => self.publish(request),
+            Entry::Routing(routing, done) => {
+                self.reroute(routing);
+                let _ = done.send(());
+            }
+            Entry::Drain(most, left) => {
+                let slots: Vec<usize> = self.open_slots().take(most).collect();
+                for slot in slots {
+                    self.close(slot, close_code::RESTART, "server restarts", end::DRAINING);
+                }
+                let _ = left.send(self.open_slots().count());
+            }
+            Entry::Stop => self.stopping = true,
+        }
+    }
+
+    fn open_slots(&self) -> impl Iterator<Item = usize> {
+        self.sockets
+            .iter()
+            .filter(|(_, socket)| !socket.closing)
+            .map(|(slot, _)| slot)
+    }
+
+    fn adopt(&mut self, upgraded: Upgraded, info: NewSocket, now: Instant) {
+        let limits = &self.routing.config.limits;
+        let mut websocket = WebSocket::new(upgraded, limits.max_message_bytes, limits.max_outbound_bytes);
+        let token = mio::Token(self.sockets.vacant_key());
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.get_ref().registry().register(websocket.source(), token, both) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a connection cannot be polled"
+            );
+            return;
+        }
+        if let Some(slot) = self.open(info, Box::new(websocket), now) {
+            // What came right behind the handshake is read at once.
+            self.again.push(slot);
+        }
+    }
+
+    /// Gives a socket its slot. `None` if the thread has as many as it can have.
+    pub(crate) fn open(&mut self, info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return None;
+        }
+        let serial = self.next_serial();
+        let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
+        let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
+        if let Some(id) = id {
+            self.ids.entry(id).or_default().push(slot);
+        }
+        self.shared.acquire(self.index);
+        self.hub().metrics.sockets.inc();
+        Some(slot)
+    }
+
+    fn receive(&mut self, slot: usize, now: Instant) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Some(mut transport) = socket.transport.take() else {
+            return;
+        };
+        let mut frames = Vec::new();
+        let received = transport.receive(&mut self.scratch, &mut |frame| frames.push(frame));
+        let heard = transport.pinged() || !frames.is_empty();
+        socket.transport = Some(transport);
+        if !socket.closing && heard {
+            socket.heard = now;
+        }
+        for frame in frames {
+            if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
+                break;
+            }
+            if let Err(error) = self.incoming(slot, frame) {
+                tracing::debug!(%error, "a client sent what is no message");
+                self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);
+            }
+        }
+        match received {
+            Received::All => self.mark(slot),
+            Received::More => {
+                self.mark(slot);
+                self.again.push(slot);
+            }
+            Received::Closed => {
+                self.end_channels(slot, end::CLOSED);
+                self.mark(slot);
+            }
+            Received::Broken(code, reason) => self.close(slot, code, &reason, end::CLOSED),
+            Received::Lost => self.drop_socket(slot, end::CLOSED),
+        }
+    }
+
+    /// Encodes and queues one message for one client.
+    pub(crate) fn send(&mut self, slot: usize, message: &Outgoing<'_>) {
+        let Some(socket) = self.sockets.get(slot) else { return };
+        match encode(socket.encoding(), message) {
+            Ok(frame) => self.send_frame(slot, &frame),
+            Err(error) => {
+                self.hub().metrics.withheld_messages.inc();
+                tracing::error!(%error, "a message cannot be encoded");
+            }
+        }
+    }
+
+    /// Queues an encoded message; it goes out at the end of the turn, together with what else waits. A client that has
+    /// more waiting than it may, even after another write, is closed at the end of the turn, and gets nothing more.
+    pub(crate) fn send_frame(&mut self, slot: usize, frame: &Frame) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Some(transport) = &mut socket.transport else { return };
+        if socket.slow {
+            return;
+        }
+        if transport.send(frame).is_err() {
+            transport.flush();
+            if transport.send(frame).is_err() {
+                socket.slow = true;
+                self.slow.push((slot, socket.serial));
+                return;
+            }
+        }
+        self.shared.hub.metrics.messages_out.inc();
+        self.mark(slot);
+    }
+
+    fn mark(&mut self, slot: usize) {
+        if let Some(socket) = self.sockets.get_mut(slot)
+            && !std::mem::replace(&mut socket.dirty, true)
+        {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn flush(&mut self, slot: usize) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Some(transport) = &mut socket.transport else { return };
+        // A connection that has said its goodbye keeps its slot until the client hangs up, or the tick sees it.
+        if transport.flush() == Flushed::Ended && !socket.closing {
+            self.drop_socket(slot, end::CLOSED);
+        }
+    }
+
+    /// Closes a connection: its channels end, the client is told why, and has a moment to read it.
+    pub(crate) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
+        if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
+            return;
+        }
+        self.end_channels(slot, ending);
+        if let Some(transport) = &mut self.sockets[slot].transport {
+            transport.close(code, reason);
+        }
+        self.mark(slot);
+    }
+
+    /// Ends all channels of a socket that is about to go.
+    fn end_channels(&mut self, slot: usize, ending: u32) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        socket.closing = true;
+        socket.heard = Instant::now();
+        while let Some(last) = self.sockets[slot].channels.len().checked_sub(1) {
+            let mut channel = self.take_channel(slot, last);
+            channel.tell(Published::Gone);
+            channel
+                .topic
+                .owe(Input::End(Ending::new(channel.member, ending, Notice::None)));
+        }
+    }
+
+    /// Forgets a socket.
+    pub(crate) fn drop_socket(&mut self, slot: usize, ending: u32) {
+        self.end_channels(slot, ending);
+        let Some(socket) = self.sockets.try_remove(slot) else {
+            return;
+        };
+        self.sessions.forget(slot);
+        let id = socket
+            .info
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.socket_id.as_ref());
+        if let Some(slots) = id.and_then(|id| self.ids.get_mut(id)) {
+            slots.retain(|known| *known != slot);
+        }
+        if let Some(id) = id.filter(|id| self.ids.get(*id).is_some_and(Vec::is_empty)) {
+            self.ids.remove(id);
+        }
+        self.hub().metrics.sockets.dec();
+        self.shared.release(self.index);
+    }
+
+    /// Looks after what has no event of its own: silent clients, goodbyes that nobody reads, long-poll sessions.
+    fn tick(&mut self, now: Instant) {
+        let idle = self.routing.config.limits.idle_timeout;
+        let mut silent = Vec::new();
+        let mut over = Vec::new();
+        for (slot, socket) in &self.sockets {
+            let quiet = now.saturating_duration_since(socket.heard);
+            if socket.closing && quiet > GOODBYE {
+                over.push(slot);
+            } else if !socket.closing && quiet > idle && !self.sessions.owns(slot) {
+                silent.push(slot);
+            }
+        }
+        for slot in silent {
+            self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
+        }
+        for slot in over {
+            self.drop_socket(slot, end::CLOSED);
+        }
+        self.expire_sessions(now);
+    }
+
+    /// The sockets with this id.
+    pub(crate) fn slots_of(&self, socket_id: &str) -> Vec<usize> {
+        self.ids.get(socket_id).cloned().unwrap_or_default()
+    }
+
+    /// A number that no socket or member of this thread had in its last four billion.
+    pub(crate) fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    pub(crate) fn thread(&self) -> u8 {
+        self.index
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
+    pub(crate) fn routing(&self) -> &Arc<Routing> {
+        &self.routing
+    }
+
+    pub(crate) fn set_routing(&mut self, routing: Arc<Routing>) {
+        self.routing = routing;
+    }
+}
+
+/// Encodes a message.
+///
+/// # Errors
+///
+/// If it does not fit the version.
+pub(crate) fn encode(encoding: Encoding, message: &Outgoing<'_>) -> Result<Frame, EncodeError> {
+    encoding.serializer.carries(message)?;
+    let text;
+    let message = if message.payload().is_binary() && !encoding.takes_binary {
+        text = message.payload().as_text();
+        message.with_payload(&text)
+    } else {
+        *message
+    };
+    Frame::build(|out| encoding.serializer.encode(&message, out))
+}
