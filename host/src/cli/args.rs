@@ -1,0 +1,253 @@
+//! What can be written behind `bennu`. Unknown arguments are refused by clap, with one line and exit code 2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Mode};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bennu",
+    version,
+    about = "A server for Phoenix Channels clients whose channels are native plugins, replaced while everyone stays connected",
+    after_help = "Start here: `bennu dev` in the checkout, then open the address that it prints.",
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Builds the plugins, serves them with a page to try them on, and replaces them whenever their source changes
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(DevArgs),
+    /// Serves the plugins that the configuration names, and replaces them whenever their library changes
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Shows every mistake in a configuration, each at its line
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
+    #[command(hide = true)]
+    Probe(ProbeArgs),
+}
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  bennu dev                            config/bennu.toml of this folder or of one above it
+  bennu dev --config my/bennu.toml
+  bennu dev --listen 127.0.0.1:8080    another port than the configuration says";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  BENNU_SECRET_KEY_BASE=… bennu serve --config /etc/bennu/bennu.toml
+  bennu serve --config bennu.toml --listen 0.0.0.0:4000
+
+Needs a secret of at least 64 bytes, in BENNU_SECRET_KEY_BASE or in the file that
+`secret_key_base_file` names. BENNU_LOG goes before the configuration's log level.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  bennu check                          config/bennu.toml of this folder or of one above it
+  bennu check my/bennu.toml --dev
+
+The exit code is 0 when `bennu serve` would take the file, and 1 when it would not.";
+
+/// `bennu dev`
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where clients connect, in place of what the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `bennu serve`
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where clients connect, in place of what the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `bennu check`
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    pub file: Option<PathBuf>,
+    /// Checks it for `bennu dev`, where a plugin needs no library
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// `bennu probe`
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The library
+    #[arg(long, value_name = "PATH")]
+    pub library: PathBuf,
+}
+
+impl DevArgs {
+    /// The configuration that was named, or the one that is found.
+    ///
+    /// # Errors
+    ///
+    /// If none was named and none is found.
+    pub fn config_file(&self) -> Result<PathBuf, NoConfig> {
+        named_or_found(self.config.as_deref())
+    }
+}
+
+impl CheckArgs {
+    /// As [`DevArgs::config_file`].
+    ///
+    /// # Errors
+    ///
+    /// If none was named and none is found.
+    pub fn config_file(&self) -> Result<PathBuf, NoConfig> {
+        named_or_found(self.file.as_deref())
+    }
+
+    /// What the file is checked for.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        if self.dev { Mode::Dev } else { Mode::Serve }
+    }
+}
+
+/// Puts what the command line says in place of what the configuration says. Goes for every reload too.
+pub fn override_listen(config: &mut Config, listen: Option<SocketAddr>) {
+    config.listen_instead = listen;
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write an address and a port, such as 127.0.0.1:4000".to_owned())
+}
+
+/// There is no `config/bennu.toml`.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConfig {
+    /// Neither here nor above.
+    #[error("there is no config/bennu.toml in {} or in a folder above it: go to the checkout, or name the file", folder.display())]
+    NotFound {
+        /// Where the search began.
+        folder: PathBuf,
+    },
+    /// There is no here.
+    #[error("cannot tell which folder this is")]
+    NoFolder(#[source] io::Error),
+}
+
+fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> {
+    match named {
+        Some(file) => Ok(file.to_owned()),
+        None => find_config(&std::env::current_dir().map_err(NoConfig::NoFolder)?),
+    }
+}
+
+/// `config/bennu.toml` of `folder` or of the nearest folder above that has one; as short as that can be written.
+fn find_config(folder: &Path) -> Result<PathBuf, NoConfig> {
+    let file = Path::new("config").join("bennu.toml");
+    if folder.join(&file).is_file() {
+        return Ok(file);
+    }
+    let above = folder.ancestors().skip(1).map(|above| above.join(&file));
+    { above }.find(|file| file.is_file()).ok_or_else(|| NoConfig::NotFound {
+        folder: folder.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    #[track_caller]
+    fn check_refused(line: &str, expected: ErrorKind) {
+        assert_eq!(parse(line).expect_err("refused").kind(), expected, "{line}");
+    }
+
+    #[test]
+    fn the_definition_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_needs_nothing() {
+        let Ok(Command::Dev(args)) = parse("bennu dev") else {
+            panic!("dev")
+        };
+        assert_eq!((args.config, args.listen), (None, None));
+    }
+
+    #[test]
+    fn serve_takes_a_configuration_and_an_address() {
+        let Ok(Command::Serve(args)) = parse("bennu serve --config a.toml --listen [::1]:1") else {
+            panic!("serve")
+        };
+        assert_eq!((args.config, args.listen), ("a.toml".into(), "[::1]:1".parse().ok()));
+    }
+
+    #[test]
+    fn what_is_unknown_or_missing_is_refused() {
+        check_refused("bennu dev --prot 1", ErrorKind::UnknownArgument);
+        check_refused("bennu srve", ErrorKind::InvalidSubcommand);
+        check_refused("bennu serve", ErrorKind::MissingRequiredArgument);
+        check_refused("bennu dev --listen localhost", ErrorKind::ValueValidation);
+        check_refused("bennu", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    }
+
+    #[test]
+    fn help_shows_every_command_but_the_internal_one() {
+        let help = Cli::command().render_long_help().to_string();
+        for command in ["dev", "serve", "check"] {
+            assert!(
+                help.contains(&format!("\n  {command} ")),
+                "{command} is missing in\n{help}"
+            );
+        }
+        assert!(!help.contains("probe"));
+    }
+
+    #[test]
+    fn the_configuration_is_found_from_a_folder_inside_of_the_checkout() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
+        assert_eq!(find_config(checkout).expect("found"), Path::new("config/bennu.toml"));
+        assert_eq!(
+            find_config(&checkout.join("host/src")).expect("found"),
+            checkout.join("config/bennu.toml")
+        );
+        assert!(find_config(Path::new("/proc")).is_err());
+    }
+
+    #[test]
+    fn an_address_on_the_command_line_goes_before_the_configuration() {
+        let mut config = Config::parse(Path::new("bennu.toml"), "", Mode::Dev).expect("a configuration");
+        override_listen(&mut config, None);
+        assert_eq!(config.listen().port(), 4000);
+        override_listen(&mut config, "127.0.0.1:8080".parse().ok());
+        assert_eq!(config.listen().port(), 8080);
+    }
+}

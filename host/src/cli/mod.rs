@@ -1,0 +1,73 @@
+//! The command line: what can be asked for, and what each command does.
+//!
+//! A command has a file of its own here and a line in [`args::Command`].
+
+pub mod args;
+pub mod check;
+pub mod dev;
+pub mod serve;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigErrors, Mode};
+
+/// The variable that goes before `[log] level`.
+const LOG_VARIABLE: &str = "BENNU_LOG";
+
+/// Shows an error and what led to it, in one line where it is one.
+pub fn complain(error: &anyhow::Error) {
+    // Nobody to tell if this fails.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+}
+
+/// Reads a configuration, or says everything that is wrong with it.
+fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
+    Config::read(file, mode).map_err(|errors| match errors {
+        ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
+        mistakes @ ConfigErrors::Mistakes { .. } => {
+            let _ = writeln!(io::stderr(), "{}", mistakes.render(io::stderr().is_terminal()));
+            anyhow::anyhow!("{} is refused", file.display())
+        }
+    })
+}
+
+/// Logs go to standard error; what a command says goes to standard output.
+fn start_log(config: &Config) {
+    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| config.log.level.clone());
+    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// Says something at each SIGINT and SIGTERM.
+fn signals() -> io::Result<mpsc::UnboundedReceiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if sender.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// One line on standard output. A closed pipe is nobody listening, not an error.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}

@@ -1,0 +1,21 @@
+//! The `bennu` program: reads the command line, runs the command, turns errors into one clear line and an exit code.
+
+use std::process::ExitCode;
+
+use bennu::cli::args::{Cli, Command};
+use bennu::cli::{check, dev, serve};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        // First of all, as it is to touch nothing else.
+        Command::Probe(_) => return bennu::plugin::probe::run_child(),
+        Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args).map_err(Into::into),
+    };
+    done.unwrap_or_else(|error| {
+        bennu::cli::complain(&error);
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,358 @@
+//! A whole host: started in order, stopped in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::timeout_at;
+
+use crate::admin;
+use crate::config::secret::{SecretError, SecretKeyBase};
+use crate::config::{Config, Mode};
+use crate::endpoint::{Routing, Shared};
+use crate::hub::Hub;
+use crate::io::{self as io_threads, Entry};
+use crate::plugin::manager::{Loaded, Plugins};
+use crate::plugin::pipeline::{Pipeline, Refusal};
+use crate::plugin::service::{Command, Configured, Service, announce, blame_settings};
+use crate::pubsub::PubSub;
+use crate::timers::Timers;
+
+/// What names the address of clients.
+const LISTEN: &str = "`--listen` or `[server] listen`";
+/// What names the address of the admin pages.
+const ADMIN_LISTEN: &str = "`[admin] listen`";
+/// Connections that the system keeps while we are busy accepting others.
+const BACKLOG: u32 = 1024;
+/// How long threads have to end after all connections are closed.
+const GRACE: Duration = Duration::from_millis(500);
+/// News that the page of `dev` may be behind.
+const NEWS: usize = 64;
+
+/// Why a host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}, choose another with {setting}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What names it.
+        setting: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system does not give what is needed.
+    #[error("the system does not give what is needed")]
+    System(#[from] io::Error),
+    /// There is no secret, or a bad one.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The admin pages would be open to everybody.
+    #[error(transparent)]
+    Admin(#[from] admin::Unprotected),
+    /// A plugin cannot be put in service.
+    #[error("plugin `{plugin}` is refused ({step}): {message}")]
+    Plugin {
+        /// Which.
+        plugin: String,
+        /// The step that said so.
+        step: &'static str,
+        /// Why.
+        message: String,
+    },
+}
+
+/// A running host.
+#[derive(Debug)]
+pub struct Server {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where the admin pages are, if they are.
+    pub admin_address: Option<SocketAddr>,
+    /// What came into service at the start.
+    pub loaded: Vec<Loaded>,
+    /// The way to change plugins.
+    pub service: Service,
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    threads: Vec<JoinHandle<()>>,
+    plugins: JoinHandle<()>,
+    /// Where libraries are staged, if that is a folder of our own.
+    staging: Option<TempDir>,
+}
+
+/// A library that `dev` has built: the plugin's name and where it is.
+pub type Built = (String, PathBuf);
+
+impl Server {
+    /// Finds out early whether the addresses are free: before what takes its time.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not.
+    pub fn try_addresses(config: &Config) -> Result<(), StartError> {
+        listen(config.listen(), LISTEN)?;
+        config
+            .admin
+            .listen
+            .map(|address| listen(address, ADMIN_LISTEN))
+            .transpose()?;
+        Ok(())
+    }
+
+    /// Starts everything: listeners first, as a taken port is the commonest mistake, then plugins, then I/O threads.
+    ///
+    /// In `serve`, a plugin that cannot be put in service is an error; in `dev` it is said in the log, as it may be mended
+    /// while the host runs.
+    ///
+    /// # Errors
+    ///
+    /// If something is missing or taken.
+    pub async fn start(
+        config: Config,
+        mode: Mode,
+        built: Vec<Built>,
+        configured: Configured,
+    ) -> Result<Self, StartError> {
+        let listener = listen(config.listen(), LISTEN)?;
+        let admin = match config.admin.listen {
+            Some(address) => Some((listen(address, ADMIN_LISTEN)?, admin::secret(address)?)),
+            None => None,
+        };
+        let secret = SecretKeyBase::obtain(&config, mode)?;
+        if secret.generated {
+            tracing::warn!("no secret_key_base: one was made for this run, long-poll sessions end with it");
+        }
+        let prepared: Vec<_> = (0..config.server.io_threads.get())
+            .map(|_| io_threads::prepare(config.limits.max_inbox_entries))
+            .collect::<io::Result<_>>()?;
+        let pubsub = PubSub::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
+        let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
+
+        let (pipeline, staging) = pipeline(&config)?;
+        let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
+        for (name, library) in built {
+            plugins.set_built(&name, library);
+        }
+        let loaded = load_all(&mut plugins, &config, mode)?;
+        let config = Arc::new(config);
+        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots().clone()));
+        let dev = (mode == Mode::Dev).then(|| broadcast::channel(NEWS).0);
+        let shared = Arc::new(Shared::new(hub, routing, secret, dev).map_err(io::Error::other)?);
+        let threads = prepared
+            .into_iter()
+            .enumerate()
+            // The configuration allows 255 threads at most.
+            .map(|(index, thread)| thread.start(index as u8, Arc::clone(&shared)))
+            .collect::<io::Result<_>>()?;
+        let (service, plugins) = Service::start(plugins, Arc::clone(&shared), mode, configured)?;
+        let address = listener.local_addr()?;
+        let admin_address = admin
+            .map(|(listener, secret)| serve_admin(listener, secret, &shared))
+            .transpose()?;
+        Ok(Self {
+            address,
+            admin_address,
+            loaded,
+            service,
+            shared,
+            listener,
+            threads,
+            plugins,
+            staging,
+        })
+    }
+
+    /// The routing as it is now.
+    #[must_use]
+    pub fn routing(&self) -> Arc<Routing> {
+        self.shared.routing()
+    }
+
+    /// Takes connections until `stop` is done, then lets those that are there go, in batches. A second `stop`, if it comes
+    /// while that lasts, ends it at once.
+    pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.hand_over(stream),
+                    Err(error) => {
+                        // Out of descriptors, most often: some will be free in a moment.
+                        tracing::error!(error = &error as &dyn std::error::Error, "a connection cannot be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                _ = stop.recv() => break,
+            }
+        }
+        tokio::select! {
+            () = self.drain() => {}
+            _ = stop.recv() => tracing::warn!("stopping at once"),
+        }
+    }
+
+    fn hand_over(&self, stream: tokio::net::TcpStream) {
+        // Small frames must not wait for more: every reply is one.
+        let nodelay = stream.set_nodelay(true);
+        let Ok(stream) = nodelay.and_then(|()| stream.into_std()) else {
+            return;
+        };
+        // A little above the limit there is still an answer, 503; far above it, none.
+        if self.shared.is_flooded() {
+            return;
+        }
+        let thread = self.shared.idlest();
+        self.shared.acquire(thread);
+        if let Some(inbox) = self.shared.inbox(usize::from(thread)) {
+            inbox.push_now(Entry::Accept(stream));
+        }
+    }
+
+    /// Closes connections in batches, has plugins end their members, and ends all threads.
+    async fn drain(self) {
+        let Self {
+            shared,
+            listener,
+            threads,
+            plugins,
+            service,
+            staging,
+            ..
+        } = self;
+        drop(listener);
+        shared.stop();
+        let server = shared.routing().config.server.clone();
+        let deadline = tokio::time::Instant::now() + server.shutdown_timeout;
+        let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
+        let in_batches = async {
+            while drain_some(&shared, batch).await > 0 {
+                tokio::time::sleep(server.drain_batch_interval).await;
+            }
+        };
+        if timeout_at(deadline, in_batches).await.is_err() {
+            tracing::warn!("not all connections were drained in time, the rest is closed at once");
+            shared
+                .hub
+                .pubsub
+                .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
+        }
+        service.send(Command::Stop(deadline.into_std()));
+        // A handler that does not return keeps its thread; it must not keep the process.
+        let ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
+        if timeout_at(deadline + GRACE, ended).await.is_err() {
+            tracing::warn!("a plugin did not end in time");
+        }
+        shared.hub.pubsub.send_all(|| Entry::Stop);
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = timeout_at(deadline + GRACE * 2, ended).await;
+        shared.hub.timers.stop();
+        drop(staging);
+        tracing::info!("stopped");
+    }
+}
+
+/// Closes up to `batch` connections on each I/O thread. Returns how many are left.
+async fn drain_some(shared: &Shared, batch: usize) -> usize {
+    let (said, mut left) = mpsc::unbounded_channel();
+    shared.hub.pubsub.send_all(|| Entry::Drain(batch, said.clone()));
+    drop(said);
+    let mut open = 0;
+    while let Some(more) = left.recv().await {
+        open += more;
+    }
+    if open > 0 {
+        tracing::info!(open, "draining");
+    }
+    open
+}
+
+/// A listener that does not share its port: a second host on it is told so.
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    let open = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // Connections of a host that has just ended do not block the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| StartError::Listen {
+        address,
+        setting,
+        source,
+    })
+}
+
+fn serve_admin(listener: TcpListener, secret: Option<String>, shared: &Arc<Shared>) -> io::Result<SocketAddr> {
+    let address = listener.local_addr()?;
+    let app = admin::app(Arc::clone(shared), secret);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the admin listener has failed"
+            );
+        }
+    });
+    Ok(address)
+}
+
+/// Where libraries are staged, and with what they are checked. A folder of our own making is gone when we are: it is
+/// new, with a name that nobody can know before, as what lies in it is run.
+pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, Option<TempDir>)> {
+    let exe = std::env::current_exe()?;
+    if let Some(stage_dir) = config.server.stage_dir.clone() {
+        return Ok((Pipeline { exe, stage_dir }, None));
+    }
+    let own = tempfile::Builder::new().prefix("bennu-").tempdir()?;
+    Ok((
+        Pipeline {
+            exe,
+            stage_dir: own.path().to_owned(),
+        },
+        Some(own),
+    ))
+}
+
+fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Loaded>, StartError> {
+    let mut loaded = Vec::new();
+    for (name, wanted) in &config.plugins {
+        let slot = plugins.add(name, wanted);
+        let Some(library) = plugins.library(name, wanted) else {
+            continue;
+        };
+        let done = plugins
+            .prepare(&slot, &library, wanted, true)
+            .map(|prepared| prepared.and_then(|prepared| plugins.put_in_service(prepared)));
+        match done {
+            Ok(done) => loaded.extend(done.inspect(announce)),
+            Err(refusal) => refuse(&slot, config, refusal, mode)?,
+        }
+    }
+    Ok(loaded)
+}
+
+fn refuse(slot: &crate::plugin::PluginSlot, config: &Config, refusal: Refusal, mode: Mode) -> Result<(), StartError> {
+    let message = blame_settings(config, &slot.name, &refusal);
+    if mode == Mode::Serve {
+        return Err(StartError::Plugin {
+            plugin: slot.name.clone(),
+            step: refusal.step,
+            message,
+        });
+    }
+    slot.stats.refused_loads.inc();
+    tracing::error!(plugin = slot.name, step = refusal.step, "plugin refused: {message}");
+    slot.set_refusal(Some(refusal));
+    Ok(())
+}
