@@ -1,0 +1,91 @@
+//! The maps are true: every path that a page names is there.
+
+use std::path::Path;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+#[test]
+fn every_path_in_the_architecture_page_exists() {
+    check("host/ARCHITECTURE.md", 20);
+}
+
+#[test]
+fn every_path_in_the_readme_exists() {
+    check("README.md", 8);
+}
+
+#[test]
+fn every_place_and_test_in_the_page_of_the_seeds_exists() {
+    check("host/SEEDS.md", 80);
+    let text = read("host/SEEDS.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|row| row.split(" | ").collect())
+        .filter(|cells: &Vec<&str>| cells[0] != "Seed")
+        .collect();
+    assert!(rows.len() >= 28, "{} rows only", rows.len());
+    for cells in rows {
+        assert_eq!(cells.len(), 3, "{cells:?}");
+        for (cell, keyword) in [(cells[1], ""), (cells[2], "fn ")] {
+            check_names(cell, keyword);
+        }
+    }
+}
+
+/// Each name behind a path in a cell stands in that file.
+fn check_names(cell: &str, keyword: &str) {
+    let mut file = None;
+    for span in code_spans(cell) {
+        if looks_like_a_path(span) {
+            file = Some((span, read(span)));
+        } else if let Some((path, text)) = &file {
+            let forms = [
+                format!("{keyword}{span}("),
+                format!("fn {span}<"),
+                format!("trait {span}:"),
+            ];
+            assert!(forms.iter().any(|form| text.contains(form)), "{path} has no `{span}`");
+        }
+    }
+    assert!(keyword.is_empty() || file.is_some(), "nothing shows it: {cell}");
+}
+
+#[test]
+fn the_plugin_in_the_readme_is_the_echo_plugin() {
+    let readme = read("README.md");
+    let plugin = read("plugins/echo/src/lib.rs");
+    assert!(readme.contains(&format!("```rust\n{plugin}```")));
+}
+
+fn read(page: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(page)).expect("the page is there")
+}
+
+/// Fails for the paths in `page` that lead nowhere, and if there are fewer than `at_least`: then it was misread.
+fn check(page: &str, at_least: usize) {
+    let text = read(page);
+    let paths: Vec<&str> = code_spans(&text).filter(|span| looks_like_a_path(span)).collect();
+    let missing: Vec<&&str> = paths
+        .iter()
+        .filter(|path| !Path::new(ROOT).join(path).exists())
+        .collect();
+    assert!(missing.is_empty(), "{page} names what is not there: {missing:?}");
+    assert!(paths.len() >= at_least, "{page} names {} paths only", paths.len());
+}
+
+/// What stands between single backticks, and the targets of links; blocks of code are left out.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| {
+        let spans = prose.split('`').skip(1).step_by(2);
+        let links = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        spans.chain(links)
+    })
+}
+
+/// `host/src/lib.rs` and `plugins/room`, but no `/socket`, no `room:*`, no `bennu dev` and no web address.
+fn looks_like_a_path(span: &str) -> bool {
+    let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    plain && span.contains('/') && !span.starts_with('/') && !span.starts_with("target/")
+}

@@ -1,0 +1,239 @@
+//! The command line, as a user types it.
+
+use std::process::{Command, Output, Stdio};
+
+use bennu::client::Transport;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::support::client::Client;
+use crate::support::http::{get, plugin};
+use crate::support::plugins::Build;
+use crate::support::server::{Bench, SECRET, bennu};
+use crate::support::within;
+
+/// What a command that ends by itself leaves behind.
+fn run(change: impl FnOnce(&mut Command) -> &mut Command) -> (Output, String, String) {
+    let mut command = bennu();
+    change(command.stdin(Stdio::null()));
+    let output = command.output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    (output, said, complained)
+}
+
+/// A command that cannot begin: one line says why, and the exit code is not 0.
+fn check_refused(change: impl FnOnce(&mut Command) -> &mut Command, words: &str) {
+    let (output, said, complained) = run(change);
+    assert!(!output.status.success(), "{said}");
+    let errors: Vec<_> = complained.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{complained}");
+    assert!(errors[0].contains(words), "{complained}");
+    assert_eq!(said, "");
+}
+
+fn serve<'a>(command: &'a mut Command, bench: &Bench) -> &'a mut Command {
+    command.args(["serve", "--config"]).arg(bench.config())
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for (args, words) in [
+        (&["--help"][..], "bennu dev"),
+        (&["dev", "--help"], "--listen"),
+        (&["serve", "--help"], "BENNU_SECRET_KEY_BASE"),
+        (&["check", "--help"], "exit code"),
+    ] {
+        let (output, said, complained) = run(|command| command.args(args));
+        assert!(output.status.success(), "{args:?}: {complained}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn an_argument_that_nobody_knows_is_refused() {
+    check_refused(|command| command.args(["serve", "--confg", "bennu.toml"]), "--confg");
+    check_refused(|command| command.arg("server"), "server");
+    check_refused(|command| command.arg("serve"), "required");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_refused() {
+    for args in [&["serve", "--config"][..], &["check"], &["dev", "--config"]] {
+        check_refused(
+            |command| command.args(args).arg("/no/such/bennu.toml"),
+            "/no/such/bennu.toml",
+        );
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_shown_with_all_its_mistakes() {
+    let bench = Bench::new();
+    bench.set("server", "io_threads", "0");
+    bench.append("[unheard]\nof = 1");
+    let (output, _, complained) = run(|command| serve(command, &bench));
+    assert_eq!(output.status.code(), Some(1));
+    let (output, said, _) = run(|command| command.arg("check").arg(bench.config()));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said.lines().last(), Some("2 mistakes"));
+    for shown in [complained, said] {
+        assert_eq!(shown.matches("bennu.toml:").count(), 2, "{shown}");
+        assert!(
+            shown.contains("io_threads = 0") && shown.contains("[unheard]"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let bench = Bench::new();
+    let (output, said, _) = run(|command| command.arg("check").arg(bench.config()));
+    assert!(output.status.success());
+    assert!(
+        said.ends_with("good for `bennu serve` (mounts: 3, plugins: 3, routes: 3)\n"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_refused() {
+    let bench = Bench::new();
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("its number").to_string();
+    check_refused(|command| serve(command, &bench).args(["--listen", &address]), &address);
+    bench.set("admin", "listen", &format!("\"{address}\""));
+    check_refused(|command| serve(command, &bench), &address);
+}
+
+#[test]
+fn without_a_good_secret_nothing_is_served() {
+    let bench = Bench::new();
+    check_refused(
+        |command| serve(command, &bench).env_remove("BENNU_SECRET_KEY_BASE"),
+        "BENNU_SECRET_KEY_BASE",
+    );
+    let short = "short, and not to be shown";
+    check_refused(
+        |command| serve(command, &bench).env("BENNU_SECRET_KEY_BASE", short),
+        "64",
+    );
+    let (_, _, complained) = run(|command| serve(command, &bench).env("BENNU_SECRET_KEY_BASE", short));
+    assert!(!complained.contains(short), "{complained}");
+}
+
+#[tokio::test]
+async fn a_secret_may_stand_in_a_file() {
+    let bench = Bench::new();
+    bench.set("server", "secret_key_base_file", "\"secret\"");
+    std::fs::write(bench.path("secret"), format!("{SECRET}\n")).expect("written");
+    let server = bench
+        .serve_with(|command| command.env_remove("BENNU_SECRET_KEY_BASE"))
+        .await;
+    let mut client = Client::connect_by(&server, Transport::LongPoll).await;
+    client.join("echo:1", json!({})).await;
+    assert!(!server.log.text().contains(SECRET));
+}
+
+#[test]
+fn a_library_that_is_bad_at_the_start_is_refused() {
+    let bench = Bench::new();
+    bench.put_bytes("room", b"not a library\n");
+    check_refused(
+        |command| serve(command, &bench),
+        "plugin `room` is refused (manifest): it is not an ELF file",
+    );
+    bench.put_bytes("room", b"");
+    check_refused(|command| serve(command, &bench), "plugin `room` is refused");
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_says_so_to_everyone_and_ends_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let bench = Bench::new();
+        let mut server = bench.serve().await;
+        let mut clients = Vec::new();
+        // More than go at once.
+        for number in 0..5 {
+            clients.push(Client::joined(&server, &format!("echo:{number}")).await);
+        }
+        server.signal(signal);
+        for client in &mut clients {
+            assert_eq!(client.close_code().await, 1012);
+        }
+        assert!(server.ended().await.success(), "{signal:?}");
+        server.log.line(&["stopped"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_end_is_cut_off_in_time() {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.start("misbehave:1", "sleep", json!({ "ms": 60_000 })).await;
+    client.rest().await;
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_reload_that_waits_for_a_stuck_plugin_is_cut_off_too() {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.start("misbehave:1", "sleep", json!({ "ms": 60_000 })).await;
+    client.rest().await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    // It serves new topics; the one there was is waited for.
+    let admin = server.admin().await;
+    within("new generation", async {
+        while plugin(admin, "misbehave").await["generation"] != 2 {}
+    })
+    .await;
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_server_at_once() {
+    let bench = Bench::new();
+    bench.set("server", "shutdown_timeout_ms", "60_000");
+    bench.set("server", "drain_batch_interval_ms", "30_000");
+    let mut server = bench.serve().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(Client::joined(&server, "misbehave:1").await);
+    }
+    clients[0].start("misbehave:1", "sleep", json!({ "ms": 60_000 })).await;
+    clients[0].rest().await;
+    server.signal(Signal::TERM);
+    server.log.line(&["draining"]).await;
+    server.signal(Signal::TERM);
+    server.ended().await;
+    server.log.line(&["stopping at once"]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_ended_leaves_no_files_behind() {
+    let bench = Bench::new();
+    let temporary = bench.path("temporary");
+    std::fs::create_dir(&temporary).expect("made");
+    bench.write_config(&bench.read_config().replace("stage_dir = \"stage\"\n", ""));
+    let files = || std::fs::read_dir(&temporary).expect("read").count();
+    let server = bench.serve_with(|command| command.env("TMPDIR", &temporary)).await;
+    assert_eq!(files(), 1, "libraries are staged");
+    assert!(server.stop().await.success());
+    assert_eq!(files(), 0);
+}
+
+#[tokio::test]
+async fn serve_has_no_page() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    for path in ["/", "/index.html", "/bennu.js", "/socket"] {
+        assert_eq!(get(server.address, path).await.status, 404, "{path}");
+    }
+}

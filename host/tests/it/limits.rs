@@ -1,0 +1,215 @@
+//! What clients see when a limit is reached, and when the server goes.
+
+use bennu::client::{Client, ClientError, Frame, Incoming, Message, Options, RawClient, Transport};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::DEADLINE;
+use crate::support::http::{Connection, metric, plugin};
+use crate::support::server::{Bench, Server};
+
+const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::LongPoll];
+
+async fn connect(server: &Server, transport: Transport) -> Client {
+    let options = Options::new(server.address, transport);
+    Client::connect(&options).await.expect("connected")
+}
+
+async fn joined(server: &Server, transport: Transport) -> Client {
+    let mut client = connect(server, transport).await;
+    client.join("misbehave:t", json!({})).await.expect("joined");
+    client
+}
+
+async fn raw(server: &Server, transport: Transport) -> RawClient {
+    let options = Options::new(server.address, transport);
+    RawClient::connect(&options).await.expect("connected")
+}
+
+/// A message of the first join.
+fn frame(number: u32, event: &str, payload: &str) -> Frame {
+    Frame::Text(format!(r#"["1","{number}","misbehave:t","{event}",{payload}]"#))
+}
+
+fn message(incoming: Result<Incoming, ClientError>) -> Message {
+    match incoming.expect("a message") {
+        Incoming::Frame(frame) => Message::decode(&frame).expect("a message"),
+        Incoming::Closed { code } => panic!("closed with {code}"),
+    }
+}
+
+#[tokio::test]
+async fn a_silent_websocket_is_closed_with_1002() {
+    let bench = Bench::new();
+    bench.set("limits", "idle_timeout_ms", "100");
+    let server = bench.serve().await;
+    let mut client = connect(&server, Transport::WebSocket).await;
+    assert!(matches!(client.next().await, Err(ClientError::Closed { code: 1002 })));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_closes_a_websocket_with_1009() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = raw(&server, Transport::WebSocket).await;
+    let mut largest = r#"[null,"1","phoenix","heartbeat",{}]"#.to_owned();
+    largest.push_str(&" ".repeat(65_536 - largest.len()));
+    client.send(Frame::Text(largest)).await.expect("sent");
+    assert!(
+        matches!(client.next().await, Ok(Incoming::Frame(_))),
+        "that was no byte too much"
+    );
+    client.send(Frame::Text("x".repeat(65_537))).await.expect("sent");
+    assert!(matches!(client.next().await, Ok(Incoming::Closed { code: 1009 })));
+}
+
+#[tokio::test]
+async fn a_full_mailbox_refuses_events_and_nothing_else() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    for transport in BOTH {
+        let mut client = raw(&server, transport).await;
+        client.send(frame(1, "phx_join", "{}")).await.expect("sent");
+        let mut frames = vec![frame(2, "sleep", r#"{"ms":1500}"#)];
+        frames.extend((3..100).map(|n| frame(n, "echo", "{}")));
+        // What the host owes a channel always has room.
+        frames.push(frame(100, "phx_leave", "{}"));
+        client.send_all(frames).await.expect("sent");
+        let (mut ok, mut overloaded) = (0, 0);
+        loop {
+            let message = message(client.next().await);
+            match (message.event.as_str(), message.status.as_deref()) {
+                ("phx_close", _) => break,
+                (_, Some("ok")) => ok += 1,
+                _ => {
+                    assert_eq!(message.payload, json!({ "reason": "overloaded" }).into());
+                    overloaded += 1;
+                }
+            }
+        }
+        assert_eq!(ok + overloaded, 100, "each is answered");
+        // Fifty may wait, join and sleep among them or not: how many the plugin has in its hands depends on the threads.
+        assert!(ok >= 51 && overloaded > 0, "{ok} were taken, {overloaded} refused");
+    }
+}
+
+#[tokio::test]
+async fn topics_that_nobody_got_into_are_closed_once() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "linger_ms", "20");
+    let server = bench.serve().await;
+    let mut client = connect(&server, Transport::WebSocket).await;
+    // Each refusal leaves the topic empty, and looks whether it still is a moment later: many looks at one time.
+    for topic in 0..20 {
+        for _ in 0..5 {
+            let topic = format!("misbehave:{topic}");
+            let refused = client.join(&topic, json!({ "do": "refuse" })).await.expect("answered");
+            assert_eq!(refused.status, "error");
+        }
+    }
+    let admin = server.admin().await;
+    let gone = async {
+        while plugin(admin, "misbehave").await["topics"] != 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, gone).await.expect("no topic is left");
+    let events = metric(admin, "bennu_plugin_events_total{plugin=\"misbehave\"}").await;
+    assert!(events <= 200, "a hundred joins, and at most as many closes: {events}");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_notices() {
+    let bench = Bench::new();
+    bench.set("limits", "max_outbound_bytes", "100_000");
+    // A busy machine takes seconds for the flood, in which this client is silent.
+    bench.set("limits", "idle_timeout_ms", "60_000");
+    let server = bench.serve().await;
+    let mut other = joined(&server, Transport::WebSocket).await;
+    let mut slow = raw(&server, Transport::WebSocket).await;
+    slow.send(frame(1, "phx_join", "{}")).await.expect("sent");
+    // More than the system takes off our hands for somebody who does not read.
+    let flood = r#"{"count":2000,"bytes":8000}"#;
+    slow.send(frame(2, "flood", flood)).await.expect("sent");
+    other
+        .push("misbehave:t", "broadcast", json!({ "event": "news" }))
+        .await
+        .expect("sent");
+    other.event("misbehave:t", "news").await.expect("the news");
+    let end = loop {
+        match slow.next().await.expect("what is left, and the end") {
+            Incoming::Frame(_) => {}
+            Incoming::Closed { code } => break code,
+        }
+    };
+    assert_eq!(end, 1008);
+    assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
+}
+
+#[tokio::test]
+async fn a_rejoin_right_behind_a_leave_gets_all_answers() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    for transport in BOTH {
+        let mut client = raw(&server, transport).await;
+        let frames = [
+            r#"["1","1","misbehave:t","phx_join",{}]"#,
+            r#"["1","2","misbehave:t","phx_leave",{}]"#,
+            r#"["3","3","misbehave:t","phx_join",{}]"#,
+        ];
+        client.send_all(frames.map(Frame::from).into()).await.expect("sent");
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            match client.next().await {
+                Ok(Incoming::Frame(Frame::Text(text))) => got.push(text),
+                other => panic!("{other:?} after {got:?}"),
+            }
+        }
+        got.sort();
+        assert_eq!(
+            got,
+            [
+                r#"["1","1","misbehave:t","phx_close",{}]"#,
+                r#"["1","1","misbehave:t","phx_reply",{"response":{},"status":"ok"}]"#,
+                r#"["1","2","misbehave:t","phx_reply",{"response":{},"status":"ok"}]"#,
+                r#"["3","3","misbehave:t","phx_reply",{"response":{},"status":"ok"}]"#,
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_closes_everyone_with_1012() {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(joined(&server, Transport::WebSocket).await);
+    }
+    let mut polling = joined(&server, Transport::LongPoll).await;
+    server.signal(Signal::TERM);
+    for mut client in clients {
+        let end = client.next().await.expect_err("nothing else is said");
+        assert!(matches!(end, ClientError::Closed { code: 1012 }), "{end}");
+    }
+    let end = polling.next().await.expect_err("nothing else is said");
+    assert!(matches!(end, ClientError::Closed { code: 1006 }), "{end}");
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_server_that_stops_opens_no_session_for_a_client_that_polls_on() {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    let mut connection = Connection::open(server.address).await;
+    connection.send("GET", "/socket/longpoll?vsn=2.0.0", "", "").await;
+    let opened = connection.answer().await.json();
+    let token = opened["token"].as_str().expect("a token");
+    connection
+        .send("GET", &format!("/socket/longpoll?vsn=2.0.0&token={token}"), "", "")
+        .await;
+    server.signal(Signal::TERM);
+    let answer = connection.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, ""));
+    assert!(server.ended().await.success());
+}

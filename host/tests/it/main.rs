@@ -1,0 +1,22 @@
+//! Tests against the real binary: real sockets, real plugins, real files that are replaced.
+
+mod admin;
+mod auth_token;
+mod cli;
+mod close_codes;
+mod config;
+mod connect_info;
+mod conversation;
+mod handshake;
+mod limits;
+mod longpoll;
+mod origins;
+mod panics;
+mod refused;
+mod reload;
+mod retired;
+mod routes;
+mod secrets;
+mod seeds;
+mod support;
+mod transcript;

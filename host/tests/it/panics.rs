@@ -1,0 +1,219 @@
+//! A panic ends the member in whose callback it happened, and nothing else.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::http::metric;
+use crate::support::plugins::Build;
+use crate::support::server::{Bench, Server};
+
+const TOPIC: &str = "misbehave:1";
+const PANICS: &str = "bennu_plugin_panics_total{plugin=\"misbehave\"}";
+
+/// Ann, who will panic, and Bob, who is to notice nothing, on one topic.
+struct Two {
+    server: Server,
+    ann: Client,
+    bob: Client,
+    _bench: Bench,
+}
+
+impl Two {
+    async fn new() -> Self {
+        Self::on(Bench::new()).await
+    }
+
+    async fn on(bench: Bench) -> Self {
+        let server = bench.serve().await;
+        let ann = Client::joined(&server, TOPIC).await;
+        let mut bob = Client::joined(&server, TOPIC).await;
+        bob.push(TOPIC, "count", json!({})).await;
+        Self {
+            server,
+            ann,
+            bob,
+            _bench: bench,
+        }
+    }
+
+    /// One panic, in `callback`: Bob's channel and the topic's state are as before, and Ann's socket takes a new join.
+    async fn check(mut self, callback: &str) {
+        self.server
+            .log
+            .line(&["plugin panicked", TOPIC, &format!("callback=\"{callback}\"")])
+            .await;
+        let expected = json!({ "topic": 2, "member": 2, "version": 1 });
+        assert_eq!(self.bob.push(TOPIC, "count", json!({})).await, expected);
+        assert_eq!(self.bob.rest().await, [], "bob was told nothing");
+        assert_eq!(metric(self.server.admin().await, PANICS).await, 1);
+        self.ann.join(TOPIC, json!({})).await;
+        assert_eq!(
+            self.ann.push(TOPIC, "count", json!({})).await["member"],
+            1,
+            "a new member"
+        );
+        assert_eq!(self.ann.rest().await, []);
+    }
+}
+
+async fn crashed(client: &mut Client) {
+    assert_eq!(
+        client.event(TOPIC, "phx_error").await,
+        json!({ "reason": "channel_crash" })
+    );
+}
+
+#[tokio::test]
+async fn in_join() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    let reply = two.ann.try_join(TOPIC, json!({ "do": "panic" })).await;
+    assert_eq!(
+        reply,
+        json!({ "status": "error", "response": { "reason": "join crashed" } })
+    );
+    two.check("join").await;
+}
+
+#[tokio::test]
+async fn in_the_late_answer_to_a_join() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    let reply = two.ann.try_join(TOPIC, json!({ "do": "later_panic" })).await;
+    assert_eq!(
+        reply,
+        json!({ "status": "error", "response": { "reason": "join crashed" } })
+    );
+    two.check("join_answer").await;
+}
+
+#[tokio::test]
+async fn in_handle_in() {
+    let mut two = Two::new().await;
+    two.ann.start(TOPIC, "panic", json!({})).await;
+    crashed(&mut two.ann).await;
+    two.check("handle_in").await;
+}
+
+#[tokio::test]
+async fn in_handle_out() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "arm", json!({ "at": "handle_out" })).await;
+    two.bob
+        .start(TOPIC, "secret", json!({ "payload": { "of": "bob" } }))
+        .await;
+    crashed(&mut two.ann).await;
+    let told = two.bob.event(TOPIC, "secret").await;
+    assert_eq!(told["secret"], json!({ "of": "bob" }));
+    // That was one more event for Bob's own count.
+    two.server
+        .log
+        .line(&["plugin panicked", "callback=\"handle_out\""])
+        .await;
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await["topic"], 2);
+    assert_eq!(two.bob.rest().await, []);
+    two.ann.join(TOPIC, json!({})).await;
+}
+
+#[tokio::test]
+async fn in_handle_info() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "arm", json!({ "at": "handle_info" })).await;
+    two.ann.start(TOPIC, "timer", json!({})).await;
+    crashed(&mut two.ann).await;
+    two.check("handle_info").await;
+}
+
+#[tokio::test]
+async fn in_terminate() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "arm", json!({ "at": "terminate" })).await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    two.check("terminate").await;
+}
+
+#[tokio::test]
+async fn in_drop() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "arm", json!({ "at": "drop" })).await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    two.server.log.line(&["panicked"]).await;
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await["topic"], 2);
+    two.ann.join(TOPIC, json!({})).await;
+}
+
+#[tokio::test]
+async fn in_a_message_to_the_topic() {
+    let mut two = Two::new().await;
+    two.ann.start(TOPIC, "topic_panic", json!({})).await;
+    two.server
+        .log
+        .line(&["plugin panicked", "callback=\"handle_info\""])
+        .await;
+    assert_eq!(
+        two.ann.push(TOPIC, "count", json!({})).await["topic"],
+        2,
+        "nobody's callback"
+    );
+    assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
+}
+
+#[tokio::test]
+async fn in_a_thread_of_the_plugin() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "thread_panic", json!({})).await;
+    two.server.log.line(&["panicked", "a thread panics"]).await;
+    assert_eq!(two.ann.push(TOPIC, "count", json!({})).await["topic"], 2);
+    assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
+}
+
+#[tokio::test]
+async fn nothing_of_an_event_that_panics_goes_out() {
+    let mut two = Two::new().await;
+    two.ann.start(TOPIC, "broadcast_panic", json!({})).await;
+    crashed(&mut two.ann).await;
+    assert_eq!(two.ann.rest().await, [], "no push");
+    assert_eq!(
+        two.bob.push(TOPIC, "presences", json!({})).await,
+        json!({}),
+        "nobody is tracked"
+    );
+    two.check("handle_in").await;
+}
+
+#[tokio::test]
+async fn the_whole_topic_where_the_configuration_says_so() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "on_panic", "\"topic\"");
+    let mut two = Two::on(bench).await;
+    two.ann.start(TOPIC, "panic", json!({})).await;
+    crashed(&mut two.ann).await;
+    crashed(&mut two.bob).await;
+    two.ann.join(TOPIC, json!({})).await;
+    assert_eq!(
+        two.ann.push(TOPIC, "count", json!({})).await["topic"],
+        1,
+        "the topic begins anew"
+    );
+}
+
+#[tokio::test]
+async fn code_that_always_panics_can_be_replaced() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.push(TOPIC, "count", json!({})).await;
+    bench.put("misbehave", Build::MisbehavePanics);
+    server.in_service("misbehave", 2).await;
+    client.start(TOPIC, "count", json!({})).await;
+    crashed(&mut client).await;
+    client.join(TOPIC, json!({})).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 3).await;
+    let counted: Value = client.push(TOPIC, "count", json!({})).await;
+    assert_eq!(counted["topic"], 2, "the topic's state has outlived it: {counted}");
+}

@@ -1,0 +1,109 @@
+//! Of a library that was replaced nothing is left: no code in memory, no copy on the disk.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::http::{metric, plugin};
+use crate::support::plugins::Build;
+use crate::support::server::{Bench, Server};
+
+const TOPIC: &str = "misbehave:1";
+
+/// The staged libraries of a plugin that have code in memory.
+fn mapped(server: &Server, plugin: &str) -> Vec<String> {
+    let maps = server.proc("maps");
+    let lines = maps
+        .lines()
+        .filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.contains('x')));
+    let files = lines.filter_map(|line| line.split('/').nth_back(0));
+    let mut files: Vec<String> = files
+        .filter(|file| file.starts_with(plugin))
+        .map(str::to_owned)
+        .collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// The files of a plugin in the folder for staged libraries.
+fn staged(bench: &Bench, plugin: &str) -> Vec<String> {
+    let files = fs::read_dir(bench.path("stage")).expect("the folder");
+    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(plugin)).collect()
+}
+
+#[tokio::test]
+async fn of_a_replaced_library_nothing_is_left() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.push(TOPIC, "count", json!({})).await;
+    let (old_code, old_files) = (mapped(&server, "misbehave"), staged(&bench, "misbehave"));
+    assert_eq!(old_code.len(), 1, "{old_code:?}");
+
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.unloaded("misbehave", 1).await;
+
+    let (code, files) = (mapped(&server, "misbehave"), staged(&bench, "misbehave"));
+    assert_eq!(code.len(), 1, "{code:?}");
+    assert_ne!(code, old_code);
+    assert!(files.iter().all(|file| !old_files.contains(file)), "{files:?}");
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);
+}
+
+#[tokio::test]
+async fn after_twenty_reloads_only_the_last_library_is_there() {
+    let bench = Bench::new();
+    bench.set("plugins.echo", "retire_ms", "1");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, "echo:1").await;
+    for reload in 1..=20 {
+        bench.put_numbered("echo", Build::Echo, reload);
+        server.in_service("echo", reload + 1).await;
+        client.push("echo:1", "echo", json!({ "reload": reload })).await;
+    }
+    for generation in 1..=20 {
+        server.unloaded("echo", generation).await;
+    }
+    assert_eq!(mapped(&server, "echo").len(), 1);
+    assert!(staged(&bench, "echo").len() <= 1);
+    let admin = server.admin().await;
+    assert_eq!(plugin(admin, "echo").await["leaked_generations"], 0);
+    assert_eq!(metric(admin, "bennu_plugin_loads_total{plugin=\"echo\"}").await, 21);
+    let shards = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it is running");
+    let names = shards.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    assert_eq!(
+        names.filter(|name| name.starts_with("echo.")).count(),
+        2,
+        "two shards run"
+    );
+}
+
+#[tokio::test]
+async fn a_thread_of_a_plugin_that_does_not_end_is_not_pulled_from_under_it() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    // Longer than the plugin's time to shut down.
+    let late = client.start(TOPIC, "later_thread", json!({ "ms": 2_500 })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    server
+        .log
+        .line(&["its library is still mapped", "plugin=\"misbehave\"", "generation=1"])
+        .await;
+    assert_eq!(
+        metric(
+            server.admin().await,
+            "bennu_plugin_leaked_generations{plugin=\"misbehave\"}"
+        )
+        .await,
+        1
+    );
+    // The thread wakes, and the host is still there.
+    let answer = client.start(TOPIC, "later", json!({ "ms": 2_500 })).await;
+    assert_eq!(client.answer(&answer).await["status"], "ok");
+    drop(late);
+}

@@ -1,0 +1,20 @@
+//! What all tests here share: a server with a folder of its own, and the plugins it is given.
+
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod plugins;
+pub(crate) mod server;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// The one deadline: what takes longer has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What `future` gives. Panics, saying what was waited for, if it takes longer than [`DEADLINE`].
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no {what} within {DEADLINE:?}"),
+    }
+}

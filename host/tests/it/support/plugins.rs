@@ -1,0 +1,120 @@
+//! The plugins as real libraries, each variant built once.
+//!
+//! They are taken from the folder that `BENNU_PLUGINS` names, or built by cargo into a target directory of their own.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+/// A library that a test can put in a plugin's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The plugin to copy.
+    Echo,
+    /// The plugin to show.
+    Room,
+    /// The plugin to test against.
+    Misbehave,
+    /// With the next version of its state.
+    MisbehaveV2,
+    /// That never reads the state of another generation.
+    MisbehaveBadRestore,
+    /// That panics at every event of a client.
+    MisbehavePanics,
+}
+
+impl Build {
+    const ALL: [Self; 6] = [
+        Self::Echo,
+        Self::Room,
+        Self::Misbehave,
+        Self::MisbehaveV2,
+        Self::MisbehaveBadRestore,
+        Self::MisbehavePanics,
+    ];
+
+    /// Where it lies.
+    pub(crate) fn path(self) -> PathBuf {
+        FOLDER.join(self.file_name())
+    }
+
+    /// What it holds.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        fs::read(self.path()).unwrap_or_else(|error| panic!("{} is not there: {error}", self.path().display()))
+    }
+
+    fn plugin(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Room => "room",
+            _ => "misbehave",
+        }
+    }
+
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Echo | Self::Room | Self::Misbehave => None,
+            Self::MisbehaveV2 => Some("v2"),
+            Self::MisbehaveBadRestore => Some("bad_restore"),
+            Self::MisbehavePanics => Some("panics"),
+        }
+    }
+
+    fn file_name(self) -> String {
+        let plugin = self.plugin();
+        match self.feature() {
+            Some(feature) => format!("lib{plugin}-{feature}.so"),
+            None => format!("lib{plugin}.so"),
+        }
+    }
+}
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("BENNU_PLUGINS") {
+    Some(folder) => folder.into(),
+    None => build_all().expect("the plugins are built"),
+});
+
+fn build_all() -> io::Result<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-plugins-build");
+    let folder = target.join("variants");
+    fs::create_dir_all(&folder)?;
+    // Cargo uses one file name for all variants of a plugin: only one of us may build and copy.
+    let lock = File::create(target.join("lock"))?;
+    lock.lock()?;
+    for build in Build::ALL {
+        let place = folder.join(build.file_name());
+        fs::copy(build_one(build, &target), place.with_extension("new"))?;
+        fs::rename(place.with_extension("new"), place)?;
+    }
+    Ok(folder)
+}
+
+/// Where cargo says that it has put the library.
+fn build_one(build: Build, target: &Path) -> PathBuf {
+    let plugin = build.plugin();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .args(["build", "--locked", "--message-format=json", "--package", plugin])
+        .arg("--target-dir")
+        .arg(target)
+        .stderr(Stdio::inherit());
+    if let Some(feature) = build.feature() {
+        cargo.args(["--features", feature]);
+    }
+    let output = cargo.output().expect("cargo runs");
+    assert!(output.status.success(), "{plugin} does not build");
+    let said = String::from_utf8(output.stdout).expect("cargo writes text");
+    said.lines()
+        .find_map(|line| library_in(line, plugin))
+        .unwrap_or_else(|| panic!("cargo names no library of {plugin}"))
+}
+
+fn library_in(message: &str, plugin: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == plugin;
+    let library = message["filenames"].as_array().filter(|_| is_it)?.first()?.as_str()?;
+    library.ends_with(".so").then(|| library.into())
+}

@@ -1,0 +1,336 @@
+//! A running `bennu serve`, in a folder of its own: its configuration, its copies of the plugins, its log.
+//!
+//! The configuration is `config/test.toml`, changed setting by setting. Dropping the server kills it, dropping the
+//! bench removes the folder.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+
+use super::plugins::Build;
+use super::within;
+
+/// The secret of all servers here.
+pub(crate) const SECRET: &str = "not a secret: the tests' own sixty-four bytes and a few more to spare.";
+
+/// A folder with a configuration and the libraries that it names.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    folder: PathBuf,
+}
+
+impl Bench {
+    /// `config/test.toml`, and the plugins as they are built without features.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bennu-it-{}-{number}", std::process::id());
+        // Without links, so that paths can be compared.
+        let folder = std::env::temp_dir().canonicalize().expect("a folder").join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        let bench = Self { folder };
+        bench.put("echo", Build::Echo);
+        bench.put("room", Build::Room);
+        bench.put("misbehave", Build::Misbehave);
+        let template = include_str!("../../../../config/test.toml").replace("../target/debug/", "");
+        bench.write_config(&template);
+        bench.set("server", "stage_dir", "\"stage\"");
+        bench
+    }
+
+    /// A file in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Where the library of a plugin is.
+    pub(crate) fn library(&self, plugin: &str) -> PathBuf {
+        self.path(&format!("lib{plugin}.so"))
+    }
+
+    /// Puts a build in a plugin's place, whole at once.
+    pub(crate) fn put(&self, plugin: &str, build: Build) {
+        self.put_bytes(plugin, &build.bytes());
+    }
+
+    /// Puts a build there whose bytes are others than those of other `number`s, and whose code is the same.
+    pub(crate) fn put_numbered(&self, plugin: &str, build: Build, number: u64) {
+        let mut bytes = build.bytes();
+        // What follows the last section concerns no loader.
+        bytes.extend(number.to_le_bytes());
+        self.put_bytes(plugin, &bytes);
+    }
+
+    /// Puts any bytes there, whole at once.
+    pub(crate) fn put_bytes(&self, plugin: &str, bytes: &[u8]) {
+        let place = self.library(plugin);
+        let new = place.with_extension("new");
+        fs::write(&new, bytes).expect("written");
+        fs::rename(new, place).expect("moved");
+    }
+
+    /// The configuration's file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("bennu.toml")
+    }
+
+    /// What it says.
+    pub(crate) fn read_config(&self) -> String {
+        fs::read_to_string(self.config()).expect("a configuration")
+    }
+
+    /// Replaces it, whole at once.
+    pub(crate) fn write_config(&self, text: &str) {
+        let new = self.path("bennu.toml.new");
+        fs::write(&new, text).expect("written");
+        fs::rename(new, self.config()).expect("moved");
+    }
+
+    /// Sets a key to a TOML value in the first table that is called so: `set("plugins.room", "shards", "1")`.
+    pub(crate) fn set(&self, table: &str, key: &str, value: &str) {
+        self.write_config(&with_setting(&self.read_config(), table, key, value));
+    }
+
+    /// Adds tables at the end of the configuration.
+    pub(crate) fn append(&self, text: &str) {
+        self.write_config(&format!("{}\n{text}\n", self.read_config()));
+    }
+
+    /// Starts `bennu serve` and waits until it listens.
+    pub(crate) async fn serve(&self) -> Server {
+        self.serve_with(|command| command).await
+    }
+
+    /// The same, with a last change to the command.
+    pub(crate) async fn serve_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> Server {
+        let mut command = bennu();
+        command.args(["serve", "--config"]).arg(self.config());
+        change(&mut command);
+        Server::start(command).await
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What is left is in the temporary folder.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn with_setting(config: &str, table: &str, key: &str, value: &str) -> String {
+    let headers = [format!("[{table}]"), format!("[[{table}]]")];
+    let mut lines: Vec<String> = config.lines().map(str::to_owned).collect();
+    let start = lines.iter().position(|line| headers.contains(line));
+    let start = 1 + start.unwrap_or_else(|| panic!("there is no [{table}]"));
+    let is_key = |line: &&String| line.split('=').next().is_some_and(|found| found.trim() == key);
+    let known = lines[start..]
+        .iter()
+        .take_while(|line| !line.starts_with('['))
+        .position(|line| is_key(&line));
+    let setting = format!("{key} = {value}");
+    match known {
+        Some(at) => lines[start + at] = setting,
+        None => lines.insert(start, setting),
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The program, with a secret and without what the tests' own environment would tell it.
+pub(crate) fn bennu() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bennu"));
+    command
+        .env("BENNU_SECRET_KEY_BASE", SECRET)
+        .env_remove("BENNU_ADMIN_SECRET")
+        .env_remove("BENNU_LOG");
+    command
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    /// What it has said so far.
+    pub(crate) log: Log,
+}
+
+impl Server {
+    /// Runs a command and waits until it listens.
+    pub(crate) async fn start(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server starts");
+        let log = Log::default();
+        log.collect(child.stdout.take().expect("a pipe"));
+        log.collect(child.stderr.take().expect("a pipe"));
+        let mut server = Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log,
+        };
+        server.address = server.said_address("listening on http://").await;
+        server
+    }
+
+    async fn said_address(&self, words: &str) -> SocketAddr {
+        let line = self.log.line(&[words]).await;
+        line.trim_start_matches(words).parse().expect("an address")
+    }
+
+    /// Where the admin pages are.
+    pub(crate) async fn admin(&self) -> SocketAddr {
+        self.said_address("admin on http://").await
+    }
+
+    /// Its number among the system's processes.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until this generation of a plugin is in service.
+    pub(crate) async fn in_service(&self, plugin: &str, generation: u64) {
+        self.log
+            .line(&["plugin in service", &of(plugin), &numbered(generation)])
+            .await;
+    }
+
+    /// Waits until this generation of a plugin is no longer in memory.
+    pub(crate) async fn unloaded(&self, plugin: &str, generation: u64) {
+        self.log
+            .line(&["generation unloaded", &of(plugin), &numbered(generation)])
+            .await;
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is there to be told");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        // Both pipes end when the process does.
+        within("end of the server", self.log.ended()).await;
+        self.child.wait().expect("it is our child")
+    }
+
+    /// Ends it as an operator would.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// What `/proc` says of it: `maps`, for example.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        fs::read_to_string(Path::new("/proc").join(self.pid().to_string()).join(file)).expect("it is running")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        #[allow(clippy::print_stderr, reason = "a test has failed")]
+        if std::thread::panicking() {
+            eprintln!("the server had said:\n{}", self.log.text());
+        }
+    }
+}
+
+/// A field of a line of the log.
+pub(crate) fn of(plugin: &str) -> String {
+    format!("plugin=\"{plugin}\"")
+}
+
+fn numbered(generation: u64) -> String {
+    format!("generation={generation} ")
+}
+
+/// The lines of standard output and standard error, as they come.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    lines: Arc<watch::Sender<Lines>>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    all: Vec<String>,
+    open_pipes: usize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            lines: Arc::new(watch::Sender::new(Lines::default())),
+        }
+    }
+}
+
+impl Log {
+    fn collect(&self, pipe: impl Read + Send + 'static) {
+        let lines = Arc::clone(&self.lines);
+        lines.send_modify(|lines| lines.open_pipes += 1);
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                lines.send_modify(|lines| lines.all.push(line));
+            }
+            lines.send_modify(|lines| lines.open_pipes -= 1);
+        });
+    }
+
+    /// The first line that has all these parts, once it is there.
+    pub(crate) async fn line(&self, parts: &[&str]) -> String {
+        self.nth_line(0, parts).await
+    }
+
+    /// The line that has all these parts behind `before` others that do.
+    pub(crate) async fn nth_line(&self, before: usize, parts: &[&str]) -> String {
+        let mut lines = self.lines.subscribe();
+        let matching = |lines: &Lines| {
+            lines
+                .all
+                .iter()
+                .filter(|line| has_all(line, parts))
+                .nth(before)
+                .cloned()
+        };
+        let found = lines.wait_for(|lines| matching(lines).is_some() || lines.open_pipes == 0);
+        let found = within(&format!("line of the log with {parts:?}"), found).await;
+        let found = found.ok().and_then(|lines| matching(&lines));
+        found.unwrap_or_else(|| panic!("the server ended without saying {parts:?}:\n{}", self.text()))
+    }
+
+    /// How many lines have all these parts so far.
+    pub(crate) fn count(&self, parts: &[&str]) -> usize {
+        self.lines
+            .borrow()
+            .all
+            .iter()
+            .filter(|line| has_all(line, parts))
+            .count()
+    }
+
+    /// All of it.
+    pub(crate) fn text(&self) -> String {
+        self.lines.borrow().all.join("\n")
+    }
+
+    async fn ended(&self) {
+        // The sender is ours: it does not go away while we wait.
+        let _ = self.lines.subscribe().wait_for(|lines| lines.open_pipes == 0).await;
+    }
+}
+
+fn has_all(line: &str, parts: &[&str]) -> bool {
+    parts.iter().all(|part| line.contains(part))
+}

@@ -1,0 +1,27 @@
+transcripts! {
+    binary
+    disconnecting
+    duplicate_join
+    heartbeat
+    identity
+    intercepting
+    invalid_bytes
+    join_refs
+    join_refused
+    joining
+    late_join
+    leaving
+    null_join_ref
+    panicking
+    payload_errors
+    presence
+    presence_ends
+    replies
+    replies_later
+    sending
+    stopping
+    timers
+    too_many_channels
+    undecodable
+    unmatched_topic
+}
