@@ -129,7 +129,7 @@ async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_noti
     let mut slow = raw(&server, Transport::WebSocket).await;
     slow.send(frame(1, "phx_join", "{}")).await.expect("sent");
     // More than the system takes off our hands for somebody who does not read.
-    let flood = r#"{"count":2000,"bytes":8000}"#;
+    let flood = r#"{"count":4000,"bytes":8000}"#;
     slow.send(frame(2, "flood", flood)).await.expect("sent");
     other
         .push("misbehave:t", "broadcast", json!({ "event": "news" }))
