@@ -119,34 +119,6 @@ async fn topics_that_nobody_got_into_are_closed_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_notices() {
-    let bench = Bench::new();
-    bench.set("limits", "max_outbound_bytes", "100_000");
-    // A busy machine takes seconds for the flood, in which this client is silent.
-    bench.set("limits", "idle_timeout_ms", "60_000");
-    let server = bench.serve().await;
-    let mut other = joined(&server, Transport::WebSocket).await;
-    let mut slow = raw(&server, Transport::WebSocket).await;
-    slow.send(frame(1, "phx_join", "{}")).await.expect("sent");
-    // More than the system takes off our hands for somebody who does not read.
-    let flood = r#"{"count":4000,"bytes":8000}"#;
-    slow.send(frame(2, "flood", flood)).await.expect("sent");
-    other
-        .push("misbehave:t", "broadcast", json!({ "event": "news" }))
-        .await
-        .expect("sent");
-    other.event("misbehave:t", "news").await.expect("the news");
-    let end = loop {
-        match slow.next().await.expect("what is left, and the end") {
-            Incoming::Frame(_) => {}
-            Incoming::Closed { code } => break code,
-        }
-    };
-    assert_eq!(end, 1008);
-    assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
-}
-
-#[tokio::test]
 async fn a_rejoin_right_behind_a_leave_gets_all_answers() {
     let bench = Bench::new();
     let server = bench.serve().await;
