@@ -1,12 +1,30 @@
-//! What can be written behind `bennu`. Unknown arguments are refused by clap, with one line and exit code 2.
+//! What can be written behind `bennu`: the list of commands. What each of them takes stands in its own file.
+//!
+//! Arguments that nobody knows are refused by clap, with one line and exit code 2.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Mode};
+use super::check::{self, CheckArgs};
+use super::completions::{self, CompletionsArgs};
+use super::dev::{self, DevArgs};
+use super::probe::ProbeArgs;
+use super::secret;
+use super::serve::{self, ServeArgs};
+use crate::config::Config;
+
+const HELP: &str = "\
+Start here: `bennu dev` in the checkout, then open the address that it prints.
+
+Exit codes:
+  0  done
+  1  it failed, or what was looked at is bad
+  2  the command line cannot be understood
+
+Output is in colour on a terminal; NO_COLOR=1 turns that off.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -14,7 +32,7 @@ use crate::config::{Config, Mode};
     name = "bennu",
     version,
     about = "A server for Phoenix Channels clients whose channels are native plugins, replaced while everyone stays connected",
-    after_help = "Start here: `bennu dev` in the checkout, then open the address that it prints.",
+    after_help = HELP,
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]
@@ -28,106 +46,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Builds the plugins, serves them with a page to try them on, and replaces them whenever their source changes
-    #[command(after_help = DEV_EXAMPLES)]
+    #[command(after_help = dev::HELP)]
     Dev(DevArgs),
     /// Serves the plugins that the configuration names, and replaces them whenever their library changes
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = serve::HELP)]
     Serve(ServeArgs),
     /// Shows every mistake in a configuration, each at its line
-    #[command(after_help = CHECK_EXAMPLES)]
+    #[command(after_help = check::HELP)]
     Check(CheckArgs),
+    /// Prints a fresh secret_key_base
+    #[command(after_help = secret::HELP)]
+    Secret,
+    /// Prints what makes a shell complete the words of this command
+    #[command(after_help = completions::HELP)]
+    Completions(CompletionsArgs),
     /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
     #[command(hide = true)]
     Probe(ProbeArgs),
-}
-
-const DEV_EXAMPLES: &str = "\
-Examples:
-  bennu dev                            config/bennu.toml of this folder or of one above it
-  bennu dev --config my/bennu.toml
-  bennu dev --listen 127.0.0.1:8080    another port than the configuration says";
-
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  BENNU_SECRET_KEY_BASE=… bennu serve --config /etc/bennu/bennu.toml
-  bennu serve --config bennu.toml --listen 0.0.0.0:4000
-
-Needs a secret of at least 64 bytes, in BENNU_SECRET_KEY_BASE or in the file that
-`secret_key_base_file` names. BENNU_LOG goes before the configuration's log level.";
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  bennu check                          config/bennu.toml of this folder or of one above it
-  bennu check my/bennu.toml --dev
-
-The exit code is 0 when `bennu serve` would take the file, and 1 when it would not.";
-
-/// `bennu dev`
-#[derive(Args, Debug)]
-pub struct DevArgs {
-    /// The configuration [default: config/bennu.toml, here or in a folder above]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Where clients connect, in place of what the configuration says
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    pub listen: Option<SocketAddr>,
-}
-
-/// `bennu serve`
-#[derive(Args, Debug)]
-pub struct ServeArgs {
-    /// The configuration
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Where clients connect, in place of what the configuration says
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    pub listen: Option<SocketAddr>,
-}
-
-/// `bennu check`
-#[derive(Args, Debug)]
-pub struct CheckArgs {
-    /// The configuration [default: config/bennu.toml, here or in a folder above]
-    pub file: Option<PathBuf>,
-    /// Checks it for `bennu dev`, where a plugin needs no library
-    #[arg(long)]
-    pub dev: bool,
-}
-
-/// `bennu probe`
-#[derive(Args, Debug)]
-pub struct ProbeArgs {
-    /// The library
-    #[arg(long, value_name = "PATH")]
-    pub library: PathBuf,
-}
-
-impl DevArgs {
-    /// The configuration that was named, or the one that is found.
-    ///
-    /// # Errors
-    ///
-    /// If none was named and none is found.
-    pub fn config_file(&self) -> Result<PathBuf, NoConfig> {
-        named_or_found(self.config.as_deref())
-    }
-}
-
-impl CheckArgs {
-    /// As [`DevArgs::config_file`].
-    ///
-    /// # Errors
-    ///
-    /// If none was named and none is found.
-    pub fn config_file(&self) -> Result<PathBuf, NoConfig> {
-        named_or_found(self.file.as_deref())
-    }
-
-    /// What the file is checked for.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        if self.dev { Mode::Dev } else { Mode::Serve }
-    }
 }
 
 /// Puts what the command line says in place of what the configuration says. Goes for every reload too.
@@ -135,7 +70,8 @@ pub fn override_listen(config: &mut Config, listen: Option<SocketAddr>) {
     config.listen_instead = listen;
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// Reads an address and a port.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "write an address and a port, such as 127.0.0.1:4000".to_owned())
 }
@@ -154,7 +90,12 @@ pub enum NoConfig {
     NoFolder(#[source] io::Error),
 }
 
-fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> {
+/// The configuration that was named, or else the one that is found.
+///
+/// # Errors
+///
+/// If none was named and none is found.
+pub(super) fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> {
     match named {
         Some(file) => Ok(file.to_owned()),
         None => find_config(&std::env::current_dir().map_err(NoConfig::NoFolder)?),
@@ -179,6 +120,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::config::Mode;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
@@ -222,7 +164,7 @@ mod tests {
     #[test]
     fn help_shows_every_command_but_the_internal_one() {
         let help = Cli::command().render_long_help().to_string();
-        for command in ["dev", "serve", "check"] {
+        for command in ["dev", "serve", "check", "secret", "completions"] {
             assert!(
                 help.contains(&format!("\n  {command} ")),
                 "{command} is missing in\n{help}"

@@ -1,13 +1,40 @@
 //! `bennu check`: shows every mistake in a configuration.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{CheckArgs, NoConfig};
+use clap::Args;
+
+use super::args::{NoConfig, named_or_found};
+use super::has_colours;
 use crate::config::{Config, ConfigErrors, Mode};
 use crate::plugin::service::blame_settings;
 use crate::server;
+
+pub(super) const HELP: &str = "\
+Examples:
+  bennu check                          config/bennu.toml of this folder or of one above it
+  bennu check my/bennu.toml --dev
+
+The exit code is 0 when `bennu serve` would take the file, and 1 when it would not.";
+
+/// `bennu check`
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    pub file: Option<PathBuf>,
+    /// Checks it for `bennu dev`, where a plugin needs no library
+    #[arg(long)]
+    pub dev: bool,
+}
+
+impl CheckArgs {
+    fn mode(&self) -> Mode {
+        if self.dev { Mode::Dev } else { Mode::Serve }
+    }
+}
 
 /// Why a check could not even begin, or be shown.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +56,9 @@ pub enum CheckError {
 ///
 /// If there is no file to check, or it cannot be read, or the result cannot be written. A file with mistakes is no error: the exit code tells.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, CheckError> {
-    let file = args.config_file()?;
+    let file = named_or_found(args.file.as_deref())?;
     let out = io::stdout();
-    let colours = out.is_terminal();
+    let colours = has_colours(&out);
     let read = match Config::read(&file, args.mode()) {
         Err(errors @ ConfigErrors::Unreadable { .. }) => return Err(CheckError::Unreadable(errors)),
         read => read,

@@ -1,19 +1,38 @@
 //! `bennu dev`: builds the plugins, serves them with a page to try them on, and replaces them when their source changes.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Instant;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::{DevArgs, override_listen};
+use super::args::{address, named_or_found, override_listen};
 use super::{read_config, say, signals, start_log};
 use crate::config::{Config, Mode};
 use crate::plugin::cargo::{CargoError, Workspace};
 use crate::plugin::service::{Command, Service};
 use crate::plugin::watch::{Changed, WatchTimes, Watcher};
 use crate::server::{Built, Server};
+
+pub(super) const HELP: &str = "\
+Examples:
+  bennu dev                            config/bennu.toml of this folder or of one above it
+  bennu dev --config my/bennu.toml
+  bennu dev --listen 127.0.0.1:8080    another port than the configuration says";
+
+/// `bennu dev`
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where clients connect, in place of what the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+}
 
 /// Serves until told to stop.
 ///
@@ -22,7 +41,7 @@ use crate::server::{Built, Server};
 /// If the configuration is refused, there is no workspace to build, or the host does not start. A plugin that does not
 /// compile is none: it may be mended while the host runs.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let file = args.config_file()?;
+    let file = named_or_found(args.config.as_deref())?;
     let mut config = read_config(&file, Mode::Dev)?;
     override_listen(&mut config, args.listen);
     start_log(&config);

@@ -1,15 +1,20 @@
 //! The command line: what can be asked for, and what each command does.
 //!
-//! A command has a file of its own here and a line in [`args::Command`].
+//! A command has a file of its own here, with its arguments, its help and what it does, and a line in [`args::Command`].
 
 pub mod args;
 pub mod check;
+pub mod completions;
 pub mod dev;
+pub mod probe;
+pub mod secret;
 pub mod serve;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -29,7 +34,7 @@ fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
     Config::read(file, mode).map_err(|errors| match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
-            let _ = writeln!(io::stderr(), "{}", mistakes.render(io::stderr().is_terminal()));
+            let _ = writeln!(io::stderr(), "{}", mistakes.render(has_colours(&io::stderr())));
             anyhow::anyhow!("{} is refused", file.display())
         }
     })
@@ -42,7 +47,7 @@ fn start_log(config: &Config) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(has_colours(&io::stderr()))
         .init();
 }
 
@@ -63,6 +68,11 @@ fn signals() -> io::Result<mpsc::UnboundedReceiver<()>> {
         }
     });
     Ok(receiver)
+}
+
+/// Whether what is written there may be in colour: on a terminal, and nobody has asked for none (`NO_COLOR`).
+fn has_colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// One line on standard output. A closed pipe is nobody listening, not an error.

@@ -1,9 +1,33 @@
 //! `bennu serve`: the production form. Loads the libraries that the configuration names, builds nothing, serves no page.
 
-use super::args::{ServeArgs, override_listen};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::args::{address, override_listen};
 use super::{read_config, say, signals, start_log};
 use crate::config::Mode;
 use crate::server::Server;
+
+pub(super) const HELP: &str = "\
+Examples:
+  BENNU_SECRET_KEY_BASE=… bennu serve --config /etc/bennu/bennu.toml
+  bennu serve --config bennu.toml --listen 0.0.0.0:4000
+
+Needs a secret of at least 64 bytes, as `bennu secret` prints them, in BENNU_SECRET_KEY_BASE or
+in the file that `secret_key_base_file` names. BENNU_LOG goes before the configuration's log level.";
+
+/// `bennu serve`
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where clients connect, in place of what the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+}
 
 /// Serves until told to stop.
 ///

@@ -26,12 +26,12 @@ pub struct SecretKeyBase {
 pub enum SecretError {
     /// None is set, and this is no `dev`.
     #[error(
-        "no secret_key_base: set {SECRET_VARIABLE}, or `secret_key_base_file` in [server], to at least {LEAST_BYTES} random bytes, such as `openssl rand -base64 64` prints"
+        "no secret_key_base: set {SECRET_VARIABLE}, or `secret_key_base_file` in [server], to at least {LEAST_BYTES} random bytes, such as `bennu secret` prints"
     )]
     Missing,
     /// It could be guessed.
     #[error(
-        "the secret_key_base from {from} has {found} bytes, it needs at least {LEAST_BYTES}, such as `openssl rand -base64 64` prints"
+        "the secret_key_base from {from} has {found} bytes, it needs at least {LEAST_BYTES}, such as `bennu secret` prints"
     )]
     Short {
         /// The variable or the file.
@@ -143,7 +143,7 @@ mod tests {
         let short = from_variable(&format!(" {}\n", "z".repeat(63)), Mode::Dev).expect_err("short");
         assert_eq!(
             short.to_string(),
-            "the secret_key_base from BENNU_SECRET_KEY_BASE has 63 bytes, it needs at least 64, such as `openssl rand -base64 64` prints"
+            "the secret_key_base from BENNU_SECRET_KEY_BASE has 63 bytes, it needs at least 64, such as `bennu secret` prints"
         );
         assert!(matches!(
             SecretKeyBase::choose(None, None, Mode::Serve),

@@ -68,6 +68,36 @@ fn a_file_that_is_not_there_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_printed_secret_is_one_that_serves_and_never_the_same() {
+    let print = || run(|command| command.arg("secret")).1;
+    let (one, other) = (print(), print());
+    assert_ne!(one, other);
+    let bench = Bench::new();
+    let server = bench
+        .serve_with(|command| command.env("BENNU_SECRET_KEY_BASE", one.trim_end()))
+        .await;
+    Client::connect_by(&server, Transport::LongPoll).await;
+}
+
+#[test]
+fn a_shell_completes_what_the_completions_say() {
+    let script = "source <(\"$BENNU\" completions bash) && COMP_WORDS=(bennu comp) COMP_CWORD=1 && _bennu bennu comp bennu \
+                  && echo \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    let output = bash
+        .env("BENNU", bennu().get_program())
+        .args(["-c", script])
+        .output()
+        .expect("bash");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "completions\n");
+    for shell in ["elvish", "fish", "powershell", "zsh"] {
+        let (output, said, _) = run(|command| command.args(["completions", shell]));
+        assert!(output.status.success() && said.contains("completions"), "{shell}");
+    }
+    check_refused(|command| command.args(["completions", "tcsh"]), "tcsh");
+}
+
 #[test]
 fn a_bad_configuration_is_shown_with_all_its_mistakes() {
     let bench = Bench::new();

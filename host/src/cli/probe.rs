@@ -1,0 +1,13 @@
+//! `bennu probe`: what the server runs in a child before it loads a library itself. The work is in [`crate::plugin::probe`].
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `bennu probe`
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The library
+    #[arg(long, value_name = "PATH")]
+    pub library: PathBuf,
+}
