@@ -21,7 +21,7 @@ use abi_stable::sabi_types::VersionStrings;
 /// Changes when something is removed or means something else. The host refuses another one before loading.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle where `len` is 0.
 #[repr(C)]
@@ -170,6 +170,9 @@ pub mod effect {
     pub const CONNECT_ACCEPT: u32 = 15;
     /// The connection is refused with HTTP status `number` and the body `payload`.
     pub const CONNECT_REFUSE: u32 = 16;
+    /// Sends the keys of the JSON object `payload`, which has none called `metas`, beside the metas of the key `name`
+    /// from now on, until nobody is tracked under it. (since 1.2)
+    pub const DESCRIBE: u32 = 17;
 }
 
 /// One effect. Read by the host during [`Calls::effect`].
@@ -190,7 +193,8 @@ pub struct Effect {
     pub name: Bytes,
     /// By kind.
     pub payload: Bytes,
-    /// Another topic, for `BROADCAST`; otherwise empty. UTF-8.
+    /// Another topic, for `BROADCAST`; otherwise empty. Presence is refused ([`error::MISPLACED`]) for any but the topic at
+    /// hand. UTF-8.
     pub topic: Bytes,
 }
 
@@ -270,6 +274,9 @@ pub mod error {
 pub mod read {
     /// The presence list of the topic as a JSON object, with what this event changed already in it.
     pub const PRESENCE: u32 = 1;
+    /// What is tracked under `key`, as a JSON object; [`error::UNTRACKED`](super::error::UNTRACKED) where nobody is.
+    /// (since 1.2)
+    pub const PRESENCE_KEY: u32 = 2;
 }
 
 /// A promise to answer. Plain data: it may be stored, also in state that is carried over a reload.

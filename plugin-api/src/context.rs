@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::abi::{effect, error, flag, reason};
+use crate::abi::{effect, error, flag, read, reason};
 use crate::glue::{Calls, Effect, Generation, flags_of};
 use crate::payload::{IntoPayload, read_json};
 use crate::plugin::NoSettings;
@@ -54,8 +54,11 @@ pub type Presences = BTreeMap<String, Presence>;
 /// All that is tracked under one key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Presence {
-    /// One for each member that tracks the key, with its `phx_ref` in it.
+    /// One for each member that tracks the key, the oldest first, with its `phx_ref` in it.
     pub metas: Vec<serde_json::Value>,
+    /// What stands beside them: see [`Context::describe`].
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 impl<P> Context<P> {
@@ -178,8 +181,9 @@ impl<P> Context<P> {
         self.broadcast_to(socket_id, "disconnect", serde_json::Map::new());
     }
 
-    /// Tracks the member under `key`, with `meta`, a JSON object. Its client gets `presence_state`, all others
-    /// `presence_diff`; both leave with the channel's end. Returns whether it was not tracked under this key already.
+    /// Tracks the member under `key` on its own topic, with `meta`, a JSON object, until it untracks or its channel ends.
+    /// In a join, `presence_state` follows the reply; everyone on the topic gets `presence_diff`. Returns whether it was
+    /// not tracked under this key already. A callback of the topic has nobody to track: that is an error in the log.
     pub fn track(&self, key: &str, meta: impl IntoPayload) -> bool {
         self.presence_effect(effect::TRACK, key, meta)
     }
@@ -200,17 +204,44 @@ impl<P> Context<P> {
         self.emit(&effect) >= 0
     }
 
+    /// Sends the keys of `extra`, a JSON object, beside the `metas` of `key` in states and diffs from now on, until nobody
+    /// is tracked under it: what all devices of one user have in common, say. Announces nothing by itself. Returns
+    /// whether anybody is tracked under `key`. `metas` is no key of it.
+    #[doc(alias = "fetch")]
+    pub fn describe(&self, key: &str, extra: impl IntoPayload) -> bool {
+        let effect = Effect {
+            kind: effect::DESCRIBE,
+            name: key.as_bytes(),
+            ..Effect::default()
+        };
+        self.ask(effect, extra) >= 0
+    }
+
     /// Who is present on the topic, with what this event has changed. Read anew at each call.
     #[must_use]
+    #[doc(alias = "list")]
     pub fn presences(&self) -> Presences {
-        let read = self.calls.map_or(Err(error::GONE), Calls::presence);
-        let list = read
-            .map_err(refusal_text)
-            .and_then(|json| read_json(&json).map_err(|error| error.message));
-        list.unwrap_or_else(|error| {
-            self.log(Level::Error, &format!("presences could not be read: {error}"));
-            Presences::new()
-        })
+        self.read_presence(read::PRESENCE, "").unwrap_or_default()
+    }
+
+    /// What is tracked on the topic under `key`, by whichever members, with what this event has changed.
+    #[must_use]
+    #[doc(alias = "get_by_key")]
+    pub fn presence(&self, key: &str) -> Option<Presence> {
+        self.read_presence(read::PRESENCE_KEY, key)
+    }
+
+    /// Reads presence; `None` where nobody is tracked. What else fails is logged.
+    fn read_presence<T: DeserializeOwned>(&self, what: u32, key: &str) -> Option<T> {
+        let read = self.calls.map_or(Err(error::GONE), |calls| calls.read(what, key));
+        let found = match read {
+            Ok(json) => read_json(&json).map_err(|error| error.message),
+            Err(error::UNTRACKED) => return None,
+            Err(error) => Err(refusal_text(error)),
+        };
+        found
+            .inspect_err(|error| self.log(Level::Error, &format!("presence could not be read: {error}")))
+            .ok()
     }
 
     /// Pushes `presence_state` to the member's client. [`Context::track`] does so by itself; this is for members that
@@ -330,6 +361,19 @@ impl<P> Context<P> {
         })
     }
 
+    /// The same, about another topic.
+    #[doc(hidden)]
+    pub fn raw_effect_on(&self, topic: &str, kind: u32, name: &[u8], payload: &[u8]) -> i64 {
+        self.emit(&Effect {
+            kind,
+            topic,
+            member: self.member,
+            name,
+            payload,
+            ..Effect::default()
+        })
+    }
+
     fn timer(&self, member: u64, delay: Duration, name: &str, payload: impl IntoPayload) -> Timer {
         let number = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let effect = Effect {
@@ -343,6 +387,16 @@ impl<P> Context<P> {
     }
 
     fn presence_effect(&self, kind: u32, key: &str, meta: impl IntoPayload) -> bool {
+        if self.member == 0 {
+            self.log(
+                Level::Error,
+                &format!(
+                    "topic {}: `{key}` is not tracked: only a member can be, on its own topic",
+                    self.topic()
+                ),
+            );
+            return false;
+        }
         self.ask(
             Effect {
                 kind,
@@ -375,7 +429,14 @@ impl<P> Context<P> {
         let answer = self.calls.map_or(error::GONE, |calls| calls.effect(effect));
         if !matches!(answer, 0..|error::TRACKED| error::UNTRACKED | error::GONE) {
             let (kind, name) = (effect.kind, String::from_utf8_lossy(effect.name));
-            let why = refusal_text(answer);
+            let presence = matches!(
+                effect.kind,
+                effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE
+            );
+            let why = match answer {
+                error::MISPLACED if presence => "presence of another topic cannot be changed".to_owned(),
+                _ => refusal_text(answer),
+            };
             self.log(
                 Level::Warn,
                 &format!("topic {}: effect {kind} `{name}` refused: {why}", self.topic()),

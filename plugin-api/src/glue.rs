@@ -14,7 +14,7 @@ use std::time::Duration;
 use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult};
 use abi_stable::prefix_type::WithMetadata;
 
-use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Token, Writer, error, flag, go, outcome, read};
+use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Token, Writer, error, flag, go, outcome};
 use crate::channel::Channel;
 use crate::connect::Connect;
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
@@ -291,8 +291,8 @@ impl Calls {
         unsafe { self.calls.effect()(self.cx, &raw const effect) }
     }
 
-    /// The presence list as JSON, or one of [`error`].
-    pub(crate) fn presence(self) -> Result<Vec<u8>, i64> {
+    /// Reads one of [`read`] as JSON; otherwise one of [`error`].
+    pub(crate) fn read(self, what: u32, key: &str) -> Result<Vec<u8>, i64> {
         unsafe extern "C" fn append(cx: *mut (), bytes: Bytes) {
             // SAFETY: `cx` is the `out` below, `bytes` is lent for this call.
             unsafe { (*cx.cast::<Vec<u8>>()).extend_from_slice(bytes.as_slice()) };
@@ -303,7 +303,7 @@ impl Calls {
             write: append,
         };
         // SAFETY: within `handle`, on its thread; the host uses `writer` during the call only.
-        match unsafe { self.calls.read()(self.cx, read::PRESENCE, Bytes::EMPTY, writer) } {
+        match unsafe { self.calls.read()(self.cx, what, Bytes::lend(key.as_bytes()), writer) } {
             0.. => Ok(out),
             error => Err(error),
         }

@@ -70,6 +70,8 @@ pub enum Input {
         /// Changes whenever somebody joins.
         epoch: u64,
     },
+    /// Changes of the topic's presence that had to wait may be announced.
+    PresenceDiff,
     /// The topic has been taken over by new code: the plugin may say so.
     Restored,
     /// The topic ends, in the plugin and in the directory.

@@ -11,5 +11,5 @@ mod topic;
 
 pub use book::{Book, Member, PendingJoin, Promise};
 pub use input::{Ending, Input, Notice, Origin};
-pub use presence::{Presence, PresenceError};
+pub use presence::{Flush, Presence, PresenceError};
 pub use topic::{Bounds, Home, Refused, Topic};

@@ -1,11 +1,12 @@
 //! Who is here: the presence list of one topic, and what changed in it since the last diff.
 //!
-//! Metas are JSON objects that the host carries without looking inside; it only puts `phx_ref` in front. Every entry
-//! knows the replica that made it, so that lists of several nodes can be merged one day.
+//! Metas are JSON objects that the host carries without looking inside; it only puts `phx_ref` in front. Every meta has
+//! a [`Tag`], which names the replica that made it, so that lists of several nodes can be merged one day.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -17,12 +18,27 @@ use crate::id::MemberId;
 /// The presence list of one topic.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {
-    entries: BTreeMap<ByteString, Vec<Meta>>,
+    entries: BTreeMap<ByteString, Entry>,
     keys: HashMap<MemberId, Vec<ByteString>>,
     joins: Vec<(ByteString, Bytes)>,
     leaves: Vec<(ByteString, Bytes)>,
+    /// What stood beside the metas of keys that are gone, for the diff that says so.
+    gone: HashMap<ByteString, Bytes>,
     /// How to take back what the event at hand did.
     undo: Vec<Undo>,
+    /// When the next diff may go out.
+    next_diff: Option<Instant>,
+    /// Somebody will come back for it then.
+    waiting: bool,
+}
+
+/// What is tracked under one key.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// The oldest first.
+    metas: Vec<Meta>,
+    /// What is sent beside `metas`: the inside of a JSON object, without its braces.
+    beside: Bytes,
 }
 
 /// The reverse of one change.
@@ -30,16 +46,39 @@ pub struct Presence {
 enum Undo {
     Track(MemberId, ByteString),
     Update(MemberId, ByteString, Meta),
-    Untrack(ByteString, usize, Meta),
+    Untrack(ByteString, usize, Meta, Bytes),
+    Describe(ByteString, Bytes),
 }
 
 /// One tracked presence.
 #[derive(Clone, Debug)]
 struct Meta {
     member: MemberId,
-    phx_ref: String,
+    tag: Tag,
     /// The whole meta as it goes out, `phx_ref` included.
     json: Bytes,
+}
+
+/// Names a meta among those of all nodes: the replica that made it, and when by a clock that never shows the same twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tag {
+    replica: Replica,
+    clock: u64,
+}
+
+/// Tells this node, since its start, from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Replica([u8; 4]);
+
+/// What is to be done about changes that were not announced yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing: there are none, or somebody comes back for them.
+    Nothing,
+    /// This is to be broadcast.
+    Diff(Bytes),
+    /// Somebody is to come back after this time.
+    After(Duration),
 }
 
 /// Why presence is not changed.
@@ -48,7 +87,7 @@ pub enum PresenceError {
     /// The member is tracked under this key already.
     #[error("already tracked")]
     Tracked,
-    /// The member is not tracked under this key.
+    /// The member is not tracked under this key, or nobody is.
     #[error("not tracked")]
     Untracked,
 }
@@ -60,19 +99,14 @@ impl Presence {
     ///
     /// If it is tracked under this key already.
     pub fn track(&mut self, member: MemberId, key: &ByteString, meta: &[u8]) -> Result<(), PresenceError> {
-        let metas = self.entries.entry(key.clone()).or_default();
-        if metas.iter().any(|known| known.member == member) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        if entry.metas.iter().any(|known| known.member == member) {
             return Err(PresenceError::Tracked);
         }
-        let phx_ref = next_ref();
-        let json = with_refs(meta, &phx_ref, None);
-        metas.push(Meta {
-            member,
-            phx_ref,
-            json: json.clone(),
-        });
+        let meta = Meta::new(member, meta, None);
+        self.joins.push((key.clone(), meta.json.clone()));
+        entry.metas.push(meta);
         self.keys.entry(member).or_default().push(key.clone());
-        self.joins.push((key.clone(), json));
         self.undo.push(Undo::Track(member, key.clone()));
         Ok(())
     }
@@ -83,24 +117,29 @@ impl Presence {
     ///
     /// If nothing is.
     pub fn update(&mut self, member: MemberId, key: &ByteString, meta: &[u8]) -> Result<(), PresenceError> {
-        let known = self
-            .entries
-            .get_mut(key)
-            .and_then(|metas| metas.iter_mut().find(|known| known.member == member))
-            .ok_or(PresenceError::Untracked)?;
-        let phx_ref = next_ref();
-        let json = with_refs(meta, &phx_ref, Some(&known.phx_ref));
-        let old = std::mem::replace(
-            known,
-            Meta {
-                member,
-                phx_ref,
-                json: json.clone(),
-            },
-        );
+        let known = self.meta_mut(member, key).ok_or(PresenceError::Untracked)?;
+        let meta = Meta::new(member, meta, Some(known.tag));
+        let json = meta.json.clone();
+        let old = std::mem::replace(known, meta);
         self.leaves.push((key.clone(), old.json.clone()));
         self.joins.push((key.clone(), json));
         self.undo.push(Undo::Update(member, key.clone(), old));
+        Ok(())
+    }
+
+    /// Sends the keys of `extra`, a JSON object without `metas`, beside the metas of `key` from now on, until its last
+    /// meta is gone. Announces nothing by itself.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is tracked under `key`.
+    pub fn describe(&mut self, key: &ByteString, extra: &[u8]) -> Result<(), PresenceError> {
+        let entry = self.entries.get_mut(key).ok_or(PresenceError::Untracked)?;
+        let inside = extra.trim_ascii();
+        let inside = inside.strip_prefix(b"{").and_then(|inside| inside.strip_suffix(b"}"));
+        let beside = Bytes::copy_from_slice(inside.unwrap_or_default().trim_ascii());
+        let before = std::mem::replace(&mut entry.beside, beside);
+        self.undo.push(Undo::Describe(key.clone(), before));
         Ok(())
     }
 
@@ -127,28 +166,22 @@ impl Presence {
                 Undo::Update(member, key, old) => {
                     self.joins.pop();
                     self.leaves.pop();
-                    if let Some(known) = self
-                        .entries
-                        .get_mut(&key)
-                        .and_then(|metas| metas.iter_mut().find(|m| m.member == member))
-                    {
+                    if let Some(known) = self.meta_mut(member, &key) {
                         *known = old;
                     }
                 }
-                Undo::Untrack(key, at, meta) => {
+                Undo::Untrack(key, at, meta, beside) => {
                     self.leaves.pop();
                     self.keys.entry(meta.member).or_default().push(key.clone());
-                    self.entries.entry(key).or_default().insert(at, meta);
+                    let entry = self.entries.entry(key).or_default();
+                    entry.metas.insert(at, meta);
+                    entry.beside = beside;
                 }
-            }
-        }
-    }
-
-    fn forget_key(&mut self, member: MemberId, key: &ByteString) {
-        if let Some(keys) = self.keys.get_mut(&member) {
-            keys.retain(|known| known != key);
-            if keys.is_empty() {
-                self.keys.remove(&member);
+                Undo::Describe(key, before) => {
+                    if let Some(entry) = self.entries.get_mut(&key) {
+                        entry.beside = before;
+                    }
+                }
             }
         }
     }
@@ -160,70 +193,179 @@ impl Presence {
         }
     }
 
-    fn remove(&mut self, member: MemberId, key: &ByteString) {
-        if let Some((at, meta)) = self.drop_meta(member, key) {
-            self.leaves.push((key.clone(), meta.json.clone()));
-            self.undo.push(Undo::Untrack(key.clone(), at, meta));
+    fn meta_mut(&mut self, member: MemberId, key: &ByteString) -> Option<&mut Meta> {
+        let entry = self.entries.get_mut(key)?;
+        entry.metas.iter_mut().find(|known| known.member == member)
+    }
+
+    fn forget_key(&mut self, member: MemberId, key: &ByteString) {
+        if let Some(keys) = self.keys.get_mut(&member) {
+            keys.retain(|known| known != key);
+            if keys.is_empty() {
+                self.keys.remove(&member);
+            }
         }
     }
 
-    fn drop_meta(&mut self, member: MemberId, key: &ByteString) -> Option<(usize, Meta)> {
-        let metas = self.entries.get_mut(key)?;
-        let at = metas.iter().position(|known| known.member == member)?;
-        let meta = metas.remove(at);
-        if metas.is_empty() {
+    fn remove(&mut self, member: MemberId, key: &ByteString) {
+        let Some((at, meta, beside)) = self.drop_meta(member, key) else {
+            return;
+        };
+        if !self.entries.contains_key(key) && !beside.is_empty() {
+            self.gone.insert(key.clone(), beside.clone());
+        }
+        self.leaves.push((key.clone(), meta.json.clone()));
+        self.undo.push(Undo::Untrack(key.clone(), at, meta, beside));
+    }
+
+    /// Removes a meta; returns where it was, and what stood beside it.
+    fn drop_meta(&mut self, member: MemberId, key: &ByteString) -> Option<(usize, Meta, Bytes)> {
+        let entry = self.entries.get_mut(key)?;
+        let at = entry.metas.iter().position(|known| known.member == member)?;
+        let (meta, beside) = (entry.metas.remove(at), entry.beside.clone());
+        if entry.metas.is_empty() {
             self.entries.remove(key);
         }
-        Some((at, meta))
+        Some((at, meta, beside))
     }
 
     /// The list as `presence_state` carries it.
     #[must_use]
     pub fn state(&self) -> Bytes {
         let mut out = Vec::with_capacity(64 * self.entries.len() + 2);
-        let all = self
-            .entries
-            .iter()
-            .flat_map(|(key, metas)| metas.iter().map(move |meta| (key, &meta.json)));
-        write_map(&mut out, all);
+        let entries = self.entries.iter();
+        let all = entries.flat_map(|(key, entry)| entry.metas.iter().map(move |meta| (key, &meta.json)));
+        write_map(&mut out, all, |key| self.beside(key));
         out.into()
+    }
+
+    /// One key of the list: `{"metas":[…]}`. `None` if nobody is tracked under it.
+    #[must_use]
+    pub fn get_by_key(&self, key: &str) -> Option<Bytes> {
+        let entry = self.entries.get(key)?;
+        let mut out = br#"{"metas":["#.to_vec();
+        for (at, meta) in entry.metas.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&meta.json);
+        }
+        end_entry(&mut out, &entry.beside);
+        Some(out.into())
+    }
+
+    /// What is to be done at `now` about the changes since the last diff, of which there is one per `interval` at most:
+    /// in a storm of joins as many diffs go out as it takes time, not one for each.
+    pub fn flush(&mut self, now: Instant, interval: Duration) -> Flush {
+        if self.joins.is_empty() && self.leaves.is_empty() {
+            return Flush::Nothing;
+        }
+        match self.next_diff.map(|next| next.saturating_duration_since(now)) {
+            Some(wait) if !wait.is_zero() && self.waiting => Flush::Nothing,
+            Some(wait) if !wait.is_zero() => {
+                self.waiting = true;
+                Flush::After(wait)
+            }
+            _ => {
+                self.waiting = false;
+                self.next_diff = now.checked_add(interval);
+                Flush::Diff(self.take_diff())
+            }
+        }
     }
 
     /// What changed since the last call, as `presence_diff` carries it.
     ///
     /// A presence that came and went in between stands on both sides: whoever got a state in the meantime knows it.
-    pub fn take_diff(&mut self) -> Option<Bytes> {
-        if self.joins.is_empty() && self.leaves.is_empty() {
-            return None;
-        }
+    fn take_diff(&mut self) -> Bytes {
         let mut joins = std::mem::take(&mut self.joins);
         let mut leaves = std::mem::take(&mut self.leaves);
+        let gone = std::mem::take(&mut self.gone);
         let mut out = Vec::with_capacity(64 * (joins.len() + leaves.len()) + 24);
+        let here = |key: &ByteString| self.beside(key).or_else(|| gone.get(key));
         out.extend_from_slice(br#"{"joins":"#);
-        write_changes(&mut out, &mut joins);
+        write_changes(&mut out, &mut joins, here);
         out.extend_from_slice(br#","leaves":"#);
-        write_changes(&mut out, &mut leaves);
+        write_changes(&mut out, &mut leaves, |key| gone.get(key).or_else(|| self.beside(key)));
         out.push(b'}');
-        Some(out.into())
+        out.into()
+    }
+
+    fn beside(&self, key: &ByteString) -> Option<&Bytes> {
+        self.entries.get(key).map(|entry| &entry.beside)
+    }
+}
+
+impl Meta {
+    /// A meta in place of the one with the tag `before`, if any.
+    fn new(member: MemberId, meta: &[u8], before: Option<Tag>) -> Self {
+        let tag = Tag::next();
+        let json = with_refs(meta, tag, before);
+        Self { member, tag, json }
+    }
+}
+
+impl Tag {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64);
+        let clock = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1))) {
+            Ok(last) | Err(last) => now.max(last + 1),
+        };
+        Self {
+            replica: Replica::this(),
+            clock,
+        }
+    }
+
+    /// As clients see it: 12 bytes as 16 characters.
+    fn phx_ref(self) -> String {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.clock.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.replica.0);
+        URL_SAFE.encode(bytes)
+    }
+}
+
+impl Replica {
+    fn this() -> Self {
+        static REPLICA: OnceLock<Replica> = OnceLock::new();
+        *REPLICA.get_or_init(|| {
+            let mut bytes = [0; 4];
+            getrandom::fill(&mut bytes).expect("the system gives random bytes");
+            Self(bytes)
+        })
     }
 }
 
 /// Writes changes as a map of key to metas, those of one key together and in the order they came.
-fn write_changes(out: &mut Vec<u8>, changes: &mut [(ByteString, Bytes)]) {
+fn write_changes<'a>(
+    out: &mut Vec<u8>,
+    changes: &mut [(ByteString, Bytes)],
+    beside: impl Fn(&ByteString) -> Option<&'a Bytes>,
+) {
     changes.sort_by(|(a, _), (b, _)| a.cmp(b));
-    write_map(out, changes.iter().map(|(key, json)| (key, json)));
+    write_map(out, changes.iter().map(|(key, json)| (key, json)), beside);
 }
 
-/// Writes `{"key":{"metas":[…]},…}`; the metas of one key stand together in `all`.
-fn write_map<'a>(out: &mut Vec<u8>, all: impl Iterator<Item = (&'a ByteString, &'a Bytes)>) {
+/// Writes `{"key":{"metas":[…],…},…}`; the metas of one key stand together in `all`.
+fn write_map<'a, 'b>(
+    out: &mut Vec<u8>,
+    all: impl Iterator<Item = (&'a ByteString, &'a Bytes)>,
+    beside: impl Fn(&ByteString) -> Option<&'b Bytes>,
+) {
     let mut current: Option<&ByteString> = None;
+    let end = |out: &mut Vec<u8>, key: &ByteString| end_entry(out, beside(key).unwrap_or(&Bytes::new()));
     out.push(b'{');
     for (key, json) in all {
         if current == Some(key) {
             out.push(b',');
         } else {
-            if current.is_some() {
-                out.extend_from_slice(b"]},");
+            if let Some(before) = current {
+                end(out, before);
+                out.push(b',');
             }
             serde_json::to_writer(&mut *out, &**key).expect("text is written to memory");
             out.extend_from_slice(br#":{"metas":["#);
@@ -231,16 +373,29 @@ fn write_map<'a>(out: &mut Vec<u8>, all: impl Iterator<Item = (&'a ByteString, &
         }
         out.extend_from_slice(json);
     }
-    out.extend_from_slice(if current.is_some() { b"]}}" } else { b"}" });
+    if let Some(last) = current {
+        end(out, last);
+    }
+    out.push(b'}');
+}
+
+/// Ends the metas of a key, and its entry.
+fn end_entry(out: &mut Vec<u8>, beside: &Bytes) {
+    out.push(b']');
+    if !beside.is_empty() {
+        out.push(b',');
+        out.extend_from_slice(beside);
+    }
+    out.push(b'}');
 }
 
 /// Puts the references in front of a meta, which is a JSON object (the boundary checked it).
-fn with_refs(meta: &[u8], phx_ref: &str, previous: Option<&str>) -> Bytes {
+fn with_refs(meta: &[u8], tag: Tag, before: Option<Tag>) -> Bytes {
     let inner = meta.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     let mut out = Vec::with_capacity(meta.len() + 64);
-    out.extend_from_slice(format!(r#"{{"phx_ref":"{phx_ref}""#).as_bytes());
-    if let Some(previous) = previous {
-        out.extend_from_slice(format!(r#","phx_ref_prev":"{previous}""#).as_bytes());
+    out.extend_from_slice(format!(r#"{{"phx_ref":"{}""#, tag.phx_ref()).as_bytes());
+    if let Some(before) = before {
+        out.extend_from_slice(format!(r#","phx_ref_prev":"{}""#, before.phx_ref()).as_bytes());
     }
     if inner != b"}" {
         out.push(b',');
@@ -249,124 +404,6 @@ fn with_refs(meta: &[u8], phx_ref: &str, previous: Option<&str>) -> Bytes {
     out.into()
 }
 
-/// A new `phx_ref`: 12 bytes as 16 characters, eight of a clock that never shows the same time twice, four of the replica.
-fn next_ref() -> String {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64);
-    let time = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1))) {
-        Ok(last) | Err(last) => now.max(last + 1),
-    };
-    let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&time.to_be_bytes());
-    bytes[8..].copy_from_slice(&replica());
-    URL_SAFE.encode(bytes)
-}
-
-/// Tells this node, since its start, from others.
-fn replica() -> [u8; 4] {
-    static REPLICA: std::sync::OnceLock<[u8; 4]> = std::sync::OnceLock::new();
-    *REPLICA.get_or_init(|| {
-        let mut bytes = [0; 4];
-        getrandom::fill(&mut bytes).expect("the system gives random bytes");
-        bytes
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-
-    const ANN: MemberId = MemberId::new(0, 1, 1);
-    const BOB: MemberId = MemberId::new(0, 2, 2);
-
-    fn key(text: &str) -> ByteString {
-        ByteString::from(text)
-    }
-
-    fn json(bytes: &[u8]) -> Value {
-        serde_json::from_slice(bytes).expect("valid JSON")
-    }
-
-    #[test]
-    fn a_tracked_member_is_in_the_state_and_once_in_a_diff() {
-        let mut presence = Presence::default();
-        presence.track(ANN, &key("ann"), br#" { "st": "on" } "#).unwrap();
-        let state = json(&presence.state());
-        let meta = &state["ann"]["metas"][0];
-        assert_eq!(meta["st"], "on");
-        assert_eq!(meta["phx_ref"].as_str().unwrap().len(), 16);
-        let diff = json(&presence.take_diff().unwrap());
-        assert_eq!(diff["joins"], state);
-        assert_eq!(diff["leaves"], serde_json::json!({}));
-        assert_eq!(presence.take_diff(), None);
-    }
-
-    #[test]
-    fn an_update_is_one_diff_with_the_key_on_both_sides() {
-        let mut presence = Presence::default();
-        presence.track(ANN, &key("ann"), b"{}").unwrap();
-        let before = json(&presence.take_diff().unwrap())["joins"]["ann"]["metas"][0]["phx_ref"].clone();
-        presence.update(ANN, &key("ann"), br#"{"st":"away"}"#).unwrap();
-        let diff = json(&presence.take_diff().unwrap());
-        let (new, old) = (&diff["joins"]["ann"]["metas"][0], &diff["leaves"]["ann"]["metas"][0]);
-        assert_eq!(new["phx_ref_prev"], before);
-        assert_eq!(old["phx_ref"], before);
-        assert_ne!(new["phx_ref"], before);
-    }
-
-    #[test]
-    fn two_devices_of_one_user_are_two_metas_oldest_first() {
-        let mut presence = Presence::default();
-        presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
-        presence.track(BOB, &key("u"), br#"{"n":2}"#).unwrap();
-        assert_eq!(presence.track(ANN, &key("u"), b"{}"), Err(PresenceError::Tracked));
-        let state = json(&presence.state());
-        assert_eq!(state["u"]["metas"][0]["n"], 1);
-        assert_eq!(state["u"]["metas"][1]["n"], 2);
-        presence.leave(ANN);
-        assert_eq!(json(&presence.state())["u"]["metas"].as_array().unwrap().len(), 1);
-        presence.leave(BOB);
-        assert_eq!(&presence.state()[..], b"{}");
-    }
-
-    #[test]
-    fn whoever_is_not_tracked_cannot_be_updated_and_may_be_untracked() {
-        let mut presence = Presence::default();
-        assert_eq!(presence.update(ANN, &key("ann"), b"{}"), Err(PresenceError::Untracked));
-        presence.untrack(ANN, &key("ann"));
-        assert_eq!(presence.take_diff(), None);
-    }
-
-    #[test]
-    fn what_a_failed_event_did_is_taken_back() {
-        let mut presence = Presence::default();
-        presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
-        presence.track(BOB, &key("u"), br#"{"n":2}"#).unwrap();
-        presence.commit();
-        presence.take_diff();
-        let before = presence.state();
-        presence.track(ANN, &key("other"), b"{}").unwrap();
-        presence.update(BOB, &key("u"), b"{}").unwrap();
-        presence.untrack(ANN, &key("u"));
-        presence.untrack(BOB, &key("u"));
-        presence.roll_back();
-        assert_eq!(presence.state(), before);
-        assert_eq!(presence.take_diff(), None);
-        presence.leave(ANN);
-        presence.leave(BOB);
-        assert_eq!(&presence.state()[..], b"{}");
-    }
-
-    #[test]
-    fn keys_are_escaped_and_prototypes_are_only_keys() {
-        let mut presence = Presence::default();
-        presence.track(ANN, &key("__proto__"), b"{}").unwrap();
-        presence.track(ANN, &key("a\"b"), b"{}").unwrap();
-        let state = json(&presence.state());
-        assert!(state.get("__proto__").is_some() && state.get("a\"b").is_some());
-    }
-}
+#[path = "presence_tests.rs"]
+mod tests;

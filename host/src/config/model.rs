@@ -229,6 +229,8 @@ pub struct Plugin {
     pub on_panic: OnPanic,
     /// How long a topic without members keeps its state. Default 10 s.
     pub linger: Duration,
+    /// A topic broadcasts `presence_diff` once in this time at most; what changes meanwhile goes together. Default 100 ms.
+    pub presence_interval: Duration,
     /// Clients' events that may wait for one topic. Beyond: `overloaded`. Default 1000.
     pub max_mailbox_events: usize,
     /// Payloads of these, in bytes. Beyond: `overloaded`. Default 8 MiB.

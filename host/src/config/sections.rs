@@ -253,6 +253,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         on_migrate_error: section.choice("on_migrate_error", &on_migrate_errors, OnMigrateError::Keep),
         on_panic: section.choice("on_panic", &on_panics, OnPanic::Member),
         linger: section.millis("linger_ms", 10_000, 0..=DAY_MS),
+        presence_interval: section.millis("presence_interval_ms", 100, 0..=HOUR_MS),
         max_mailbox_events: section.count("max_mailbox_events", 1_000, 1..=MANY),
         max_mailbox_bytes: section.count("max_mailbox_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
         max_mailbox_messages: section.count("max_mailbox_messages", 10_000, 1..=MANY),

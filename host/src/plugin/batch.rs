@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bennu_plugin::abi::event;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use super::commit::Commit;
 use super::loader::{Event, ShardInstance};
 use super::shard::Env;
-use crate::channel::{Book, Ending, Input, Member, Notice, Promise, Topic};
+use crate::channel::{Book, Ending, Flush, Input, Member, Notice, Promise, Topic};
 use crate::id::MemberId;
 use crate::io::Entry;
 use crate::message::{Payload, reason};
@@ -153,6 +154,7 @@ impl Batch {
             Input::Complete { serial, payload, .. } => (event.token, event.payload) = (*serial, payload.bytes()),
             Input::JoinDeadline { .. }
             | Input::Linger { .. }
+            | Input::PresenceDiff
             | Input::Restored
             | Input::Close
             | Input::EndAll { .. } => {}
@@ -233,7 +235,8 @@ fn plan(book: &mut Book, ahead: &mut Ahead, input: &mut Input, env: &Env) -> Opt
         }
         Input::Restored => book.live.then_some((event::RESTORED, none, None)),
         Input::Close => Some((event::CLOSE, none, None)),
-        Input::EndAll { .. } => None,
+        // A diff that is due goes out behind every batch.
+        Input::EndAll { .. } | Input::PresenceDiff => None,
     }
 }
 
@@ -289,13 +292,22 @@ fn stash(book: &mut Book, member: MemberId, input: Input, env: &Env) {
     }
 }
 
-/// Broadcasts what changed in the topic's presence, once a batch: a storm of joins is one diff, not one each.
-pub(super) fn flush_presence(topic: &Topic, env: &Env) {
-    let diff = topic.book().presence.as_mut().and_then(|presence| presence.take_diff());
-    if let Some(diff) = diff {
-        let event = crate::message::event::PRESENCE_DIFF.into();
-        env.hub
+/// Broadcasts what changed in the topic's presence, or sees to it that this happens when its time has come.
+pub(super) fn flush_presence(topic: &Arc<Topic>, env: &Env) {
+    let interval = env.slot.config().presence_interval;
+    let flush = match &mut topic.book().presence {
+        Some(presence) => presence.flush(Instant::now(), interval),
+        None => Flush::Nothing,
+    };
+    let (hub, event) = (&env.hub, crate::message::event::PRESENCE_DIFF.into());
+    match flush {
+        Flush::Nothing => {}
+        Flush::Diff(diff) => hub
             .pubsub
-            .broadcast(topic.name.clone(), event, Payload::Json(diff), None);
+            .broadcast(topic.name.clone(), event, Payload::Json(diff), None),
+        Flush::After(wait) => {
+            let number = hub.timers.number();
+            hub.timers.set(number, wait, Arc::downgrade(topic), Input::PresenceDiff);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu_plugin::abi::{error, event, read, reason};
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::batch::{HOST, Step};
@@ -360,8 +361,9 @@ impl Calls for Commit<'_> {
         let Some(step) = self.steps.get(self.at) else {
             return error::MISPLACED;
         };
-        let mut book = self.topic(step).book();
-        match effects::note(effect, step, &mut book, &self.fx, self.env) {
+        let topic = self.topic(step);
+        let mut book = topic.book();
+        match effects::note(effect, step, topic, &mut book, &self.fx, self.env) {
             Ok((answer, fx)) => {
                 self.fx.extend(fx);
                 answer
@@ -373,17 +375,21 @@ impl Calls for Commit<'_> {
         }
     }
 
-    fn read(&mut self, what: u32, _key: &str, out: &mut Vec<u8>) -> i64 {
+    fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64 {
         let Some(step) = self.steps.get(self.at) else {
             return error::MISPLACED;
         };
-        if what != read::PRESENCE {
-            return error::UNKNOWN;
-        }
-        match &self.topic(step).book().presence {
-            Some(presence) => out.extend_from_slice(&presence.state()),
-            None => out.extend_from_slice(b"{}"),
-        }
+        let book = self.topic(step).book();
+        let found = match (what, &book.presence) {
+            (read::PRESENCE, Some(presence)) => presence.state(),
+            (read::PRESENCE, None) => Bytes::from_static(b"{}"),
+            (read::PRESENCE_KEY, presence) => match presence.as_ref().and_then(|presence| presence.get_by_key(key)) {
+                Some(entry) => entry,
+                None => return error::UNTRACKED,
+            },
+            _ => return error::UNKNOWN,
+        };
+        out.extend_from_slice(&found);
         0
     }
 }

@@ -1,5 +1,7 @@
 //! What a plugin asks for during an event: checked where it is asked, carried out when the event is done.
 
+use std::collections::HashMap;
+
 use bennu_plugin::abi::{effect, error, event, reason};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -8,7 +10,7 @@ use serde::de::IgnoredAny;
 use super::batch::Step;
 use super::loader::Effect;
 use super::shard::Env;
-use crate::channel::{Book, PresenceError};
+use crate::channel::{Book, PresenceError, Topic};
 use crate::id::MemberId;
 use crate::message::{self, Payload};
 
@@ -79,10 +81,10 @@ impl Fx {
 type Noted = Result<(i64, Option<Fx>), i64>;
 
 /// Checks an effect. Presence is changed at once, as later reads of the same event see it.
-pub(super) fn note(effect: &Effect<'_>, step: &Step, book: &mut Book, noted: &[Fx], env: &Env) -> Noted {
+pub(super) fn note(effect: &Effect<'_>, step: &Step, topic: &Topic, book: &mut Book, noted: &[Fx], env: &Env) -> Noted {
     match effect.kind {
         effect::ACCEPT | effect::REFUSE | effect::LATER | effect::REPLY => answer(effect, step, book, noted, env),
-        effect::TRACK | effect::UPDATE | effect::UNTRACK => presence(effect, step, book),
+        effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE => presence(effect, step, book, topic),
         effect::PUSH => {
             let member = present(effect, step, book)?;
             Ok((
@@ -234,32 +236,60 @@ fn answer(effect: &Effect<'_>, step: &Step, book: &Book, noted: &[Fx], env: &Env
     }
 }
 
-fn presence(effect: &Effect<'_>, step: &Step, book: &mut Book) -> Noted {
-    let member = present(effect, step, book)?;
+/// Changes the presence of the topic at hand, and of no other: its list is kept where its plugin runs.
+fn presence(effect: &Effect<'_>, step: &Step, book: &mut Book, topic: &Topic) -> Noted {
+    if !effect.topic.is_empty() && *effect.topic != *topic.name {
+        return Err(error::MISPLACED);
+    }
     let key = ByteString::from(effect.name);
-    let presence = book.presence_mut();
-    let done = match effect.kind {
-        effect::UNTRACK => {
-            presence.untrack(member, &key);
-            Ok(())
-        }
-        kind => {
-            let meta = object(effect, step)?;
-            if meta.is_binary() {
+    let (done, fx) = match effect.kind {
+        effect::DESCRIBE => {
+            let extra = json_object(effect, step)?;
+            if has_key(extra.bytes(), "metas") {
                 return Err(error::INVALID);
             }
-            if kind == effect::TRACK {
-                presence.track(member, &key, meta.bytes())
-            } else {
-                presence.update(member, &key, meta.bytes())
-            }
+            (book.presence_mut().describe(&key, extra.bytes()), None)
+        }
+        kind => {
+            let member = present(effect, step, book)?;
+            let done = match kind {
+                effect::TRACK => {
+                    let meta = json_object(effect, step)?;
+                    book.presence_mut().track(member, &key, meta.bytes())
+                }
+                effect::UPDATE => {
+                    let meta = json_object(effect, step)?;
+                    book.presence_mut().update(member, &key, meta.bytes())
+                }
+                _ => {
+                    book.presence_mut().untrack(member, &key);
+                    Ok(())
+                }
+            };
+            (done, Some(Fx::Tracked(member)))
         }
     };
     match done {
-        Ok(()) => Ok((0, Some(Fx::Tracked(member)))),
+        Ok(()) => Ok((0, fx)),
         Err(PresenceError::Tracked) => Err(error::TRACKED),
         Err(PresenceError::Untracked) => Err(error::UNTRACKED),
     }
+}
+
+/// The payload of an effect that must be a JSON object.
+fn json_object(effect: &Effect<'_>, step: &Step) -> Result<Payload, i64> {
+    object(effect, step).and_then(|payload| {
+        if payload.is_binary() {
+            Err(error::INVALID)
+        } else {
+            Ok(payload)
+        }
+    })
+}
+
+/// Whether a JSON object has this key, however it is written.
+fn has_key(object: &[u8], key: &str) -> bool {
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(object).is_ok_and(|object| object.contains_key(key))
 }
 
 /// The member that an effect names: one that is in, or the one that is joining.

@@ -12,6 +12,7 @@ mod limits;
 mod longpoll;
 mod origins;
 mod panics;
+mod presence;
 mod refused;
 mod reload;
 mod retired;

@@ -82,6 +82,10 @@ impl Channel for Member {
                 cx.cancel(timer);
             }
             "who" => return Ok(Reply::ok_with(cx.presences().keys().collect::<Vec<_>>())),
+            "who is" => return Ok(Reply::ok_with(cx.presence(payload.parse()?))),
+            "describe" => {
+                cx.describe("ann", json!({ "age": 7 }));
+            }
             "me" => {
                 let user: serde_json::Value = cx.socket_assigns()?;
                 let route: serde_json::Value = cx.route()?;
@@ -300,6 +304,24 @@ fn presences_are_read_from_the_host() {
     assert_eq!(
         plugin.one(push(7, "who", "")).seen(),
         [(effect::REPLY, 7, "ok", r#"["ann"]"#)]
+    );
+    plugin.presence = r#"{"ann":{"metas":[{"phx_ref":"1"}],"age":7}}"#.to_owned();
+    assert_eq!(
+        plugin.one(push(7, "who is", r#""ann""#)).seen(),
+        [(effect::REPLY, 7, "ok", r#"{"metas":[{"phx_ref":"1"}],"age":7}"#)]
+    );
+    assert_eq!(
+        plugin.one(push(7, "who is", r#""bob""#)).seen(),
+        [(effect::REPLY, 7, "ok", "null")]
+    );
+}
+
+#[test]
+fn what_describes_a_presence_is_told_to_the_host() {
+    let mut plugin = plugin_with_two();
+    assert_eq!(
+        plugin.one(push(7, "describe", "null")).seen()[0],
+        (effect::DESCRIBE, 0, "ann", r#"{"age":7}"#)
     );
 }
 

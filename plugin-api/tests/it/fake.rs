@@ -281,10 +281,20 @@ unsafe extern "C" fn effect(cx: *mut (), effect: *const abi::Effect) -> i64 {
     batch.serial
 }
 
-unsafe extern "C" fn read(cx: *mut (), what: u32, _: Bytes, out: Writer) -> i64 {
-    assert_eq!(what, abi::read::PRESENCE);
-    // SAFETY: `cx` is the batch of this call, `out` is lent for it.
-    unsafe { (out.write)(out.cx, Bytes::lend((*cx.cast::<Batch>()).presence.as_bytes())) };
+unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64 {
+    // SAFETY: `cx` is the batch of this call, `key` is lent for it.
+    let (list, key) = unsafe { (&(*cx.cast::<Batch>()).presence, text(key)) };
+    let list: serde_json::Value = serde_json::from_str(list).expect("JSON");
+    let found = match what {
+        abi::read::PRESENCE => &list,
+        abi::read::PRESENCE_KEY => match list.get(&key) {
+            Some(entry) => entry,
+            None => return abi::error::UNTRACKED,
+        },
+        other => panic!("no such thing to read: {other}"),
+    };
+    // SAFETY: `out` is lent for this call.
+    unsafe { (out.write)(out.cx, Bytes::lend(found.to_string().as_bytes())) };
     0
 }
 

@@ -250,7 +250,17 @@ fn presence(event: &str, asked: &Asked, cx: &Context) -> Handled {
         "track" => Ok(done(cx.track(&asked.key, &asked.meta))),
         "update" => Ok(done(cx.update(&asked.key, &asked.meta))),
         "untrack" => Ok(done(cx.untrack(&asked.key))),
+        "describe" => Ok(done(cx.describe(&asked.key, &asked.meta))),
         "presences" => Ok(Reply::ok_with(cx.presences())),
+        "presence" => Ok(Reply::ok_with(cx.presence(&asked.key))),
+        "track_elsewhere" => {
+            let answer = cx.raw_effect_on(&asked.topic, effect::TRACK, asked.key.as_bytes(), b"{}");
+            Ok(done(answer >= 0))
+        }
+        "topic_track" => {
+            cx.topic_send_after(asked.delay(), "track", json!({}));
+            Ok(Reply::none())
+        }
         "push_presence" => {
             cx.push_presence();
             Ok(Reply::none())

@@ -65,6 +65,10 @@
 //! | `secret` | broadcasts the intercepted event `secret` with `payload`: each member is pushed `{"secret":…,"count":n}`, where n counts for the member |
 //! | `track`, `update` | does so under `key` with `meta`; replies `{"done":true}` |
 //! | `untrack` | does so; replies `{"done":true}` |
+//! | `describe` | sends `meta` beside the metas of `key`; replies `{"done":true}` |
+//! | `track_elsewhere` | tracks itself under `key` on `topic`; replies `{"done":false}` |
+//! | `topic_track` | has a message to the topic track after `ms`, and broadcasts `tracked` `{"done":false}` |
+//! | `presence` | replies with what is tracked under `key`, or null |
 //! | `presences` | replies with the whole list |
 //! | `push_presence` | is pushed `presence_state` |
 //! | `log` | writes `payload` to the log |
@@ -177,6 +181,7 @@ impl Channel for Member {
                 }
             }
             "panic" => panic!("the topic panics"),
+            "track" => cx.broadcast("tracked", json!({ "done": cx.track("topic", json!({})) })),
             _ => cx.broadcast(name, payload),
         }
     }

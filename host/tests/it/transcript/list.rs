@@ -15,6 +15,7 @@ transcripts! {
     panicking
     payload_errors
     presence
+    presence_described
     presence_ends
     replies
     replies_later

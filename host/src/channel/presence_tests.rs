@@ -1,0 +1,207 @@
+use serde_json::Value;
+
+use super::*;
+
+const ANN: MemberId = MemberId::new(0, 1, 1);
+const BOB: MemberId = MemberId::new(0, 2, 2);
+
+fn key(text: &str) -> ByteString {
+    ByteString::from(text)
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("valid JSON")
+}
+
+/// What the diff says that is due now.
+fn diff(presence: &mut Presence) -> Value {
+    match presence.flush(Instant::now(), Duration::ZERO) {
+        Flush::Diff(diff) => json(&diff),
+        other => panic!("no diff: {other:?}"),
+    }
+}
+
+#[test]
+fn a_tracked_member_is_in_the_state_and_once_in_a_diff() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("ann"), br#" { "st": "on" } "#).unwrap();
+    let state = json(&presence.state());
+    let meta = &state["ann"]["metas"][0];
+    assert_eq!(meta["st"], "on");
+    assert_eq!(meta["phx_ref"].as_str().unwrap().len(), 16);
+    let said = diff(&mut presence);
+    assert_eq!(said["joins"], state);
+    assert_eq!(said["leaves"], serde_json::json!({}));
+    assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
+}
+
+#[test]
+fn an_update_is_one_diff_with_the_key_on_both_sides() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("ann"), b"{}").unwrap();
+    let before = diff(&mut presence)["joins"]["ann"]["metas"][0]["phx_ref"].clone();
+    presence.update(ANN, &key("ann"), br#"{"st":"away"}"#).unwrap();
+    let said = diff(&mut presence);
+    let (new, old) = (&said["joins"]["ann"]["metas"][0], &said["leaves"]["ann"]["metas"][0]);
+    assert_eq!(new["phx_ref_prev"], before);
+    assert_eq!(old["phx_ref"], before);
+    assert_ne!(new["phx_ref"], before);
+}
+
+#[test]
+fn two_devices_of_one_user_are_two_metas_oldest_first() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
+    presence.track(BOB, &key("u"), br#"{"n":2}"#).unwrap();
+    assert_eq!(presence.track(ANN, &key("u"), b"{}"), Err(PresenceError::Tracked));
+    let state = json(&presence.state());
+    assert_eq!(state["u"]["metas"][0]["n"], 1);
+    assert_eq!(state["u"]["metas"][1]["n"], 2);
+    presence.leave(ANN);
+    assert_eq!(json(&presence.state())["u"]["metas"].as_array().unwrap().len(), 1);
+    presence.leave(BOB);
+    assert_eq!(&presence.state()[..], b"{}");
+}
+
+#[test]
+fn whoever_is_not_tracked_cannot_be_updated_and_may_be_untracked() {
+    let mut presence = Presence::default();
+    assert_eq!(presence.update(ANN, &key("ann"), b"{}"), Err(PresenceError::Untracked));
+    presence.untrack(ANN, &key("ann"));
+    assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
+}
+
+#[test]
+fn what_a_failed_event_did_is_taken_back() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
+    presence.track(BOB, &key("u"), br#"{"n":2}"#).unwrap();
+    presence.commit();
+    diff(&mut presence);
+    let before = presence.state();
+    presence.track(ANN, &key("other"), b"{}").unwrap();
+    presence.update(BOB, &key("u"), b"{}").unwrap();
+    presence.untrack(ANN, &key("u"));
+    presence.untrack(BOB, &key("u"));
+    presence.roll_back();
+    assert_eq!(presence.state(), before);
+    assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
+    presence.leave(ANN);
+    presence.leave(BOB);
+    assert_eq!(&presence.state()[..], b"{}");
+}
+
+#[test]
+fn keys_are_escaped_and_prototypes_are_only_keys() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("__proto__"), b"{}").unwrap();
+    presence.track(ANN, &key("a\"b"), b"{}").unwrap();
+    let state = json(&presence.state());
+    assert!(state.get("__proto__").is_some() && state.get("a\"b").is_some());
+}
+
+#[test]
+fn what_describes_a_key_stands_beside_its_metas_until_the_last_one_is_gone() {
+    let mut presence = Presence::default();
+    assert_eq!(
+        presence.describe(&key("u"), br#"{"user":1}"#),
+        Err(PresenceError::Untracked)
+    );
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    presence
+        .describe(&key("u"), br#" { "user": {"name":"Ann"}, "n": [1] } "#)
+        .unwrap();
+    presence.track(BOB, &key("v"), b"{}").unwrap();
+    let ann = serde_json::json!({ "name": "Ann" });
+    let state = json(&presence.state());
+    assert_eq!((&state["u"]["user"], &state["u"]["n"][0]), (&ann, &Value::from(1)));
+    assert_eq!(state["v"].as_object().unwrap().len(), 1, "others are not described");
+    assert_eq!(json(&presence.get_by_key("u").unwrap()), state["u"]);
+    assert_eq!(diff(&mut presence)["joins"], state);
+    presence.update(ANN, &key("u"), br#"{"st":"away"}"#).unwrap();
+    let updated = diff(&mut presence);
+    assert_eq!(
+        (&updated["joins"]["u"]["user"], &updated["leaves"]["u"]["user"]),
+        (&ann, &ann)
+    );
+    presence.leave(ANN);
+    assert_eq!(diff(&mut presence)["leaves"]["u"]["user"], ann);
+    assert_eq!(presence.get_by_key("u"), None);
+    presence.track(BOB, &key("u"), b"{}").unwrap();
+    assert_eq!(diff(&mut presence)["joins"]["u"]["user"], Value::Null);
+}
+
+#[test]
+fn a_key_that_goes_and_comes_back_in_one_diff_is_described_as_it_was_on_either_side() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    presence.describe(&key("u"), br#"{"n":1}"#).unwrap();
+    diff(&mut presence);
+    presence.leave(ANN);
+    presence.track(BOB, &key("u"), b"{}").unwrap();
+    presence.describe(&key("u"), br#"{"n":2}"#).unwrap();
+    let said = diff(&mut presence);
+    assert_eq!(
+        (&said["joins"]["u"]["n"], &said["leaves"]["u"]["n"]),
+        (&Value::from(2), &Value::from(1))
+    );
+}
+
+#[test]
+fn what_a_failed_event_described_is_taken_back() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    presence.describe(&key("u"), br#"{"n":1}"#).unwrap();
+    presence.commit();
+    diff(&mut presence);
+    let before = presence.state();
+    presence.describe(&key("u"), br#"{"n":2}"#).unwrap();
+    presence.untrack(ANN, &key("u"));
+    presence.roll_back();
+    assert_eq!(presence.state(), before);
+    assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
+}
+
+#[test]
+fn a_storm_of_joins_is_as_many_diffs_as_it_takes_intervals() {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let (mut presence, start) = (Presence::default(), Instant::now());
+    let (mut diffs, mut told, mut joins) = (0, 0, 0);
+    for n in 0..1_000 {
+        let member = MemberId::new(0, n, n);
+        presence.track(member, &key(&n.to_string()), b"{}").unwrap();
+        presence.commit();
+        // A join each millisecond, each in a batch of its own.
+        match presence.flush(start + Duration::from_millis(n.into()), INTERVAL) {
+            Flush::Nothing => {}
+            Flush::After(wait) => {
+                assert!(wait <= INTERVAL);
+                told += 1;
+            }
+            Flush::Diff(diff) => {
+                diffs += 1;
+                joins += json(&diff)["joins"].as_object().unwrap().len();
+            }
+        }
+    }
+    assert_eq!(
+        (diffs, told, joins),
+        (10, 10, 901),
+        "the first at once, then one in 100 ms"
+    );
+    match presence.flush(start + Duration::from_millis(1_000), INTERVAL) {
+        Flush::Diff(diff) => assert_eq!(json(&diff)["joins"].as_object().unwrap().len(), 99),
+        other => panic!("the rest is owed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_meta_names_the_replica_that_made_it() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    presence.track(BOB, &key("u"), b"{}").unwrap();
+    let tags: Vec<Tag> = presence.entries[&key("u")].metas.iter().map(|meta| meta.tag).collect();
+    assert_eq!(tags[0].replica, tags[1].replica);
+    assert!(tags[0].clock < tags[1].clock);
+    assert_ne!(tags[0].phx_ref(), tags[1].phx_ref());
+}
