@@ -11,6 +11,8 @@ pub(super) struct Line {
     pub(super) number: usize,
     pub(super) text: String,
     pub(super) only: Option<Transport>,
+    /// Only where clients have binary messages to send.
+    pub(super) bytes: bool,
     pub(super) client: String,
     pub(super) what: What,
 }
@@ -45,10 +47,14 @@ pub(super) fn read(text: &str) -> Result<Vec<Line>, String> {
 }
 
 fn line(number: usize, text: &str) -> Result<Line, String> {
-    let (only, rest) = match (text.strip_prefix("ws:"), text.strip_prefix("lp:")) {
+    let (bytes, rest) = match text.strip_prefix("bytes:") {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (only, rest) = match (rest.strip_prefix("ws:"), rest.strip_prefix("lp:")) {
         (Some(rest), _) => (Some(Transport::WebSocket), rest.trim_start()),
         (_, Some(rest)) => (Some(Transport::LongPoll), rest.trim_start()),
-        _ => (None, text),
+        _ => (None, rest),
     };
     let at = rest
         .find(|c: char| !c.is_ascii_alphanumeric())
@@ -70,6 +76,7 @@ fn line(number: usize, text: &str) -> Result<Line, String> {
         number,
         text: text.to_owned(),
         only,
+        bytes,
         client: client.to_owned(),
         what,
     })

@@ -1,5 +1,5 @@
 transcripts! {
-    binary
+    binary (not v1: "it has no binary messages")
     disconnecting
     duplicate_join
     heartbeat
@@ -23,6 +23,6 @@ transcripts! {
     stopping
     timers
     too_many_channels
-    undecodable
+    undecodable (not v1: "what is no message there stands in v1/undecodable")
     unmatched_topic
 }

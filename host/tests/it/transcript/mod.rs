@@ -1,5 +1,6 @@
-//! Runs whole conversations: the files in `host/tests/it/transcripts`, each over every transport, against a server of its own.
-//! Those in its folder `seeds` are spoken in the seeds' dialect, at `/ws`.
+//! Runs whole conversations: the files in `host/tests/it/transcripts`, each over every transport and in every version that
+//! it applies to, against a server of its own. They are written in version 2, those in the folder `v1` in version 1, and
+//! those in the folder `seeds` in the seeds' dialect, which is spoken at `/ws`.
 //!
 //! A transcript is read from top to bottom. Each line says what one client does; clients have names of letters.
 //!
@@ -15,6 +16,7 @@
 //! a: quiet                             nothing has come for `a` yet: a heartbeat is answered, and nothing comes before
 //! a: close                             `a` says goodbye
 //! ws: … lp: …                          lines for one transport only
+//! bytes: …                             lines for versions in which clients have binary messages to send
 //! ```
 //!
 //! In expected JSON `*` stands for any value; `$name` for any value at first, and the same one from then on, also in what
@@ -22,53 +24,110 @@
 
 mod line;
 mod pattern;
+mod version;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bennu::client::{ClientError, Dialect, Frame, Incoming, Options, RawClient, Transport};
+use bennu::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
+use serde_json::Value;
 
 use crate::support::server::Bench;
 use line::{Expected, Line, Sent, What};
 use pattern::Captures;
+use version::Version;
 
-/// Makes a test of each file for each transport.
+/// Makes tests of each file: one for each transport and version. A version that a file does not apply to stands behind its
+/// name, with the reason.
 macro_rules! transcripts {
-    ($($name:ident)*) => {
+    ($($name:ident $((not $version:ident: $why:literal))?)*) => {
         $(mod $name {
-            #[tokio::test]
-            async fn websocket() {
-                super::run(super::DIALECT, stringify!($name), bennu::client::Transport::WebSocket).await;
-            }
-
-            #[tokio::test]
-            async fn longpoll() {
-                super::run(super::DIALECT, stringify!($name), bennu::client::Transport::LongPoll).await;
-            }
+            ways!($name $(not $version)?);
         })*
 
         const LISTED: &[&str] = &[$(stringify!($name)),*];
 
         #[test]
         fn every_transcript_is_listed() {
-            assert_eq!(found(DIALECT), LISTED, "in the folder, and in the list, in their order");
+            assert_eq!(super::found(WRITTEN), LISTED, "in the folder, and in the list, in their order");
         }
     };
 }
 
-const DIALECT: Dialect = Dialect::Modern;
-include!("list.rs");
+/// The tests of one file in one version.
+macro_rules! way {
+    ($module:ident $version:ident $name:ident) => {
+        mod $module {
+            use $crate::transcript::{Version, run};
 
+            #[tokio::test]
+            async fn websocket() {
+                run(
+                    super::super::WRITTEN,
+                    stringify!($name),
+                    Version::$version,
+                    bennu::client::Transport::WebSocket,
+                )
+                .await;
+            }
+
+            #[tokio::test]
+            async fn longpoll() {
+                run(
+                    super::super::WRITTEN,
+                    stringify!($name),
+                    Version::$version,
+                    bennu::client::Transport::LongPoll,
+                )
+                .await;
+            }
+        }
+    };
+}
+
+/// Written in version 2, and spoken in all of today's.
+mod modern {
+    macro_rules! ways {
+        ($name:ident) => {
+            way!(v1 V1 $name);
+            way!(v2 V2 $name);
+        };
+        ($name:ident not v1) => {
+            way!(v2 V2 $name);
+        };
+    }
+
+    const WRITTEN: super::Version = super::Version::V2;
+    include!("list.rs");
+}
+
+/// What only version 1 says so.
+mod v1 {
+    macro_rules! ways {
+        ($name:ident) => {
+            way!(v1 V1 $name);
+        };
+    }
+
+    const WRITTEN: super::Version = super::Version::V1;
+    include!("list_v1.rs");
+}
+
+/// The seeds' dialect.
 mod seeds {
-    use super::{Dialect, found, run};
+    macro_rules! ways {
+        ($name:ident) => {
+            way!(seeds Seeds $name);
+        };
+    }
 
-    const DIALECT: Dialect = Dialect::Seeds;
+    const WRITTEN: super::Version = super::Version::Seeds;
     include!("list_seeds.rs");
 }
 
-/// The transcripts in a dialect's folder, sorted.
-fn found(dialect: Dialect) -> Vec<String> {
-    let files = std::fs::read_dir(folder(dialect)).expect("the folder of transcripts");
+/// The transcripts that are written in a version, sorted.
+fn found(written: Version) -> Vec<String> {
+    let files = std::fs::read_dir(folder(written)).expect("the folder of transcripts");
     let mut names: Vec<String> = files
         .map(|file| file.expect("a file").path())
         .filter(|path| path.is_file())
@@ -78,60 +137,76 @@ fn found(dialect: Dialect) -> Vec<String> {
     names
 }
 
-fn folder(dialect: Dialect) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transcripts");
-    match dialect {
-        Dialect::Modern => folder,
-        Dialect::Seeds => folder.join("seeds"),
-    }
+fn folder(written: Version) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/transcripts")
+        .join(written.folder())
 }
 
-/// Runs one transcript over one transport.
-async fn run(dialect: Dialect, name: &str, transport: Transport) {
+/// Runs one transcript in one version over one transport.
+async fn run(written: Version, name: &str, version: Version, transport: Transport) {
     let file = format!("{name}.txt");
-    let text = std::fs::read_to_string(folder(dialect).join(&file)).expect("the transcript");
-    let lines: Vec<Line> = line::read(&text).unwrap_or_else(|error| panic!("{file}:{error}"));
+    let text = std::fs::read_to_string(folder(written).join(&file)).expect("the transcript");
     let bench = Bench::new();
     // A client of a long conversation is silent for a while.
     bench.set("limits", "idle_timeout_ms", "30_000");
     let server = bench.serve().await;
-    let mut conversation = Conversation {
-        options: match dialect {
-            Dialect::Modern => Options::new(server.address, transport),
-            Dialect::Seeds => Options::seeds(server.address, transport),
+    let options = match version {
+        Version::Seeds => Options::seeds(server.address, transport),
+        _ => Options {
+            vsn: version.vsn().map(str::to_owned),
+            ..Options::new(server.address, transport)
         },
-        clients: HashMap::new(),
-        captures: Captures::default(),
-        beats: 0,
     };
-    for line in lines
-        .iter()
-        .filter(|line| line.only.is_none_or(|only| only == transport))
-    {
-        if let Err(difference) = conversation.play(line).await {
-            let (number, text) = (line.number, &line.text);
-            panic!(
-                "{file}:{number} over {}\n  line      {text}\n{difference}",
-                transport.name()
-            );
-        }
-    }
+    let mut conversation = Conversation::new(options, written, version);
+    conversation.play(&file, &text).await;
 }
 
 /// The clients of a transcript, as far as it is played.
 struct Conversation {
     options: Options,
+    written: Version,
+    version: Version,
     clients: HashMap<String, RawClient>,
     captures: Captures,
     beats: u32,
 }
 
 impl Conversation {
-    async fn play(&mut self, line: &Line) -> Result<(), String> {
+    /// Of clients that speak `version`, after a transcript that is written in `written`.
+    fn new(options: Options, written: Version, version: Version) -> Self {
+        Self {
+            options,
+            written,
+            version,
+            clients: HashMap::new(),
+            captures: Captures::default(),
+            beats: 0,
+        }
+    }
+
+    /// Plays the text of `file`, or says what is different.
+    async fn play(&mut self, file: &str, text: &str) {
+        let lines: Vec<Line> = line::read(text).unwrap_or_else(|error| panic!("{file}:{error}"));
+        let (transport, sends_bytes) = (self.options.transport, self.version.sends_bytes());
+        let applies = |line: &&Line| line.only.is_none_or(|only| only == transport) && (sends_bytes || !line.bytes);
+        for line in lines.iter().filter(applies) {
+            if let Err(difference) = self.play_line(line).await {
+                let (number, text, version) = (line.number, &line.text, self.version);
+                let over = transport.name();
+                panic!("{file}:{number} in {version:?} over {over}\n  line      {text}\n{difference}");
+            }
+        }
+    }
+
+    async fn play_line(&mut self, line: &Line) -> Result<(), String> {
         match &line.what {
             What::Connect(to) => self.connect(&line.client, to).await,
             What::Send(sent, status) => self.send(&line.client, sent, *status).await,
-            What::Expect(expected) => self.expect(&line.client, expected).await,
+            What::Expect(expected) => {
+                let pattern = self.version.expect(self.written, expected);
+                self.expect(&line.client, expected, pattern).await
+            }
             What::Quiet => self.quiet(&line.client).await,
             What::Close => match self.clients.remove(&line.client) {
                 Some(client) => client.close().await.map_err(said),
@@ -167,6 +242,7 @@ impl Conversation {
             Sent::Text(text) => Frame::Text(self.captures.fill_in(text)?),
             Sent::Binary(bytes) => Frame::Binary(bytes.clone()),
         };
+        let frame = self.version.say(self.written, frame);
         let over_websocket = self.options.transport == Transport::WebSocket;
         match self.client(name).await?.send(frame).await {
             Ok(()) if over_websocket || status == 200 => Ok(()),
@@ -176,14 +252,14 @@ impl Conversation {
         }
     }
 
-    async fn expect(&mut self, name: &str, expected: &Expected) -> Result<(), String> {
+    async fn expect(&mut self, name: &str, expected: &Expected, pattern: Option<Value>) -> Result<(), String> {
         let incoming = self.client(name).await?.next().await.map_err(said)?;
         let as_expected = match (expected, &incoming) {
-            (Expected::Text(pattern), Incoming::Frame(Frame::Text(text))) => {
-                serde_json::from_str(text).is_ok_and(|value| self.captures.matches(pattern, &value))
-            }
-            (Expected::Binary(bytes), Incoming::Frame(Frame::Binary(got))) => bytes == got,
             (Expected::Close(code), Incoming::Closed { code: got }) => code == got,
+            (_, Incoming::Frame(frame)) => match (pattern, self.version.hear(frame)) {
+                (Some(pattern), Some(value)) => self.captures.matches(&pattern, &value),
+                _ => false,
+            },
             _ => false,
         };
         if as_expected {
@@ -195,18 +271,11 @@ impl Conversation {
 
     async fn quiet(&mut self, name: &str) -> Result<(), String> {
         self.beats += 1;
-        let beat = format!("quiet {}", self.beats);
-        let same = format!(r#"{{"topic":"phoenix","event":"heartbeat","payload":{{}},"ref":"{beat}"}}"#);
-        let (heartbeat, answer) = match self.options.dialect {
-            Dialect::Modern => (
-                format!(r#"[null,"{beat}","phoenix","heartbeat",{{}}]"#),
-                format!(r#"[null,"{beat}","phoenix","phx_reply",{{"response":{{}},"status":"ok"}}]"#),
-            ),
-            Dialect::Seeds => (same.clone(), same),
-        };
-        self.send(name, &Sent::Text(heartbeat), 200).await?;
-        let pattern = pattern::read(&answer).expect("JSON");
-        self.expect(name, &Expected::Text(pattern)).await
+        let (beat, answer) = self.written.heartbeat(&format!("quiet {}", self.beats));
+        self.send(name, &Sent::Text(beat), 200).await?;
+        let answer = Expected::Text(answer);
+        let pattern = self.version.expect(self.written, &answer);
+        self.expect(name, &answer, pattern).await
     }
 }
 

@@ -1,0 +1,5 @@
+transcripts! {
+    binary_opcode
+    channel
+    undecodable
+}
