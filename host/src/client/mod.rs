@@ -42,6 +42,8 @@ pub struct Options {
     pub params: Vec<(String, String)>,
     /// Headers of the handshake, and of each request of a long-poll session.
     pub headers: HeaderMap,
+    /// How many bytes the system may keep for this client, over WebSocket, before it is read; `None`: what it likes.
+    pub receive_buffer_bytes: Option<u32>,
     /// How long each call may take.
     pub deadline: Duration,
 }
@@ -118,6 +120,7 @@ impl Options {
             vsn: Some("2.0.0".into()),
             params: Vec::new(),
             headers: HeaderMap::new(),
+            receive_buffer_bytes: None,
             deadline: Duration::from_secs(5),
         }
     }

@@ -1,8 +1,11 @@
 //! Frames over a WebSocket.
 
+use std::io;
+use std::net::SocketAddr;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -21,11 +24,8 @@ impl WebSocket {
     pub(super) async fn connect(options: &Options) -> Result<Self, ClientError> {
         let mut request: Request<()> = options.url().into_client_request().map_err(failed("handshake"))?;
         request.headers_mut().extend(options.headers.clone());
-        let connect = TcpStream::connect(options.address).await;
-        let stream = connect.map_err(|error| failed("connect")(Error::Io(error)))?;
-        // Small frames must not wait for more.
-        stream
-            .set_nodelay(true)
+        let stream = stream(options)
+            .await
             .map_err(|error| failed("connect")(Error::Io(error)))?;
         match client_async(request, stream).await {
             Ok((stream, _)) => Ok(Self(stream)),
@@ -76,6 +76,20 @@ impl WebSocket {
         while !matches!(self.next().await?, Incoming::Closed { .. }) {}
         Ok(())
     }
+}
+
+async fn stream(options: &Options) -> io::Result<TcpStream> {
+    let socket = match options.address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    let stream = socket.connect(options.address).await?;
+    // Small frames must not wait for more.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn failed(what: &'static str) -> impl FnOnce(Error) -> ClientError {

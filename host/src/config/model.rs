@@ -95,6 +95,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a client may send nothing. Beyond: 1002.
     pub idle_timeout: Duration,
+    /// How long a closed connection may read nothing of what waits for it, its goodbye included, before it is cut off.
+    pub close_timeout: Duration,
 }
 
 /// `[[mounts]]`: where clients connect.

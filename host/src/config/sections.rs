@@ -138,6 +138,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
         idle_timeout: section.millis("idle_timeout_ms", 60_000, 1..=DAY_MS),
+        close_timeout: section.millis("close_timeout_ms", 2_000, 1..=DAY_MS),
     };
     section.finish();
     limits

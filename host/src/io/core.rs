@@ -28,8 +28,6 @@ use crate::transport::{Flushed, Received, Transport};
 const SCRATCH: usize = 64 * 1024;
 /// How often what has no event of its own is looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a closed connection may keep its slot while the client reads the goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
 /// How long HTTP responses have to go out when the thread ends.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Turns without giving hyper's connections theirs.
@@ -142,6 +140,7 @@ impl Core {
             let slot = event.token().0;
             if event.is_writable() {
                 self.flush(slot);
+                self.spare(slot, now);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.receive(slot, now);
@@ -354,6 +353,15 @@ impl Core {
         }
     }
 
+    /// A client that still reads has more time to read its goodbye, which stands behind all that waited.
+    fn spare(&mut self, slot: usize, now: Instant) {
+        if let Some(socket) = self.sockets.get_mut(slot)
+            && socket.closing
+        {
+            socket.heard = now;
+        }
+    }
+
     /// Closes a connection: its channels end, the client is told why, and has a moment to read it.
     pub(crate) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
         if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
@@ -406,12 +414,13 @@ impl Core {
 
     /// Looks after what has no event of its own: silent clients, goodbyes that nobody reads, long-poll sessions.
     fn tick(&mut self, now: Instant) {
-        let idle = self.routing.config.limits.idle_timeout;
+        let limits = &self.routing.config.limits;
+        let (idle, close) = (limits.idle_timeout, limits.close_timeout);
         let mut silent = Vec::new();
         let mut over = Vec::new();
         for (slot, socket) in &self.sockets {
             let quiet = now.saturating_duration_since(socket.heard);
-            if socket.closing && quiet > GOODBYE {
+            if socket.closing && quiet > close {
                 over.push(slot);
             } else if !socket.closing && quiet > idle && !self.sessions.owns(slot) {
                 silent.push(slot);

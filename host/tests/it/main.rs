@@ -19,5 +19,6 @@ mod retired;
 mod routes;
 mod secrets;
 mod seeds;
+mod slow_consumers;
 mod support;
 mod transcript;
