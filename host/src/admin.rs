@@ -103,8 +103,9 @@ async fn plugins(State(shared): State<Arc<Shared>>) -> Json<Vec<Value>> {
 fn describe(slot: &PluginSlot) -> Value {
     let current = slot.current();
     let current = current.as_deref();
-    let refusal = slot
-        .refusal()
+    let journal = slot.journal.read();
+    let refusal = journal
+        .refusal
         .map(|refusal| json!({ "step": refusal.step, "code": refusal.code, "message": refusal.message }));
     json!({
         "name": slot.name,

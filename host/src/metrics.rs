@@ -116,6 +116,7 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         "Topics it serves now",
         |slot| shown(slot.topic_count() as u64),
     );
+    table.steps();
     table.gauge("generation", "The generation in service, 0 if there is none", |slot| {
         shown(slot.current().map_or(0, |generation| generation.number))
     });
@@ -128,6 +129,8 @@ struct Table<'a> {
 }
 
 type Labels = [(&'static str, String); 1];
+type StepLabels = [(&'static str, String); 2];
+type RefusalLabels = [(&'static str, String); 3];
 
 impl Table<'_> {
     fn counter(&mut self, name: &str, help: &str, counter: impl Fn(&PluginStats) -> &Counter) {
@@ -136,6 +139,28 @@ impl Table<'_> {
             family.get_or_create(&labels(slot)).inc_by(counter(&slot.stats).get());
         }
         self.registry.register(name, help, family);
+    }
+
+    /// How often each step of the pipeline let a library pass, and how often it refused one, by reason.
+    fn steps(&mut self) {
+        let passed = Family::<StepLabels, Counter>::default();
+        let refused = Family::<RefusalLabels, Counter>::default();
+        for slot in self.plugins {
+            let [plugin] = labels(slot);
+            let journal = slot.journal.read();
+            for (step, count) in journal.passed {
+                let labels = [plugin.clone(), ("step", step.to_owned())];
+                passed.get_or_create(&labels).inc_by(count);
+            }
+            for ((step, code), count) in journal.refusals {
+                let labels = [plugin.clone(), ("step", step.to_owned()), ("code", code)];
+                refused.get_or_create(&labels).inc_by(count);
+            }
+        }
+        self.registry
+            .register("steps_passed", "Libraries that passed a step", passed);
+        self.registry
+            .register("refusals", "Libraries refused, by step and reason", refused);
     }
 
     fn gauge(&mut self, name: &str, help: &str, gauge: impl Fn(&PluginSlot) -> i64) {

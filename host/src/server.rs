@@ -18,8 +18,10 @@ use crate::config::{Config, Mode};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
 use crate::io::{self as io_threads, Entry};
+use crate::plugin::kept::Kept;
 use crate::plugin::manager::{Loaded, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
+use crate::plugin::quarantine::Quarantine;
 use crate::plugin::service::{Command, Configured, Service, announce, blame_settings};
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
@@ -310,18 +312,22 @@ fn serve_admin(listener: TcpListener, secret: Option<String>, shared: &Arc<Share
 /// Where libraries are staged, and with what they are checked. A folder of our own making is gone when we are: it is
 /// new, with a name that nobody can know before, as what lies in it is run.
 pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, Option<TempDir>)> {
-    let exe = std::env::current_exe()?;
-    if let Some(stage_dir) = config.server.stage_dir.clone() {
-        return Ok((Pipeline { exe, stage_dir }, None));
-    }
-    let own = tempfile::Builder::new().prefix("bennu-").tempdir()?;
-    Ok((
-        Pipeline {
-            exe,
-            stage_dir: own.path().to_owned(),
-        },
-        Some(own),
-    ))
+    let server = &config.server;
+    let (stage_dir, own) = match &server.stage_dir {
+        Some(dir) => (dir.clone(), None),
+        None => {
+            let own = tempfile::Builder::new().prefix("bennu-").tempdir()?;
+            (own.path().to_owned(), Some(own))
+        }
+    };
+    let pipeline = Pipeline {
+        exe: std::env::current_exe()?,
+        stage_dir,
+        quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
+        kept: Kept::new(&server.state_dir, server.max_kept_libraries),
+        reports: Some(server.state_dir.join("reports")),
+    };
+    Ok((pipeline, own))
 }
 
 fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Loaded>, StartError> {
@@ -331,19 +337,19 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Lo
         let Some(library) = plugins.library(name, wanted) else {
             continue;
         };
-        let done = plugins
-            .prepare(&slot, &library, wanted, true)
-            .map(|prepared| prepared.and_then(|prepared| plugins.put_in_service(prepared)));
-        match done {
-            Ok(done) => loaded.extend(done.inspect(announce)),
-            Err(refusal) => refuse(&slot, config, refusal, mode)?,
+        match plugins.prepare(&slot, &library, wanted, true) {
+            Ok(prepared) => {
+                let done = prepared.and_then(|prepared| plugins.put_in_service(prepared));
+                loaded.extend(done.inspect(announce));
+            }
+            Err(refusal) => refuse(&slot, config, &refusal, mode)?,
         }
     }
     Ok(loaded)
 }
 
-fn refuse(slot: &crate::plugin::PluginSlot, config: &Config, refusal: Refusal, mode: Mode) -> Result<(), StartError> {
-    let message = blame_settings(config, &slot.name, &refusal);
+fn refuse(slot: &crate::plugin::PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
+    let message = blame_settings(config, &slot.name, refusal);
     if mode == Mode::Serve {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
@@ -351,8 +357,11 @@ fn refuse(slot: &crate::plugin::PluginSlot, config: &Config, refusal: Refusal, m
             message,
         });
     }
-    slot.stats.refused_loads.inc();
-    tracing::error!(plugin = slot.name, step = refusal.step, "plugin refused: {message}");
-    slot.set_refusal(Some(refusal));
+    tracing::error!(
+        plugin = slot.name,
+        step = refusal.step,
+        code = refusal.code,
+        "plugin refused: {message}"
+    );
     Ok(())
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use super::args::{NoConfig, named_or_found};
 use super::has_colours;
 use crate::config::{Config, ConfigErrors, Mode};
+use crate::plugin::pipeline::{Trail, Wanted};
 use crate::plugin::service::blame_settings;
 use crate::server;
 
@@ -75,13 +76,20 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CheckError> {
 
 /// Checks every library as `serve` would, settings included. Returns what is wrong.
 fn libraries(config: &Config) -> io::Result<String> {
-    let (pipeline, _staging) = server::pipeline(config)?;
+    let (mut pipeline, _staging) = server::pipeline(config)?;
+    pipeline.reports = None;
     let mut refused = String::new();
-    for (name, plugin) in &config.plugins {
+    for (attempt, (name, plugin)) in (0..).zip(&config.plugins) {
         let Some(library) = &plugin.library else { continue };
+        let wanted = Wanted {
+            plugin: name,
+            attempt,
+            settings: &plugin.settings,
+            allow: plugin.allow.as_deref(),
+        };
         let checked = pipeline
             .read(library)
-            .and_then(|contents| pipeline.check(name, 0, &contents, &plugin.settings));
+            .and_then(|contents| pipeline.check(&wanted, &contents, &mut Trail::default()));
         if let Err(refusal) = checked {
             let shown = blame_settings(config, name, &refusal);
             let _ = writeln!(

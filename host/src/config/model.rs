@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Source};
+use crate::plugin::stage::ContentHash;
 use crate::router::TopicPattern;
 
 /// Everything that `bennu.toml` says.
@@ -50,6 +51,12 @@ pub struct Server {
     pub secret_key_base_file: Option<PathBuf>,
     /// Where libraries are staged. Default: a folder of this process under the system's temporary folder.
     pub stage_dir: Option<PathBuf>,
+    /// Where the quarantine and the last good libraries are kept. Default: `.bennu` beside the configuration.
+    pub state_dir: PathBuf,
+    /// Contents that may be in quarantine; then the oldest go. Default 1000.
+    pub max_quarantined: usize,
+    /// Good libraries that are kept of each plugin. Default 2.
+    pub max_kept_libraries: usize,
     /// On shutdown: how many connections are closed at once, and how long until the next ones.
     pub drain_batch_size: usize,
     /// See [`Server::drain_batch_size`].
@@ -219,6 +226,8 @@ pub enum Digest {
 pub struct Plugin {
     /// The library. In `dev` built from `plugins/NAME` where absent; in `serve` required. Absolute by now.
     pub library: Option<PathBuf>,
+    /// The contents that may be loaded, by their SHA-256. Absent: any.
+    pub allow: Option<Arc<[ContentHash]>>,
     /// How many threads run it. Default: the number of cores, at least 2.
     pub shards: NonZeroUsize,
     /// `settings`, as JSON text; `{}` where absent.

@@ -18,6 +18,7 @@ use super::{
     Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OriginPattern, Plugin, Reload,
     Server,
 };
+use crate::plugin::stage::ContentHash;
 use crate::router::{PatternError, TopicPattern};
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -72,6 +73,11 @@ pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server 
         io_threads: section.threads("io_threads", cores()),
         secret_key_base_file: around.path(section.text("secret_key_base_file")),
         stage_dir: around.path(section.text("stage_dir")),
+        state_dir: around
+            .path(section.text("state_dir"))
+            .unwrap_or_else(|| around.folder.join(".bennu")),
+        max_quarantined: section.count("max_quarantined", 1_000, 1..=100_000),
+        max_kept_libraries: section.count("max_kept_libraries", 2, 0..=100),
         drain_batch_size: section.count("drain_batch_size", 10_000, 1..=MANY),
         drain_batch_interval: section.millis("drain_batch_interval_ms", 2_000, 0..=HOUR_MS),
         shutdown_timeout: section.millis("shutdown_timeout_ms", 30_000, 1..=HOUR_MS),
@@ -248,6 +254,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
     let on_panics = [("member", OnPanic::Member), ("topic", OnPanic::Topic)];
     let plugin = Plugin {
         library: around.path(section.text("library")),
+        allow: allow(&section),
         shards: section.threads("shards", cores().max(NonZeroUsize::MIN.saturating_add(1))),
         settings: section.json("settings").unwrap_or("{}".into()),
         reload: section.choice("reload", &reloads, Reload::Migrate),
@@ -268,6 +275,23 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
     let at = section.at.clone();
     section.finish();
     ReadPlugin { name, plugin, at }
+}
+
+/// The list of contents that may be loaded. An empty list would keep every library out.
+fn allow(section: &Section<'_>) -> Option<Arc<[ContentHash]>> {
+    let mut allowed = Vec::new();
+    for text in section.texts("allow")? {
+        match ContentHash::parse(text.get_ref()) {
+            Some(hash) => allowed.push(hash),
+            None => section.mistakes.add(
+                section
+                    .mistakes
+                    .error(text.span(), format!("`{}` is no SHA-256", text.get_ref()))
+                    .help("write the 64 digits that `sha256sum` prints for the library"),
+            ),
+        }
+    }
+    Some(allowed.into())
 }
 
 pub(super) fn route(section: Section<'_>) -> ReadRoute {

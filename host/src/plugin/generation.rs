@@ -1,6 +1,7 @@
 //! One load of a plugin: its library, its shard threads, and how they start and end.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -33,6 +34,8 @@ pub struct Generation {
     pub hash: ContentHash,
     shards: Vec<Arc<ShardQueue>>,
     residents: Arc<AtomicUsize>,
+    /// The staged copy, while it is loaded.
+    library: PathBuf,
     running: Mutex<Option<Running>>,
 }
 
@@ -79,7 +82,7 @@ impl Generation {
         let new_queue = || Arc::new(ShardQueue::new(number, Arc::clone(&intercepts), Arc::clone(&residents)));
         let shards: Vec<_> = (0..config.shards.get()).map(|_| new_queue()).collect();
 
-        let hash = staged.hash();
+        let (hash, library_file) = (staged.hash(), staged.path().to_owned());
         let (library_back, library) = mpsc::channel();
         let mut starting = Starting {
             threads: Vec::new(),
@@ -111,6 +114,7 @@ impl Generation {
             hash,
             shards,
             residents,
+            library: library_file,
             running: Mutex::new(Some(running)),
         })
     }
@@ -126,6 +130,12 @@ impl Generation {
     #[must_use]
     pub fn residents(&self) -> usize {
         self.residents.load(Ordering::Acquire)
+    }
+
+    /// The file that it was loaded from: a private copy, there while the generation is.
+    #[must_use]
+    pub fn library(&self) -> &Path {
+        &self.library
     }
 
     /// How many shards it has.

@@ -11,7 +11,7 @@ use bennu_plugin::abi::reason;
 
 use super::generation::{Generation, Retired};
 use super::manifest::Manifest;
-use super::pipeline::{Pipeline, Ready, Refusal};
+use super::pipeline::{Pipeline, Ready, Refusal, Trail, Wanted};
 use super::shard::Env;
 use super::slot::PluginSlot;
 use super::stage::{ContentHash, Contents};
@@ -36,7 +36,10 @@ pub struct Plugins {
     /// The contents that were taken up last, by plugin: they are in service, or were refused.
     taken: BTreeMap<String, ContentHash>,
     next_index: u32,
-    next_generation: BTreeMap<String, u64>,
+    /// Libraries that were staged so far.
+    attempts: u64,
+    /// The generation that came into service last, by plugin.
+    generations: BTreeMap<String, u64>,
 }
 
 /// New code that runs already, but serves nothing yet. Ends if it is dropped.
@@ -44,7 +47,20 @@ pub struct Plugins {
 pub struct Prepared {
     slot: Arc<PluginSlot>,
     generation: Option<Arc<Generation>>,
-    probed: Duration,
+    trail: Trail,
+    /// It is not what lies in the library's place, as that was refused.
+    instead: bool,
+}
+
+impl Prepared {
+    fn new(slot: &Arc<PluginSlot>, generation: Generation, trail: Trail, instead: bool) -> Self {
+        Self {
+            slot: Arc::clone(slot),
+            generation: Some(Arc::new(generation)),
+            trail,
+            instead,
+        }
+    }
 }
 
 impl Drop for Prepared {
@@ -64,8 +80,8 @@ pub struct Loaded {
     pub version: String,
     /// The generation.
     pub generation: u64,
-    /// How long the probe took.
-    pub probed: Duration,
+    /// The steps before the swap.
+    pub trail: Trail,
     /// What became of the topics.
     pub swap: SwapReport,
 }
@@ -84,7 +100,8 @@ impl Plugins {
             built: BTreeMap::new(),
             taken: BTreeMap::new(),
             next_index: 0,
-            next_generation: BTreeMap::new(),
+            attempts: 0,
+            generations: BTreeMap::new(),
         }
     }
 
@@ -131,18 +148,57 @@ impl Plugins {
         config: &config::Plugin,
         again: bool,
     ) -> Result<Option<Prepared>, Refusal> {
-        let contents = self.pipeline.read(library)?;
+        let mut trail = Trail::default();
+        let refused = |refusal: Refusal, trail: &Trail| {
+            slot.stats.refused_loads.inc();
+            slot.journal.refused(refusal.clone(), trail);
+            refusal
+        };
+        let contents = trail
+            .step(&slot.name, "read", || self.pipeline.read(library))
+            .map_err(|refusal| refused(refusal, &trail))?;
         let before = self.taken.insert(slot.name.clone(), contents.hash);
         if !again {
             let in_service = slot.current().is_some_and(|current| current.hash == contents.hash);
             if in_service {
-                slot.set_refusal(None);
+                slot.journal.settled();
             }
             if in_service || before == Some(contents.hash) {
                 return Ok(None);
             }
         }
-        self.start(slot, &contents, config).map(Some)
+        let started = self.start(slot, &contents, config, &mut trail);
+        let refusal = match started {
+            Ok(generation) => return Ok(Some(Prepared::new(slot, generation, trail, false))),
+            Err(refusal) => refused(refusal, &trail),
+        };
+        if !again || refusal.code != "quarantined" {
+            return Err(refusal);
+        }
+        let Some(good) = self.last_good(slot, config) else {
+            return Err(refusal);
+        };
+        tracing::error!(
+            plugin = slot.name,
+            step = refusal.step,
+            code = refusal.code,
+            instead = %good.hash,
+            "library refused, the last good one is loaded: {}",
+            refusal.message
+        );
+        let mut trail = Trail::default();
+        let generation = self.start(slot, &good, config, &mut trail)?;
+        Ok(Some(Prepared::new(slot, generation, trail, true)))
+    }
+
+    /// The contents in service, or else the newest good ones that may be loaded.
+    fn last_good(&self, slot: &PluginSlot, config: &config::Plugin) -> Option<Contents> {
+        let Pipeline { kept, quarantine, .. } = &self.pipeline;
+        let current = slot.current().map(|current| current.hash);
+        let allowed = |hash| config.allow.as_ref().is_none_or(|allowed| allowed.contains(&hash));
+        let good = |hash| allowed(hash) && quarantine.find(hash).is_none();
+        kept.newest(&slot.name, |hash| Some(hash) == current && good(hash))
+            .or_else(|| kept.newest(&slot.name, good))
     }
 
     /// The contents of a plugin's library that were taken up last, in service or refused.
@@ -157,15 +213,16 @@ impl Plugins {
         slot: &Arc<PluginSlot>,
         contents: &Contents,
         config: &config::Plugin,
-    ) -> Result<Prepared, Refusal> {
-        let number = self.next_generation.entry(slot.name.clone()).or_insert(0);
-        *number += 1;
-        let number = *number;
-        let Ready {
-            manifest,
-            staged,
-            probed,
-        } = self.pipeline.check(&slot.name, number, contents, &config.settings)?;
+        trail: &mut Trail,
+    ) -> Result<Generation, Refusal> {
+        self.attempts += 1;
+        let wanted = Wanted {
+            plugin: &slot.name,
+            attempt: self.attempts,
+            settings: &config.settings,
+            allow: config.allow.as_deref(),
+        };
+        let Ready { manifest, staged } = self.pipeline.check(&wanted, contents, trail)?;
         if let Some(current) = slot
             .current()
             .filter(|_| config.reload == Reload::Migrate && slot.topic_count() > 0)
@@ -176,34 +233,46 @@ impl Plugins {
             hub: Arc::clone(&self.hub),
             slot: Arc::clone(slot),
         };
-        let generation = Generation::start(number, manifest, staged, config, &env)
-            .map_err(|error| Refusal::new("load", "start", &error))?;
-        let generation = Some(Arc::new(generation));
-        Ok(Prepared {
-            slot: Arc::clone(slot),
-            generation,
-            probed,
+        // It counts only once it is in service: a library that is refused uses up no number.
+        let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
+        trail.step(&slot.name, "load", || {
+            Generation::start(number, manifest, staged, config, &env)
+                .map_err(|error| Refusal::by("load", "start", &error))
         })
     }
 
     /// Puts what was prepared in service and moves the topics over.
     pub fn put_in_service(&mut self, mut prepared: Prepared) -> Option<Loaded> {
-        let (slot, probed, new) = (Arc::clone(&prepared.slot), prepared.probed, prepared.generation.take()?);
+        let (slot, new) = (Arc::clone(&prepared.slot), prepared.generation.take()?);
+        let trail = std::mem::take(&mut prepared.trail);
+        self.generations.insert(slot.name.clone(), new.number);
         let live = self.live.entry(slot.name.clone()).or_default();
         let old = live.clone();
         live.push(Arc::clone(&new));
         self.tell_interceptors();
         let swap = swap(&slot, &new, &old);
         slot.stats.loads.inc();
-        slot.set_refusal(None);
+        slot.journal.reloaded(new.number, &trail, &swap);
+        if !prepared.instead {
+            slot.journal.settled();
+        }
+        self.keep(&slot, &new);
         let version = new.manifest.version.clone();
         Some(Loaded {
             plugin: slot.name.clone(),
             version,
             generation: new.number,
-            probed,
+            trail,
             swap,
         })
+    }
+
+    /// Keeps a copy of a good library, for going back to it.
+    fn keep(&self, slot: &PluginSlot, generation: &Generation) {
+        let kept = &self.pipeline.kept;
+        if let Err(error) = kept.keep(&slot.name, generation.hash, generation.library()) {
+            tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
+        }
     }
 
     /// Takes a plugin that the configuration no longer names out of service. Its members are told that they are closed.
@@ -317,17 +386,13 @@ fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refus
     if reads.contains(&version) {
         return Ok(());
     }
-    Err(Refusal {
-        step: "manifest",
-        code: "state_version".into(),
-        message: format!(
-            "it reads state of version {} to {}, live topics have version {version}; declare `READS_FROM` or `READS_TO`, \
-             or set reload = \"rejoin\"",
-            reads.start(),
-            reads.end()
-        ),
-        settings_path: None,
-    })
+    let message = format!(
+        "it reads state of version {} to {}, live topics have version {version}; declare `READS_FROM` or `READS_TO`, \
+         or set reload = \"rejoin\"",
+        reads.start(),
+        reads.end()
+    );
+    Err(Refusal::new("manifest", "state_version", message))
 }
 
 /// Ends a generation and says what is left of it.

@@ -4,13 +4,15 @@
 //! 2. **Read**: [`stage::read_settled`] reads it once it has stopped changing.
 //! 3. **Check**: [`elf`] finds the file complete and made for this machine.
 //! 4. **Manifest**: [`manifest`] reads what the library says of itself.
-//! 5. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
-//! 6. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked.
-//! 7. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
-//! 8. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
-//! 9. **Retire**: [`manager`] ends a generation that no topic needs; [`mapping`] tells whether it is really gone.
+//! 5. **Quarantine**: contents that did harm before are not loaded again ([`quarantine`]), nor what is not allowed.
+//! 6. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
+//! 7. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked.
+//! 8. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
+//! 9. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
+//! 10. **Retire**: [`manager`] ends a generation that no topic needs; [`mapping`] tells whether it is really gone.
 //!
-//! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics.
+//! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics, and the
+//! [`journal`] keeps what happened last.
 //! [`service`] is the thread that does these steps; [`shard`] is where plugin code runs, [`batch`] by batch.
 
 mod batch;
@@ -21,12 +23,15 @@ mod effects;
 pub mod elf;
 pub mod generation;
 pub mod handover;
+pub mod journal;
+pub mod kept;
 pub mod loader;
 pub mod manager;
 pub mod manifest;
 pub mod mapping;
 pub mod pipeline;
 pub mod probe;
+pub mod quarantine;
 pub mod service;
 pub mod shard;
 mod slot;

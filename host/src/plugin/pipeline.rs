@@ -1,11 +1,15 @@
 //! From a file to a library that may be loaded: the steps before anything changes.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::manifest::Manifest;
-use super::probe::{ProbeError, ProbeLimits, probe};
-use super::stage::{Contents, StagedFile, read_settled};
+use super::elf::Elf;
+use super::kept::Kept;
+use super::manifest::{Manifest, ManifestError};
+use super::probe::{self, ProbeError, ProbeLimits, probe};
+use super::quarantine::{Quarantine, Quarantined, private_dir, unix_seconds, write_whole};
+use super::stage::{ContentHash, Contents, StagedFile, read_settled};
 
 /// Between two looks at a file that may still be written.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
@@ -17,6 +21,25 @@ pub struct Pipeline {
     pub exe: PathBuf,
     /// Where libraries are staged.
     pub stage_dir: PathBuf,
+    /// Contents that are not loaded again.
+    pub quarantine: Arc<Quarantine>,
+    /// Contents to go back to.
+    pub kept: Kept,
+    /// Where long reports are written, one for each plugin; `None`: nowhere, and nothing is put in quarantine either.
+    pub reports: Option<PathBuf>,
+}
+
+/// What a library is checked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The plugin that it is to be.
+    pub plugin: &'a str,
+    /// Tells the staged copy from all others of this process.
+    pub attempt: u64,
+    /// The settings that it would get, as JSON.
+    pub settings: &'a str,
+    /// The contents that may be loaded; `None`: any.
+    pub allow: Option<&'a [ContentHash]>,
 }
 
 /// A library that passed.
@@ -26,14 +49,47 @@ pub struct Ready {
     pub manifest: Manifest,
     /// The copy to be loaded.
     pub staged: StagedFile,
-    /// How long the probe took.
-    pub probed: Duration,
+}
+
+/// The steps that a library has passed so far, and how long each took.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    /// Step by step, in order.
+    pub passed: Vec<(&'static str, Duration)>,
+}
+
+impl Trail {
+    /// Does a step, and notes it if it is passed.
+    ///
+    /// # Errors
+    ///
+    /// As the step does.
+    pub fn step<T>(
+        &mut self,
+        plugin: &str,
+        step: &'static str,
+        work: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let start = Instant::now();
+        let done = work()?;
+        let took = start.elapsed();
+        tracing::debug!(plugin, step, took_us = took.as_micros(), "step passed");
+        self.passed.push((step, took));
+        Ok(done)
+    }
+
+    /// How long a step took, zero if it was not passed.
+    #[must_use]
+    pub fn took(&self, step: &str) -> Duration {
+        let found = self.passed.iter().find(|(passed, _)| *passed == step);
+        found.map_or(Duration::ZERO, |(_, took)| *took)
+    }
 }
 
 /// Why a library did not come into service. What was in service stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which step said so: `read`, `manifest`, `stage`, `probe`, `load`.
+    /// Which step said so: `read`, `check`, `manifest`, `quarantine`, `stage`, `probe`, `load`.
     pub step: &'static str,
     /// A word for the reason, the same for ever.
     pub code: String,
@@ -41,23 +97,32 @@ pub struct Refusal {
     pub message: String,
     /// If the settings were to blame: where in them.
     pub settings_path: Option<String>,
+    /// When, in seconds since 1970.
+    pub at_unix_s: u64,
 }
 
 impl Refusal {
     /// A refusal by `step`.
-    pub fn new(step: &'static str, code: &str, error: &dyn std::error::Error) -> Self {
+    #[must_use]
+    pub fn new(step: &'static str, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            step,
+            code: code.to_owned(),
+            message: message.into(),
+            settings_path: None,
+            at_unix_s: unix_seconds(),
+        }
+    }
+
+    /// A refusal by `step`, with an error and what led to it in one line.
+    pub fn by(step: &'static str, code: &str, error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        Self {
-            step,
-            code: code.to_owned(),
-            message,
-            settings_path: None,
-        }
+        Self::new(step, code, message)
     }
 }
 
@@ -69,35 +134,106 @@ impl Pipeline {
     /// If there is no such file, or it keeps changing.
     pub fn read(&self, path: &Path) -> Result<Contents, Refusal> {
         read_settled(path, || std::thread::sleep(SECOND_LOOK))
-            .map_err(|error| Refusal::new("read", error.code(), &error))
+            .map_err(|error| Refusal::by("read", error.code(), &error))
     }
 
-    /// Checks, stages and probes what was read.
+    /// Checks, stages and probes what was read. Notes what was passed in `trail`.
     ///
     /// # Errors
     ///
     /// If it is not to be loaded.
-    pub fn check(&self, plugin: &str, generation: u64, contents: &Contents, settings: &str) -> Result<Ready, Refusal> {
-        let refused = |error: super::manifest::ManifestError| Refusal::new("manifest", error.code(), &error);
-        let manifest = Manifest::of_library(&contents.bytes).map_err(refused)?;
-        manifest.check_name(plugin).map_err(refused)?;
-        let staged = StagedFile::write(&self.stage_dir, plugin, generation, contents)
-            .map_err(|error| Refusal::new("stage", error.code(), &error))?;
-        let report = probe(&self.exe, staged.path(), settings, &ProbeLimits::default()).map_err(|error| {
-            let refusal = Refusal::new("probe", error.code(), &error);
-            match error {
-                ProbeError::Settings { path, message } => Refusal {
+    pub fn check(&self, wanted: &Wanted<'_>, contents: &Contents, trail: &mut Trail) -> Result<Ready, Refusal> {
+        let Wanted { plugin, .. } = *wanted;
+        trail.step(plugin, "check", || {
+            Elf::check(&contents.bytes)
+                .map(drop)
+                .map_err(|error| Refusal::by("check", error.code(), &error))
+        })?;
+        let manifest = trail.step(plugin, "manifest", || {
+            read_manifest(plugin, contents).map_err(|error| Refusal::by("manifest", error.code(), &error))
+        })?;
+        trail.step(plugin, "quarantine", || self.may_run(wanted, contents.hash))?;
+        let staged = trail.step(plugin, "stage", || {
+            StagedFile::write(&self.stage_dir, plugin, wanted.attempt, contents)
+                .map_err(|error| Refusal::by("stage", error.code(), &error))
+        })?;
+        trail.step(plugin, "probe", || {
+            probe(&self.exe, staged.path(), wanted.settings, &ProbeLimits::default())
+                .map_err(|error| self.not_probed(plugin, contents.hash, error))
+        })?;
+        Ok(Ready { manifest, staged })
+    }
+
+    /// Whether these contents may run at all.
+    fn may_run(&self, wanted: &Wanted<'_>, hash: ContentHash) -> Result<(), Refusal> {
+        if wanted.allow.is_some_and(|allowed| !allowed.contains(&hash)) {
+            let message = format!(
+                "its contents are not on the list of [plugins.{}] allow: {hash:#}",
+                wanted.plugin
+            );
+            return Err(Refusal::new("quarantine", "not_allowed", message));
+        }
+        match self.quarantine.find(hash) {
+            None => Ok(()),
+            Some(why) => {
+                let file = self.quarantine.file(hash);
+                let message = format!(
+                    "its contents are in quarantine: {}; lift it with `bennu plugins --lift {hash:#}`, or remove {}",
+                    why.reason,
+                    file.display()
+                );
+                Err(Refusal::new("quarantine", "quarantined", message))
+            }
+        }
+    }
+
+    /// What a failed probe means: contents that crash are not tried again.
+    fn not_probed(&self, plugin: &str, hash: ContentHash, error: ProbeError) -> Refusal {
+        let mut refusal = Refusal::by("probe", error.code(), &error);
+        let report = match error {
+            ProbeError::Settings { path, message } => {
+                return Refusal {
                     message,
                     settings_path: Some(path),
                     ..refusal
-                },
-                _ => refusal,
+                };
             }
-        })?;
-        Ok(Ready {
-            manifest,
-            staged,
-            probed: report.took,
-        })
+            ProbeError::Crashed { signal, stderr, .. } => {
+                // Killed for want of time or memory: that may have been the machine's fault.
+                if !probe::is_fault(signal) {
+                    return refusal;
+                }
+                if self.reports.is_none() {
+                    return refusal;
+                }
+                let why = Quarantined::now(plugin, &refusal.code, &format!("in the probe {}", refusal.message));
+                self.quarantine.add(hash, &why);
+                stderr
+            }
+            ProbeError::Layout(error) => error.report,
+            ProbeError::Exited { stderr, .. } => stderr,
+            _ => String::new(),
+        };
+        if let Some(file) = self.report(plugin, &report) {
+            refusal.message = format!("{}; more in {}", refusal.message, file.display());
+        }
+        refusal
     }
+
+    /// Writes what is too long for a line. Returns where it is.
+    fn report(&self, plugin: &str, text: &str) -> Option<PathBuf> {
+        let dir = self.reports.as_ref().filter(|_| !text.is_empty())?;
+        let file = dir.join(format!("{}.txt", plugin.replace('/', "_")));
+        let written = private_dir(dir).and_then(|()| write_whole(&file, text.as_bytes()));
+        written
+            .inspect_err(|error| tracing::warn!(%error, file = %file.display(), "a report cannot be written"))
+            .ok()?;
+        Some(file)
+    }
+}
+
+fn read_manifest(plugin: &str, contents: &Contents) -> Result<Manifest, ManifestError> {
+    let manifest = Manifest::of_library(&contents.bytes)?;
+    manifest.check_name(plugin)?;
+    Ok(manifest)
 }

@@ -159,7 +159,7 @@ impl Running {
         match prepared {
             Ok(Some(prepared)) => self.put_in_service(prepared),
             Ok(None) => self.news(("unchanged", json!({ "plugin": name }).to_string())),
-            Err(refusal) => self.refused(&slot, refusal),
+            Err(refusal) => self.refused(&slot, &refusal),
         }
     }
 
@@ -240,20 +240,19 @@ impl Running {
             plugin,
             version,
             generation,
-            probed,
+            trail,
             swap,
         } = loaded;
+        let probed = trail.took("probe");
         let event = json!({
             "plugin": plugin, "version": version, "generation": generation, "topics": swap.moved,
-            "failed": swap.failed, "reason": swap.first_failure, "rejoined": swap.rejoined, "took_ms": (*probed + swap.took).as_secs_f64() * 1000.0,
+            "failed": swap.failed, "reason": swap.first_failure, "rejoined": swap.rejoined, "took_ms": (probed + swap.took).as_secs_f64() * 1000.0,
         });
         self.news(("reload", event.to_string()));
     }
 
-    fn refused(&self, slot: &PluginSlot, refusal: Refusal) {
-        slot.stats.refused_loads.inc();
-        slot.set_refusal(Some(refusal.clone()));
-        let shown = blame_settings(&self.shared.routing().config, &slot.name, &refusal);
+    fn refused(&self, slot: &PluginSlot, refusal: &Refusal) {
+        let shown = blame_settings(&self.shared.routing().config, &slot.name, refusal);
         tracing::error!(
             plugin = slot.name,
             step = refusal.step,
@@ -278,9 +277,10 @@ pub fn announce(loaded: &Loaded) {
         plugin,
         version,
         generation,
-        probed,
+        trail,
         swap,
     } = loaded;
+    let probed = trail.took("probe");
     tracing::info!(
         plugin,
         version,

@@ -12,7 +12,7 @@ use bytestring::ByteString;
 
 use super::connect::ConnectCall;
 use super::generation::Generation;
-use super::pipeline::Refusal;
+use super::journal::Journal;
 use crate::channel::{Bounds, Input, Topic};
 use crate::config;
 use crate::metrics::PluginStats;
@@ -26,12 +26,13 @@ pub struct PluginSlot {
     pub index: u32,
     /// What it did so far.
     pub stats: PluginStats,
+    /// What happened to its libraries.
+    pub journal: Journal,
     config: RwLock<Arc<config::Plugin>>,
     current: RwLock<Option<Arc<Generation>>>,
     directory: Mutex<Directory>,
     hasher: RandomState,
     next_connect: AtomicUsize,
-    refusal: Mutex<Option<Refusal>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,12 +58,12 @@ impl PluginSlot {
             name,
             index,
             stats: PluginStats::default(),
+            journal: Journal::default(),
             config: RwLock::new(Arc::new(config)),
             current: RwLock::default(),
             directory: Mutex::default(),
             hasher: RandomState::new(),
             next_connect: AtomicUsize::new(0),
-            refusal: Mutex::default(),
         }
     }
 
@@ -194,17 +195,6 @@ impl PluginSlot {
         let Some(generation) = self.current() else { return false };
         let turn = self.next_connect.fetch_add(1, Ordering::Relaxed);
         generation.shard(turn as u64).connect(call)
-    }
-
-    /// Why the newest library is not in service, if it is not.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal.lock().expect("no holder panics").clone()
-    }
-
-    /// Notes it.
-    pub fn set_refusal(&self, refusal: Option<Refusal>) {
-        *self.refusal.lock().expect("no holder panics") = refusal;
     }
 
     /// Notes that a callback panicked: counted, and said once in the log.

@@ -181,13 +181,13 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Writes `contents` to a file in `dir` that did not exist, called after plugin, generation and hash. Makes `dir`
+    /// Writes `contents` to a file in `dir` that did not exist, called after plugin, number of the attempt and hash. Makes `dir`
     /// where it is missing.
     ///
     /// # Errors
     ///
     /// If the file can't be written.
-    pub fn write(dir: &Path, plugin: &str, generation: u64, contents: &Contents) -> Result<Self, StageError> {
+    pub fn write(dir: &Path, plugin: &str, attempt: u64, contents: &Contents) -> Result<Self, StageError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| StageError::Write { path, source }
@@ -202,7 +202,7 @@ impl StagedFile {
         let dir = dir.canonicalize().map_err(failed(dir))?;
         let (path, mut file) = create_new(
             &dir,
-            &format!("{}-{generation}-{}", plugin.replace('/', "_"), contents.hash),
+            &format!("{}-{attempt}-{}", plugin.replace('/', "_"), contents.hash),
         )?;
         let staged = Self {
             path,

@@ -173,7 +173,7 @@ fn a_library_that_is_bad_at_the_start_is_refused() {
     bench.put_bytes("room", b"not a library\n");
     check_refused(
         |command| serve(command, &bench),
-        "plugin `room` is refused (manifest): it is not an ELF file",
+        "plugin `room` is refused (check): it is not an ELF file",
     );
     bench.put_bytes("room", b"");
     check_refused(|command| serve(command, &bench), "plugin `room` is refused");

@@ -13,6 +13,7 @@ mod longpoll;
 mod origins;
 mod panics;
 mod presence;
+mod quarantine;
 mod refused;
 mod reload;
 mod retired;

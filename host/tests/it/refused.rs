@@ -68,12 +68,12 @@ async fn refused(server: &Server, step: &str, code: &str, words: &str) {
 #[tokio::test]
 async fn a_file_without_its_end_is_refused() {
     let bytes = Build::MisbehaveV2.bytes();
-    check(&bytes[..bytes.len() / 2], "manifest", "truncated", "it is not complete").await;
+    check(&bytes[..bytes.len() / 2], "check", "truncated", "it is not complete").await;
 }
 
 #[tokio::test]
 async fn a_text_is_refused() {
-    check(b"not a library\n", "manifest", "not_elf", "it is not an ELF file").await;
+    check(b"not a library\n", "check", "not_elf", "it is not an ELF file").await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_file_whose_end_comes_later_is_refused_and_then_taken() {
     let bytes = Build::MisbehaveV2.bytes();
     let (start, end) = bytes.split_at(bytes.len() / 2);
     fs::write(bench.library("misbehave"), start).expect("written");
-    refused(&server, "manifest", "truncated", "it is not complete").await;
+    refused(&server, "check", "truncated", "it is not complete").await;
     let file = OpenOptions::new().append(true).open(bench.library("misbehave"));
     file.and_then(|mut file| file.write_all(end)).expect("written");
     let before = 1;
@@ -142,7 +142,7 @@ async fn the_same_bad_file_is_refused_once() {
     let bench = Bench::new();
     let server = bench.serve().await;
     bench.put_bytes("misbehave", b"not a library\n");
-    refused(&server, "manifest", "not_elf", "it is not an ELF file").await;
+    refused(&server, "check", "not_elf", "it is not an ELF file").await;
     bench.put_bytes("misbehave", b"not a library\n");
     // The watcher looks at what changed first, first.
     bench.put_numbered("echo", Build::Echo, 1);

@@ -3,6 +3,7 @@
 use bennu_plugin::abi::effect;
 use bennu_plugin::prelude::*;
 
+use crate::Context;
 use crate::state::{Member, Topic};
 
 const BYTES: Binary<'static> = Binary(&[0, 255, 1]);

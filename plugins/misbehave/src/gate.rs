@@ -2,6 +2,10 @@
 
 use bennu_plugin::prelude::*;
 
+use crate::unruly::Unruly;
+
+type ConnectContext = bennu_plugin::ConnectContext<Unruly>;
+
 pub(crate) struct Gate;
 
 #[derive(Deserialize)]
@@ -12,7 +16,7 @@ struct Params {
     user: String,
 }
 
-impl Connect for Gate {
+impl Connect<Unruly> for Gate {
     fn connect(request: &ConnectRequest, cx: &mut ConnectContext) -> Connected {
         let Params { token, user } = request.params()?;
         match token.as_str() {
@@ -39,7 +43,7 @@ impl Connect for Gate {
         }
     }
 
-    fn check_origin(origin: &Origin, _: &NoSettings) -> bool {
+    fn check_origin(origin: &Origin, _: &Unruly) -> bool {
         match origin.host() {
             None => origin.text() == "file://" && origin.mount().starts_with("/pages"),
             Some("panic.example") => panic!("gate panics at an origin"),

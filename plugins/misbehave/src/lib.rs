@@ -102,23 +102,34 @@
 //! Where it decides about them, `https://open.example` may connect; to mounts whose path begins with `/pages` also `file://`.
 //! `panic.example` panics.
 //!
+//! # Before it serves
+//!
+//! By `check` and `init` in its settings: `refuse`, `panic`, `crash` (a fault of memory), `abort`, `exit`, `hang`, `allocate`
+//! (without end), `thread` (starts one that never ends).
+//!
 //! # Variants
 //!
 //! By cargo features. `v2`: version 2 of the state, which reads version 1; the reply to `count` says so, and has
 //! `"mood":"fresh"`, a field that the member got in between. `bad_restore`: never reads the state of another generation.
-//! `panics`: panics at every event of a client.
-#![forbid(unsafe_code)]
+//! `panics`: panics at every event of a client. `at_load`: does what the variable `MISBEHAVE_AT_LOAD` says, as above, while the
+//! library is loaded.
+#![deny(unsafe_code)]
 
 mod asked;
 mod gate;
 mod state;
+mod unruly;
 
 use bennu_plugin::prelude::*;
 
 use asked::Asked;
 use state::{Member, Topic, VERSION};
+use unruly::Unruly;
 
-impl Channel for Member {
+/// What callbacks get, with this plugin's own value.
+type Context = bennu_plugin::Context<Unruly>;
+
+impl Channel<Unruly> for Member {
     type Shared = Topic;
 
     const STATE_VERSION: u32 = VERSION;
@@ -206,4 +217,4 @@ impl Channel for Member {
     }
 }
 
-export_plugin!(Member, connect = gate::Gate);
+export_plugin!(Member, plugin = Unruly, connect = gate::Gate);

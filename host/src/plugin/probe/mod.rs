@@ -193,7 +193,12 @@ impl Answer {
     fn into_result(self) -> Result<(), ProbeError> {
         match self {
             Self::Good {} => Ok(()),
-            Self::Load { code, message } => Err(ProbeError::Load { code, message }),
+            Self::Load { code, message } => {
+                // A plugin can write such lines, too.
+                let known = ["open", "no_module", "version"].contains(&&*code);
+                let code = if known { code } else { "load".to_owned() };
+                Err(ProbeError::Load { code, message })
+            }
             Self::Layout { line, report } => Err(ProbeError::Layout(LayoutError { line, report })),
             Self::Settings { path, message } => Err(ProbeError::Settings { path, message }),
         }
@@ -348,6 +353,12 @@ fn settings_text(path: &str, message: &str) -> String {
     } else {
         format!("{path}: {message}")
     }
+}
+
+/// Whether a process gets this signal by what its own code does, wherever it runs.
+pub(super) fn is_fault(signal: i32) -> bool {
+    // SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+    matches!(signal, 4 | 6 | 7 | 8 | 11 | 31)
 }
 
 fn signal_name(signal: i32) -> String {

@@ -23,16 +23,22 @@ pub(crate) enum Build {
     MisbehaveBadRestore,
     /// That panics at every event of a client.
     MisbehavePanics,
+    /// That does what `MISBEHAVE_AT_LOAD` says while it is loaded.
+    MisbehaveAtLoad,
+    /// Built so that its first panic ends the process.
+    MisbehaveAborts,
 }
 
 impl Build {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
         Self::MisbehaveV2,
         Self::MisbehaveBadRestore,
         Self::MisbehavePanics,
+        Self::MisbehaveAtLoad,
+        Self::MisbehaveAborts,
     ];
 
     /// Where it lies.
@@ -55,10 +61,11 @@ impl Build {
 
     fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Echo | Self::Room | Self::Misbehave => None,
+            Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts => None,
             Self::MisbehaveV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
             Self::MisbehavePanics => Some("panics"),
+            Self::MisbehaveAtLoad => Some("at_load"),
         }
     }
 
@@ -66,6 +73,7 @@ impl Build {
         let plugin = self.plugin();
         match self.feature() {
             Some(feature) => format!("lib{plugin}-{feature}.so"),
+            None if self == Self::MisbehaveAborts => format!("lib{plugin}-aborts.so"),
             None => format!("lib{plugin}.so"),
         }
     }
@@ -101,6 +109,9 @@ fn build_one(build: Build, target: &Path) -> PathBuf {
         .arg("--target-dir")
         .arg(target)
         .stderr(Stdio::inherit());
+    if build == Build::MisbehaveAborts {
+        cargo.env("CARGO_PROFILE_DEV_PANIC", "abort");
+    }
     if let Some(feature) = build.feature() {
         cargo.args(["--features", feature]);
     }

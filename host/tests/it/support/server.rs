@@ -42,6 +42,7 @@ impl Bench {
         let template = include_str!("../../../../config/test.toml").replace("../target/debug/", "");
         bench.write_config(&template);
         bench.set("server", "stage_dir", "\"stage\"");
+        bench.set("server", "state_dir", "\"state\"");
         bench
     }
 

@@ -1,0 +1,88 @@
+//! What happened to a plugin's libraries, for those who ask: the log tells it once, this keeps the last of each.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::pipeline::{Refusal, Trail};
+use super::quarantine::unix_seconds;
+use super::swap::SwapReport;
+
+/// The journal of one plugin.
+#[derive(Debug, Default)]
+pub struct Journal {
+    entries: Mutex<Entries>,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Entries {
+    /// Why the newest library is not in service, if it is not.
+    pub refusal: Option<Refusal>,
+    /// The last library that came into service.
+    pub reload: Option<Reload>,
+    /// How often each step was passed.
+    pub passed: BTreeMap<&'static str, u64>,
+    /// How often a step refused, by step and code.
+    pub refusals: BTreeMap<(&'static str, String), u64>,
+}
+
+/// A library that came into service.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// Its generation.
+    pub generation: u64,
+    /// When, in seconds since 1970.
+    pub at_unix_s: u64,
+    /// The steps before the swap, and how long each took.
+    pub steps: Vec<(&'static str, Duration)>,
+    /// The swap.
+    pub swap: SwapReport,
+}
+
+impl Journal {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().expect("no holder panics")
+    }
+
+    /// All of it, as it is now.
+    #[must_use]
+    pub fn read(&self) -> Entries {
+        self.entries().clone()
+    }
+
+    /// A library was refused after it had passed what `trail` says.
+    pub fn refused(&self, refusal: Refusal, trail: &Trail) {
+        let mut entries = self.entries();
+        entries.count(trail);
+        let count = entries.refusals.entry((refusal.step, refusal.code.clone()));
+        *count.or_default() += 1;
+        entries.refusal = Some(refusal);
+    }
+
+    /// What lies in the library's place is in service: nothing is refused any more.
+    pub fn settled(&self) {
+        self.entries().refusal = None;
+    }
+
+    /// A library came into service.
+    pub fn reloaded(&self, generation: u64, trail: &Trail, swap: &SwapReport) {
+        let mut entries = self.entries();
+        entries.count(trail);
+        *entries.passed.entry("swap").or_default() += 1;
+        entries.reload = Some(Reload {
+            generation,
+            at_unix_s: unix_seconds(),
+            steps: trail.passed.clone(),
+            swap: swap.clone(),
+        });
+    }
+}
+
+impl Entries {
+    fn count(&mut self, trail: &Trail) {
+        for (step, _) in &trail.passed {
+            *self.passed.entry(step).or_default() += 1;
+        }
+    }
+}

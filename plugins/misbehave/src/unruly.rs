@@ -1,0 +1,81 @@
+//! What goes wrong before anything is served: in `check`, in `init`, and while the library is loaded.
+
+use std::process;
+use std::thread;
+
+use bennu_plugin::prelude::*;
+
+/// Where to misbehave, from the configuration: `settings = { check = "crash" }`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    check: String,
+    init: String,
+}
+
+/// The plugin's own value.
+pub(crate) struct Unruly;
+
+impl Plugin for Unruly {
+    type Settings = Settings;
+
+    fn init(settings: Settings) -> Result<Self, String> {
+        misbehave(&settings.init)?;
+        Ok(Self)
+    }
+
+    fn check(settings: &Settings) -> Result<(), String> {
+        misbehave(&settings.check)
+    }
+}
+
+fn misbehave(how: &str) -> Result<(), String> {
+    match how {
+        "refuse" => return Err("refused on request".to_owned()),
+        "panic" => panic!("panics on request"),
+        "crash" => crash(),
+        "abort" => process::abort(),
+        "exit" => process::exit(3),
+        "hang" => loop {
+            thread::park();
+        },
+        "allocate" => allocate(),
+        // Nobody ends it.
+        "thread" => drop(thread::spawn(|| {
+            loop {
+                thread::park();
+            }
+        })),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes memory until there is none.
+fn allocate() {
+    let mut taken = Vec::new();
+    loop {
+        taken.push(vec![1_u8; 1 << 20]);
+    }
+}
+
+#[allow(unsafe_code, reason = "a real fault is what this is for")]
+fn crash() {
+    // SAFETY: none; the process is to end here.
+    unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
+}
+
+/// Runs while the library is loaded, before anything of the host's can look at it.
+#[cfg(feature = "at_load")]
+#[allow(unsafe_code, reason = "constructors have no safe form")]
+mod at_load {
+    #[used]
+    // SAFETY: the system's loader calls what stands in this section, without arguments that matter here.
+    #[unsafe(link_section = ".init_array")]
+    static AT_LOAD: extern "C" fn() = at_load;
+
+    extern "C" fn at_load() {
+        let how = std::env::var("MISBEHAVE_AT_LOAD").unwrap_or_default();
+        let _ = super::misbehave(&how);
+    }
+}
