@@ -123,6 +123,8 @@ pub struct Mount {
     pub connect_info: ConnectInfo,
     /// WebSocket is served.
     pub websocket: bool,
+    /// The path itself is a WebSocket that sends back what it gets, for conformance suites.
+    pub echo: bool,
     /// Long polling, where it is served.
     pub longpoll: Option<LongPoll>,
     /// The seeds' dialect, where it is served besides.

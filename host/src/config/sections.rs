@@ -163,11 +163,19 @@ pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMo
         subprotocols: handshake::subprotocols(&section),
         connect_info: handshake::connect_info(&section),
         websocket: section.flag("websocket", true),
+        echo: section.flag("echo", false),
         seeds: seeds(&section, longpoll.as_ref()),
         longpoll,
         max_channels_per_socket: section.count("max_channels_per_socket", 100, 1..=MANY),
     };
-    if !mount.websocket && mount.longpoll.is_none() {
+    if mount.echo && mount.seeds.is_some() {
+        let taken = section.mistakes.error(
+            section.at.clone(),
+            "`echo` and `dialect` cannot both be served at the path of a mount",
+        );
+        section.mistakes.add(taken.help("leave one of them out"));
+    }
+    if !mount.websocket && mount.longpoll.is_none() && !mount.echo {
         let closed = section.mistakes.error(
             section.at.clone(),
             "no client can connect here: `websocket` and `longpoll` are both off",

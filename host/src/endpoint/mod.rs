@@ -63,8 +63,11 @@ async fn mounts(
     }
     match served {
         // A long-poll session that is there is served to its end: only its beginning is turned away.
-        Some(Served::WebSocket(..)) if shared.turns_away() => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Some(Served::WebSocket(..) | Served::Echo(_)) if shared.turns_away() => {
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
         Some(Served::WebSocket(mount, dialect)) => websocket::serve(shared, mount, dialect, client, request).await,
+        Some(Served::Echo(mount)) => websocket::echo(&shared, mount, client, request),
         Some(Served::LongPoll(mount)) => longpoll::serve(shared, mount, client, request).await,
         Some(Served::SeedsLongPoll(_)) | None => (StatusCode::NOT_FOUND, "nothing is served here\n").into_response(),
     }

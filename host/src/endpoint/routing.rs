@@ -26,6 +26,8 @@ pub struct Routing {
 pub(super) enum Served {
     /// WebSocket at a mount.
     WebSocket(Arc<Mount>, Dialect),
+    /// A WebSocket that sends back what it gets, at a mount.
+    Echo(Arc<Mount>),
     /// Long polling at a mount.
     LongPoll(Arc<Mount>),
     /// Long polling in the seeds' dialect.
@@ -63,6 +65,7 @@ impl Routing {
             .find_map(|mount| match path.strip_prefix(&*mount.path)? {
                 "/websocket" if mount.websocket => Some(Served::WebSocket(Arc::clone(mount), Dialect::Modern)),
                 "/longpoll" if mount.longpoll.is_some() => Some(Served::LongPoll(Arc::clone(mount))),
+                "" if mount.echo => Some(Served::Echo(Arc::clone(mount))),
                 "" if mount.websocket && mount.seeds.is_some() => {
                     Some(Served::WebSocket(Arc::clone(mount), Dialect::Seeds))
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -14,6 +15,7 @@ use super::params::Params;
 use super::{Client, Shared, seeds};
 use crate::config::Mount;
 use crate::io::Entry;
+use crate::serializer::v2::V2;
 use crate::socket::{Dialect, NewSocket};
 use crate::transport::websocket::handshake::{Refusal, Upgrade};
 use crate::transport::websocket::{Upgraded, subprotocol};
@@ -27,7 +29,7 @@ pub(super) async fn serve(
     client: Client,
     request: Request<Body>,
 ) -> Response {
-    let (mut parts, _) = request.into_parts();
+    let (parts, _) = request.into_parts();
     if dialect == Dialect::Seeds && !seeds::check_origin(&mount, &parts) {
         return StatusCode::FORBIDDEN.into_response();
     }
@@ -64,6 +66,31 @@ pub(super) async fn serve(
             return denied.response();
         }
     };
+    let subprotocol = agreed.subprotocol.map(str::to_owned);
+    upgrade(&shared, client, parts, subprotocol.as_deref(), socket, false)
+}
+
+/// Answers a request for a WebSocket that sends back what it gets. Anyone may have it: the configuration asked for it.
+pub(super) fn echo(shared: &Arc<Shared>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let socket = NewSocket {
+        mount,
+        serializer: &V2,
+        dialect: Dialect::Modern,
+        identity: None,
+    };
+    upgrade(shared, client, parts, None, socket, true)
+}
+
+/// Answers a request that may become a WebSocket, if it asks for one properly.
+fn upgrade(
+    shared: &Arc<Shared>,
+    client: Client,
+    mut parts: Parts,
+    subprotocol: Option<&str>,
+    socket: NewSocket,
+    echo: bool,
+) -> Response {
     let upgrade = match Upgrade::check(&parts) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal.response().map(Body::from),
@@ -71,12 +98,12 @@ pub(super) async fn serve(
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    tokio::task::spawn_local(leave_hyper(shared, client.thread, on_upgrade, socket));
-    upgrade.response(agreed.subprotocol).map(|()| Body::empty())
+    tokio::task::spawn_local(leave_hyper(Arc::clone(shared), client.thread, on_upgrade, socket, echo));
+    upgrade.response(subprotocol).map(|()| Body::empty())
 }
 
 /// Takes the connection out of hyper and puts it into its thread's slab.
-async fn leave_hyper(shared: Arc<Shared>, thread: u8, on_upgrade: OnUpgrade, socket: NewSocket) {
+async fn leave_hyper(shared: Arc<Shared>, thread: u8, on_upgrade: OnUpgrade, socket: NewSocket, echo: bool) {
     let Ok(upgraded) = on_upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
         tracing::error!("an upgraded connection is not the stream that was accepted");
@@ -89,6 +116,6 @@ async fn leave_hyper(shared: Arc<Shared>, thread: u8, on_upgrade: OnUpgrade, soc
         return;
     };
     if let Some(inbox) = shared.inbox(usize::from(thread)) {
-        inbox.push_now(Entry::Adopt(Box::new((Upgraded { stream, leftover }, socket))));
+        inbox.push_now(Entry::Adopt(Box::new((Upgraded { stream, leftover, echo }, socket))));
     }
 }

@@ -21,7 +21,7 @@ use crate::serializer::EncodeError;
 use crate::socket::{Encoding, NewSocket, Socket};
 use crate::transport::longpoll::{Published, Sessions};
 use crate::transport::websocket::frame::{Frame, close_code};
-use crate::transport::websocket::{Upgraded, WebSocket};
+use crate::transport::websocket::{Echo, Upgraded, WebSocket};
 use crate::transport::{Flushed, Received, Transport};
 
 /// What is read at once, by all connections of the thread in turn.
@@ -229,6 +229,7 @@ impl Core {
     }
 
     fn adopt(&mut self, upgraded: Upgraded, info: NewSocket, now: Instant) {
+        let echo = upgraded.echo;
         let limits = &self.routing.config.limits;
         let mut websocket = WebSocket::new(upgraded, limits.max_message_bytes, limits.max_outbound_bytes);
         let token = mio::Token(self.sockets.vacant_key());
@@ -240,7 +241,12 @@ impl Core {
             );
             return;
         }
-        if let Some(slot) = self.open(info, Box::new(websocket), now) {
+        let transport: Box<dyn Transport> = if echo {
+            Box::new(Echo::new(websocket))
+        } else {
+            Box::new(websocket)
+        };
+        if let Some(slot) = self.open(info, transport, now) {
             // What came right behind the handshake is read at once.
             self.again.push(slot);
         }

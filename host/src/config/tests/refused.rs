@@ -236,6 +236,10 @@ fn a_mount_has_a_path_of_its_own() {
         closed,
         "1:1: no client can connect here: `websocket` and `longpoll` are both off",
     );
+    check(
+        "[[mounts]]\npath = \"/a\"\necho = true\ndialect = \"0.11\"",
+        "1:1: `echo` and `dialect` cannot both be served at the path of a mount",
+    );
 }
 
 #[test]

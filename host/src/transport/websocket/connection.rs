@@ -22,6 +22,8 @@ pub struct Upgraded {
     pub stream: std::net::TcpStream,
     /// What hyper had read already.
     pub leftover: Bytes,
+    /// It is to send back what it gets.
+    pub echo: bool,
 }
 
 /// One WebSocket.

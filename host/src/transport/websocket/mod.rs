@@ -1,8 +1,10 @@
 //! WebSocket (RFC 6455), the server's side.
 
 mod connection;
+mod echo;
 pub mod frame;
 pub mod handshake;
 pub mod subprotocol;
 
 pub use connection::{Upgraded, WebSocket};
+pub use echo::Echo;

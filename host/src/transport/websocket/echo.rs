@@ -1,0 +1,66 @@
+//! A WebSocket that sends back what it gets: what conformance suites talk to.
+//!
+//! It is the channels' own [`WebSocket`], so that what a suite finds out holds for them. No message gets any further.
+
+use super::WebSocket;
+use super::frame::{Frame, close_code};
+use crate::serializer::{Incoming, Kind};
+use crate::transport::{Flushed, Overflow, Received, Transport};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Echo {
+    socket: WebSocket,
+    /// A message has come since it was last asked for: to the core, which sees none, it is a sign of life.
+    heard: bool,
+}
+
+impl Echo {
+    /// Sends back what comes in on this connection.
+    #[must_use]
+    pub fn new(socket: WebSocket) -> Self {
+        Self { socket, heard: false }
+    }
+}
+
+impl Transport for Echo {
+    fn name(&self) -> &'static str {
+        self.socket.name()
+    }
+
+    fn takes_binary(&self) -> bool {
+        self.socket.takes_binary()
+    }
+
+    fn receive(&mut self, scratch: &mut [u8], _: &mut dyn FnMut(Incoming)) -> Received {
+        let mut messages = Vec::new();
+        let received = self.socket.receive(scratch, &mut |message| messages.push(message));
+        self.heard |= !messages.is_empty();
+        for message in messages {
+            let frame = match message {
+                Incoming::Text(text) => Frame::of(Kind::Text, text.as_bytes()),
+                Incoming::Binary(bytes) => Frame::of(Kind::Binary, &bytes),
+            };
+            if let Err(overflow) = self.socket.send(&frame) {
+                return Received::Broken(close_code::POLICY, overflow.to_string());
+            }
+        }
+        received
+    }
+
+    fn pinged(&mut self) -> bool {
+        self.socket.pinged() | std::mem::take(&mut self.heard)
+    }
+
+    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
+        self.socket.send(frame)
+    }
+
+    fn flush(&mut self) -> Flushed {
+        self.socket.flush()
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        self.socket.close(code, reason);
+    }
+}
