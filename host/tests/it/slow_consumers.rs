@@ -3,7 +3,9 @@
 use bennu::client::{Client, Frame, Incoming, Options, RawClient, Transport};
 use serde_json::json;
 
+use crate::support::http::metric;
 use crate::support::server::{Bench, Server};
+use crate::support::within;
 
 /// More than the system keeps of a connection's unread bytes on the server's side, which it may let grow to 4 MiB.
 const FLOOD: &str = r#"["1","2","misbehave:t","flood",{"count":1000,"bytes":8000}]"#;
@@ -47,6 +49,12 @@ async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_noti
     let news = json!({ "event": "news" });
     other.push("misbehave:t", "broadcast", news).await.expect("sent");
     other.event("misbehave:t", "news").await.expect("the news");
+    // The other may be served by another thread, ahead of the flood.
+    let admin = server.admin().await;
+    within("close", async {
+        while metric(admin, "bennu_slow_consumers_total").await == 0 {}
+    })
+    .await;
     assert_eq!(end(slow).await, 1008);
     assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
 }
