@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{check, completions, dev, secret, serve};
+use bennu::cli::{check, completions, dev, routes, secret, serve};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -12,7 +12,8 @@ fn main() -> ExitCode {
         Command::Probe(_) => return bennu::plugin::probe::run_child(),
         Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Check(args) => check::run(&args).map_err(Into::into),
+        Command::Check(args) => check::run(&args),
+        Command::Routes(args) => routes::run(&args),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

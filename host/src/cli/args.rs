@@ -6,12 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
 use super::probe::ProbeArgs;
+use super::routes::{self, RoutesArgs};
 use super::secret;
 use super::serve::{self, ServeArgs};
 use crate::config::Config;
@@ -54,6 +55,9 @@ pub enum Command {
     /// Shows every mistake in a configuration, each at its line
     #[command(after_help = check::HELP)]
     Check(CheckArgs),
+    /// Shows which plugin serves which topics, and why a topic goes where it goes
+    #[command(after_help = routes::HELP)]
+    Routes(RoutesArgs),
     /// Prints a fresh secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
@@ -63,6 +67,33 @@ pub enum Command {
     /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
     #[command(hide = true)]
     Probe(ProbeArgs),
+}
+
+/// `--config`, where a command needs one but can find it.
+#[derive(Args, Debug)]
+pub struct ConfigArg {
+    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    /// The configuration that was named, or else the one that is found.
+    ///
+    /// # Errors
+    ///
+    /// If none was named and none is found.
+    pub fn find(&self) -> Result<PathBuf, NoConfig> {
+        named_or_found(self.config.as_deref())
+    }
+}
+
+/// `--json`
+#[derive(Args, Debug)]
+pub struct JsonArg {
+    /// Writes JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Puts what the command line says in place of what the configuration says. Goes for every reload too.
@@ -141,7 +172,7 @@ mod tests {
         let Ok(Command::Dev(args)) = parse("bennu dev") else {
             panic!("dev")
         };
-        assert_eq!((args.config, args.listen), (None, None));
+        assert_eq!((args.config.config, args.listen), (None, None));
     }
 
     #[test]
@@ -164,7 +195,7 @@ mod tests {
     #[test]
     fn help_shows_every_command_but_the_internal_one() {
         let help = Cli::command().render_long_help().to_string();
-        for command in ["dev", "serve", "check", "secret", "completions"] {
+        for command in ["dev", "serve", "check", "routes", "secret", "completions"] {
             assert!(
                 help.contains(&format!("\n  {command} ")),
                 "{command} is missing in\n{help}"

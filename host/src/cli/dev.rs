@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::args::{address, named_or_found, override_listen};
+use super::args::{ConfigArg, address, override_listen};
 use super::{read_config, say, signals, start_log};
 use crate::config::{Config, Mode};
 use crate::plugin::cargo::{CargoError, Workspace};
@@ -26,9 +26,9 @@ Examples:
 /// `bennu dev`
 #[derive(Args, Debug)]
 pub struct DevArgs {
-    /// The configuration [default: config/bennu.toml, here or in a folder above]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// The configuration
+    #[command(flatten)]
+    pub config: ConfigArg,
     /// Where clients connect, in place of what the configuration says
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
@@ -41,7 +41,7 @@ pub struct DevArgs {
 /// If the configuration is refused, there is no workspace to build, or the host does not start. A plugin that does not
 /// compile is none: it may be mended while the host runs.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let file = named_or_found(args.config.as_deref())?;
+    let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Dev)?;
     override_listen(&mut config, args.listen);
     start_log(&config);

@@ -7,18 +7,19 @@ pub mod check;
 pub mod completions;
 pub mod dev;
 pub mod probe;
+pub mod routes;
 pub mod secret;
 pub mod serve;
+mod terminal;
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use anstream::stream::RawStream;
-use anstream::{AutoStream, ColorChoice};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigErrors, Mode};
+use terminal::{has_colours, say};
 
 /// The variable that goes before `[log] level`.
 const LOG_VARIABLE: &str = "BENNU_LOG";
@@ -68,16 +69,4 @@ fn signals() -> io::Result<mpsc::UnboundedReceiver<()>> {
         }
     });
     Ok(receiver)
-}
-
-/// Whether what is written there may be in colour: on a terminal, and nobody has asked for none (`NO_COLOR`).
-fn has_colours(stream: &impl RawStream) -> bool {
-    AutoStream::choice(stream) != ColorChoice::Never
-}
-
-/// One line on standard output. A closed pipe is nobody listening, not an error.
-fn say(line: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }

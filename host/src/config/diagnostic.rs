@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, normalize_untrusted_str};
+use serde_json::{Value, json};
 
 /// Where something stands in the file, in bytes.
 pub(super) type Span = Range<usize>;
@@ -93,12 +94,22 @@ impl Diagnostic {
     /// The line and the column, from 1; the column counts characters.
     #[must_use]
     pub fn position(&self) -> (usize, usize) {
-        let before = self.source.text.get(..self.at.start).unwrap_or(&self.source.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
+        self.source.position(self.at.start)
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (line, column) = self.position();
+        let also = self.also.as_ref().map(|(at, label)| {
+            let (line, column) = self.source.position(at.start);
+            json!({ "line": line, "column": column, "label": label })
+        });
+        json!({
+            "level": if self.warning { "warning" } else { "error" },
+            "file": self.source.path, "line": line, "column": column, "message": self.message, "label": self.label,
+            "also": also, "help": self.help,
+        })
     }
 
     /// The whole of it, in several lines, without a newline at the end.
@@ -164,6 +175,16 @@ impl Source {
         if let Some(masked) = masked {
             self.shown.replace_range(at, &masked);
         }
+    }
+
+    /// The line and the column of a byte, from 1; the column counts characters.
+    pub(super) fn position(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 
     /// The first character, for what is wrong with the whole.

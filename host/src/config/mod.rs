@@ -9,6 +9,7 @@ mod handshake;
 mod json;
 pub mod model;
 pub(crate) mod origin;
+mod places;
 mod reader;
 pub mod secret;
 mod sections;
@@ -97,13 +98,32 @@ impl Config {
     ///
     /// If the file cannot be read, or has any mistake.
     pub fn read(file: &Path, mode: Mode) -> Result<Self, ConfigErrors> {
+        Self::examine(file, mode).and_then(without_mistakes)
+    }
+
+    /// Reads and checks a text. `file` is where it comes from: its name is shown, and relative paths start at its folder.
+    ///
+    /// # Errors
+    ///
+    /// If the text has any mistake.
+    pub fn parse(file: &Path, text: &str, mode: Mode) -> Result<Self, ConfigErrors> {
+        Self::examine_text(file, text, mode).and_then(without_mistakes)
+    }
+
+    /// Reads a file as far as it goes, with all that is to be said about it. With a mistake among that, the configuration
+    /// has defaults where it should have something else, and is not to be served.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is no TOML.
+    pub fn examine(file: &Path, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
         let unreadable = |source| ConfigErrors::Unreadable {
             file: file.to_owned(),
             source,
         };
         let bytes = std::fs::read(file).map_err(unreadable)?;
         match str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(file, text, mode),
+            Ok(text) => Self::examine_text(file, text, mode),
             Err(error) => {
                 let source = Arc::new(Source::new(file, &String::from_utf8_lossy(&bytes)));
                 let at = error.valid_up_to();
@@ -115,12 +135,12 @@ impl Config {
         }
     }
 
-    /// Reads and checks a text. `file` is where it comes from: its name is shown, and relative paths start at its folder.
+    /// As [`Config::examine`], with a text; `file` as for [`Config::parse`].
     ///
     /// # Errors
     ///
-    /// If the text has any mistake.
-    pub fn parse(file: &Path, text: &str, mode: Mode) -> Result<Self, ConfigErrors> {
+    /// If the text is no TOML.
+    pub fn examine_text(file: &Path, text: &str, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
         let (root, syntax) = DeTable::parse_recoverable(text);
         let mut source = Source::new(file, text);
         let mut secrets = Vec::new();
@@ -138,14 +158,7 @@ impl Config {
             mistakes.add(refused_secret(&mistakes, key));
         }
         let config = read_whole(file, mode, &root, &source, &mistakes);
-        let diagnostics = mistakes.into_sorted();
-        if diagnostics.iter().all(Diagnostic::is_warning) {
-            return Ok(Self {
-                warnings: diagnostics,
-                ..config
-            });
-        }
-        Err(ConfigErrors::Mistakes { diagnostics })
+        Ok((config, mistakes.into_sorted()))
     }
 
     /// Where clients connect.
@@ -153,26 +166,17 @@ impl Config {
     pub fn listen(&self) -> SocketAddr {
         self.listen_instead.unwrap_or(self.server.listen)
     }
+}
 
-    /// A plugin's refusal of its settings, shown at the line it is about.
-    ///
-    /// `path` names the setting inside of `settings` by keys joined by dots, with `[0]` for places in lists; what cannot
-    /// be found is shown at the last part that can.
-    #[must_use]
-    pub fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
-        let (root, _) = DeTable::parse_recoverable(self.source.text());
-        let at = settings_span(root.get_ref(), plugin, path).unwrap_or(self.source.start());
-        let place = if path.is_empty() {
-            String::new()
-        } else {
-            format!(" at `{path}`")
-        };
-        Diagnostic::error(
-            &self.source,
-            at,
-            format!("the plugin `{plugin}` refuses its settings{place}: {message}"),
-        )
+/// What was read, if it has no mistake; the rest are its warnings.
+fn without_mistakes((config, diagnostics): (Config, Vec<Diagnostic>)) -> Result<Config, ConfigErrors> {
+    if diagnostics.iter().all(Diagnostic::is_warning) {
+        return Ok(Config {
+            warnings: diagnostics,
+            ..config
+        });
     }
+    Err(ConfigErrors::Mistakes { diagnostics })
 }
 
 fn read_whole(
@@ -286,46 +290,6 @@ fn refused_secret(mistakes: &Mistakes, key: Span) -> Diagnostic {
             "the secret may not stand in the configuration, which gets copied and committed",
         )
         .help(help)
-}
-
-/// Where a plugin's setting stands: the setting, or the nearest thing around it that is there.
-fn settings_span(root: &DeTable<'_>, plugin: &str, path: &str) -> Option<Span> {
-    let section = root.get("plugins")?.get_ref().as_table()?.get(plugin)?;
-    let Some(settings) = section.get_ref().as_table()?.get("settings") else {
-        return Some(section.span());
-    };
-    let (mut at, mut value, mut rest) = (settings.span(), settings, path);
-    while let Some((inner, inner_at, inner_rest)) = step(value.get_ref(), rest) {
-        (value, at, rest) = (inner, inner_at, inner_rest);
-    }
-    Some(at)
-}
-
-/// One step down a path: the value, its place, and the rest of the path.
-fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(&'t Spanned<DeValue<'t>>, Span, &'p str)> {
-    let path = path.strip_prefix('.').unwrap_or(path);
-    match value {
-        DeValue::Array(list) => {
-            let (place, rest) = match path.strip_prefix('[') {
-                Some(path) => path.split_once(']')?,
-                None => path.split_once('.').unwrap_or((path, "")),
-            };
-            let item = list.get(place.parse::<usize>().ok()?)?;
-            Some((item, item.span(), rest))
-        }
-        DeValue::Table(table) => {
-            // A key may hold dots itself, so the longest that fits is taken.
-            let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
-            let fits = table
-                .iter()
-                .filter_map(|(key, item)| Some((key, item, path.strip_prefix(key.get_ref().as_ref())?)));
-            let (_, item, rest) = fits
-                .filter(|(_, _, rest)| ends(rest))
-                .min_by_key(|(_, _, rest)| rest.len())?;
-            Some((item, item.span(), rest))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The command line, as a user types it.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use bennu::client::Transport;
 use rustix::process::Signal;
@@ -8,30 +8,11 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::support::client::Client;
+use crate::support::command::{check_refused, run};
 use crate::support::http::{get, plugin};
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, SECRET, bennu};
 use crate::support::within;
-
-/// What a command that ends by itself leaves behind.
-fn run(change: impl FnOnce(&mut Command) -> &mut Command) -> (Output, String, String) {
-    let mut command = bennu();
-    change(command.stdin(Stdio::null()));
-    let output = command.output().expect("it runs");
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-    let (said, complained) = (text(&output.stdout), text(&output.stderr));
-    (output, said, complained)
-}
-
-/// A command that cannot begin: one line says why, and the exit code is not 0.
-fn check_refused(change: impl FnOnce(&mut Command) -> &mut Command, words: &str) {
-    let (output, said, complained) = run(change);
-    assert!(!output.status.success(), "{said}");
-    let errors: Vec<_> = complained.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{complained}");
-    assert!(errors[0].contains(words), "{complained}");
-    assert_eq!(said, "");
-}
 
 fn serve<'a>(command: &'a mut Command, bench: &Bench) -> &'a mut Command {
     command.args(["serve", "--config"]).arg(bench.config())
@@ -43,7 +24,8 @@ fn every_command_explains_itself() {
         (&["--help"][..], "bennu dev"),
         (&["dev", "--help"], "--listen"),
         (&["serve", "--help"], "BENNU_SECRET_KEY_BASE"),
-        (&["check", "--help"], "exit code"),
+        (&["check", "--help"], "Exit codes"),
+        (&["routes", "--help"], "exit code"),
     ] {
         let (output, said, complained) = run(|command| command.args(args));
         assert!(output.status.success(), "{args:?}: {complained}");
@@ -115,17 +97,6 @@ fn a_bad_configuration_is_shown_with_all_its_mistakes() {
             "{shown}"
         );
     }
-}
-
-#[test]
-fn a_good_configuration_is_said_to_be_good() {
-    let bench = Bench::new();
-    let (output, said, _) = run(|command| command.arg("check").arg(bench.config()));
-    assert!(output.status.success());
-    assert!(
-        said.ends_with("good for `bennu serve` (mounts: 3, plugins: 3, routes: 3)\n"),
-        "{said}"
-    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth_token;
+mod check;
 mod cli;
 mod close_codes;
 mod config;
@@ -18,6 +19,7 @@ mod refused;
 mod reload;
 mod retired;
 mod routes;
+mod routes_shown;
 mod secrets;
 mod seeds;
 mod slow_consumers;

@@ -1,6 +1,7 @@
 //! What all tests here share: a server with a folder of its own, and the plugins it is given.
 
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod plugins;
 pub(crate) mod server;

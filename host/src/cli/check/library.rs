@@ -1,0 +1,133 @@
+//! What a library says of itself, and whether a host would take it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::terminal::{BAD, GOOD, say, styled};
+use crate::config::{Config, Mode};
+use crate::plugin::manifest::Manifest;
+use crate::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
+use crate::server;
+
+/// Takes a library through all steps that come before it is loaded; how long its probe took.
+pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) -> Result<(Manifest, Duration), Refusal> {
+    let mut trail = Trail::default();
+    let ready = pipeline
+        .read(library)
+        .and_then(|contents| pipeline.check(wanted, &contents, &mut trail))?;
+    Ok((ready.manifest, trail.took("probe")))
+}
+
+/// The same without a name of its own: it is taken for the plugin that it says it is.
+fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
+    let named = pipeline
+        .read(library)
+        .map(|contents| Manifest::of_library(&contents.bytes).map(|manifest| manifest.name))?;
+    let wanted = Wanted {
+        // What has no name is refused for that, whatever is wanted.
+        plugin: &named.unwrap_or_default(),
+        attempt: 0,
+        settings,
+        allow: None,
+    };
+    tried(pipeline, library, &wanted)
+}
+
+/// Checks one library and shows what it finds.
+pub(super) fn run(library: &Path, settings: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+    if !library.is_file() {
+        anyhow::bail!("there is no library {}: build it, or name another", library.display());
+    }
+    // Where it is staged, and with what it is probed, is as an empty configuration says.
+    let config = Config::parse(Path::new("bennu.toml"), "", Mode::Dev)?;
+    let (mut pipeline, _staging) = server::pipeline(&config)?;
+    pipeline.reports = None;
+    let found = tried_alone(&pipeline, library, settings);
+    say(&if as_json {
+        json(library, &found)
+    } else {
+        text(library, &found)
+    });
+    Ok(ExitCode::from(u8::from(found.is_err())))
+}
+
+type Found = Result<(Manifest, Duration), Refusal>;
+
+fn text(library: &Path, found: &Found) -> String {
+    let (manifest, probed) = match found {
+        Ok(found) => found,
+        Err(refusal) => {
+            let at = match refusal.settings_path.as_deref() {
+                None => String::new(),
+                Some("") => " its settings:".to_owned(),
+                Some(path) => format!(" its settings at `{path}`:"),
+            };
+            let error = styled(BAD, "error");
+            return format!(
+                "{error}: {} is refused ({}):{at} {}",
+                library.display(),
+                refusal.step,
+                refusal.message
+            );
+        }
+    };
+    let Manifest {
+        name,
+        version,
+        kit,
+        abi,
+        target,
+        state_version,
+        reads,
+        intercepts,
+        ..
+    } = manifest;
+    let serves = match (manifest.has_channel, manifest.has_connect) {
+        (true, true) => "channels, and decides who may connect",
+        (true, false) => "channels",
+        (false, _) => "no channel; decides who may connect",
+    };
+    let state = if reads.start() == reads.end() {
+        format!("version {state_version}")
+    } else {
+        format!(
+            "version {state_version}, and reads {} to {}",
+            reads.start(),
+            reads.end()
+        )
+    };
+    let intercepts = if intercepts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        intercepts.join(", ")
+    };
+    let good = styled(GOOD, "good");
+    format!(
+        "plugin      {name} {version}\nbuilt with  bennu-plugin {kit} (ABI {}.{}) for {target}\nserves      {serves}\n\
+         state       {state}\nintercepts  {intercepts}\nprobe       passed in {} ms\n\n{}: {good} as the library of [plugins.{name}]",
+        abi.0,
+        abi.1,
+        probed.as_millis(),
+        library.display(),
+    )
+}
+
+fn json(library: &Path, found: &Found) -> String {
+    let value = match found {
+        Ok((manifest, probed)) => json!({
+            "file": library, "good": true, "plugin": manifest.name, "version": manifest.version, "kit": manifest.kit,
+            "abi": [manifest.abi.0, manifest.abi.1], "target": manifest.target, "state_version": manifest.state_version,
+            "reads": [manifest.reads.start(), manifest.reads.end()], "intercepts": manifest.intercepts,
+            "channel": manifest.has_channel, "connect": manifest.has_connect, "settings": manifest.takes_settings,
+            "probe_ms": probed.as_secs_f64() * 1000.0,
+        }),
+        Err(refusal) => json!({
+            "file": library, "good": false, "step": refusal.step, "code": refusal.code, "message": refusal.message,
+            "settings_path": refusal.settings_path,
+        }),
+    };
+    value.to_string()
+}

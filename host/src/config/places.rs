@@ -1,0 +1,97 @@
+//! Where things stand in the file, for what comes to light after it was read.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::diagnostic::{Diagnostic, Span};
+
+impl Config {
+    /// A plugin's refusal of its settings, shown at the line it is about.
+    ///
+    /// `path` names the setting inside of `settings` by keys joined by dots, with `[0]` for places in lists; what cannot
+    /// be found is shown at the last part that can.
+    #[must_use]
+    pub fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let at = settings_span(root.get_ref(), plugin, path).unwrap_or(self.source.start());
+        let place = if path.is_empty() {
+            String::new()
+        } else {
+            format!(" at `{path}`")
+        };
+        Diagnostic::error(
+            &self.source,
+            at,
+            format!("the plugin `{plugin}` refuses its settings{place}: {message}"),
+        )
+    }
+
+    /// What is wrong with a plugin's library, shown where the library is named.
+    #[must_use]
+    pub fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let at = library_span(root.get_ref(), plugin).unwrap_or(self.source.start());
+        Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
+    }
+
+    /// Where a route stands, as `FILE:LINE`; routes count from 0, in file order.
+    #[must_use]
+    pub fn route_place(&self, route: usize) -> String {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let at = route_span(root.get_ref(), route).unwrap_or(self.source.start());
+        let (line, _) = self.source.position(at.start);
+        format!("{}:{line}", self.file.display())
+    }
+}
+
+fn route_span(root: &DeTable<'_>, route: usize) -> Option<Span> {
+    let route = root.get("routes")?.get_ref().as_array()?.get(route)?;
+    Some(route.get_ref().as_table()?.get("topic")?.span())
+}
+
+fn library_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {
+    let section = root.get("plugins")?.get_ref().as_table()?.get(plugin)?;
+    let library = section.get_ref().as_table()?.get("library");
+    Some(library.map_or(section.span(), Spanned::span))
+}
+
+/// Where a plugin's setting stands: the setting, or the nearest thing around it that is there.
+fn settings_span(root: &DeTable<'_>, plugin: &str, path: &str) -> Option<Span> {
+    let section = root.get("plugins")?.get_ref().as_table()?.get(plugin)?;
+    let Some(settings) = section.get_ref().as_table()?.get("settings") else {
+        return Some(section.span());
+    };
+    let (mut at, mut value, mut rest) = (settings.span(), settings, path);
+    while let Some((inner, inner_at, inner_rest)) = step(value.get_ref(), rest) {
+        (value, at, rest) = (inner, inner_at, inner_rest);
+    }
+    Some(at)
+}
+
+/// One step down a path: the value, its place, and the rest of the path.
+fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(&'t Spanned<DeValue<'t>>, Span, &'p str)> {
+    let path = path.strip_prefix('.').unwrap_or(path);
+    match value {
+        DeValue::Array(list) => {
+            let (place, rest) = match path.strip_prefix('[') {
+                Some(path) => path.split_once(']')?,
+                None => path.split_once('.').unwrap_or((path, "")),
+            };
+            let item = list.get(place.parse::<usize>().ok()?)?;
+            Some((item, item.span(), rest))
+        }
+        DeValue::Table(table) => {
+            // A key may hold dots itself, so the longest that fits is taken.
+            let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+            let fits = table
+                .iter()
+                .filter_map(|(key, item)| Some((key, item, path.strip_prefix(key.get_ref().as_ref())?)));
+            let (_, item, rest) = fits
+                .filter(|(_, _, rest)| ends(rest))
+                .min_by_key(|(_, _, rest)| rest.len())?;
+            Some((item, item.span(), rest))
+        }
+        _ => None,
+    }
+}

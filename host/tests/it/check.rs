@@ -1,0 +1,130 @@
+//! `bennu check`, for configurations with their libraries and for libraries alone.
+
+use serde_json::{Value, json};
+
+use crate::support::command::{run, said};
+use crate::support::plugins::Build;
+use crate::support::server::Bench;
+
+fn checked(bench: &Bench, code: i32) -> String {
+    said(code, |command| command.arg("check").arg(bench.config()))
+}
+
+/// What a check of a library says, as JSON.
+fn library(build: Build, settings: &str, code: i32) -> Value {
+    let said = said(code, |command| {
+        command
+            .arg("check")
+            .arg(build.path())
+            .args(["--json", "--settings", settings])
+    });
+    serde_json::from_str(&said).expect("JSON")
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let said = checked(&Bench::new(), 0);
+    assert!(
+        said.ends_with("good for `bennu serve` (mounts: 3, plugins: 3, routes: 3)\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn mistakes_in_the_file_and_in_its_libraries_are_shown_together_each_at_its_line() {
+    let bench = Bench::new();
+    bench.set("server", "io_threads", "0");
+    bench.put_bytes("echo", b"not a library\n");
+    bench.set("plugins.room", "settings", "{ max_history = \"ten\" }");
+    bench
+        .append("[[routes]]\ntopic = \"rooms:*\"\nplugin = \"rom\"\n[[routes]]\ntopic = \"room:*\"\nplugin = \"room\"");
+    let shown = checked(&bench, 1);
+    assert_eq!(shown.lines().last(), Some("5 mistakes"), "{shown}");
+    let config = bench.read_config();
+    for (line, words) in [
+        ("io_threads = 0", "`io_threads` must be from 1 to"),
+        (
+            "library = \"libecho.so\"",
+            "the plugin `echo` is refused: it is not an ELF file (check)",
+        ),
+        (
+            "settings = { max_history = \"ten\" }",
+            "the plugin `room` refuses its settings at `max_history`",
+        ),
+        ("plugin = \"rom\"", "did you mean `room`?"),
+        ("topic = \"room:*\"", "there are two routes for `room:*`"),
+    ] {
+        let number = 1 + config.lines().position(|found| found == line).expect(line);
+        assert!(shown.contains(words), "{words} is missing in\n{shown}");
+        assert!(
+            shown.contains(&format!("{number} | {line}")),
+            "{line} is missing in\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn scripts_get_the_same_as_json() {
+    let bench = Bench::new();
+    bench.append("[[routes]]\ntopic = \"room:*\"\nplugin = \"room\"");
+    let said = said(1, |command| command.arg("check").arg(bench.config()).arg("--json"));
+    let verdict: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&verdict["good"], &verdict["for"]), (&json!(false), &json!("serve")));
+    let [twice] = verdict["diagnostics"].as_array().expect("a list").as_slice() else {
+        panic!("{said}")
+    };
+    let line_of = |nth: usize| {
+        let config = bench.read_config();
+        let lines: Vec<_> = config
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| *line == "topic = \"room:*\"")
+            .collect();
+        lines[nth].0 + 1
+    };
+    assert_eq!((&twice["level"], &twice["line"]), (&json!("error"), &json!(line_of(1))));
+    assert_eq!(
+        twice["also"],
+        json!({ "line": line_of(0), "column": 9, "label": "the first" })
+    );
+}
+
+#[test]
+fn a_library_is_told_about_and_probed() {
+    let shown = said(0, |command| command.arg("check").arg(Build::MisbehaveV2.path()));
+    assert!(shown.starts_with("plugin      misbehave "), "{shown}");
+    assert!(shown.contains("state       version 2, and reads 1 to 2\n"), "{shown}");
+    assert!(shown.contains("probe       passed in "), "{shown}");
+    assert!(
+        shown.ends_with("libmisbehave-v2.so: good as the library of [plugins.misbehave]\n"),
+        "{shown}"
+    );
+    let room = library(Build::Room, "{\"max_history\": 3}", 0);
+    assert_eq!(
+        (&room["plugin"], &room["good"], &room["channel"]),
+        (&json!("room"), &json!(true), &json!(true))
+    );
+}
+
+#[test]
+fn a_library_that_a_host_would_refuse_is_refused() {
+    let room = library(Build::Room, "{\"max_histroy\": 3}", 1);
+    assert_eq!((&room["step"], &room["code"]), (&json!("probe"), &json!("settings")));
+    let bench = Bench::new();
+    bench.put_bytes("echo", b"not a library\n");
+    let shown = said(1, |command| command.arg("check").arg(bench.library("echo")));
+    assert!(shown.contains("is refused (check): it is not an ELF file"), "{shown}");
+    let (output, _, complained) = run(|command| command.args(["check", "/no/such/libroom.so"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complained.starts_with("error: there is no library /no/such/libroom.so"),
+        "{complained}"
+    );
+}
+
+#[test]
+fn settings_that_are_no_object_are_refused_before_anything_else() {
+    let (output, _, complained) = run(|command| command.args(["check", "x.so", "--settings", "3"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complained.contains("write a JSON object"), "{complained}");
+}
