@@ -15,6 +15,7 @@ use super::params::Params;
 use super::{Client, Shared, filter, info, origin};
 use crate::config::{CheckOrigin, Mount};
 use crate::plugin::{Asked, ConnectCall, Connected};
+use crate::pubsub::Arrival;
 use crate::serializer::seeds::Seeds;
 use crate::socket::{Dialect, Identity, NewSocket};
 
@@ -119,21 +120,27 @@ impl Attempt<'_> {
             status = identity.as_ref().err().map(|denied| denied.status.as_u16()),
             "connect"
         );
+        let (identity, arrival) = identity?;
         Ok(NewSocket {
             mount: Arc::clone(mount),
             serializer,
             dialect: self.dialect,
-            identity: identity?,
+            identity,
+            arrival,
         })
     }
 
     /// Who the client is, where the mount has a connect handler.
-    async fn identity(&self) -> Result<Option<Arc<Identity>>, Denied> {
+    async fn identity(&self) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
         let Some(plugin) = &self.mount.connect else {
-            return Ok(None);
+            return Ok((None, None));
         };
         match ask(self.shared, plugin, Asked::Connect, info::of(self)).await? {
-            Connected::Accepted { socket_id, assigns } => Ok(Some(Arc::new(Identity { socket_id, assigns }))),
+            Connected::Accepted {
+                socket_id,
+                assigns,
+                arrival,
+            } => Ok((Some(Arc::new(Identity { socket_id, assigns })), arrival)),
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
                 let mut denied = Denied::new(status);

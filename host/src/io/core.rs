@@ -253,11 +253,12 @@ impl Core {
     }
 
     /// Gives a socket its slot. `None` if the thread has as many as it can have.
-    pub(crate) fn open(&mut self, info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
+    pub(crate) fn open(&mut self, mut info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
         if self.sockets.len() >= MAX_SOCKETS {
             return None;
         }
         let serial = self.next_serial();
+        let arrival = info.arrival.take();
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
@@ -265,6 +266,9 @@ impl Core {
         }
         self.shared.acquire(self.index);
         self.hub().metrics.sockets.inc();
+        if arrival.is_some_and(|arrival| arrival.is_disconnected()) {
+            self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
+        }
         Some(slot)
     }
 

@@ -13,9 +13,10 @@ use super::effects;
 use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
 use super::shard::Env;
 use super::slot::PluginSlot;
+use crate::pubsub::Arrival;
 
 /// What a connect handler decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Connected {
     /// The client may connect.
     Accepted {
@@ -23,6 +24,8 @@ pub enum Connected {
         socket_id: Option<ByteString>,
         /// A JSON object, for all its channels.
         assigns: Option<Bytes>,
+        /// Where `disconnect` finds it until then.
+        arrival: Option<Arrival>,
     },
     /// It may not.
     Refused {
@@ -214,8 +217,14 @@ impl Calls for Decision<'_> {
                         _ => return error::INVALID,
                     },
                 };
-                let socket_id = (!effect.name.is_empty()).then(|| effect.name.into());
-                self.answer = Some(Connected::Accepted { socket_id, assigns });
+                let socket_id = (!effect.name.is_empty()).then(|| ByteString::from(effect.name));
+                let arrivals = &self.env.hub.pubsub.arrivals;
+                let arrival = socket_id.clone().map(|id| arrivals.announce(id));
+                self.answer = Some(Connected::Accepted {
+                    socket_id,
+                    assigns,
+                    arrival,
+                });
                 0
             }
             effect::CONNECT_REFUSE => match u16::try_from(effect.number) {

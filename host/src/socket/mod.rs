@@ -16,6 +16,7 @@ use bytestring::ByteString;
 use crate::channel::Topic;
 use crate::config::Mount;
 use crate::id::MemberId;
+use crate::pubsub::Arrival;
 use crate::serializer::Serializer;
 use crate::transport::Transport;
 use crate::transport::longpoll::Published;
@@ -34,6 +35,8 @@ pub struct NewSocket {
     pub dialect: Dialect,
     /// Who it is, if a connect handler said so.
     pub identity: Option<Arc<Identity>>,
+    /// Where `disconnect` finds it as long as its thread does not know it.
+    pub arrival: Option<Arrival>,
 }
 
 /// What a connect handler said of a client.
