@@ -268,6 +268,8 @@ pub mod error {
     pub const LIMIT: i64 = -6;
     /// Not at this point: a push before the member has joined, a second reply.
     pub const MISPLACED: i64 = -7;
+    /// A header field of a binary message has more than 255 bytes: its topic, or `name`. (since 1.2)
+    pub const FIELD: i64 = -8;
 }
 
 /// What can be read with [`Calls::read`].

@@ -434,6 +434,7 @@ impl<P> Context<P> {
                 effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE
             );
             let why = match answer {
+                error::FIELD => self.long_field(effect),
                 error::MISPLACED if presence => "presence of another topic cannot be changed".to_owned(),
                 _ => refusal_text(answer),
             };
@@ -443,6 +444,21 @@ impl<P> Context<P> {
             );
         }
         answer
+    }
+
+    /// Which field of a binary message is too long for its header.
+    fn long_field(&self, effect: &Effect<'_>) -> String {
+        let topic = if effect.topic.is_empty() {
+            self.topic()
+        } else {
+            effect.topic
+        };
+        let (field, len) = match effect.kind {
+            _ if topic.len() > 255 => ("topic", topic.len()),
+            effect::REPLY => ("status", effect.name.len()),
+            _ => ("event", effect.name.len()),
+        };
+        format!("its {field} has {len} bytes, a binary message has room for 255")
     }
 
     /// Tells the host who stops. Comes last in an event.

@@ -82,6 +82,9 @@ type Noted = Result<(i64, Option<Fx>), i64>;
 
 /// Checks an effect. Presence is changed at once, as later reads of the same event see it.
 pub(super) fn note(effect: &Effect<'_>, step: &Step, topic: &Topic, book: &mut Book, noted: &[Fx], env: &Env) -> Noted {
+    if effect.binary && is_too_long(effect, topic) {
+        return Err(error::FIELD);
+    }
     match effect.kind {
         effect::ACCEPT | effect::REFUSE | effect::LATER | effect::REPLY => answer(effect, step, book, noted, env),
         effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE => presence(effect, step, book, topic),
@@ -159,6 +162,21 @@ pub(super) fn note(effect: &Effect<'_>, step: &Step, topic: &Topic, book: &mut B
         }
         effect::STATE | effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => Err(error::MISPLACED),
         _ => Err(error::UNKNOWN),
+    }
+}
+
+/// Whether a binary message would have a header field that does not fit: each has one byte for its length.
+fn is_too_long(effect: &Effect<'_>, topic: &Topic) -> bool {
+    let most = usize::from(u8::MAX);
+    let topic = if effect.topic.is_empty() {
+        &*topic.name
+    } else {
+        effect.topic
+    };
+    match effect.kind {
+        effect::REPLY | effect::PUSH | effect::BROADCAST => effect.name.len() > most || topic.len() > most,
+        effect::ACCEPT | effect::REFUSE => topic.len() > most,
+        _ => false,
     }
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod arriving;
 mod auth_token;
+mod bad_input;
 mod check;
 mod cli;
 mod close_codes;

@@ -208,6 +208,11 @@ fn flood(asked: &Asked, send: impl Fn(Value)) {
 
 fn send_invalid(event: &str, asked: &Asked, cx: &Context) -> Handled {
     match event {
+        "invalid_field" => {
+            cx.push(&"x".repeat(256), BYTES);
+            cx.broadcast(&"x".repeat(256), BYTES);
+            return Ok(Reply::status("x".repeat(256), BYTES));
+        }
         "invalid_push" => cx.raw_effect(effect::PUSH, false, b"invalid", NO_UTF8),
         "invalid_broadcast" => cx.raw_effect(effect::BROADCAST, false, b"invalid", NO_UTF8),
         "invalid_reply" => cx.raw_effect(effect::REPLY, false, b"ok", NO_UTF8),

@@ -53,6 +53,7 @@
 //! | `invalid_push`, `invalid_broadcast`, `invalid_reply` | sends bytes that are no UTF-8 as JSON |
 //! | `invalid_json` | pushes UTF-8 that is no JSON |
 //! | `invalid_name` | pushes an event whose name is no UTF-8 |
+//! | `invalid_field` | pushes, broadcasts and replies bytes with an event or a status of 256 bytes |
 //! | `invalid_meta` | tracks `invalid` with a number; replies `{"done":false}` |
 //! | `invalid_kind` | asks for an effect that does not exist |
 //! | `flood` | pushes `count` times `flood` `{"n":…,"fill":"xx…"}` with `bytes` in `fill` |
@@ -77,7 +78,7 @@
 //!
 //! Set by `arm`, kept in the member's state: `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot`, `restore` panic
 //! there; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted events; `push` pushes `terminating`
-//! `{"reason":"Left"}` in `terminate`, and `broadcast` broadcasts it.
+//! `{"reason":"Left"}` in `terminate`, `broadcast` broadcasts it, and `log` logs `terminating: Left`.
 //!
 //! # Connecting
 //!
@@ -205,6 +206,9 @@ impl Channel<Unruly> for Member {
         }
         if self.is_trapped("broadcast") {
             cx.broadcast("terminating", &payload);
+        }
+        if self.is_trapped("log") {
+            cx.log(Level::Info, &format!("terminating: {reason:?}"));
         }
     }
 
