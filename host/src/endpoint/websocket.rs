@@ -78,6 +78,7 @@ pub(super) fn echo(shared: &Arc<Shared>, mount: Arc<Mount>, client: Client, requ
         serializer: &V2,
         dialect: Dialect::Modern,
         identity: None,
+        arrival: None,
     };
     upgrade(shared, client, parts, None, socket, true)
 }
