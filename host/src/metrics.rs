@@ -46,6 +46,8 @@ pub struct PluginStats {
     pub migrated_topics: Counter,
     /// Topics that could not be carried over.
     pub failed_migrations: Counter,
+    /// Generations that gave their topics back to the one before.
+    pub rollbacks: Counter,
     /// Generations whose library is still in memory though nothing of it runs.
     pub leaked_generations: Gauge,
 }
@@ -106,6 +108,9 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         "Topics that a reload could not carry over",
         |stats| &stats.failed_migrations,
     );
+    table.counter("rollbacks", "Generations that gave their topics back", |stats| {
+        &stats.rollbacks
+    });
     table.gauge(
         "leaked_generations",
         "Generations still mapped after their end",

@@ -5,6 +5,7 @@
 //! them up. That is all there is to losing, doubling or reordering nothing: there is one queue, and it never moves.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bennu_plugin::abi::reason;
@@ -25,6 +26,7 @@ pub struct Topic {
     bounds: Bounds,
     mailbox: Mutex<Mailbox>,
     book: Mutex<Book>,
+    handled: AtomicU64,
 }
 
 /// How much may wait for one topic.
@@ -96,7 +98,19 @@ impl Topic {
             bounds,
             mailbox: Mutex::new(mailbox),
             book: Mutex::default(),
+            handled: AtomicU64::new(0),
         }
+    }
+
+    /// Counts an event that the plugin has handled, of those that may change its state.
+    pub fn count_handled(&self) {
+        self.handled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many events the plugin has handled, in all its generations.
+    #[must_use]
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
@@ -212,16 +226,16 @@ impl Topic {
         true
     }
 
-    /// Ends a hold: from now on `home` handles the topic. `first`, if anything, goes before what has waited.
-    pub fn release(self: &Arc<Self>, home: &Home, first: Option<Input>) {
+    /// Ends a hold: from now on `home` handles the topic. What is `first` goes before what has waited.
+    pub fn release(self: &Arc<Self>, home: &Home, first: Vec<Input>) {
         let mut mailbox = self.mailbox();
         mailbox.home.leave();
         home.enter();
         mailbox.home = Arc::clone(home);
         mailbox.state = State::Idle;
-        if let Some(first) = first {
-            mailbox.load.add(&first);
-            mailbox.queue.push_front(first);
+        for input in first.into_iter().rev() {
+            mailbox.load.add(&input);
+            mailbox.queue.push_front(input);
         }
         if !mailbox.queue.is_empty() {
             self.schedule(mailbox);

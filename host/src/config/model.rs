@@ -263,6 +263,44 @@ pub struct Plugin {
     pub max_promises_per_topic: usize,
     /// How long a replaced generation is kept for its own late work. Default 1 s.
     pub retire: Duration,
+    /// How long new code is on probation. Default 10 s; zero: not at all.
+    pub probation: Duration,
+    /// Panics on probation that lead back to the code before. Default 3.
+    pub probation_panics: u64,
+    /// Errors on probation that do: answers with the status `error`, and refused effects. Default 0: they are not counted.
+    pub probation_errors: u64,
+    /// What state topics go back with where the code before does not read the present one.
+    pub on_rollback: OnRollback,
+    /// Snapshots that are kept on probation, in bytes. Default 64 MiB.
+    pub max_rollback_bytes: usize,
+    /// What follows repeated panics. Default nothing.
+    pub on_panics: OnPanics,
+    /// How many panics within [`Plugin::panics_window`] that takes. Default 100.
+    pub max_panics: usize,
+    /// Default 60 s.
+    pub panics_window: Duration,
+}
+
+/// What state topics go back with, where the code before does not read the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRollback {
+    /// With that at the swap. What happened since is lost.
+    Snapshot,
+    /// With none: members get `phx_error` and rejoin.
+    Rejoin,
+}
+
+/// What follows repeated panics of a plugin that is not on probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPanics {
+    /// Nothing more than what each of them ends.
+    GoOn,
+    /// The same code starts anew, without its state.
+    Restart,
+    /// The last good library before this one is loaded.
+    RollBack,
+    /// The plugin serves nobody until its library changes.
+    OutOfService,
 }
 
 /// What happens to a plugin's topics when its library is replaced.

@@ -15,8 +15,8 @@ use super::handshake;
 use super::reader::Section;
 use super::seeds::seeds;
 use super::{
-    Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OriginPattern, Plugin, Reload,
-    Server,
+    Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
+    OriginPattern, Plugin, Reload, Server,
 };
 use crate::plugin::stage::ContentHash;
 use crate::router::{PatternError, TopicPattern};
@@ -259,6 +259,13 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         ("rejoin", Reload::Rejoin),
     ];
     let on_migrate_errors = [("keep", OnMigrateError::Keep), ("rejoin", OnMigrateError::Rejoin)];
+    let on_rollbacks = [("snapshot", OnRollback::Snapshot), ("rejoin", OnRollback::Rejoin)];
+    let after_panics = [
+        ("go_on", OnPanics::GoOn),
+        ("restart", OnPanics::Restart),
+        ("roll_back", OnPanics::RollBack),
+        ("out_of_service", OnPanics::OutOfService),
+    ];
     let on_panics = [("member", OnPanic::Member), ("topic", OnPanic::Topic)];
     let plugin = Plugin {
         library: around.path(section.text("library")),
@@ -279,6 +286,14 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         max_timers_per_topic: section.count("max_timers_per_topic", 10_000, 1..=MANY),
         max_promises_per_topic: section.count("max_promises_per_topic", 10_000, 1..=MANY),
         retire: section.millis("retire_ms", 1_000, 0..=HOUR_MS),
+        probation: section.millis("probation_ms", 10_000, 0..=HOUR_MS),
+        probation_panics: section.number("probation_panics", 3, 1..=1_000_000),
+        probation_errors: section.number("probation_errors", 0, 0..=1_000_000),
+        on_rollback: section.choice("on_rollback", &on_rollbacks, OnRollback::Snapshot),
+        max_rollback_bytes: section.count("max_rollback_bytes", 64 * MEBIBYTE, 0..=16 * GIBIBYTE),
+        on_panics: section.choice("on_panics", &after_panics, OnPanics::GoOn),
+        max_panics: section.count("max_panics", 100, 1..=100_000),
+        panics_window: section.millis("panics_window_ms", 60_000, 1..=DAY_MS),
     };
     let at = section.at.clone();
     section.finish();

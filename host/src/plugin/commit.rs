@@ -186,7 +186,7 @@ impl<'a> Commit<'a> {
             );
             return;
         }
-        self.env.slot.panicked(&self.topic(step).name, step.callback(), text);
+        self.env.panicked(&self.topic(step).name, step.callback(), text);
         if step.kind == event::TERMINATE {
             return;
         }
@@ -229,6 +229,9 @@ impl<'a> Commit<'a> {
             presence.commit();
         }
         for fx in fx {
+            if fx.is_error() {
+                self.env.health.erred();
+            }
             self.apply(step, fx, book);
         }
     }
@@ -305,7 +308,7 @@ impl<'a> Commit<'a> {
             }
             Fx::Stop { member, reason, text } => {
                 if reason == reason::PANICKED {
-                    self.env.slot.panicked(&topic.name, "handle_out", &text);
+                    self.env.panicked(&topic.name, "handle_out", &text);
                 }
                 self.end(step, member, reason, text);
             }
@@ -348,6 +351,11 @@ impl Calls for Commit<'_> {
             return Go::Back;
         }
         self.env.slot.stats.events.inc();
+        self.env.health.handled();
+        let step = &self.steps[self.at];
+        if !matches!(step.kind, event::RESTORED | event::CLOSE) {
+            self.topic(step).count_handled();
+        }
         self.finish(outcome, message);
         self.at += 1;
         if self.back {
@@ -370,6 +378,7 @@ impl Calls for Commit<'_> {
             }
             Err(code) => {
                 self.env.slot.stats.refused_effects.inc();
+                self.env.health.erred();
                 code
             }
         }

@@ -179,7 +179,7 @@ impl ConnectCall {
             if outcome == Outcome::Unknown && matches!(self.asked, Asked::Origin) {
                 message = "it was built with a bennu-plugin that does not know check_origin".to_owned();
             }
-            env.slot.panicked("", self.asked.callback(), &message);
+            env.panicked("", self.asked.callback(), &message);
             let _ = self.reply.send(Connected::Crashed);
         } else if let Some(serial) = later {
             env.hub.connects.wait(serial, Arc::clone(&env.slot), self);

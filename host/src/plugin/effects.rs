@@ -65,6 +65,11 @@ pub(super) enum Fx {
 }
 
 impl Fx {
+    /// Whether a client is told that something went wrong.
+    pub(super) fn is_error(&self) -> bool {
+        matches!(self, Self::Reply { status, .. } if &**status == "error")
+    }
+
     /// The member that it concerns and no other.
     pub(super) fn concerns(&self) -> Option<MemberId> {
         match self {

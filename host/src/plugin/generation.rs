@@ -10,6 +10,7 @@ use std::time::Duration;
 use bennu_plugin::abi::{Token, error};
 use bytes::Bytes;
 
+use super::health::Health;
 use super::loader::{HostCalls, Instance, Library, LoadError, ShardInstance};
 use super::manifest::Manifest;
 use super::mapping::Mapping;
@@ -32,6 +33,8 @@ pub struct Generation {
     pub manifest: Manifest,
     /// The hash of its bytes.
     pub hash: ContentHash,
+    /// How it fares.
+    pub health: Arc<Health>,
     shards: Vec<Arc<ShardQueue>>,
     residents: Arc<AtomicUsize>,
     /// The staged copy, while it is loaded.
@@ -112,6 +115,7 @@ impl Generation {
             number,
             manifest,
             hash,
+            health: Arc::clone(&env.health),
             shards,
             residents,
             library: library_file,
@@ -258,8 +262,7 @@ impl Starting {
 
 fn end_shard(shard: ShardInstance, env: &Env) {
     if !shard.close() {
-        env.slot
-            .panicked("", "drop", "a destructor panicked while the plugin was closed");
+        env.panicked("", "drop", "a destructor panicked while the plugin was closed");
     }
 }
 

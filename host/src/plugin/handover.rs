@@ -4,6 +4,7 @@
 //! worked does the mailbox wake on the new shard and the old one forget the topic. If it did not, the mailbox wakes where
 //! it was, as if nothing had been tried.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
@@ -13,8 +14,7 @@ use bytes::Bytes;
 
 use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
 use super::shard::{Control, Env, ShardQueue};
-use crate::channel::{Home, Input, Member, Notice, Topic};
-use crate::config::OnMigrateError;
+use crate::channel::{Ending, Home, Input, Member, Notice, Topic};
 use crate::id::MemberId;
 
 /// One topic, to be given to another generation.
@@ -24,10 +24,33 @@ pub struct Move {
     pub topic: Arc<Topic>,
     /// The shard that takes it.
     pub to: Reserved,
-    /// The version of the state that the giving generation writes.
+    /// The version of the state that is carried.
     pub version: u32,
+    /// The state to carry; `None`: what the giving generation writes.
+    pub from: Option<Snapshot>,
+    /// Where it stays if the state cannot be carried, its members are told to rejoin.
+    pub else_rejoin: bool,
     /// Where it is said how it went.
     pub report: mpsc::Sender<Moved>,
+}
+
+/// The state of a topic and of its members, as they were at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The version of the state.
+    pub version: u32,
+    /// Events that the topic had handled by then.
+    pub handled: u64,
+    shared: Bytes,
+    members: Vec<(MemberId, Bytes)>,
+}
+
+impl Snapshot {
+    /// How large it is.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shared.len() + self.members.iter().map(|(_, state)| state.len()).sum::<usize>()
+    }
 }
 
 /// A shard that waits for a topic: its generation is not retired meanwhile.
@@ -52,6 +75,10 @@ impl Drop for Reserved {
 /// How one move went.
 #[derive(Debug)]
 pub struct Moved {
+    /// Which topic.
+    pub topic: Arc<Topic>,
+    /// What was carried, if anything was.
+    pub carried: Option<Snapshot>,
     /// How long the topic's mailbox was held, in microseconds.
     pub held_us: u64,
     /// Why the topic stayed where it was, or had to start anew.
@@ -64,9 +91,8 @@ pub struct Carried {
     moving: Move,
     from: Home,
     since: Instant,
-    /// The topic's own, `None` where the plugin held none.
-    shared: Option<Bytes>,
-    members: Vec<(MemberId, Bytes, Bytes)>,
+    /// `None` where the plugin held nothing.
+    state: Option<Snapshot>,
 }
 
 /// The old shard's half.
@@ -78,53 +104,64 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
         .is_some_and(|current| current.number == moving.to.0.generation);
     if !current || !moving.topic.hold(home) {
         // Other code is in service by now, or the topic is closed, or not here any more: nothing to move.
-        let _ = moving.report.send(Moved {
-            held_us: 0,
-            failed: None,
-        });
+        moving.tell(since, None, None);
         return;
     }
-    let live = moving.topic.book().live;
-    let mut written = Written::default();
-    if live {
-        instance.handle(&[plain(event::SNAPSHOT, &moving.topic)], &mut written);
-    }
-    let failure = written
-        .failure()
-        .or_else(|| (live && written.shared.is_none()).then(|| "no state was written".into()));
-    match failure {
-        Some(why) => fail(moving, home, since, why, env),
-        None => {
-            let members = with_infos(&moving.topic, written.members);
+    match state_of(&moving, instance) {
+        Err(why) => fail(moving, home, since, &why),
+        Ok(state) => {
             let to = Arc::clone(&moving.to.0);
             let carried = Carried {
                 moving,
                 from: Arc::clone(home),
                 since,
-                shared: written.shared,
-                members,
+                state,
             };
             to.control(Control::Take(Box::new(carried)));
         }
     }
 }
 
+/// The state that a topic moves with, `None` where the plugin holds none.
+fn state_of(moving: &Move, instance: &mut ShardInstance) -> Result<Option<Snapshot>, String> {
+    let topic = &moving.topic;
+    if !topic.book().live {
+        return Ok(None);
+    }
+    if let Some(snapshot) = &moving.from {
+        return Ok(Some(snapshot.clone()));
+    }
+    let mut written = Written::default();
+    instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written);
+    if let Some(why) = written.failure() {
+        return Err(why);
+    }
+    let shared = written.shared.ok_or("no state was written")?;
+    Ok(Some(Snapshot {
+        version: moving.version,
+        handled: topic.handled(),
+        shared,
+        members: written.members,
+    }))
+}
+
 /// The new shard's half.
-pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut ShardInstance, env: &Env) {
+pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut ShardInstance) {
     let Carried {
         moving,
         from,
         since,
-        shared,
-        members,
+        state,
     } = carried;
     let topic = &moving.topic;
-    if let Some(shared) = &shared {
-        let number = u64::from(moving.version);
+    let mut first = Vec::new();
+    if let Some(state) = &state {
+        let members = with_infos(topic, &state.members);
+        let number = u64::from(state.version);
         let mut events = vec![Event {
             number,
             name: &topic.name,
-            payload: shared,
+            payload: &state.shared,
             ..plain(event::RESTORE, topic)
         }];
         events.extend(members.iter().map(|(member, info, state)| Event {
@@ -141,16 +178,30 @@ pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut Shar
             .or_else(|| (read.done < events.len()).then(|| "not all of the state was read".into()))
         {
             forget(topic, instance);
-            fail(moving, &from, since, why, env);
-            return;
+            return fail(moving, &from, since, &why);
         }
         from.control(Control::Forget(Arc::clone(topic)));
+        first.push(Input::Restored);
+        if moving.from.is_some() {
+            first.extend(without_state(topic, &members));
+        }
     }
-    topic.release(home, shared.is_some().then_some(Input::Restored));
-    let _ = moving.report.send(Moved {
-        held_us: micros(since),
-        failed: None,
-    });
+    topic.release(home, first);
+    moving.tell(since, None, state);
+}
+
+/// The ends of members who came after the state was written: a snapshot from an earlier moment lacks them.
+fn without_state(topic: &Topic, restored: &[(MemberId, Bytes, Bytes)]) -> Vec<Input> {
+    let restored: HashSet<MemberId> = restored.iter().map(|(member, ..)| *member).collect();
+    let book = topic.book();
+    let joined = book
+        .members
+        .iter()
+        .filter(|(_, member)| matches!(member, Member::Joined(_)));
+    joined
+        .filter(|(member, _)| !restored.contains(member))
+        .map(|(member, _)| Input::End(Ending::new(*member, reason::REROUTED, Notice::Error)))
+        .collect()
 }
 
 /// The plugin drops its copy of a topic.
@@ -159,35 +210,43 @@ pub(super) fn forget(topic: &Topic, instance: &mut ShardInstance) {
 }
 
 /// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
-fn fail(moving: Move, from: &Home, since: Instant, why: String, env: &Env) {
-    let Move { topic, report, .. } = moving;
-    topic.release(from, None);
-    if env.slot.config().on_migrate_error == OnMigrateError::Rejoin {
+fn fail(moving: Move, from: &Home, since: Instant, why: &str) {
+    let topic = &moving.topic;
+    topic.release(from, Vec::new());
+    if moving.else_rejoin {
         topic.owe(Input::EndAll {
             reason: reason::REROUTED,
             notice: Notice::Error,
         });
     }
-    let _ = report.send(Moved {
-        held_us: micros(since),
-        failed: Some(format!("{}: {why}", topic.name)),
-    });
+    let why = format!("{}: {why}", topic.name);
+    moving.tell(since, Some(why), None);
 }
 
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+impl Move {
+    fn tell(self, since: Instant, failed: Option<String>, carried: Option<Snapshot>) {
+        let held_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // Whoever swapped may have lost patience.
+        let _ = self.report.send(Moved {
+            topic: self.topic,
+            carried,
+            held_us,
+            failed,
+        });
+    }
 }
 
-/// Puts to each member's state the `info` of its join. Members that only wait for their join have no state to carry.
-fn with_infos(topic: &Topic, states: Vec<(MemberId, Bytes)>) -> Vec<(MemberId, Bytes, Bytes)> {
+/// Puts to each member's state the `info` of its join. Members that only wait for their join have no state to carry, and
+/// some may have left since.
+fn with_infos(topic: &Topic, states: &[(MemberId, Bytes)]) -> Vec<(MemberId, Bytes, Bytes)> {
     let book = topic.book();
-    let info = |member| match book.members.get(&member) {
+    let info = |member| match book.members.get(member) {
         Some(Member::Joined(info)) => Some(info.clone()),
         _ => None,
     };
     states
-        .into_iter()
-        .filter_map(|(member, state)| Some((member, info(member)?, state)))
+        .iter()
+        .filter_map(|(member, state)| Some((*member, info(member)?, state.clone())))
         .collect()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::pipeline::{Refusal, Trail};
 use super::quarantine::unix_seconds;
+use super::stage::ContentHash;
 use super::swap::SwapReport;
 
 /// The journal of one plugin.
@@ -21,6 +22,8 @@ pub struct Entries {
     pub refusal: Option<Refusal>,
     /// The last library that came into service.
     pub reload: Option<Reload>,
+    /// The last time that code had to go back to what was there before.
+    pub rollback: Option<Rollback>,
     /// How often each step was passed.
     pub passed: BTreeMap<&'static str, u64>,
     /// How often a step refused, by step and code.
@@ -37,6 +40,23 @@ pub struct Reload {
     /// The steps before the swap, and how long each took.
     pub steps: Vec<(&'static str, Duration)>,
     /// The swap.
+    pub swap: SwapReport,
+}
+
+/// A generation that gave its topics back.
+#[derive(Clone, Debug)]
+pub struct Rollback {
+    /// Which.
+    pub from: u64,
+    /// The one in service since.
+    pub to: u64,
+    /// Its contents.
+    pub hash: ContentHash,
+    /// What it did.
+    pub why: String,
+    /// When, in seconds since 1970.
+    pub at_unix_s: u64,
+    /// How that went.
     pub swap: SwapReport,
 }
 
@@ -63,6 +83,16 @@ impl Journal {
     /// What lies in the library's place is in service: nothing is refused any more.
     pub fn settled(&self) {
         self.entries().refusal = None;
+    }
+
+    /// A step was passed.
+    pub fn passed(&self, step: &'static str) {
+        *self.entries().passed.entry(step).or_default() += 1;
+    }
+
+    /// Code gave its topics back.
+    pub fn rolled_back(&self, rollback: Rollback) {
+        self.entries().rollback = Some(rollback);
     }
 
     /// A library came into service.

@@ -10,24 +10,26 @@ use std::time::{Duration, Instant};
 use bennu_plugin::abi::reason;
 
 use super::generation::{Generation, Retired};
+use super::health::{Bell, Health};
 use super::manifest::Manifest;
 use super::pipeline::{Pipeline, Ready, Refusal, Trail, Wanted};
+use super::probation::{AllPanics, AllProving};
 use super::shard::Env;
 use super::slot::PluginSlot;
 use super::stage::{ContentHash, Contents};
-use super::swap::{SwapReport, swap};
+use super::swap::{Snapshots, SwapReport, swap};
 use crate::channel::{Input, Notice};
-use crate::config::{self, Config, Reload};
+use crate::config::{self, Reload};
 use crate::hub::Hub;
 
 /// All plugins of a host.
 #[derive(Debug)]
 pub struct Plugins {
     hub: Arc<Hub>,
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     slots: BTreeMap<String, Arc<PluginSlot>>,
     /// Generations that may still have topics, by plugin; the last one is in service.
-    live: BTreeMap<String, Vec<Arc<Generation>>>,
+    pub(super) live: BTreeMap<String, Vec<Arc<Generation>>>,
     /// Generations without topics, and since when.
     retiring: Vec<(Arc<PluginSlot>, Arc<Generation>, Instant)>,
     retirements: Vec<std::thread::JoinHandle<()>>,
@@ -36,6 +38,10 @@ pub struct Plugins {
     /// The contents that were taken up last, by plugin: they are in service, or were refused.
     taken: BTreeMap<String, ContentHash>,
     next_index: u32,
+    /// Generations that have to prove themselves, by plugin.
+    pub(super) proving: AllProving,
+    pub(super) panics: AllPanics,
+    pub(super) bell: Arc<Bell>,
     /// Libraries that were staged so far.
     attempts: u64,
     /// The generation that came into service last, by plugin.
@@ -100,6 +106,9 @@ impl Plugins {
             built: BTreeMap::new(),
             taken: BTreeMap::new(),
             next_index: 0,
+            proving: AllProving::new(),
+            panics: AllPanics::new(),
+            bell: Arc::default(),
             attempts: 0,
             generations: BTreeMap::new(),
         }
@@ -131,6 +140,11 @@ impl Plugins {
         self.next_index += 1;
         self.slots.insert(name.to_owned(), Arc::clone(&slot));
         slot
+    }
+
+    /// Plugins that were only [added](Self::add) are none after all.
+    pub(super) fn forget(&mut self, names: &[String]) {
+        names.iter().for_each(|name| drop(self.slots.remove(name)));
     }
 
     /// Reads, checks and starts a library with the settings that it would get. Changes nothing in service.
@@ -175,7 +189,7 @@ impl Plugins {
         if !again || refusal.code != "quarantined" {
             return Err(refusal);
         }
-        let Some(good) = self.last_good(slot, config) else {
+        let Some(good) = self.last_good(slot, config, None) else {
             return Err(refusal);
         };
         tracing::error!(
@@ -191,12 +205,17 @@ impl Plugins {
         Ok(Some(Prepared::new(slot, generation, trail, true)))
     }
 
-    /// The contents in service, or else the newest good ones that may be loaded.
-    fn last_good(&self, slot: &PluginSlot, config: &config::Plugin) -> Option<Contents> {
+    /// The contents in service, or else the newest good ones that may be loaded, but not `except`.
+    pub(super) fn last_good(
+        &self,
+        slot: &PluginSlot,
+        config: &config::Plugin,
+        except: Option<ContentHash>,
+    ) -> Option<Contents> {
         let Pipeline { kept, quarantine, .. } = &self.pipeline;
         let current = slot.current().map(|current| current.hash);
         let allowed = |hash| config.allow.as_ref().is_none_or(|allowed| allowed.contains(&hash));
-        let good = |hash| allowed(hash) && quarantine.find(hash).is_none();
+        let good = |hash| Some(hash) != except && allowed(hash) && quarantine.find(hash).is_none();
         kept.newest(&slot.name, |hash| Some(hash) == current && good(hash))
             .or_else(|| kept.newest(&slot.name, good))
     }
@@ -208,7 +227,7 @@ impl Plugins {
     }
 
     /// Checks what was read and starts it.
-    fn start(
+    pub(super) fn start(
         &mut self,
         slot: &Arc<PluginSlot>,
         contents: &Contents,
@@ -232,6 +251,7 @@ impl Plugins {
         let env = Env {
             hub: Arc::clone(&self.hub),
             slot: Arc::clone(slot),
+            health: Arc::new(Health::new(Arc::clone(&self.bell), config.probation_errors > 0)),
         };
         // It counts only once it is in service: a library that is refused uses up no number.
         let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
@@ -244,48 +264,73 @@ impl Plugins {
     /// Puts what was prepared in service and moves the topics over.
     pub fn put_in_service(&mut self, mut prepared: Prepared) -> Option<Loaded> {
         let (slot, new) = (Arc::clone(&prepared.slot), prepared.generation.take()?);
-        let trail = std::mem::take(&mut prepared.trail);
+        if !prepared.instead {
+            slot.journal.settled();
+        }
+        let (trail, reload) = (std::mem::take(&mut prepared.trail), slot.config().reload);
+        Some(self.serve(&slot, new, trail, reload))
+    }
+
+    /// Has `new` take over what the plugin serves.
+    pub(super) fn serve(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        new: Arc<Generation>,
+        trail: Trail,
+        reload: Reload,
+    ) -> Loaded {
         self.generations.insert(slot.name.clone(), new.number);
+        let (config, before) = (slot.config(), slot.current());
         let live = self.live.entry(slot.name.clone()).or_default();
         let old = live.clone();
         live.push(Arc::clone(&new));
         self.tell_interceptors();
-        let swap = swap(&slot, &new, &old);
+        let on_probation = before.is_some() && !config.probation.is_zero();
+        let mut snapshots = Snapshots::up_to(if on_probation { config.max_rollback_bytes } else { 0 });
+        let swap = swap(slot, &new, &old, reload, &mut snapshots);
         slot.stats.loads.inc();
         slot.journal.reloaded(new.number, &trail, &swap);
-        if !prepared.instead {
-            slot.journal.settled();
-        }
-        self.keep(&slot, &new);
-        let version = new.manifest.version.clone();
-        Some(Loaded {
+        self.put_on_probation(slot, &new, before, snapshots);
+        Loaded {
             plugin: slot.name.clone(),
-            version,
+            version: new.manifest.version.clone(),
             generation: new.number,
             trail,
             swap,
-        })
+        }
     }
 
     /// Keeps a copy of a good library, for going back to it.
-    fn keep(&self, slot: &PluginSlot, generation: &Generation) {
+    pub(super) fn keep(&self, slot: &PluginSlot, generation: &Generation) {
         let kept = &self.pipeline.kept;
         if let Err(error) = kept.keep(&slot.name, generation.hash, generation.library()) {
             tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
         }
     }
 
+    /// Ends all topics of a plugin and refuses joins.
+    pub(super) fn take_out_of_service(&mut self, slot: &Arc<PluginSlot>) {
+        self.proving.remove(&slot.name);
+        slot.put_in_service(None);
+        end_topics(slot, Notice::Error);
+        for generation in self.live.remove(&slot.name).unwrap_or_default() {
+            self.retiring.push((Arc::clone(slot), generation, Instant::now()));
+        }
+    }
+
+    /// What rings when something panics.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
     /// Takes a plugin that the configuration no longer names out of service. Its members are told that they are closed.
     pub fn remove(&mut self, name: &str) {
         let Some(slot) = self.slots.remove(name) else { return };
         self.taken.remove(name);
+        self.proving.remove(name);
         slot.put_in_service(None);
-        for topic in slot.topics() {
-            topic.owe(Input::EndAll {
-                reason: reason::REROUTED,
-                notice: Notice::Close,
-            });
-        }
+        end_topics(&slot, Notice::Close);
         for generation in self.live.remove(name).unwrap_or_default() {
             self.retiring.push((Arc::clone(&slot), generation, Instant::now()));
         }
@@ -329,7 +374,9 @@ impl Plugins {
             let mut index = 0;
             live.retain(|generation| {
                 index += 1;
-                let keep = index > last || generation.residents() > 0;
+                let proving = self.proving.get(name).and_then(|proving| proving.before.as_ref());
+                let fallback = proving.is_some_and(|before| before.number == generation.number);
+                let keep = index > last || fallback || generation.residents() > 0;
                 if !keep {
                     self.retiring
                         .push((Arc::clone(slot), Arc::clone(generation), Instant::now()));
@@ -380,6 +427,16 @@ impl Plugins {
     }
 }
 
+/// Ends whatever a plugin serves.
+fn end_topics(slot: &PluginSlot, notice: Notice) {
+    for topic in slot.topics() {
+        topic.owe(Input::EndAll {
+            reason: reason::REROUTED,
+            notice,
+        });
+    }
+}
+
 /// Whether new code reads the state that the code in service writes.
 fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refusal> {
     let (version, reads) = (current.manifest.state_version, &manifest.reads);
@@ -416,60 +473,5 @@ fn bury(slot: &PluginSlot, generation: &Generation) {
                 "generation ended, but its library is still mapped"
             );
         }
-    }
-}
-
-/// What a configuration changes, found out before anything is changed.
-#[derive(Debug, Default)]
-pub struct Plan {
-    prepared: Vec<Prepared>,
-    configured: Vec<(Arc<PluginSlot>, config::Plugin)>,
-    /// Plugins that the configuration no longer names: to be [removed](Plugins::remove) once nothing leads to them.
-    pub removed: Vec<String>,
-}
-
-impl Plugins {
-    /// Finds out what a changed configuration means for the plugins, and starts every library that it would load.
-    ///
-    /// # Errors
-    ///
-    /// With the plugin and the reason, if one of them is refused; nothing has changed then.
-    pub fn plan(&mut self, config: &Config) -> Result<Plan, (String, Refusal)> {
-        let mut plan = Plan::default();
-        let mut added = Vec::new();
-        for (name, wanted) in &config.plugins {
-            let known = self.slots.get(name).map(|slot| slot.config());
-            let load = known.as_ref().is_none_or(|known| {
-                known.settings != wanted.settings || known.shards != wanted.shards || known.library != wanted.library
-            });
-            if known.is_none() {
-                added.push(name.clone());
-            }
-            let slot = self.add(name, wanted);
-            if load && let Some(library) = self.library(name, wanted) {
-                match self.prepare(&slot, &library, wanted, true) {
-                    Ok(prepared) => plan.prepared.extend(prepared),
-                    Err(refusal) => {
-                        added.iter().for_each(|name| drop(self.slots.remove(name)));
-                        return Err((name.clone(), refusal));
-                    }
-                }
-            }
-            plan.configured.push((slot, wanted.clone()));
-        }
-        let unnamed = self.slots.keys().filter(|name| !config.plugins.contains_key(*name));
-        plan.removed = unnamed.cloned().collect();
-        Ok(plan)
-    }
-
-    /// Carries out a plan, but for removals.
-    pub fn carry_out(&mut self, plan: &mut Plan) -> Vec<Loaded> {
-        for (slot, config) in plan.configured.drain(..) {
-            slot.configure(config);
-        }
-        plan.prepared
-            .drain(..)
-            .filter_map(|prepared| self.put_in_service(prepared))
-            .collect()
     }
 }

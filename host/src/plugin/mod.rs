@@ -7,8 +7,9 @@
 //! 5. **Quarantine**: contents that did harm before are not loaded again ([`quarantine`]), nor what is not allowed.
 //! 6. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
 //! 7. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked.
-//! 8. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
-//! 9. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
+//! 7. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
+//! 8. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
+//! 9. **Probation**: [`probation`] has the code before take over again if the new code does not do.
 //! 10. **Retire**: [`manager`] ends a generation that no topic needs; [`mapping`] tells whether it is really gone.
 //!
 //! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics, and the
@@ -23,6 +24,7 @@ mod effects;
 pub mod elf;
 pub mod generation;
 pub mod handover;
+pub mod health;
 pub mod journal;
 pub mod kept;
 pub mod loader;
@@ -30,6 +32,8 @@ pub mod manager;
 pub mod manifest;
 pub mod mapping;
 pub mod pipeline;
+pub mod plan;
+pub mod probation;
 pub mod probe;
 pub mod quarantine;
 pub mod service;

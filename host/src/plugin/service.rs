@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::manager::{Loaded, Plugins, Prepared};
 use super::pipeline::Refusal;
+use super::probation::{Verdict, announce_rollback};
 use super::slot::PluginSlot;
 use super::watch::{WatchTimes, Watcher};
 use crate::config::{Config, Mode};
@@ -35,6 +36,8 @@ pub enum Command {
     },
     /// The configuration may have changed.
     Config,
+    /// Something of a plugin has panicked or failed.
+    Faults,
     /// Something for the page of `dev`.
     News(DevEvent),
     /// End all plugins, at the latest then.
@@ -59,6 +62,8 @@ impl Service {
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, commands) = mpsc::channel();
         let heard = sender.clone();
+        let faults = sender.clone();
+        plugins.bell().wakes(move || drop(faults.send(Command::Faults)));
         let watcher = Watcher::start(WatchTimes::default(), move |changed| {
             let command = match &*changed.name {
                 CONFIG => Command::Config,
@@ -106,20 +111,57 @@ struct Running {
 impl Running {
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         loop {
-            let wait = if self.plugins.is_retiring() {
-                RETIRE_TICK
-            } else {
-                Duration::from_secs(3600)
-            };
-            match commands.recv_timeout(wait) {
+            match commands.recv_timeout(self.patience()) {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
                 Ok(Command::Config) => self.config(),
                 Ok(Command::News(event)) => self.news(event),
+                Ok(Command::Faults) => {}
                 Ok(Command::Stop(deadline)) => return self.plugins.stop(deadline),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
+            for verdict in self.plugins.look_after() {
+                self.tell(verdict);
+            }
             self.plugins.retire();
+        }
+    }
+
+    /// How long nothing has to be looked at by itself.
+    fn patience(&self) -> Duration {
+        let idle = Duration::from_secs(3600);
+        let proven = self.plugins.next_proven();
+        let proven = proven.map_or(idle, |until| until.saturating_duration_since(Instant::now()));
+        // A moment later, so that it is over by then.
+        let proven = proven.saturating_add(Duration::from_millis(1));
+        if self.plugins.is_retiring() {
+            RETIRE_TICK.min(proven)
+        } else {
+            proven
+        }
+    }
+
+    fn tell(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::RolledBack(slot, rollback) => {
+                announce_rollback(&slot, &rollback);
+                let event = json!({
+                    "plugin": slot.name, "step": "probation", "reason": format!("rolled back after {}", rollback.why),
+                });
+                self.news(("refused", event.to_string()));
+                slot.stats.rollbacks.inc();
+                slot.journal.rolled_back(rollback);
+            }
+            Verdict::Loaded(loaded) => self.loaded(&loaded),
+            Verdict::OutOfService(slot, why) => {
+                tracing::error!(
+                    plugin = slot.name,
+                    "out of service until its library changes, after {why}"
+                );
+            }
+            Verdict::Failed(slot, what) => {
+                tracing::error!(plugin = slot.name, "the code in service goes on: {what}");
+            }
         }
     }
 

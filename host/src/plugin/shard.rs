@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use super::batch::Batch;
 use super::connect::ConnectCall;
 use super::handover::{self, Carried, Move};
+use super::health::Health;
 use super::loader::ShardInstance;
 use super::slot::PluginSlot;
 use crate::channel::Topic;
@@ -30,6 +31,17 @@ pub struct Env {
     pub hub: Arc<Hub>,
     /// The plugin it serves.
     pub slot: Arc<PluginSlot>,
+    /// How its generation fares.
+    pub health: Arc<Health>,
+}
+
+impl Env {
+    /// Notes that a callback panicked: counted, and said in the log.
+    pub fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
+        self.health.panicked();
+        self.slot.stats.panics.inc();
+        tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
+    }
 }
 
 /// What waits for a shard.
@@ -167,7 +179,7 @@ pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> S
             Next::Topics(topics) => run_topics(queue, topics, &mut instance, env),
             Next::Control(Control::Connect(call)) => call.run(&mut instance, env),
             Next::Control(Control::Give(moving)) => handover::give(queue, *moving, &mut instance, env),
-            Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance, env),
+            Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance),
             Next::Control(Control::Forget(topic)) => handover::forget(&topic, &mut instance),
             Next::Stop => return instance,
         }

@@ -176,7 +176,7 @@ impl PluginSlot {
             && !live
             && topic.hold(&home)
         {
-            topic.release(&current.shard(self.hasher.hash_one(&*topic.name)), None);
+            topic.release(&current.shard(self.hasher.hash_one(&*topic.name)), Vec::new());
         }
         // If nobody joins with what has come in, that is looked at again behind it.
         if let Some(linger) = linger {
@@ -195,11 +195,5 @@ impl PluginSlot {
         let Some(generation) = self.current() else { return false };
         let turn = self.next_connect.fetch_add(1, Ordering::Relaxed);
         generation.shard(turn as u64).connect(call)
-    }
-
-    /// Notes that a callback panicked: counted, and said once in the log.
-    pub fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
-        self.stats.panics.inc();
-        tracing::error!(plugin = self.name, topic, callback, message, "plugin panicked");
     }
 }

@@ -1,17 +1,17 @@
-//! Moving the topics of a plugin to another generation, a bounded number at a time.
+//! Moving the topics of a plugin to another generation, and back again, a bounded number at a time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bennu_plugin::abi::reason;
 
 use super::generation::Generation;
-use super::handover::{Move, Moved, Reserved};
+use super::handover::{Move, Moved, Reserved, Snapshot};
 use super::shard::Control;
 use super::slot::PluginSlot;
 use crate::channel::{Input, Notice, Topic};
-use crate::config::Reload;
+use crate::config::{OnMigrateError, OnRollback, Reload};
 
 /// Topics on the move at a time: the others go on being served meanwhile.
 const IN_FLIGHT: usize = 32;
@@ -30,31 +30,111 @@ pub struct SwapReport {
     pub first_failure: Option<String>,
     /// Topics whose members were told to rejoin.
     pub rejoined: usize,
+    /// Topics that went back with their state of an earlier moment, counted in `moved`, too.
+    pub restored: usize,
+    /// Events that these, and those told to rejoin on a way back, had handled since.
+    pub lost_events: u64,
     /// The longest time that a topic was held, in microseconds.
     pub longest_hold_us: u64,
     /// All of it.
     pub took: Duration,
 }
 
-/// Puts `new` in service and moves what `old` generations serve, as the plugin's `reload` says. Returns when every topic
-/// has moved or is known to stay.
-pub fn swap(slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &[Arc<Generation>]) -> SwapReport {
+/// What topics were carried over with, by their number, up to a number of bytes.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    by_topic: HashMap<u64, Snapshot>,
+    bytes: usize,
+    most_bytes: usize,
+    /// Events that topics had handled when they were carried over, with a snapshot or without.
+    handled: HashMap<u64, u64>,
+}
+
+impl Snapshots {
+    /// None yet, and up to `most_bytes`.
+    #[must_use]
+    pub fn up_to(most_bytes: usize) -> Self {
+        Self {
+            most_bytes,
+            ..Self::default()
+        }
+    }
+
+    fn keep(&mut self, topic: u64, snapshot: Snapshot) {
+        self.handled.insert(topic, snapshot.handled);
+        let bytes = self.bytes + snapshot.bytes();
+        if bytes <= self.most_bytes {
+            self.bytes = bytes;
+            self.by_topic.insert(topic, snapshot);
+        }
+    }
+}
+
+/// Puts `new` in service and moves what `old` generations serve, as `reload` says. Returns when every topic has moved or
+/// is known to stay. What was carried goes to `snapshots`.
+pub fn swap(
+    slot: &Arc<PluginSlot>,
+    new: &Arc<Generation>,
+    old: &[Arc<Generation>],
+    reload: Reload,
+    snapshots: &mut Snapshots,
+) -> SwapReport {
     let start = Instant::now();
     slot.put_in_service(Some(Arc::clone(new)));
     let mut report = SwapReport::default();
-    match slot.config().reload {
+    match reload {
         Reload::Drain => {}
         Reload::Rejoin => {
             for topic in elsewhere(slot, new) {
-                topic.owe(Input::EndAll {
-                    reason: reason::REROUTED,
-                    notice: Notice::Error,
-                });
+                rejoin(&topic);
                 report.rejoined += 1;
             }
         }
-        Reload::Migrate => migrate(slot, new, old, &mut report),
+        Reload::Migrate => {
+            let mut way = Forth {
+                slot,
+                new,
+                old,
+                snapshots,
+            };
+            carry(elsewhere(slot, new), &mut way, &mut report);
+        }
     }
+    report.took = start.elapsed();
+    report
+}
+
+/// Puts `good` in service again and gives it the topics of `bad` back: with their present state where it reads that, else
+/// with what `snapshots` holds, else with none.
+pub fn swap_back(
+    slot: &Arc<PluginSlot>,
+    good: &Arc<Generation>,
+    bad: &Arc<Generation>,
+    snapshots: &mut Snapshots,
+) -> SwapReport {
+    let start = Instant::now();
+    slot.put_in_service(Some(Arc::clone(good)));
+    let mut report = SwapReport::default();
+    let topics = elsewhere(slot, good);
+    let topics = topics
+        .into_iter()
+        .filter(|topic| topic.home().generation == bad.number)
+        .collect();
+    let reads_present = good.manifest.reads.contains(&bad.manifest.state_version);
+    let mut way = Back {
+        slot,
+        good,
+        bad,
+        snapshots,
+        reads_present,
+        lost_events: 0,
+        restored: 0,
+        rejoined: 0,
+    };
+    carry(topics, &mut way, &mut report);
+    report.lost_events = way.lost_events;
+    report.restored = way.restored;
+    report.rejoined = way.rejoined;
     report.took = start.elapsed();
     report
 }
@@ -66,15 +146,32 @@ fn elsewhere(slot: &PluginSlot, new: &Generation) -> VecDeque<Arc<Topic>> {
         .collect()
 }
 
-fn migrate(slot: &PluginSlot, new: &Generation, old: &[Arc<Generation>], report: &mut SwapReport) {
+fn rejoin(topic: &Arc<Topic>) {
+    topic.owe(Input::EndAll {
+        reason: reason::REROUTED,
+        notice: Notice::Error,
+    });
+}
+
+/// Which way topics go, and with what.
+trait Way {
+    /// Sets a topic on its way. `false`: it does not move.
+    fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
+    /// A topic has arrived with this.
+    fn arrived(&mut self, topic: &Arc<Topic>, carried: Option<Snapshot>);
+    /// A topic did not. `true`: it is on its way once more.
+    fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
+}
+
+/// Has all of `waiting` go its way.
+fn carry(mut waiting: VecDeque<Arc<Topic>>, way: &mut impl Way, report: &mut SwapReport) {
     let (reporter, reports) = mpsc::channel();
-    let mut waiting = elsewhere(slot, new);
     let (mut moving, mut most) = (0, IN_FLIGHT);
     loop {
         while moving < most
             && let Some(topic) = waiting.pop_front()
         {
-            moving += usize::from(give(slot, new, old, topic, &reporter));
+            moving += usize::from(way.give(topic, &reporter));
         }
         if moving == 0 {
             return;
@@ -94,41 +191,125 @@ fn migrate(slot: &PluginSlot, new: &Generation, old: &[Arc<Generation>], report:
                 return;
             }
         };
-        moving -= 1;
         report.longest_hold_us = report.longest_hold_us.max(moved.held_us);
         match moved.failed {
             None => {
+                moving -= 1;
                 report.moved += 1;
-                slot.stats.migrated_topics.inc();
+                way.arrived(&moved.topic, moved.carried);
             }
+            Some(_) if way.failed(Arc::clone(&moved.topic), &reporter) => {}
             Some(why) => {
+                moving -= 1;
                 report.failed += 1;
-                slot.stats.failed_migrations.inc();
                 report.first_failure.get_or_insert(why);
             }
         }
     }
 }
 
-/// Asks a topic's home to give it to `new`. `false` if its home is in none of the `old` generations.
-fn give(
-    slot: &PluginSlot,
-    new: &Generation,
-    old: &[Arc<Generation>],
-    topic: Arc<Topic>,
-    report: &mpsc::Sender<Moved>,
-) -> bool {
-    let home = topic.home();
-    let Some(old) = old.iter().find(|old| old.number == home.generation) else {
-        return false;
-    };
-    let to = Reserved::new(slot.shard_of(&topic, new));
-    let version = old.manifest.state_version;
-    home.control(Control::Give(Box::new(Move {
-        topic,
-        to,
-        version,
-        report: report.clone(),
-    })));
-    true
+/// To new code.
+struct Forth<'a> {
+    slot: &'a PluginSlot,
+    new: &'a Generation,
+    old: &'a [Arc<Generation>],
+    snapshots: &'a mut Snapshots,
+}
+
+impl Way for Forth<'_> {
+    /// Does not move what is at home in none of the old generations.
+    fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+        let home = topic.home();
+        let Some(old) = self.old.iter().find(|old| old.number == home.generation) else {
+            return false;
+        };
+        let moving = Move {
+            to: Reserved::new(self.slot.shard_of(&topic, self.new)),
+            topic,
+            version: old.manifest.state_version,
+            from: None,
+            else_rejoin: self.slot.config().on_migrate_error == OnMigrateError::Rejoin,
+            report: report.clone(),
+        };
+        home.control(Control::Give(Box::new(moving)));
+        true
+    }
+
+    fn arrived(&mut self, topic: &Arc<Topic>, carried: Option<Snapshot>) {
+        self.slot.stats.migrated_topics.inc();
+        if let Some(snapshot) = carried {
+            self.snapshots.keep(topic.number, snapshot);
+        }
+    }
+
+    fn failed(&mut self, _: Arc<Topic>, _: &mpsc::Sender<Moved>) -> bool {
+        self.slot.stats.failed_migrations.inc();
+        false
+    }
+}
+
+/// Back to code that was in service before.
+struct Back<'a> {
+    slot: &'a PluginSlot,
+    good: &'a Generation,
+    bad: &'a Generation,
+    snapshots: &'a mut Snapshots,
+    reads_present: bool,
+    lost_events: u64,
+    restored: usize,
+    rejoined: usize,
+}
+
+impl Back<'_> {
+    fn send(&self, topic: Arc<Topic>, from: Option<Snapshot>, report: &mpsc::Sender<Moved>) -> bool {
+        let moving = Move {
+            to: Reserved::new(self.slot.shard_of(&topic, self.good)),
+            topic: Arc::clone(&topic),
+            version: self.bad.manifest.state_version,
+            from,
+            else_rejoin: false,
+            report: report.clone(),
+        };
+        topic.home().control(Control::Give(Box::new(moving)));
+        true
+    }
+
+    /// Without the present state: with that at the swap, or with none.
+    fn with_snapshot(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+        // A second failure loses nothing more.
+        let before = self.snapshots.handled.insert(topic.number, topic.handled());
+        self.lost_events += topic.handled().saturating_sub(before.unwrap_or(0));
+        let snapshot = self.snapshots.by_topic.remove(&topic.number);
+        match snapshot.filter(|_| self.slot.config().on_rollback == OnRollback::Snapshot) {
+            Some(snapshot) => {
+                self.restored += 1;
+                self.send(topic, Some(snapshot), report)
+            }
+            None => {
+                self.rejoined += 1;
+                rejoin(&topic);
+                false
+            }
+        }
+    }
+}
+
+impl Way for Back<'_> {
+    fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+        if self.reads_present {
+            self.send(topic, None, report)
+        } else {
+            self.with_snapshot(topic, report)
+        }
+    }
+
+    fn arrived(&mut self, _: &Arc<Topic>, _: Option<Snapshot>) {
+        self.slot.stats.migrated_topics.inc();
+    }
+
+    /// The present state cannot be had, or not be read; the snapshot may do.
+    fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+        self.slot.stats.failed_migrations.inc();
+        self.with_snapshot(topic, report)
+    }
 }

@@ -16,6 +16,7 @@ mod longpoll;
 mod origins;
 mod panics;
 mod presence;
+mod probation;
 mod quarantine;
 mod refused;
 mod reload;

@@ -56,7 +56,7 @@ impl Commit<'_> {
                 self.dismiss(self.topic(step), book, member);
             }
             _ => {
-                self.env.slot.panicked(&self.topic(step).name, step.callback(), text);
+                self.env.panicked(&self.topic(step).name, step.callback(), text);
                 let reply = Payload::reason(message::reason::JOIN_CRASHED);
                 self.send(member, Entry::Refused { member, reply });
                 self.dismiss(self.topic(step), book, member);
