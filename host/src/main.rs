@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{check, completions, dev, routes, secret, serve};
+use bennu::cli::{check, completions, dev, routes, schema, secret, serve};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
+        Command::Schema => {
+            schema::run();
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     done.unwrap_or_else(|error| {

@@ -13,8 +13,8 @@ use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
 use super::probe::ProbeArgs;
 use super::routes::{self, RoutesArgs};
-use super::secret;
 use super::serve::{self, ServeArgs};
+use super::{schema, secret};
 use crate::config::Config;
 
 const HELP: &str = "\
@@ -64,6 +64,9 @@ pub enum Command {
     /// Prints what makes a shell complete the words of this command
     #[command(after_help = completions::HELP)]
     Completions(CompletionsArgs),
+    /// Prints the JSON schema of the configuration, for editors
+    #[command(after_help = schema::HELP)]
+    Schema,
     /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
     #[command(hide = true)]
     Probe(ProbeArgs),
@@ -195,7 +198,7 @@ mod tests {
     #[test]
     fn help_shows_every_command_but_the_internal_one() {
         let help = Cli::command().render_long_help().to_string();
-        for command in ["dev", "serve", "check", "routes", "secret", "completions"] {
+        for command in ["dev", "serve", "check", "routes", "secret", "completions", "schema"] {
             assert!(
                 help.contains(&format!("\n  {command} ")),
                 "{command} is missing in\n{help}"

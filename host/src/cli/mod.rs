@@ -8,6 +8,7 @@ pub mod completions;
 pub mod dev;
 pub mod probe;
 pub mod routes;
+pub mod schema;
 pub mod secret;
 pub mod serve;
 mod terminal;

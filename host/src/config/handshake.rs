@@ -1,9 +1,11 @@
 //! What a mount says of the handshake: origins, subprotocols, and what a connect handler sees.
 
+use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{Section, suggestion};
+use super::schema::Shape;
 use super::{CheckOrigin, ConnectInfo, Mode, OriginError, OriginPattern, Server};
 
 /// What `connect_info` may list, and the headers that each stands for.
@@ -37,6 +39,14 @@ pub(super) fn check_origin(
         Some((DeValue::Table(table), at)) => {
             let asked = Section::new("`check_origin`", at, Some(table), section.mistakes);
             let plugin = asked.required_text("plugin", "\"auth\"");
+            let others = [
+                json!({ "type": "boolean" }),
+                json!({ "const": "conn" }),
+                json!({ "type": "array", "items": { "type": "string" } }),
+            ];
+            section
+                .fields
+                .note("check_origin", Shape::Either(others.into(), asked.fields.clone()));
             asked.finish();
             let name = plugin.clone().map(Spanned::into_inner).unwrap_or_default();
             return (CheckOrigin::Plugin(name), plugin);
@@ -86,6 +96,7 @@ fn kinds(section: &Section<'_>) -> Vec<&'static str> {
         kind
     };
     let items = section.texts("connect_info").unwrap_or_default();
+    section.note("connect_info", json!({ "type": "array", "items": { "enum": all } }));
     items.into_iter().filter_map(known).collect()
 }
 

@@ -11,6 +11,7 @@ pub mod model;
 pub(crate) mod origin;
 mod places;
 mod reader;
+mod schema;
 pub mod secret;
 mod sections;
 mod seeds;
@@ -26,6 +27,7 @@ use toml::de::{DeTable, DeValue};
 pub use diagnostic::Diagnostic;
 pub use model::*;
 pub use origin::OriginError;
+pub use schema::schema;
 pub use secret::{SECRET_VARIABLE, SecretError, SecretKeyBase};
 
 use check::Whole;
@@ -157,7 +159,8 @@ impl Config {
         for key in secrets {
             mistakes.add(refused_secret(&mistakes, key));
         }
-        let config = read_whole(file, mode, &root, &source, &mistakes);
+        let top = Section::new("the configuration", source.start(), Some(root.get_ref()), &mistakes);
+        let config = read_whole(file, mode, top, &source, &mistakes);
         Ok((config, mistakes.into_sorted()))
     }
 
@@ -179,16 +182,9 @@ fn without_mistakes((config, diagnostics): (Config, Vec<Diagnostic>)) -> Result<
     Err(ConfigErrors::Mistakes { diagnostics })
 }
 
-fn read_whole(
-    file: &Path,
-    mode: Mode,
-    root: &Spanned<DeTable<'_>>,
-    source: &Arc<Source>,
-    mistakes: &Mistakes,
-) -> Config {
+fn read_whole(file: &Path, mode: Mode, top: Section<'_>, source: &Arc<Source>, mistakes: &Mistakes) -> Config {
     let folder = folder_of(file);
     let around = Surroundings { mode, folder: &folder };
-    let top = Section::new("the configuration", source.start(), Some(root.get_ref()), mistakes);
     let server = sections::server(top.section("server"), &around);
     let admin = sections::admin(top.section("admin"), &around);
     let log = sections::log(top.section("log"));

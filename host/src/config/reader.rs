@@ -10,11 +10,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Source, Span, letters};
-use super::json;
+use super::json as values;
+use super::schema::{Fields, Shape};
 
 /// The mistakes so far.
 pub(super) struct Mistakes {
@@ -59,7 +61,8 @@ pub(super) struct Section<'t> {
     pub(super) mistakes: &'t Mistakes,
     /// `None`: it is not there, and everything has its default.
     table: Option<&'t DeTable<'t>>,
-    asked: RefCell<Vec<&'static str>>,
+    /// What has been asked for, and as what.
+    pub(super) fields: Fields,
 }
 
 impl<'t> Section<'t> {
@@ -74,17 +77,23 @@ impl<'t> Section<'t> {
             at,
             mistakes,
             table,
-            asked: RefCell::default(),
+            fields: Fields::default(),
         }
     }
 
     /// The value as it stands. Every other getter comes here first.
     pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
-        self.asked.borrow_mut().push(key);
+        self.fields.ask(key);
         self.table?.get(key)
     }
 
+    /// Says what may stand under a key, as JSON schema says it.
+    pub(super) fn note(&self, key: &'static str, schema: Value) {
+        self.fields.note(key, Shape::Value(schema));
+    }
+
     pub(super) fn text(&self, key: &'static str) -> Option<Spanned<String>> {
+        self.note(key, json!({ "type": "string" }));
         let value = self.value(key)?;
         let text = value.get_ref().as_str();
         if text.is_none() {
@@ -95,6 +104,7 @@ impl<'t> Section<'t> {
 
     /// A string that must be there.
     pub(super) fn required_text(&self, key: &'static str, example: &str) -> Option<Spanned<String>> {
+        self.fields.require(key);
         if self.table.is_some_and(|table| !table.contains_key(key)) {
             let missing = self
                 .mistakes
@@ -106,6 +116,7 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        self.note(key, json!({ "type": "boolean", "default": default }));
         let Some(value) = self.value(key) else {
             return default;
         };
@@ -117,6 +128,10 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn number(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.note(
+            key,
+            json!({ "type": "integer", "minimum": range.start(), "maximum": range.end(), "default": default }),
+        );
         let Some(value) = self.value(key) else {
             return default;
         };
@@ -124,7 +139,7 @@ impl<'t> Section<'t> {
             self.mistype(key, value, "a whole number");
             return default;
         };
-        let number = json::integer(value.get_ref()).and_then(|number| u64::try_from(number).ok());
+        let number = values::integer(value.get_ref()).and_then(|number| u64::try_from(number).ok());
         number.filter(|number| range.contains(number)).unwrap_or_else(|| {
             let message = format!(
                 "`{key}` must be from {} to {}",
@@ -153,30 +168,42 @@ impl<'t> Section<'t> {
     /// A number of threads, or `"auto"`.
     pub(super) fn threads(&self, key: &'static str, auto: NonZeroUsize) -> NonZeroUsize {
         const MOST: usize = 1_024;
-        match self.table.and_then(|table| table.get(key)).map(Spanned::get_ref) {
-            Some(DeValue::String(text)) if text == "auto" => {
-                self.value(key);
-                auto
-            }
-            Some(DeValue::String(_)) => {
-                self.value(key)
-                    .into_iter()
-                    .for_each(|value| self.mistype(key, value, "a whole number or \"auto\""));
+        let threads = match self.value(key).map(|value| (value, value.get_ref())) {
+            Some((_, DeValue::String(text))) if text == "auto" => auto,
+            Some((value, DeValue::String(_))) => {
+                self.mistype(key, value, "a whole number or \"auto\"");
                 auto
             }
             _ => NonZeroUsize::new(self.count(key, auto.get(), 1..=MOST)).unwrap_or(auto),
-        }
+        };
+        let number = json!({ "type": "integer", "minimum": 1, "maximum": MOST });
+        self.note(
+            key,
+            json!({ "anyOf": [{ "const": "auto" }, number], "default": "auto" }),
+        );
+        threads
     }
 
     /// One of some words.
-    pub(super) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
-        let Some(text) = self.text(key) else {
+    pub(super) fn choice<T: Copy + PartialEq>(&self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let default_word = { choices.iter() }
+            .find(|(_, choice)| *choice == default)
+            .map(|(word, _)| *word);
+        let text = self.text(key);
+        self.note(
+            key,
+            match default_word {
+                Some(word) => json!({ "enum": words, "default": word }),
+                None => json!({ "enum": words }),
+            },
+        );
+        let Some(text) = text else {
             return default;
         };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| word == text.get_ref()) {
             return *choice;
         }
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let message = format!("`{key}` cannot be `{}`", text.get_ref());
         self.mistakes.add(
             self.mistakes
@@ -200,6 +227,7 @@ impl<'t> Section<'t> {
 
     /// A list of strings. Absent is `None`.
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Spanned<String>>> {
+        self.note(key, json!({ "type": "array", "items": { "type": "string" } }));
         let value = self.value(key)?;
         let Some(list) = value.get_ref().as_array() else {
             self.mistype(key, value, "a list of strings");
@@ -223,12 +251,13 @@ impl<'t> Section<'t> {
 
     /// A table, as JSON text.
     pub(super) fn json(&self, key: &'static str) -> Option<Arc<str>> {
+        self.note(key, json!({ "type": "object" }));
         let value = self.value(key)?;
         if !value.get_ref().is_table() {
             self.mistype(key, value, "a table");
             return None;
         }
-        Some(json::object(value, self.mistakes).to_string().into())
+        Some(values::object(value, self.mistakes).to_string().into())
     }
 
     /// A table inside of this one.
@@ -238,12 +267,14 @@ impl<'t> Section<'t> {
         if let (Some(value), None) = (value, table) {
             self.mistype(key, value, "a table");
         }
-        Section::new(
+        let section = Section::new(
             format!("`[{key}]`"),
             value.map_or(self.at.clone(), Spanned::span),
             table,
             self.mistakes,
-        )
+        );
+        self.fields.note(key, Shape::Table(section.fields.clone()));
+        section
     }
 
     /// The tables `[[key]]`, in file order.
@@ -263,7 +294,11 @@ impl<'t> Section<'t> {
                 .as_table()
                 .map(|table| Section::new(format!("`[[{key}]]`"), item.span(), Some(table), self.mistakes))
         };
-        list.iter().filter_map(section).collect()
+        let sections: Vec<Section<'t>> = list.iter().filter_map(section).collect();
+        if let Some(any) = sections.first() {
+            self.fields.note(key, Shape::Tables(any.fields.clone()));
+        }
+        sections
     }
 
     /// The tables `[key.NAME]`, each with its name.
@@ -281,12 +316,16 @@ impl<'t> Section<'t> {
                 Section::new(title, value.span(), Some(table), self.mistakes),
             ))
         };
-        entries.filter_map(section).collect()
+        let sections: Vec<(_, Section<'t>)> = entries.filter_map(section).collect();
+        if let Some((_, any)) = sections.first() {
+            self.fields.note(key, Shape::Named(any.fields.clone()));
+        }
+        sections
     }
 
     /// Notes every key that nobody asked for.
     pub(super) fn finish(self) {
-        let asked = self.asked.borrow();
+        let asked = self.fields.keys();
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
             // The whole file is searched for secrets elsewhere, with a better explanation.

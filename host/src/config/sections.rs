@@ -7,12 +7,15 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::check::TRANSPORTS;
 use super::diagnostic::Span;
 use super::handshake;
 use super::reader::Section;
+use super::schema::Shape;
 use super::seeds::seeds;
 use super::{
     Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
@@ -110,6 +113,7 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         Some(DeValue::Boolean(false)) => None,
         Some(_) => section.address("listen"),
     };
+    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
     section.finish();
     Admin { listen }
 }
@@ -208,6 +212,8 @@ fn longpoll(mount: &Section<'_>) -> Option<LongPoll> {
             return None;
         }
     };
+    let table = Shape::Either(vec![json!({ "type": "boolean" })], section.fields.clone());
+    mount.fields.note("longpoll", table);
     let longpoll = LongPoll {
         window: section.millis("window_ms", 10_000, 1..=HOUR_MS),
         pubsub_timeout: section.millis("pubsub_timeout_ms", 2_000, 1..=HOUR_MS),
@@ -239,6 +245,7 @@ pub(super) fn crypto(mut section: Section<'_>, key: &str) -> Crypto {
 
 fn key_length(section: &Section<'_>) -> usize {
     let length = section.count("length", 32, 0..=MANY);
+    section.note("length", json!({ "enum": [16, 32], "default": 32 }));
     if ![16, 32].contains(&length)
         && let Some(value) = section.value("length")
     {
@@ -323,7 +330,7 @@ pub(super) fn route(section: Section<'_>) -> ReadRoute {
             .required_text("topic", "\"room:*\"")
             .and_then(|text| topic(&section, &text)),
         plugin: section.required_text("plugin", "\"room\""),
-        transports: open_to(&section, "transports"),
+        transports: transports(&section),
         mounts: open_to(&section, "mounts"),
         assigns: section.json("assigns").filter(|assigns| &**assigns != "{}"),
     };
@@ -347,6 +354,15 @@ fn topic(section: &Section<'_>, text: &Spanned<String>) -> Option<Spanned<TopicP
     };
     let pattern = TopicPattern::parse(text.get_ref()).inspect_err(note).ok()?;
     Some(Spanned::new(text.span(), pattern))
+}
+
+fn transports(section: &Section<'_>) -> Option<Vec<Spanned<String>>> {
+    let names = open_to(section, "transports");
+    section.note(
+        "transports",
+        json!({ "type": "array", "minItems": 1, "items": { "enum": TRANSPORTS } }),
+    );
+    names
 }
 
 /// The names in `transports` or `mounts`. An empty list would close the route to everyone.

@@ -2,6 +2,7 @@
 
 mod read;
 mod refused;
+mod schema;
 mod shown;
 
 use proptest::prelude::*;

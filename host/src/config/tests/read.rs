@@ -8,7 +8,7 @@ use super::*;
 fn the_shipped_file_says_what_goes_without_saying() {
     for mode in [Mode::Dev, Mode::Serve] {
         let written = Config::read(&shipped("bennu.toml"), mode).expect("bennu.toml");
-        let unwritten = Config::parse(Path::new("bennu.toml"), BARE, mode).expect("no setting");
+        let unwritten = Config::parse(&shipped("bennu.toml"), BARE, mode).expect("no setting");
         assert_eq!(written.warnings, []);
         assert_eq!(written.server, unwritten.server);
         assert_eq!(written.admin, unwritten.admin);
