@@ -123,6 +123,8 @@ pub struct Mount {
     pub connect_info: ConnectInfo,
     /// WebSocket is served.
     pub websocket: bool,
+    /// WebSocket messages are compressed for clients that can inflate them, and may come in compressed.
+    pub deflate: bool,
     /// The path itself is a WebSocket that sends back what it gets, for conformance suites.
     pub echo: bool,
     /// Long polling, where it is served.

@@ -167,6 +167,7 @@ pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMo
         subprotocols: handshake::subprotocols(&section),
         connect_info: handshake::connect_info(&section),
         websocket: section.flag("websocket", true),
+        deflate: section.flag("deflate", false),
         echo: section.flag("echo", false),
         seeds: seeds(&section, longpoll.as_ref()),
         longpoll,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -18,7 +19,7 @@ use crate::io::Entry;
 use crate::serializer::v2::V2;
 use crate::socket::{Dialect, NewSocket};
 use crate::transport::websocket::handshake::{Refusal, Upgrade};
-use crate::transport::websocket::{Upgraded, subprotocol};
+use crate::transport::websocket::{Upgraded, extension, subprotocol};
 
 /// Answers a request for a WebSocket, in Phoenix's order: method, origin, auth token, subprotocol, version, connect handler,
 /// and only then whether it asks properly for a WebSocket. In the seeds' dialect the origin goes before everything.
@@ -96,27 +97,39 @@ fn upgrade(
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal.response().map(Body::from),
     };
+    let deflate = socket
+        .mount
+        .deflate
+        .then(|| extension::negotiate(&parts.headers))
+        .flatten();
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    tokio::task::spawn_local(leave_hyper(Arc::clone(shared), client.thread, on_upgrade, socket, echo));
-    upgrade.response(subprotocol).map(|()| Body::empty())
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_local(async move {
+        if let Some((stream, leftover)) = leave_hyper(on_upgrade).await
+            && let Some(inbox) = shared.inbox(usize::from(client.thread))
+        {
+            let upgraded = Upgraded {
+                stream,
+                leftover,
+                echo,
+                deflate,
+            };
+            inbox.push_now(Entry::Adopt(Box::new((upgraded, socket))));
+        }
+    });
+    upgrade.response(subprotocol, deflate).map(|()| Body::empty())
 }
 
-/// Takes the connection out of hyper and puts it into its thread's slab.
-async fn leave_hyper(shared: Arc<Shared>, thread: u8, on_upgrade: OnUpgrade, socket: NewSocket, echo: bool) {
-    let Ok(upgraded) = on_upgrade.await else { return };
+/// Takes the connection out of hyper, and what hyper has read of it already.
+async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
+    let upgraded = on_upgrade.await.ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
         tracing::error!("an upgraded connection is not the stream that was accepted");
-        return;
+        return None;
     };
     // Copied, as the buffer that it is a part of is hyper's, and large.
-    let leftover = bytes::Bytes::copy_from_slice(&parts.read_buf);
-    drop(parts.read_buf);
-    let Ok(stream) = parts.io.into_inner().into_std() else {
-        return;
-    };
-    if let Some(inbox) = shared.inbox(usize::from(thread)) {
-        inbox.push_now(Entry::Adopt(Box::new((Upgraded { stream, leftover, echo }, socket))));
-    }
+    let leftover = Bytes::copy_from_slice(&parts.read_buf);
+    Some((parts.io.into_inner().into_std().ok()?, leftover))
 }

@@ -1,58 +1,7 @@
 //! The codes that a WebSocket is closed with for what the client does on the wire, byte by byte. 1000 is the client's own.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
-use crate::handshake::UPGRADE;
-use crate::support::server::{Bench, Server};
-use crate::support::within;
-
-/// A WebSocket without a client library.
-struct Wire(TcpStream);
-
-impl Wire {
-    async fn open(server: &Server) -> Self {
-        let stream = within("connection", TcpStream::connect(server.address)).await;
-        let mut wire = Self(stream.expect("a connection"));
-        let request = format!("GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nhost: a\r\n{UPGRADE}\r\n");
-        wire.write(request.as_bytes()).await;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(within("head", wire.0.read_u8()).await.expect("a byte"));
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101"));
-        wire
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        within("write", self.0.write_all(bytes)).await.expect("written");
-    }
-
-    /// Sends a frame with this first byte. Masked with zeros, which change nothing.
-    async fn send(&mut self, first: u8, payload: &[u8]) {
-        let length = 0x80 | u8::try_from(payload.len()).expect("a short frame");
-        self.write(&[&[first, length, 0, 0, 0, 0], payload].concat()).await;
-    }
-
-    /// The next frame: its first byte and its payload.
-    async fn next(&mut self) -> (u8, Vec<u8>) {
-        let read = async {
-            let first = self.0.read_u8().await?;
-            let length = self.0.read_u8().await?;
-            let mut payload = vec![0; length.into()];
-            self.0.read_exact(&mut payload).await?;
-            std::io::Result::Ok((first, payload))
-        };
-        within("frame", read).await.expect("a frame")
-    }
-
-    /// The code of the close frame that comes next; 0 if it has none.
-    async fn closed(&mut self) -> u16 {
-        let (first, payload) = self.next().await;
-        assert_eq!(first, 0x88, "a close frame, not {payload:?}");
-        payload.first_chunk().map_or(0, |code| u16::from_be_bytes(*code))
-    }
-}
+use crate::support::server::Bench;
+use crate::support::wire::Wire;
 
 #[tokio::test]
 async fn what_breaks_the_rules_is_told_which() {

@@ -10,6 +10,7 @@ mod close_codes;
 mod config;
 mod connect_info;
 mod conversation;
+mod deflate;
 mod handshake;
 mod limits;
 mod longpoll;

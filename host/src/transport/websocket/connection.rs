@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::frame::{self, Decoder, Frame, Input};
+use super::extension::Deflate;
+use super::frame::{self, Decoder, Frame, Input, Rules};
 use crate::serializer::Incoming;
 use crate::transport::{Flushed, Overflow, Received, Transport};
 
@@ -24,6 +25,8 @@ pub struct Upgraded {
     pub leftover: Bytes,
     /// It is to send back what it gets.
     pub echo: bool,
+    /// What was agreed about compression.
+    pub deflate: Option<Deflate>,
 }
 
 /// One WebSocket.
@@ -34,7 +37,9 @@ pub struct WebSocket {
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`.
     waiting: usize,
-    max_message: usize,
+    rules: Rules,
+    /// The window of those who get compressed messages.
+    window_bits: Option<u8>,
     max_waiting: usize,
     leftover: Bytes,
     state: State,
@@ -60,7 +65,11 @@ impl WebSocket {
             decoder: Decoder::default(),
             queue: VecDeque::new(),
             waiting: 0,
-            max_message,
+            rules: Rules {
+                max_message,
+                deflate: upgraded.deflate.is_some(),
+            },
+            window_bits: upgraded.deflate.map(|agreed| agreed.window_bits),
             max_waiting,
             leftover: upgraded.leftover,
             state: State::Open,
@@ -82,7 +91,7 @@ impl WebSocket {
     fn feed(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
         let (mut pongs, mut goodbye) = (Vec::new(), None);
         let mut pinged = false;
-        let fed = self.decoder.feed(bytes, self.max_message, |input| {
+        let fed = self.decoder.feed(bytes, self.rules, |input| {
             match input {
                 Input::Message(message) => take(message),
                 Input::Ping(payload) => {
@@ -203,10 +212,14 @@ impl Transport for WebSocket {
             return Ok(());
         }
         // One message may always wait, however large, or it could never be sent.
-        if self.waiting > 0 && self.waiting + frame.wire().len() > self.max_waiting {
+        let wire = match self.window_bits {
+            None => frame.wire(),
+            Some(window_bits) => frame.deflated(window_bits),
+        };
+        if self.waiting > 0 && self.waiting + wire.len() > self.max_waiting {
             return Err(Overflow);
         }
-        self.queue(frame.wire().clone());
+        self.queue(wire.clone());
         Ok(())
     }
 

@@ -1,16 +1,17 @@
 //! WebSocket framing (RFC 6455): bytes from a client become complete messages, and messages for clients become bytes.
 //!
-//! [`Decoder`] reads, [`Frame`] is a message ready to be sent to any number of clients. There is no I/O here, and no
-//! extension is spoken.
+//! [`Decoder`] reads, [`Frame`] is a message ready to be sent to any number of clients. There is no I/O here.
 
 mod decode;
+mod deflate;
 mod encode;
 mod mask;
 #[cfg(test)]
 mod tests;
 mod utf8;
 
-pub use decode::{Decoder, Input, ProtocolError};
+pub use decode::{Decoder, Input, ProtocolError, Rules};
+pub use deflate::WINDOW_BITS;
 pub use encode::{Frame, close, frame_header, ping, pong};
 
 /// What a frame is for.

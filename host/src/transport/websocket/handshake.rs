@@ -5,12 +5,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
+
+use super::extension::Deflate;
 
 /// What RFC 6455 appends to a client's key before hashing.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -61,7 +63,7 @@ impl Upgrade {
 
     /// The answer, 101, after which the connection speaks WebSocket.
     #[must_use]
-    pub fn response(self, subprotocol: Option<&str>) -> Response<()> {
+    pub fn response(self, subprotocol: Option<&str>, deflate: Option<Deflate>) -> Response<()> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -71,6 +73,9 @@ impl Upgrade {
         // What is no header value cannot have come from a client either.
         if let Some(value) = subprotocol.and_then(|name| HeaderValue::from_str(name).ok()) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        if let Some(deflate) = deflate {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, deflate.response());
         }
         response
     }
@@ -178,7 +183,7 @@ mod tests {
     fn a_proper_request_is_accepted() {
         let response = Upgrade::check(&request(Method::GET, &HEADERS))
             .unwrap()
-            .response(Some("phoenix"));
+            .response(Some("phoenix"), None);
         assert_eq!(response.status(), 101);
         assert_eq!(
             response.headers()["sec-websocket-accept"],
@@ -187,7 +192,9 @@ mod tests {
         assert_eq!(response.headers()["connection"], "upgrade");
         assert_eq!(response.headers()["upgrade"], "websocket");
         assert_eq!(response.headers()["sec-websocket-protocol"], "phoenix");
-        let without = Upgrade::check(&request(Method::GET, &HEADERS)).unwrap().response(None);
+        let without = Upgrade::check(&request(Method::GET, &HEADERS))
+            .unwrap()
+            .response(None, None);
         assert!(!without.headers().contains_key("sec-websocket-protocol"));
     }
 

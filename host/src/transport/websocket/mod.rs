@@ -2,6 +2,7 @@
 
 mod connection;
 mod echo;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod subprotocol;

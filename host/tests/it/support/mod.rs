@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod plugins;
 pub(crate) mod server;
+pub(crate) mod wire;
 
 use std::future::Future;
 use std::time::Duration;

@@ -230,6 +230,23 @@ impl Server {
         self.ended().await
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.kilobytes("VmHWM:") * 1024
+    }
+
+    /// The memory that it has resident, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.kilobytes("VmRSS:") * 1024
+    }
+
+    fn kilobytes(&self, name: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        number.unwrap_or_else(|| panic!("no {name} in\n{status}"))
+    }
+
     /// What `/proc` says of it: `maps`, for example.
     pub(crate) fn proc(&self, file: &str) -> String {
         fs::read_to_string(Path::new("/proc").join(self.pid().to_string()).join(file)).expect("it is running")

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::utf8::Progress;
-use super::{Opcode, close_code, mask};
+use super::{Opcode, close_code, deflate, mask};
 use crate::serializer::{Incoming, Kind};
 
 /// Reserved at most for a message of which only the header has come: whoever wants more memory has to send something.
@@ -28,7 +28,7 @@ pub enum Input {
 /// Why a connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A reserved bit is set, though no extension was agreed.
+    /// A reserved bit is set that no extension has given a meaning.
     #[error("a reserved bit is set")]
     ReservedBit,
     /// An opcode that RFC 6455 does not define.
@@ -58,6 +58,9 @@ pub enum ProtocolError {
     /// The message is longer than the limit.
     #[error("message too big")]
     TooBig,
+    /// A compressed message that cannot be inflated.
+    #[error("the message cannot be inflated")]
+    Deflate,
 }
 
 impl ProtocolError {
@@ -65,9 +68,29 @@ impl ProtocolError {
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {
-            Self::Utf8 => close_code::INVALID_PAYLOAD,
+            Self::Utf8 | Self::Deflate => close_code::INVALID_PAYLOAD,
             Self::TooBig => close_code::TOO_BIG,
             _ => close_code::PROTOCOL_ERROR,
+        }
+    }
+}
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// One message, in bytes, compressed or not.
+    pub max_message: usize,
+    /// Messages may be compressed: permessage-deflate was agreed on.
+    pub deflate: bool,
+}
+
+impl Rules {
+    /// How long a message may be as it comes in. What cannot be compressed becomes a little longer.
+    fn most(self, compressed: bool) -> usize {
+        if compressed {
+            self.max_message.saturating_add(self.max_message / 256 + 64)
+        } else {
+            self.max_message
         }
     }
 }
@@ -94,6 +117,7 @@ struct Partial {
 #[derive(Debug)]
 struct Assembly {
     kind: Kind,
+    compressed: bool,
     bytes: Vec<u8>,
     utf8: Progress,
 }
@@ -103,6 +127,8 @@ struct Assembly {
 struct Header {
     opcode: Opcode,
     last: bool,
+    /// It begins a message that is compressed.
+    compressed: bool,
     len: usize,
     key: [u8; 4],
 }
@@ -112,7 +138,8 @@ impl Decoder {
     ///
     /// Stops early when `sink` breaks. Returns how many bytes were used; the others are untouched, and can be fed again.
     /// `bytes` is unmasked in place. A message that lies whole in `bytes` costs one allocation, and nothing is kept of it.
-    /// A message longer than `max_message` bytes is an error as soon as a header says so.
+    /// A message longer than the `rules` allow is an error as soon as a header says so; a compressed one, as soon as it is
+    /// inflated that far.
     ///
     /// # Errors
     ///
@@ -121,15 +148,15 @@ impl Decoder {
     pub fn feed(
         &mut self,
         bytes: &mut [u8],
-        max_message: usize,
+        rules: Rules,
         mut sink: impl FnMut(Input) -> ControlFlow<()>,
     ) -> Result<usize, ProtocolError> {
         let mut used = 0;
         while used < bytes.len() {
             let (taken, input) = match &mut self.partial {
-                None => self.feed_idle(&mut bytes[used..], max_message)?,
+                None => self.feed_idle(&mut bytes[used..], rules)?,
                 Some(partial) => {
-                    let step = partial.feed(&mut bytes[used..], max_message)?;
+                    let step = partial.feed(&mut bytes[used..], rules)?;
                     if partial.is_empty() {
                         self.partial = None;
                     }
@@ -153,27 +180,31 @@ impl Decoder {
     }
 
     /// One frame, with nothing before it that is incomplete.
-    fn feed_idle(&mut self, bytes: &mut [u8], max_message: usize) -> Result<(usize, Option<Input>), ProtocolError> {
-        if let Some((header, head)) = Header::parse(bytes)? {
-            header.check(None, max_message)?;
+    fn feed_idle(&mut self, bytes: &mut [u8], rules: Rules) -> Result<(usize, Option<Input>), ProtocolError> {
+        if let Some((header, head)) = Header::parse(bytes, rules)? {
+            header.check(None, rules)?;
             if header.last && header.len <= bytes.len() - head {
                 let payload = &mut bytes[head..head + header.len];
                 mask::unmask(payload, header.key);
-                let payload = Bytes::copy_from_slice(payload);
+                let payload = if header.compressed {
+                    deflate::inflate(payload, rules.max_message)?
+                } else {
+                    Bytes::copy_from_slice(payload)
+                };
                 return Ok((head + header.len, Some(finish(header.opcode, payload)?)));
             }
         }
-        self.partial.insert(Box::default()).feed(bytes, max_message)
+        self.partial.insert(Box::default()).feed(bytes, rules)
     }
 }
 
 impl Partial {
     /// Takes what belongs to one header or one payload.
-    fn feed(&mut self, bytes: &mut [u8], max_message: usize) -> Result<(usize, Option<Input>), ProtocolError> {
+    fn feed(&mut self, bytes: &mut [u8], rules: Rules) -> Result<(usize, Option<Input>), ProtocolError> {
         let Some(mut header) = self.frame else {
-            let taken = self.feed_header(bytes, max_message)?;
+            let taken = self.feed_header(bytes, rules)?;
             // A frame may have no payload, and nothing may ever follow it.
-            let input = self.finish_frame()?;
+            let input = self.finish_frame(rules)?;
             return Ok((taken, input));
         };
         let taken = header.len.min(bytes.len());
@@ -186,20 +217,21 @@ impl Partial {
             Some(message) if !header.opcode.is_control() => message.append(payload, &header)?,
             _ => self.control.extend_from_slice(payload),
         }
-        Ok((taken, self.finish_frame()?))
+        Ok((taken, self.finish_frame(rules)?))
     }
 
     /// Takes bytes up to the end of the header, or all.
-    fn feed_header(&mut self, bytes: &[u8], max_message: usize) -> Result<usize, ProtocolError> {
+    fn feed_header(&mut self, bytes: &[u8], rules: Rules) -> Result<usize, ProtocolError> {
         let before = self.head.len();
         self.head.extend(bytes.iter().take(Header::MAX - before));
-        let Some((header, head)) = Header::parse(&self.head)? else {
+        let Some((header, head)) = Header::parse(&self.head, rules)? else {
             return Ok(bytes.len());
         };
-        header.check(self.message.as_ref(), max_message)?;
+        header.check(self.message.as_ref(), rules)?;
         if self.message.is_none() {
             self.message = header.kind().map(|kind| Assembly {
                 kind,
+                compressed: header.compressed,
                 bytes: Vec::new(),
                 utf8: Progress::default(),
             });
@@ -210,7 +242,7 @@ impl Partial {
     }
 
     /// Ends the frame if its payload is complete, and the message if that was its last.
-    fn finish_frame(&mut self) -> Result<Option<Input>, ProtocolError> {
+    fn finish_frame(&mut self, rules: Rules) -> Result<Option<Input>, ProtocolError> {
         let Some(header) = self.frame.take_if(|header| header.len == 0) else {
             return Ok(None);
         };
@@ -218,6 +250,10 @@ impl Partial {
             return finish(header.opcode, std::mem::take(&mut self.control).into()).map(Some);
         }
         match self.message.take_if(|_| header.last) {
+            Some(message) if message.compressed => {
+                let inflated = deflate::inflate(&message.bytes, rules.max_message)?;
+                finish(message.opcode(), inflated).map(Some)
+            }
             Some(message) => finish(message.opcode(), message.bytes.into()).map(Some),
             None => Ok(None),
         }
@@ -241,7 +277,7 @@ impl Assembly {
             }
         }
         self.bytes.extend_from_slice(payload);
-        if self.kind == Kind::Text && !self.utf8.check(&self.bytes) {
+        if self.kind == Kind::Text && !self.compressed && !self.utf8.check(&self.bytes) {
             return Err(ProtocolError::Utf8);
         }
         Ok(())
@@ -261,14 +297,19 @@ impl Header {
 
     /// Reads a header from the front of `bytes`, and its own length; `None` if more bytes are needed. A fault is found as
     /// soon as its byte is there.
-    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
+    fn parse(bytes: &[u8], rules: Rules) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        if first & 0x70 != 0 {
+        let reserved = first & 0x70;
+        if reserved & !deflate::COMPRESSED != 0 || (reserved != 0 && !rules.deflate) {
             return Err(ProtocolError::ReservedBit);
         }
         let opcode = Opcode::from_bits(first & 0x0f).ok_or(ProtocolError::Opcode)?;
+        // Only what begins a message says whether it is compressed.
+        if reserved != 0 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(ProtocolError::ReservedBit);
+        }
         let last = first & 0x80 != 0;
         let Some(&second) = bytes.get(1) else {
             return Ok(None);
@@ -304,6 +345,7 @@ impl Header {
             Self {
                 opcode,
                 last,
+                compressed: reserved != 0,
                 len,
                 key: *key,
             },
@@ -312,17 +354,17 @@ impl Header {
     }
 
     /// Whether the frame may come now, inside `message` if that is not complete.
-    fn check(&self, message: Option<&Assembly>, max_message: usize) -> Result<(), ProtocolError> {
+    fn check(&self, message: Option<&Assembly>, rules: Rules) -> Result<(), ProtocolError> {
         if self.opcode.is_control() {
             return Ok(());
         }
-        let before = match (self.opcode, message) {
-            (Opcode::Continuation, Some(message)) => message.bytes.len(),
+        let (before, compressed) = match (self.opcode, message) {
+            (Opcode::Continuation, Some(message)) => (message.bytes.len(), message.compressed),
             (Opcode::Continuation, None) => return Err(ProtocolError::Continuation),
             (_, Some(_)) => return Err(ProtocolError::Interleaved),
-            (_, None) => 0,
+            (_, None) => (0, self.compressed),
         };
-        if before.saturating_add(self.len) > max_message {
+        if before.saturating_add(self.len) > rules.most(compressed) {
             return Err(ProtocolError::TooBig);
         }
         Ok(())
@@ -370,9 +412,13 @@ mod tests {
     #[test]
     fn memory_follows_what_has_come_and_not_what_was_promised() {
         let mut decoder = Decoder::default();
+        let rules = Rules {
+            max_message: usize::MAX,
+            deflate: false,
+        };
         let mut header = [&b"\x82\xff"[..], &(1_u64 << 30).to_be_bytes(), &[0; 4]].concat();
         let mut capacity = |bytes: &mut [u8]| {
-            decoder.feed(bytes, usize::MAX, |_| ControlFlow::Continue(())).unwrap();
+            decoder.feed(bytes, rules, |_| ControlFlow::Continue(())).unwrap();
             let message = decoder.partial.as_ref().unwrap().message.as_ref().unwrap();
             message.bytes.capacity()
         };

@@ -1,8 +1,10 @@
 //! Frames for clients: never masked, never fragmented.
 
+use std::sync::OnceLock;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::Opcode;
+use super::{Opcode, deflate};
 use crate::serializer::Kind;
 
 /// The longest header that a server writes.
@@ -11,11 +13,24 @@ const MAX_HEADER: usize = 10;
 /// Room that [`Frame::build`] starts with, enough for most messages.
 const FIRST_RESERVE: usize = 256;
 
+/// Below so many bytes a message is not worth compressing.
+const MIN_DEFLATED: usize = 128;
+
 /// One message as it goes over the wire, header included, in one piece of memory that all its receivers share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Frame {
     wire: Bytes,
+    /// The same, compressed: one for each window, made when first asked for.
+    deflated: OnceLock<Box<[OnceLock<Bytes>; deflate::WINDOWS]>>,
 }
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.wire == other.wire
+    }
+}
+
+impl Eq for Frame {}
 
 impl Frame {
     /// Makes a frame of what `write` appends, which may look at nothing that was in the buffer before.
@@ -31,21 +46,41 @@ impl Frame {
         let (header, len) = frame_header(opcode(kind), out.len() - MAX_HEADER);
         out.advance(MAX_HEADER - len);
         out[..len].copy_from_slice(&header[..len]);
-        Ok(Self { wire: out.freeze() })
+        Ok(Self::from(out.freeze()))
     }
 
     /// Makes a frame with a payload that is there already.
     #[must_use]
     pub fn of(kind: Kind, payload: &[u8]) -> Self {
-        Self {
-            wire: whole(opcode(kind), payload),
-        }
+        Self::from(whole(opcode(kind), payload))
     }
 
     /// What is written to a socket.
     #[must_use]
     pub fn wire(&self) -> &Bytes {
         &self.wire
+    }
+
+    /// What is written to the socket of a client that inflates with a window of so many bits. Compressed once for all of
+    /// them; as it is, where that is no shorter.
+    #[must_use]
+    pub fn deflated(&self, window_bits: u8) -> &Bytes {
+        let all = self.deflated.get_or_init(Box::default);
+        all[deflate::place(window_bits)].get_or_init(|| self.deflate(window_bits))
+    }
+
+    fn deflate(&self, window_bits: u8) -> Bytes {
+        let payload = self.payload();
+        if payload.len() < MIN_DEFLATED {
+            return self.wire.clone();
+        }
+        let deflated = deflate::deflate(&payload, window_bits);
+        if deflated.len() >= payload.len() {
+            return self.wire.clone();
+        }
+        let mut wire = Vec::from(whole(opcode(self.kind()), &deflated));
+        wire[0] |= deflate::COMPRESSED;
+        wire.into()
     }
 
     /// What the message says, without a copy.
@@ -67,6 +102,14 @@ impl Frame {
         } else {
             Kind::Binary
         }
+    }
+}
+
+impl From<Bytes> for Frame {
+    /// Of a whole frame.
+    fn from(wire: Bytes) -> Self {
+        let deflated = OnceLock::new();
+        Self { wire, deflated }
     }
 }
 
@@ -165,6 +208,27 @@ mod tests {
             (frame.wire().as_ref(), frame.kind()),
             (&b"\x82\x01\x01"[..], Kind::Binary)
         );
+    }
+
+    #[test]
+    fn a_message_is_compressed_once_for_all_with_the_same_window() {
+        let frame = Frame::of(Kind::Text, &[b'x'; 1_000]);
+        let deflated = frame.deflated(15);
+        assert_eq!(deflated[0], 0xc1);
+        assert!(deflated.len() < 30, "{deflated:?}");
+        assert_eq!(deflated.as_ptr(), frame.deflated(15).as_ptr());
+        assert_ne!(deflated.as_ptr(), frame.deflated(10).as_ptr());
+    }
+
+    #[test]
+    fn what_gets_no_shorter_goes_out_as_it_is() {
+        let noise: Vec<u8> = (0..200_u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for payload in [&b"xxxxxxxxxxxxxxxx"[..], &noise] {
+            let frame = Frame::of(Kind::Binary, payload);
+            assert_eq!(frame.deflated(15).as_ptr(), frame.wire().as_ptr());
+        }
     }
 
     #[test]

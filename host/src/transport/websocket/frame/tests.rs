@@ -1,5 +1,7 @@
 //! The decoder against everything a client may do, well-behaved or not. Groups are those of the Autobahn test suite.
 
+mod deflated;
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -28,6 +30,11 @@ fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     masked(first, payload, [0x37, 0xfa, 0x21, 0x3d])
 }
 
+fn rules(max_message: usize) -> Rules {
+    let deflate = false;
+    Rules { max_message, deflate }
+}
+
 /// Feeds `stream` in pieces of the given sizes, the last size over and over.
 fn decode(stream: &[u8], sizes: &[usize], limit: usize) -> (Vec<Input>, Result<Decoder, Fault>) {
     let mut decoder = Decoder::default();
@@ -38,7 +45,7 @@ fn decode(stream: &[u8], sizes: &[usize], limit: usize) -> (Vec<Input>, Result<D
     while !rest.is_empty() {
         let (piece, after) = rest.split_at_mut(sizes.next().unwrap().clamp(1, rest.len()));
         let len = piece.len();
-        match decoder.feed(piece, limit, |input| {
+        match decoder.feed(piece, rules(limit), |input| {
             inputs.push(input);
             ControlFlow::Continue(())
         }) {
@@ -376,11 +383,13 @@ fn a_sink_that_breaks_leaves_the_rest_untouched() {
     let second = client(0x81, b"two");
     let mut stream = [first.clone(), second.clone()].concat();
     let mut decoder = Decoder::default();
-    let used = decoder.feed(&mut stream, LIMIT, |_| ControlFlow::Break(())).unwrap();
+    let used = decoder
+        .feed(&mut stream, rules(LIMIT), |_| ControlFlow::Break(()))
+        .unwrap();
     assert_eq!(used, first.len());
     assert_eq!(stream[used..], second);
     let mut inputs = Vec::new();
-    let used = decoder.feed(&mut stream[used..], LIMIT, |input| {
+    let used = decoder.feed(&mut stream[used..], rules(LIMIT), |input| {
         inputs.push(input);
         ControlFlow::Break(())
     });
