@@ -12,6 +12,7 @@ mod connect_info;
 mod conversation;
 mod deflate;
 mod handshake;
+mod hostile;
 mod limits;
 mod longpoll;
 mod origins;
