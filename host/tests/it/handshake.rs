@@ -1,6 +1,6 @@
 //! Who may open a WebSocket, and what the others are answered.
 
-use bennu::client::{ClientError, Options, RawClient, Transport};
+use bennu::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
 use http::HeaderValue;
 
 use crate::support::http::{Answer, request};
@@ -78,6 +78,38 @@ async fn a_version_that_is_not_spoken_gets_403() {
     let mut options = Options::new(server.address, Transport::WebSocket);
     options.vsn = Some("2.0.7".into());
     RawClient::connect(&options).await.expect("a patch changes nothing");
+}
+
+#[tokio::test]
+async fn the_version_decides_how_messages_are_written() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let objects = [None, Some("1.0.0"), Some("1.0.7")].map(|vsn| (vsn, true));
+    let arrays = [Some("2.0.0"), Some("2.0.5")].map(|vsn| (vsn, false));
+    for (vsn, objects) in objects.into_iter().chain(arrays) {
+        for transport in [Transport::WebSocket, Transport::LongPoll] {
+            let mut options = Options::new(server.address, transport);
+            options.vsn = vsn.map(str::to_owned);
+            let mut client = RawClient::connect(&options).await.expect("connected");
+            let (heartbeat, answer) = if objects {
+                (
+                    r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}"#,
+                    r#"{"event":"phx_reply","payload":{"response":{},"status":"ok"},"ref":"1","topic":"phoenix"}"#,
+                )
+            } else {
+                (
+                    r#"[null,"1","phoenix","heartbeat",{}]"#,
+                    r#"[null,"1","phoenix","phx_reply",{"response":{},"status":"ok"}]"#,
+                )
+            };
+            client.send(Frame::from(heartbeat)).await.expect("sent");
+            let got = client.next().await.expect("an answer");
+            assert!(
+                matches!(&got, Incoming::Frame(Frame::Text(text)) if text == answer),
+                "{vsn:?} {got:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

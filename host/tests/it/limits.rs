@@ -48,6 +48,33 @@ async fn a_silent_websocket_is_closed_with_1002() {
 }
 
 #[tokio::test]
+async fn what_a_client_is_sent_is_no_sign_of_its_life() {
+    let bench = Bench::new();
+    bench.set("limits", "idle_timeout_ms", "300");
+    let server = bench.serve().await;
+    let mut silent = joined(&server, Transport::WebSocket).await;
+    let mut talking = joined(&server, Transport::WebSocket).await;
+    let end = tokio::spawn(async move {
+        let mut sent = 0;
+        loop {
+            match silent.next().await {
+                Ok(_) => sent += 1,
+                Err(ClientError::Closed { code }) => return (code, sent),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    while !end.is_finished() {
+        let news = json!({ "event": "news" });
+        talking.push("misbehave:t", "broadcast", news).await.expect("sent");
+        talking.event("misbehave:t", "news").await.expect("back");
+    }
+    let (code, sent) = end.await.expect("closed");
+    assert_eq!(code, 1002);
+    assert!(sent > 0, "it was sent to all the time");
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_large_closes_a_websocket_with_1009() {
     let bench = Bench::new();
     let server = bench.serve().await;

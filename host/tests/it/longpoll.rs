@@ -408,6 +408,22 @@ async fn of_two_polls_the_newer_gets_the_messages_and_the_older_runs_to_its_end(
 }
 
 #[tokio::test]
+async fn a_server_that_is_full_opens_no_session() {
+    let bench = Bench::new();
+    bench.set("limits", "max_connections", "2");
+    let server = bench.serve().await;
+    let mut there = Vec::new();
+    for _ in 0..2 {
+        let mut connection = Connection::open(server.address).await;
+        connection.send("OPTIONS", "/socket/longpoll", "", "").await;
+        assert_eq!(connection.answer().await.status, 200);
+        there.push(connection);
+    }
+    let refused = get(&server, "vsn=2.0.0").await;
+    assert_eq!((refused.status, &*refused.body), (503, ""));
+}
+
+#[tokio::test]
 async fn a_session_that_is_not_polled_ends_as_inactive() {
     let bench = Bench::new();
     bench.set("mounts", "longpoll", "{ window_ms = 500 }");

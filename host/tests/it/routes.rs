@@ -1,6 +1,6 @@
 //! Which plugin a topic leads to, by transport and mount.
 
-use bennu::client::{Client, Options, Transport};
+use bennu::client::{Client, ClientError, Frame, Incoming, Options, RawClient, Transport};
 use serde_json::json;
 
 use crate::support::server::{Bench, Server};
@@ -21,11 +21,7 @@ async fn served_by(server: &Server, transport: Transport, mount: &str, topic: &s
     }
 }
 
-#[tokio::test]
-async fn a_route_without_the_clients_transport_or_mount_is_skipped_and_the_next_one_tried() {
-    let bench = Bench::new();
-    bench.append(
-        r#"
+const ROUTES: &str = r#"
 [[routes]]
 topic = "t:exact"
 plugin = "misbehave"
@@ -39,8 +35,45 @@ transports = ["websocket"]
 topic = "t:b*"
 plugin = "echo"
 mounts = ["/socket"]
-"#,
-    );
+
+[[routes]]
+topic = "t:c*"
+plugin = "echo"
+mounts = ["/ws"]
+"#;
+
+#[tokio::test]
+async fn routes_are_the_same_for_clients_of_the_seeds() {
+    let bench = Bench::new();
+    bench.append(ROUTES);
+    let server = bench.serve().await;
+    let (websocket, longpoll) = (Transport::WebSocket, Transport::LongPoll);
+    for (transport, topic, served) in [
+        (websocket, "t:a", true),
+        (longpoll, "t:a", false),
+        (longpoll, "t:b", false),
+        (longpoll, "t:c", true),
+        (longpoll, "t:exact", true),
+    ] {
+        let mut client = RawClient::connect(&Options::seeds(server.address, transport))
+            .await
+            .expect("connected");
+        let join = format!(r#"{{"topic":"{topic}","event":"phx_join","payload":{{}},"ref":"1"}}"#);
+        match client.send(Frame::from(&*join)).await {
+            Ok(()) => assert!(
+                served && matches!(client.next().await, Ok(Incoming::Frame(_))),
+                "{topic}"
+            ),
+            Err(ClientError::NotTaken { status: 401 }) => assert!(!served, "{topic}"),
+            Err(error) => panic!("{topic}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_without_the_clients_transport_or_mount_is_skipped_and_the_next_one_tried() {
+    let bench = Bench::new();
+    bench.append(ROUTES);
     let server = bench.serve().await;
     let (websocket, longpoll) = (Transport::WebSocket, Transport::LongPoll);
     for (transport, mount, topic, plugin) in [
@@ -56,4 +89,8 @@ mounts = ["/socket"]
         let served = served_by(&server, transport, mount, topic).await;
         assert_eq!(served, plugin, "{topic} at {mount} over {}", transport.name());
     }
+    server
+        .log
+        .line(&["WARN", "no route for a join", "topic=\"t\"", "mount=\"/socket\""])
+        .await;
 }
