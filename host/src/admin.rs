@@ -1,20 +1,26 @@
-//! The admin listener: `/health`, `/ready`, `/metrics` and `/plugins`, on an address of its own.
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/plugins` and `/quarantine`, on an address of its own.
 //!
 //! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, put};
 use axum::{Json, Router};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::endpoint::Shared;
 use crate::plugin::PluginSlot;
+use crate::plugin::journal::{Entries, Reload, Rollback};
+use crate::plugin::quarantine::{Quarantine, Quarantined};
+use crate::plugin::service::{Command, Service};
+use crate::plugin::stage::ContentHash;
+use crate::plugin::swap::SwapReport;
 
 /// The variable that holds the secret.
 pub const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
@@ -37,17 +43,33 @@ pub fn secret(listen: SocketAddr) -> Result<Option<String>, Unprotected> {
     Ok(secret)
 }
 
+/// What the admin pages show, and what they can ask for.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The host.
+    pub shared: Arc<Shared>,
+    /// The way to change plugins.
+    pub service: Service,
+    /// Contents that are not loaded.
+    pub quarantine: Arc<Quarantine>,
+}
+
 /// The admin pages.
-pub fn app(shared: Arc<Shared>, secret: Option<String>) -> Router {
+///
+/// What changes something is neither GET nor POST, so that no page of another site can ask for it.
+pub fn app(admin: Admin, secret: Option<String>) -> Router {
     let guarded = Router::new()
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/plugins", get(plugins))
+        .route("/plugins/{name}/reload", put(reload))
+        .route("/quarantine", get(quarantine))
+        .route("/quarantine/{hash}", delete(lift))
         .layer(middleware::from_fn_with_state(Arc::new(secret), guard));
     Router::new()
         .route("/health", get(async || "ok\n"))
         .merge(guarded)
-        .with_state(shared)
+        .with_state(admin)
 }
 
 async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next: Next) -> Response {
@@ -68,7 +90,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Ready is who has all its plugins in service.
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+async fn ready(State(Admin { shared, .. }): State<Admin>) -> Response {
     let routing = shared.routing();
     let missing: Vec<_> = routing
         .plugins
@@ -86,7 +108,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         .into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+async fn metrics(State(Admin { shared, .. }): State<Admin>) -> Response {
     let slots: Vec<_> = shared.routing().plugins.values().cloned().collect();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
@@ -96,31 +118,128 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         .into_response()
 }
 
-async fn plugins(State(shared): State<Arc<Shared>>) -> Json<Vec<Value>> {
-    Json(shared.routing().plugins.values().map(|slot| describe(slot)).collect())
+async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
+    let quarantined = admin.quarantine.list();
+    let slots = admin.shared.routing();
+    Json(
+        slots
+            .plugins
+            .values()
+            .map(|slot| describe(slot, &quarantined))
+            .collect(),
+    )
 }
 
-fn describe(slot: &PluginSlot) -> Value {
+/// Loads a plugin's library as it is now, also where nothing has changed.
+async fn reload(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
+    if !admin.shared.routing().plugins.contains_key(&name) {
+        return (StatusCode::NOT_FOUND, format!("there is no plugin {name}\n")).into_response();
+    }
+    admin.service.send(Command::Again(name));
+    StatusCode::ACCEPTED.into_response()
+}
+
+async fn quarantine(State(admin): State<Admin>) -> Json<Vec<Value>> {
+    Json(admin.quarantine.list().iter().map(shown_quarantined).collect())
+}
+
+/// Takes contents out of quarantine; where they lie in their plugin's place, they are loaded.
+async fn lift(State(admin): State<Admin>, Path(hash): Path<String>) -> Response {
+    let Some(hash) = ContentHash::parse(&hash) else {
+        return (StatusCode::BAD_REQUEST, "64 hexadecimal digits are needed\n").into_response();
+    };
+    let why = admin.quarantine.find(hash);
+    match (why, admin.quarantine.lift(hash)) {
+        (Some(why), Ok(true)) => {
+            tracing::info!(plugin = why.plugin, hash = %hash, "lifted out of quarantine");
+            admin.service.send(Command::Lifted(why.plugin, hash));
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (_, Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        _ => (StatusCode::NOT_FOUND, "it is not in quarantine\n").into_response(),
+    }
+}
+
+fn shown_quarantined((hash, why): &(ContentHash, Quarantined)) -> Value {
+    json!({
+        "hash": format!("{hash:#}"), "plugin": why.plugin, "code": why.code, "reason": why.reason,
+        "at_unix_s": why.at_unix_s,
+    })
+}
+
+fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Value {
     let current = slot.current();
     let current = current.as_deref();
-    let journal = slot.journal.read();
-    let refusal = journal
-        .refusal
-        .map(|refusal| json!({ "step": refusal.step, "code": refusal.code, "message": refusal.message }));
+    let Entries {
+        refusal,
+        reload,
+        rollback,
+        on_probation,
+        ..
+    } = slot.journal.read();
+    let refusal = refusal.map(|refusal| {
+        json!({
+            "step": refusal.step, "code": refusal.code, "message": refusal.message, "at_unix_s": refusal.at_unix_s,
+        })
+    });
+    let quarantined = quarantined.iter().filter(|(_, why)| why.plugin == slot.name);
+    let (topics, clients) = population(slot);
     json!({
         "name": slot.name,
         "state": if current.is_some() { "in service" } else { "unavailable" },
+        "on_probation": on_probation,
         "generation": current.map(|current| current.number),
         "version": current.map(|current| &current.manifest.version),
         "kit": current.map(|current| &current.manifest.kit),
         "state_version": current.map(|current| current.manifest.state_version),
         "hash": current.map(|current| current.hash.to_string()),
         "shards": current.map(crate::plugin::generation::Generation::shard_count),
-        "topics": slot.topic_count(),
+        "topics": topics,
+        "clients": clients,
         "events": slot.stats.events.get(),
         "panics": slot.stats.panics.get(),
         "loads": slot.stats.loads.get(),
+        "rollbacks": slot.stats.rollbacks.get(),
         "leaked_generations": slot.stats.leaked_generations.get(),
+        "last_reload": reload.map(|reload| shown_reload(&reload)),
         "last_refusal": refusal,
+        "last_rollback": rollback.map(|rollback| shown_rollback(&rollback)),
+        "quarantined": quarantined.map(shown_quarantined).collect::<Vec<_>>(),
     })
+}
+
+/// Topics, and the members of all of them.
+fn population(slot: &PluginSlot) -> (usize, usize) {
+    let topics = slot.topics();
+    let clients = topics.iter().map(|topic| topic.book().members.len()).sum();
+    (topics.len(), clients)
+}
+
+fn shown_reload(reload: &Reload) -> Value {
+    let steps = reload.steps.iter();
+    let steps: serde_json::Map<_, _> = steps
+        .map(|(step, took)| ((*step).to_owned(), json!(milliseconds(*took))))
+        .collect();
+    json!({
+        "generation": reload.generation, "at_unix_s": reload.at_unix_s, "steps_ms": steps, "swap": shown_swap(&reload.swap),
+    })
+}
+
+fn shown_rollback(rollback: &Rollback) -> Value {
+    json!({
+        "from": rollback.from, "to": rollback.to, "hash": format!("{:#}", rollback.hash), "reason": rollback.why,
+        "at_unix_s": rollback.at_unix_s, "swap": shown_swap(&rollback.swap),
+    })
+}
+
+fn shown_swap(swap: &SwapReport) -> Value {
+    json!({
+        "took_ms": milliseconds(swap.took), "longest_pause_ms": swap.longest_hold_us as f64 / 1000.0, "topics": swap.moved,
+        "failed": swap.failed, "reason": swap.first_failure, "restored": swap.restored, "rejoined": swap.rejoined,
+        "lost_events": swap.lost_events,
+    })
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{check, completions, dev, routes, schema, secret, serve};
+use bennu::cli::{check, completions, dev, plugins, routes, schema, secret, serve};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
+        Command::Plugins(args) => plugins::run(&args),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
         Command::Schema => {
             schema::run();

@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout_at;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::config::secret::{SecretError, SecretKeyBase};
 use crate::config::{Config, Mode};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
 use crate::io::{self as io_threads, Entry};
 use crate::plugin::kept::Kept;
-use crate::plugin::manager::{Loaded, Plugins};
+use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
 use crate::plugin::service::{Command, Configured, Service, announce, blame_settings};
@@ -139,6 +139,7 @@ impl Server {
         let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
 
         let (pipeline, staging) = pipeline(&config)?;
+        let quarantine = Arc::clone(&pipeline.quarantine);
         let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
         for (name, library) in built {
             plugins.set_built(&name, library);
@@ -157,7 +158,14 @@ impl Server {
         let (service, plugins) = Service::start(plugins, Arc::clone(&shared), mode, configured)?;
         let address = listener.local_addr()?;
         let admin_address = admin
-            .map(|(listener, secret)| serve_admin(listener, secret, &shared))
+            .map(|(listener, secret)| {
+                let admin = Admin {
+                    shared: Arc::clone(&shared),
+                    service: service.clone(),
+                    quarantine,
+                };
+                serve_admin(listener, secret, admin)
+            })
             .transpose()?;
         Ok(Self {
             address,
@@ -295,9 +303,9 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Sta
     })
 }
 
-fn serve_admin(listener: TcpListener, secret: Option<String>, shared: &Arc<Shared>) -> io::Result<SocketAddr> {
+fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let app = admin::app(Arc::clone(shared), secret);
+    let app = admin::app(admin, secret);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(
@@ -337,7 +345,7 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Lo
         let Some(library) = plugins.library(name, wanted) else {
             continue;
         };
-        match plugins.prepare(&slot, &library, wanted, true) {
+        match plugins.prepare(&slot, &library, wanted, Occasion::Needed) {
             Ok(prepared) => {
                 let done = prepared.and_then(|prepared| plugins.put_in_service(prepared));
                 loaded.extend(done.inspect(announce));

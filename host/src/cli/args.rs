@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
+use super::plugins::{self, PluginsArgs};
 use super::probe::ProbeArgs;
 use super::routes::{self, RoutesArgs};
 use super::serve::{self, ServeArgs};
@@ -58,6 +59,9 @@ pub enum Command {
     /// Shows which plugin serves which topics, and why a topic goes where it goes
     #[command(after_help = routes::HELP)]
     Routes(RoutesArgs),
+    /// Shows what a running host says of its plugins, and has it load one again
+    #[command(after_help = plugins::HELP)]
+    Plugins(PluginsArgs),
     /// Prints a fresh secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
@@ -198,7 +202,16 @@ mod tests {
     #[test]
     fn help_shows_every_command_but_the_internal_one() {
         let help = Cli::command().render_long_help().to_string();
-        for command in ["dev", "serve", "check", "routes", "secret", "completions", "schema"] {
+        for command in [
+            "dev",
+            "serve",
+            "check",
+            "routes",
+            "plugins",
+            "secret",
+            "schema",
+            "completions",
+        ] {
             assert!(
                 help.contains(&format!("\n  {command} ")),
                 "{command} is missing in\n{help}"

@@ -6,6 +6,7 @@ pub mod args;
 pub mod check;
 pub mod completions;
 pub mod dev;
+pub mod plugins;
 pub mod probe;
 pub mod routes;
 pub mod schema;

@@ -24,6 +24,8 @@ pub struct Entries {
     pub reload: Option<Reload>,
     /// The last time that code had to go back to what was there before.
     pub rollback: Option<Rollback>,
+    /// The code in service has yet to prove itself.
+    pub on_probation: bool,
     /// How often each step was passed.
     pub passed: BTreeMap<&'static str, u64>,
     /// How often a step refused, by step and code.
@@ -86,8 +88,14 @@ impl Journal {
     }
 
     /// A step was passed.
-    pub fn passed(&self, step: &'static str) {
+    pub fn passed(&self, plugin: &str, step: &'static str) {
+        tracing::debug!(plugin, step, "step passed");
         *self.entries().passed.entry(step).or_default() += 1;
+    }
+
+    /// Whether the code in service has yet to prove itself.
+    pub fn proves_itself(&self, on_probation: bool) {
+        self.entries().on_probation = on_probation;
     }
 
     /// Code gave its topics back.
@@ -99,7 +107,6 @@ impl Journal {
     pub fn reloaded(&self, generation: u64, trail: &Trail, swap: &SwapReport) {
         let mut entries = self.entries();
         entries.count(trail);
-        *entries.passed.entry("swap").or_default() += 1;
         entries.reload = Some(Reload {
             generation,
             at_unix_s: unix_seconds(),

@@ -48,6 +48,17 @@ pub struct Plugins {
     generations: BTreeMap<String, u64>,
 }
 
+/// Why a library is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// It has changed, perhaps.
+    Changed,
+    /// An operator asks for it.
+    Asked,
+    /// The plugin cannot do without one. Where it is in quarantine, the last good one will do.
+    Needed,
+}
+
 /// New code that runs already, but serves nothing yet. Ends if it is dropped.
 #[derive(Debug)]
 pub struct Prepared {
@@ -149,8 +160,7 @@ impl Plugins {
 
     /// Reads, checks and starts a library with the settings that it would get. Changes nothing in service.
     ///
-    /// `None`: these bytes are in service already, or were the last to be refused, and `again` does not ask for them once
-    /// more.
+    /// `None`: these bytes are in service already, or were the last to be refused, and nobody asks for them once more.
     ///
     /// # Errors
     ///
@@ -160,7 +170,7 @@ impl Plugins {
         slot: &Arc<PluginSlot>,
         library: &Path,
         config: &config::Plugin,
-        again: bool,
+        occasion: Occasion,
     ) -> Result<Option<Prepared>, Refusal> {
         let mut trail = Trail::default();
         let refused = |refusal: Refusal, trail: &Trail| {
@@ -172,7 +182,7 @@ impl Plugins {
             .step(&slot.name, "read", || self.pipeline.read(library))
             .map_err(|refusal| refused(refusal, &trail))?;
         let before = self.taken.insert(slot.name.clone(), contents.hash);
-        if !again {
+        if occasion == Occasion::Changed {
             let in_service = slot.current().is_some_and(|current| current.hash == contents.hash);
             if in_service {
                 slot.journal.settled();
@@ -186,7 +196,7 @@ impl Plugins {
             Ok(generation) => return Ok(Some(Prepared::new(slot, generation, trail, false))),
             Err(refusal) => refused(refusal, &trail),
         };
-        if !again || refusal.code != "quarantined" {
+        if occasion != Occasion::Needed || refusal.code != "quarantined" {
             return Err(refusal);
         }
         let Some(good) = self.last_good(slot, config, None) else {
@@ -289,6 +299,7 @@ impl Plugins {
         let mut snapshots = Snapshots::up_to(if on_probation { config.max_rollback_bytes } else { 0 });
         let swap = swap(slot, &new, &old, reload, &mut snapshots);
         slot.stats.loads.inc();
+        slot.journal.passed(&slot.name, "swap");
         slot.journal.reloaded(new.number, &trail, &swap);
         self.put_on_probation(slot, &new, before, snapshots);
         Loaded {
@@ -311,6 +322,7 @@ impl Plugins {
     /// Ends all topics of a plugin and refuses joins.
     pub(super) fn take_out_of_service(&mut self, slot: &Arc<PluginSlot>) {
         self.proving.remove(&slot.name);
+        slot.journal.proves_itself(false);
         slot.put_in_service(None);
         end_topics(slot, Notice::Error);
         for generation in self.live.remove(&slot.name).unwrap_or_default() {
@@ -458,6 +470,7 @@ fn bury(slot: &PluginSlot, generation: &Generation) {
     match generation.retire() {
         Retired::Unmapped => {
             let took_ms = start.elapsed().as_millis();
+            slot.journal.passed(&slot.name, "retire");
             tracing::info!(
                 plugin = slot.name,
                 generation = generation.number,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::manager::{Loaded, Plugins, Prepared};
+use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::slot::PluginSlot;
 use crate::config::{self, Config};
@@ -35,7 +35,7 @@ impl Plugins {
             }
             let slot = self.add(name, wanted);
             if load && let Some(library) = self.library(name, wanted) {
-                match self.prepare(&slot, &library, wanted, true) {
+                match self.prepare(&slot, &library, wanted, Occasion::Needed) {
                     Ok(prepared) => plan.prepared.extend(prepared),
                     Err(refusal) => {
                         self.forget(&added);

@@ -82,6 +82,7 @@ impl Plugins {
         let config = slot.config();
         // What was on probation until now has nothing to prove any more.
         self.proving.remove(&slot.name);
+        slot.journal.proves_itself(!config.probation.is_zero());
         if config.probation.is_zero() {
             return self.keep(slot, new);
         }
@@ -151,19 +152,15 @@ impl Plugins {
         let (Some(proving), Some(slot)) = (self.proving.remove(name), self.slots().get(name).cloned()) else {
             return;
         };
-        tracing::debug!(
-            plugin = name,
-            generation = proving.new.number,
-            step = "probation",
-            "step passed"
-        );
-        slot.journal.passed("probation");
+        slot.journal.proves_itself(false);
+        slot.journal.passed(name, "probation");
         self.keep(&slot, &proving.new);
     }
 
     /// The code before takes its topics back.
     fn roll_back(&mut self, name: &str, (mut proving, why): (Proving, String)) -> Option<Verdict> {
         let slot = Arc::clone(self.slots().get(name)?);
+        slot.journal.proves_itself(false);
         let (bad, good) = (proving.new, proving.before?);
         let swap = swap_back(&slot, &good, &bad, &mut proving.snapshots);
         // The one in service is the last.

@@ -1,16 +1,17 @@
 //! The thread that keeps plugins and routes as the files say: hears of changes, carries them out, tells how it went.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::manager::{Loaded, Plugins, Prepared};
+use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::probation::{Verdict, announce_rollback};
 use super::slot::PluginSlot;
+use super::stage::ContentHash;
 use super::watch::{WatchTimes, Watcher};
 use crate::config::{Config, Mode};
 use crate::endpoint::{DevEvent, Routing, Shared};
@@ -34,6 +35,10 @@ pub enum Command {
         /// `dev` built it: from now on it goes before what the configuration names.
         built: bool,
     },
+    /// An operator wants a plugin's library to be loaded as it is now.
+    Again(String),
+    /// These contents of a plugin are no longer in quarantine.
+    Lifted(String, ContentHash),
     /// The configuration may have changed.
     Config,
     /// Something of a plugin has panicked or failed.
@@ -113,6 +118,8 @@ impl Running {
         loop {
             match commands.recv_timeout(self.patience()) {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
+                Ok(Command::Again(name)) => self.again(&name),
+                Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config(),
                 Ok(Command::News(event)) => self.news(event),
                 Ok(Command::Faults) => {}
@@ -185,6 +192,25 @@ impl Running {
         }
     }
 
+    /// What was refused before is looked at once more, if it still lies there.
+    fn lifted(&mut self, name: &str, hash: ContentHash) {
+        let in_service = self.plugins.slots().get(name).and_then(|slot| slot.current());
+        let in_service = in_service.is_some_and(|current| current.hash == hash);
+        if self.plugins.taken(name) == Some(hash) && !in_service {
+            self.again(name);
+        }
+    }
+
+    fn again(&mut self, name: &str) {
+        let slot = self.plugins.slots().get(name).cloned();
+        let Some((slot, path)) =
+            slot.and_then(|slot| Some((Arc::clone(&slot), self.plugins.library(name, &slot.config())?)))
+        else {
+            return;
+        };
+        self.take_up(&slot, &path, Occasion::Asked);
+    }
+
     fn library(&mut self, name: &str, path: PathBuf, built: bool) {
         let Some(slot) = self.plugins.slots().get(name).cloned() else {
             return;
@@ -196,12 +222,17 @@ impl Running {
         if !path.exists() {
             return;
         }
-        let prepared = self.plugins.prepare(&slot, &path, &slot.config(), false);
-        self.took(name);
+        self.take_up(&slot, &path, Occasion::Changed);
+    }
+
+    fn take_up(&mut self, slot: &Arc<PluginSlot>, path: &Path, occasion: Occasion) {
+        slot.journal.passed(&slot.name, "notice");
+        let prepared = self.plugins.prepare(slot, path, &slot.config(), occasion);
+        self.took(&slot.name);
         match prepared {
             Ok(Some(prepared)) => self.put_in_service(prepared),
-            Ok(None) => self.news(("unchanged", json!({ "plugin": name }).to_string())),
-            Err(refusal) => self.refused(&slot, &refusal),
+            Ok(None) => self.news(("unchanged", json!({ "plugin": slot.name }).to_string())),
+            Err(refusal) => self.refused(slot, &refusal),
         }
     }
 

@@ -5,7 +5,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
+use crate::support::command::{check_refused, run, said};
 use crate::support::http::{get, get_with, metric, plugin};
+use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, bennu};
 
 const SECRET: &str = "for the operator's eyes";
@@ -151,4 +153,99 @@ fn beyond_the_loopback_there_must_be_a_secret() {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(complained.contains("BENNU_ADMIN_SECRET"), "{complained}");
+}
+
+/// What `bennu plugins` says of the server.
+async fn shown(server: &Server, more: &[&str]) -> String {
+    let admin = server.admin().await.to_string();
+    said(0, |command| command.args(["plugins", "--admin", &admin]).args(more))
+}
+
+#[tokio::test]
+async fn bennu_plugins_shows_what_is_served_and_what_was_refused() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let _ann = Client::joined(&server, "echo:1").await;
+    let _bob = Client::joined(&server, "echo:1").await;
+    bench.put_numbered("echo", Build::Echo, 1);
+    server.in_service("echo", 2).await;
+    bench.put_bytes("room", b"not a library\n");
+    server.log.line(&["library refused"]).await;
+
+    let listed = shown(&server, &["--json"]).await;
+    let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
+    let echo = listed
+        .iter()
+        .find(|plugin| plugin["name"] == "echo")
+        .expect("it is listed");
+    assert_eq!(
+        (&echo["topics"], &echo["clients"], &echo["generation"]),
+        (&json!(1), &json!(2), &json!(2))
+    );
+    assert!(
+        echo["events_per_s"].is_number() && echo["quarantined"] == json!([]),
+        "{echo}"
+    );
+    let reload = &echo["last_reload"];
+    for step in ["read", "check", "manifest", "quarantine", "stage", "probe", "load"] {
+        assert!(
+            reload["steps_ms"][step].as_f64().is_some_and(|took| took > 0.0),
+            "{step}: {reload}"
+        );
+    }
+    assert_eq!(
+        (&reload["generation"], &reload["swap"]["topics"]),
+        (&json!(2), &json!(1))
+    );
+
+    let text = shown(&server, &[]).await;
+    let row = text.lines().find(|line| line.starts_with("echo ")).expect("a row");
+    assert!(row.contains("in service") && row.contains(" s ago, "), "{text}");
+    assert!(
+        text.contains("refused room: it is not an ELF file") && text.contains("(check, not_elf, "),
+        "{text}"
+    );
+    for step in ["check", "probe", "load", "swap"] {
+        let passed = format!("bennu_plugin_steps_passed_total{{plugin=\"echo\",step=\"{step}\"}}");
+        assert_eq!(metric(server.admin().await, &passed).await, 2, "{step}");
+        let said = server
+            .log
+            .count(&["step passed", "plugin=\"echo\"", &format!("step={step:?}")]);
+        assert_eq!(said, 2, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn bennu_plugins_needs_a_host_and_its_secret() {
+    let bench = Bench::new();
+    let server = bench
+        .serve_with(|command| command.env("BENNU_ADMIN_SECRET", SECRET))
+        .await;
+    let admin = server.admin().await.to_string();
+    let args = ["plugins", "--admin", &admin];
+    check_refused(|command| command.args(args), "set BENNU_ADMIN_SECRET");
+    check_refused(
+        |command| command.args(args).env("BENNU_ADMIN_SECRET", "no"),
+        "does not take this",
+    );
+    let (output, text, _) = run(|command| command.args(args).env("BENNU_ADMIN_SECRET", SECRET));
+    assert!(output.status.success() && text.contains("misbehave"), "{text}");
+    server.stop().await;
+    check_refused(|command| command.args(args), "no host answers at");
+}
+
+#[tokio::test]
+async fn an_operator_has_a_library_loaded_once_more() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.push("misbehave:1", "count", json!({})).await;
+    shown(&server, &["--reload", "misbehave"]).await;
+    server.in_service("misbehave", 2).await;
+    assert_eq!(client.push("misbehave:1", "count", json!({})).await["topic"], 2);
+    let admin = server.admin().await.to_string();
+    check_refused(
+        |command| command.args(["plugins", "--admin", &admin, "--reload", "nobody"]),
+        "there is no plugin nobody",
+    );
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::support::client::Client;
+use crate::support::command::{check_refused, said};
 use crate::support::http::{metric, plugin};
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, of};
@@ -128,4 +129,34 @@ async fn a_refused_library_uses_up_no_generation() {
     }
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
+}
+
+#[tokio::test]
+async fn an_operator_lifts_a_quarantine() {
+    let bench = Bench::new();
+    let bytes = Build::MisbehaveV2.bytes();
+    let hash = sha256(&bytes);
+    fs::create_dir_all(bench.path("state/quarantine")).expect("made");
+    let entry = json!({ "plugin": "misbehave", "code": "panics", "reason": "3 panics on probation" });
+    fs::write(bench.path(&format!("state/quarantine/{hash}.json")), entry.to_string()).expect("written");
+    let server = bench.serve().await;
+    bench.put_bytes("misbehave", &bytes);
+    let said_so = refused(&server, 0, "quarantine", "quarantined").await;
+    assert!(said_so.contains("3 panics on probation"), "{said_so}");
+    let admin = server.admin().await;
+    let text = said(0, |command| command.args(["plugins", "--admin", &admin.to_string()]));
+    assert!(
+        text.contains("in quarantine misbehave") && text.contains(&hash),
+        "{text}"
+    );
+    // It is loaded where it lies.
+    said(0, |command| {
+        command.args(["plugins", "--admin", &admin.to_string(), "--lift", &hash])
+    });
+    server.in_service("misbehave", 2).await;
+    assert_eq!(plugin(admin, "misbehave").await["quarantined"], json!([]));
+    check_refused(
+        |command| command.args(["plugins", "--admin", &admin.to_string(), "--lift", &hash]),
+        "it is not in quarantine",
+    );
 }
