@@ -12,8 +12,8 @@
 //! 8. [`plugin`]: libraries, generations, the shards that run them, reloads.
 //! 9. [`pubsub`]: broadcasts, back to every I/O thread.
 //!
-//! Around them: [`config`], [`server`] (start and stop), [`admin`], [`metrics`], [`timers`], [`cli`]; and [`client`], the
-//! other end of the wire.
+//! Around them: [`config`], [`server`] (start and stop), [`admin`], [`metrics`], [`timers`], [`cli`]; [`client`], the
+//! other end of the wire; and [`torture`], which proves that reloads lose nothing.
 //! `ARCHITECTURE.md` says what must not break.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
@@ -37,4 +37,5 @@ pub mod serializer;
 pub mod server;
 pub mod socket;
 pub mod timers;
+pub mod torture;
 pub mod transport;

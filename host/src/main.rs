@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{check, completions, dev, plugins, routes, schema, secret, serve};
+use bennu::cli::{check, completions, dev, plugins, routes, schema, secret, serve, torture};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Torture(args) => torture::run(&args),
     };
     done.unwrap_or_else(|error| {
         bennu::cli::complain(&error);

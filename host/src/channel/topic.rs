@@ -226,9 +226,11 @@ impl Topic {
         true
     }
 
-    /// Ends a hold: from now on `home` handles the topic. What is `first` goes before what has waited.
-    pub fn release(self: &Arc<Self>, home: &Home, first: Vec<Input>) {
+    /// Ends a hold: from now on `home` handles the topic. What is `first` goes before what has waited. Returns how much
+    /// has.
+    pub fn release(self: &Arc<Self>, home: &Home, first: Vec<Input>) -> usize {
         let mut mailbox = self.mailbox();
+        let waited = mailbox.queue.len();
         mailbox.home.leave();
         home.enter();
         mailbox.home = Arc::clone(home);
@@ -240,6 +242,7 @@ impl Topic {
         if !mailbox.queue.is_empty() {
             self.schedule(mailbox);
         }
+        waited
     }
 
     /// The shard that handles it now.

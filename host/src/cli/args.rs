@@ -15,6 +15,7 @@ use super::plugins::{self, PluginsArgs};
 use super::probe::ProbeArgs;
 use super::routes::{self, RoutesArgs};
 use super::serve::{self, ServeArgs};
+use super::torture::{self, TortureArgs};
 use super::{schema, secret};
 use crate::config::Config;
 
@@ -71,6 +72,9 @@ pub enum Command {
     /// Prints the JSON schema of the configuration, for editors
     #[command(after_help = schema::HELP)]
     Schema,
+    /// Replaces a plugin under the hands of its clients, again and again, and certifies that nothing is lost
+    #[command(after_help = torture::HELP)]
+    Torture(TortureArgs),
     /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
     #[command(hide = true)]
     Probe(ProbeArgs),
@@ -211,6 +215,7 @@ mod tests {
             "secret",
             "schema",
             "completions",
+            "torture",
         ] {
             assert!(
                 help.contains(&format!("\n  {command} ")),

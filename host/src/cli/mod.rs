@@ -13,6 +13,7 @@ pub mod schema;
 pub mod secret;
 pub mod serve;
 mod terminal;
+pub mod torture;
 
 use std::io::{self, Write as _};
 use std::path::Path;

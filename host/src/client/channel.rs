@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::{ClientError, Incoming, Message, Options, Payload, RawClient};
+use super::{ClientError, Frame, Incoming, Message, Options, Payload, RawClient};
 
 /// A client that is connected, with what it has joined.
 ///
@@ -86,17 +86,34 @@ impl Client {
     ///
     /// If the topic is not joined, or the message cannot be sent.
     pub async fn push(&mut self, topic: &str, event: &str, payload: impl Into<Payload>) -> Result<String, ClientError> {
-        let join_ref = self
-            .join_refs
-            .get(topic)
-            .cloned()
-            .ok_or_else(|| ClientError::NotJoined {
-                topic: topic.to_owned(),
-            })?;
+        let join_ref = self.join_ref(topic)?;
         let msg_ref = self.next_ref();
         self.send(Some(join_ref), &msg_ref, topic, event, payload.into())
             .await?;
         Ok(msg_ref)
+    }
+
+    /// Sends an event with each of these payloads: at once over a WebSocket, in one request over long polling. Returns
+    /// their `ref`s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::push`]; some of them may have been taken then.
+    pub async fn push_all<P: Into<Payload>>(
+        &mut self,
+        topic: &str,
+        event: &str,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Vec<String>, ClientError> {
+        let join_ref = self.join_ref(topic)?;
+        let (mut frames, mut refs) = (Vec::new(), Vec::new());
+        for payload in payloads {
+            let msg_ref = self.next_ref();
+            frames.push(frame(Some(join_ref.clone()), &msg_ref, topic, event, payload.into()));
+            refs.push(msg_ref);
+        }
+        self.raw.send_all(frames).await?;
+        Ok(refs)
     }
 
     /// Sends an event, and waits for its reply.
@@ -195,21 +212,32 @@ impl Client {
         event: &str,
         payload: Payload,
     ) -> Result<(), ClientError> {
-        let message = Message {
-            join_ref,
-            msg_ref: Some(msg_ref.to_owned()),
+        self.raw.send(frame(join_ref, msg_ref, topic, event, payload)).await
+    }
+
+    fn join_ref(&self, topic: &str) -> Result<String, ClientError> {
+        let join_ref = self.join_refs.get(topic).cloned();
+        join_ref.ok_or_else(|| ClientError::NotJoined {
             topic: topic.to_owned(),
-            event: event.to_owned(),
-            status: None,
-            payload,
-        };
-        self.raw.send(message.encode()).await
+        })
     }
 
     fn next_ref(&mut self) -> String {
         self.last_ref += 1;
         self.last_ref.to_string()
     }
+}
+
+fn frame(join_ref: Option<String>, msg_ref: &str, topic: &str, event: &str, payload: Payload) -> Frame {
+    let message = Message {
+        join_ref,
+        msg_ref: Some(msg_ref.to_owned()),
+        topic: topic.to_owned(),
+        event: event.to_owned(),
+        status: None,
+        payload,
+    };
+    message.encode()
 }
 
 impl Reply {

@@ -17,6 +17,8 @@ use serde::Deserialize;
 
 /// The folder of our builds, inside the workspace's target directory.
 const TARGET: &str = "bennu-dev";
+/// The folder of the variants that `bennu torture` builds.
+const TORTURE_TARGET: &str = "bennu-torture";
 /// Without it, cargo wants to see the packages that other systems would need.
 const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
@@ -176,12 +178,38 @@ impl Workspace {
     ///
     /// If one of them is no package here, or cargo can't be started.
     pub fn build(&self, plugins: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<Build, CargoError> {
+        self.start(plugins, TARGET, &[], said)
+    }
+
+    /// Starts to build `plugin` with these features for `bennu torture`: as this program was built, and where no other build
+    /// is looked for. The next variant takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::build`].
+    pub fn build_variant(&self, plugin: &str, features: &str) -> Result<Build, CargoError> {
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        self.start(
+            &[plugin],
+            TORTURE_TARGET,
+            &["--profile", profile, "--features", features],
+            |_| (),
+        )
+    }
+
+    fn start(
+        &self,
+        plugins: &[&str],
+        target: &str,
+        further: &[&str],
+        said: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Build, CargoError> {
         if let Some(missing) = plugins.iter().find(|plugin| !self.has(plugin)) {
             return Err(CargoError::NoPackage((*missing).to_owned()));
         }
         let mut command = cargo();
         command.args(["build", "--message-format=json-render-diagnostics"]);
-        command.arg("--target-dir").arg(self.target.join(TARGET));
+        command.arg("--target-dir").arg(self.target.join(target)).args(further);
         for plugin in plugins {
             command.args(["-p", plugin]);
         }

@@ -81,6 +81,8 @@ pub struct Moved {
     pub carried: Option<Snapshot>,
     /// How long the topic's mailbox was held, in microseconds.
     pub held_us: u64,
+    /// What waited in it when it was released.
+    pub waited: usize,
     /// Why the topic stayed where it was, or had to start anew.
     pub failed: Option<String>,
 }
@@ -102,9 +104,9 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
         .slot
         .current()
         .is_some_and(|current| current.number == moving.to.0.generation);
-    if !current || !moving.topic.hold(home) {
+    if !current || !(fault::unheld() || moving.topic.hold(home)) {
         // Other code is in service by now, or the topic is closed, or not here any more: nothing to move.
-        moving.tell(since, None, None);
+        moving.tell(since, 0, None, None);
         return;
     }
     match state_of(&moving, instance) {
@@ -154,6 +156,9 @@ pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut Shar
         state,
     } = carried;
     let topic = &moving.topic;
+    if fault::unheld() {
+        std::thread::sleep(fault::WINDOW);
+    }
     let mut first = Vec::new();
     if let Some(state) = &state {
         let members = with_infos(topic, &state.members);
@@ -186,8 +191,8 @@ pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut Shar
             first.extend(without_state(topic, &members));
         }
     }
-    topic.release(home, first);
-    moving.tell(since, None, state);
+    let waited = topic.release(home, first);
+    moving.tell(since, waited, None, state);
 }
 
 /// The ends of members who came after the state was written: a snapshot from an earlier moment lacks them.
@@ -212,7 +217,7 @@ pub(super) fn forget(topic: &Topic, instance: &mut ShardInstance) {
 /// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
 fn fail(moving: Move, from: &Home, since: Instant, why: &str) {
     let topic = &moving.topic;
-    topic.release(from, Vec::new());
+    let waited = topic.release(from, Vec::new());
     if moving.else_rejoin {
         topic.owe(Input::EndAll {
             reason: reason::REROUTED,
@@ -220,17 +225,18 @@ fn fail(moving: Move, from: &Home, since: Instant, why: &str) {
         });
     }
     let why = format!("{}: {why}", topic.name);
-    moving.tell(since, Some(why), None);
+    moving.tell(since, waited, Some(why), None);
 }
 
 impl Move {
-    fn tell(self, since: Instant, failed: Option<String>, carried: Option<Snapshot>) {
+    fn tell(self, since: Instant, waited: usize, failed: Option<String>, carried: Option<Snapshot>) {
         let held_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         // Whoever swapped may have lost patience.
         let _ = self.report.send(Moved {
             topic: self.topic,
             carried,
             held_us,
+            waited,
             failed,
         });
     }
@@ -303,5 +309,27 @@ impl Calls for Written {
 
     fn read(&mut self, _what: u32, _key: &str, _out: &mut Vec<u8>) -> i64 {
         error::MISPLACED
+    }
+}
+
+/// Breaks the hand-over on purpose, so that a test can show that `bennu torture` notices. Not in release builds.
+mod fault {
+    use std::time::Duration;
+
+    /// Set to anything, mailboxes go on with the old code while their topic moves.
+    #[cfg(debug_assertions)]
+    const VARIABLE: &str = "BENNU_FAULT_UNHELD";
+    /// How long that lasts at least, so that something comes in between.
+    pub(super) const WINDOW: Duration = Duration::from_millis(5);
+
+    #[cfg(debug_assertions)]
+    pub(super) fn unheld() -> bool {
+        static UNHELD: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var_os(VARIABLE).is_some());
+        *UNHELD
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) const fn unheld() -> bool {
+        false
     }
 }

@@ -191,6 +191,10 @@ fn carry(mut waiting: VecDeque<Arc<Topic>>, way: &mut impl Way, report: &mut Swa
                 return;
             }
         };
+        let Moved {
+            topic, held_us, waited, ..
+        } = &moved;
+        tracing::debug!(topic = &*topic.name, held_us, waited, "topic moved");
         report.longest_hold_us = report.longest_hold_us.max(moved.held_us);
         match moved.failed {
             None => {

@@ -32,4 +32,5 @@ mod seeds;
 mod slow_consumers;
 mod statements;
 mod support;
+mod torture;
 mod transcript;

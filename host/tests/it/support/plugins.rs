@@ -27,10 +27,22 @@ pub(crate) enum Build {
     MisbehaveAtLoad,
     /// Built so that its first panic ends the process.
     MisbehaveAborts,
+    /// The plugin to count with.
+    Ledger,
+    /// With the next version of its state.
+    LedgerV2,
+    /// That has an async runtime.
+    LedgerRuntime,
+    /// That refuses its settings.
+    LedgerRefuses,
+    /// That aborts in the probe.
+    LedgerCrashes,
+    /// That reads no state that is there.
+    LedgerStranger,
 }
 
 impl Build {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 14] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -39,7 +51,18 @@ impl Build {
         Self::MisbehavePanics,
         Self::MisbehaveAtLoad,
         Self::MisbehaveAborts,
+        Self::Ledger,
+        Self::LedgerV2,
+        Self::LedgerRuntime,
+        Self::LedgerRefuses,
+        Self::LedgerCrashes,
+        Self::LedgerStranger,
     ];
+
+    /// The folder that all of them lie in.
+    pub(crate) fn folder() -> &'static Path {
+        &FOLDER
+    }
 
     /// Where it lies.
     pub(crate) fn path(self) -> PathBuf {
@@ -55,17 +78,27 @@ impl Build {
         match self {
             Self::Echo => "echo",
             Self::Room => "room",
+            Self::Ledger
+            | Self::LedgerV2
+            | Self::LedgerRuntime
+            | Self::LedgerRefuses
+            | Self::LedgerCrashes
+            | Self::LedgerStranger => "ledger",
             _ => "misbehave",
         }
     }
 
     fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts => None,
-            Self::MisbehaveV2 => Some("v2"),
+            Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger => None,
+            Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
             Self::MisbehavePanics => Some("panics"),
             Self::MisbehaveAtLoad => Some("at_load"),
+            Self::LedgerRuntime => Some("runtime"),
+            Self::LedgerRefuses => Some("refuses"),
+            Self::LedgerCrashes => Some("crashes"),
+            Self::LedgerStranger => Some("stranger"),
         }
     }
 

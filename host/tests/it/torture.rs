@@ -1,0 +1,102 @@
+//! `bennu torture`: that it finds nothing, and that it would.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::plugins::Build;
+use crate::support::server::bennu;
+
+/// Set, the server breaks the hand-over.
+const FAULT: &str = "BENNU_FAULT_UNHELD";
+/// What must be 0.
+const COUNTS: [&str; 6] = ["lost", "doubled", "reordered", "closed", "differences", "ended"];
+
+fn torture(arguments: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Output {
+    let mut command = bennu();
+    command
+        .args(["torture", "--libraries"])
+        .arg(Build::folder())
+        .args(arguments.split(' '));
+    change(&mut command).output().expect("it runs")
+}
+
+fn certificate(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        panic!("no certificate, but {said}")
+    })
+}
+
+#[test]
+fn reloads_under_fire_lose_double_and_reorder_nothing() {
+    let small = "--clients 40 --topics 40 --rate 500 --reloads 9 --in-flight 50 --seed 7 --json";
+    let output = torture(small, |command| command);
+    let certificate = certificate(&output);
+    let shown = || format!("{certificate:#}");
+    for count in COUNTS {
+        assert_eq!(certificate[count], 0, "{count}: {}", shown());
+    }
+    let reloads = &certificate["reloads"];
+    assert_eq!(
+        (&reloads["done"], &reloads["refused"], &reloads["unexpected"]),
+        (&9.into(), &2.into(), &0.into()),
+        "{}",
+        shown()
+    );
+    let at_least = |place: &str, least: i64| {
+        let value = certificate.pointer(place).and_then(Value::as_i64);
+        assert!(value >= Some(least), "{place} is below {least}: {}", shown());
+    };
+    at_least("/sent", 500);
+    at_least("/received", 2_000);
+    at_least("/audits", 100);
+    at_least("/in_flight/least", 50);
+    at_least("/pauses/moves", 9 * 40);
+    assert_eq!(certificate["memory"]["unmapped"], 9, "{}", shown());
+    assert_eq!((&certificate["passed"], output.status.code()), (&true.into(), Some(0)));
+}
+
+#[test]
+fn mailboxes_that_go_on_while_their_topic_moves_are_noticed() {
+    let small = "--clients 20 --topics 20 --rate 400 --reloads 3 --in-flight 20 --seed 7 --json";
+    let output = torture(small, |command| command.env(FAULT, "1"));
+    let certificate = certificate(&output);
+    let wrong = |count: &str| certificate[count].as_i64().unwrap_or(0);
+    assert!(
+        wrong("lost") + wrong("doubled") + wrong("reordered") > 0,
+        "{certificate:#}"
+    );
+    assert!(wrong("differences") > 0, "{certificate:#}");
+    assert_ne!(certificate["findings"], Value::Array(Vec::new()));
+    assert_eq!((&certificate["passed"], output.status.code()), (&false.into(), Some(1)));
+}
+
+#[test]
+fn a_certificate_is_a_page_that_people_read() {
+    let output = torture(
+        "--clients 4 --topics 2 --rate 50 --reloads 1 --in-flight 1 --seed 7",
+        |command| command,
+    );
+    let page = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        page.starts_with("4 clients (2 by WebSocket, 2 by long polling), 2 topics"),
+        "{page}"
+    );
+    for line in ["lost 0", "doubled 0", "reordered 0", "sockets closed 0"] {
+        let is_it = |shown: &str| shown.split_whitespace().eq(line.split(' '));
+        assert!(page.lines().any(is_it), "{line} is missing in\n{page}");
+    }
+    assert!(page.ends_with("passed\n"), "{page}");
+}
+
+#[test]
+fn without_libraries_there_is_no_certificate() {
+    let output = bennu()
+        .args(["torture", "--libraries", "/no/such/folder"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot read /no/such/folder/libledger-v2.so"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -1,0 +1,200 @@
+//! The plugin to count with: keeps a ledger for each topic, for `bennu torture` to hold against what its clients saw.
+//!
+//! A client `put`s numbers, 1, 2, 3, …. Each becomes an entry of the ledger, with a number of its own that everybody on the
+//! topic is told in a broadcast; the client gets a reply, now or later, and a `note`, which is numbered too. So is the
+//! `tick` that a timer of the topic broadcasts. Whatever is lost, doubled or out of order leaves a mark somewhere.
+//!
+//! The features are versions of it to be replaced by one another; some of them are bad.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod state;
+
+use bennu_plugin::prelude::*;
+use serde::de::DeserializeOwned;
+
+use crate::answers::Answers;
+use crate::state::{Ledger, Member, Owed, other};
+
+/// What it takes under `settings`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Settings {
+    /// Entries that a ledger keeps in full.
+    keep: usize,
+    /// Between two ticks of a topic. 0: none.
+    tick_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            keep: 100,
+            tick_ms: 1_000,
+        }
+    }
+}
+
+/// What is made anew in each generation.
+struct Book {
+    settings: Settings,
+    answers: Answers,
+}
+
+impl Plugin for Book {
+    type Settings = Settings;
+
+    fn init(settings: Settings) -> Result<Self, String> {
+        let answers = Answers::new()?;
+        Ok(Self { settings, answers })
+    }
+
+    fn check(_: &Settings) -> Result<(), String> {
+        if cfg!(feature = "crashes") {
+            std::process::abort();
+        }
+        if cfg!(feature = "refuses") {
+            return Err("built to refuse them".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Params {
+    client: u32,
+    /// What it put before, in an earlier stay.
+    #[serde(default)]
+    last: u32,
+}
+
+#[derive(Deserialize)]
+struct Put {
+    n: u32,
+    #[serde(default)]
+    later_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Fill {
+    entries: u32,
+}
+
+impl Channel<Book> for Member {
+    type Shared = Ledger;
+
+    const STATE_VERSION: u32 = match (cfg!(feature = "stranger"), cfg!(feature = "v2")) {
+        (true, _) => 9,
+        (_, true) => 2,
+        _ => 1,
+    };
+    const READS_FROM: u32 = if cfg!(feature = "stranger") { 9 } else { 1 };
+    const READS_TO: u32 = if cfg!(feature = "stranger") { 9 } else { 2 };
+
+    fn join(ledger: &mut Ledger, params: Payload<'_>, cx: &mut Context<Book>) -> Join<Self> {
+        let Params { client, last } = params.parse()?;
+        if ledger.ticks == 0 {
+            ledger.ticks = 1;
+            tick_again(cx);
+        }
+        Join::reply(Member::new(client, last), told(ledger))
+    }
+
+    fn handle_in(&mut self, ledger: &mut Ledger, event: &str, payload: Payload<'_>, cx: &mut Context<Book>) -> Handled {
+        match event {
+            "put" => self.put(ledger, payload.parse()?, cx),
+            "audit" => {
+                let member = json!({ "last": self.last, "notes": self.notes() });
+                Ok(Reply::ok_with(json!({ "state": told(ledger), "member": member })))
+            }
+            "fill" => {
+                let Fill { entries } = payload.parse()?;
+                let keep = cx.plugin().settings.keep;
+                for number in 0..entries {
+                    ledger.add(self.client, number, keep);
+                }
+                Ok(Reply::ok())
+            }
+            _ => Ok(Reply::unhandled()),
+        }
+    }
+
+    fn handle_info(&mut self, _: &mut Ledger, name: &str, payload: Payload<'_>, cx: &mut Context<Book>) {
+        if name == "pay"
+            && let Ok(number) = payload.parse()
+            && let Some(Owed { later, answer, .. }) = self.pay(number)
+        {
+            cx.complete(later, "ok", answer);
+        }
+    }
+
+    fn handle_topic_info(ledger: &mut Ledger, name: &str, _: Payload<'_>, cx: &mut Context<Book>) {
+        if name == "tick" && cfg!(feature = "panics") {
+            tick_again(cx);
+        } else if name == "tick" {
+            cx.broadcast("tick", json!({ "t": ledger.ticks }));
+            ledger.ticks += 1;
+            tick_again(cx);
+        }
+    }
+
+    fn migrate(from: u32, old: Old<'_>) -> Result<Self, MigrateError> {
+        read::<Self, other::Member>(from, Self::STATE_VERSION, old)
+    }
+
+    fn migrate_shared(from: u32, old: Old<'_>) -> Result<Ledger, MigrateError> {
+        read::<Ledger, other::Ledger>(from, Self::STATE_VERSION, old)
+    }
+}
+
+impl Member {
+    fn put(&mut self, ledger: &mut Ledger, put: Put, cx: &mut Context<Book>) -> Handled {
+        let Put { n, later_ms } = put;
+        let expected = self.last + 1;
+        self.last = n;
+        let count = ledger.count() + 1;
+        cx.broadcast("put", json!({ "s": count, "c": self.client, "n": n }));
+        let note = self.note();
+        cx.push("note", json!({ "k": note }));
+        // None of what was asked for goes out, and the ledger does not know of it yet.
+        if cfg!(feature = "panics") {
+            panic!("built to panic");
+        }
+        ledger.add(self.client, n, cx.plugin().settings.keep);
+        let answer = json!({ "n": n, "s": count, "expected": expected });
+        match later_ms {
+            None => Ok(Reply::ok_with(answer)),
+            Some(ms) => {
+                let delay = Duration::from_millis(ms);
+                cx.plugin().answers.later(self, delay, answer, cx);
+                Ok(Reply::none())
+            }
+        }
+    }
+}
+
+/// A ledger as its topic's members are told of it.
+fn told(ledger: &Ledger) -> Value {
+    json!({ "count": ledger.count(), "digest": ledger.digest, "list": ledger.list(), "ticks": ledger.ticks })
+}
+
+fn tick_again(cx: &Context<Book>) {
+    if let ms @ 1.. = cx.plugin().settings.tick_ms {
+        cx.topic_send_after(Duration::from_millis(ms), "tick", json!({}));
+    }
+}
+
+/// Reads state of our own version as it stands, and the other's through its own shape.
+fn read<T, Other>(from: u32, own: u32, old: Old<'_>) -> Result<T, MigrateError>
+where
+    T: DeserializeOwned + From<Other>,
+    Other: DeserializeOwned,
+{
+    if from == own {
+        old.read()
+    } else {
+        Ok(old.read::<Other>()?.into())
+    }
+}
+
+export_plugin!(Member, plugin = Book);
