@@ -12,7 +12,7 @@
 //! 8. [`plugin`]: libraries, generations, the shards that run them, reloads.
 //! 9. [`pubsub`]: broadcasts, back to every I/O thread.
 //!
-//! Around them: [`config`], [`server`] (start and stop), [`admin`], [`metrics`], [`timers`], [`cli`]; [`client`], the
+//! Around them: [`config`], [`server`] (start and stop), [`admin`], [`metrics`], [`timers`], [`wake`], [`cli`]; [`client`], the
 //! other end of the wire; and [`torture`], which proves that reloads lose nothing.
 //! `ARCHITECTURE.md` says what must not break.
 
@@ -39,3 +39,4 @@ pub mod socket;
 pub mod timers;
 pub mod torture;
 pub mod transport;
+pub mod wake;

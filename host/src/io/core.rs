@@ -23,6 +23,7 @@ use crate::transport::longpoll::{Published, Sessions};
 use crate::transport::websocket::frame::{Frame, close_code};
 use crate::transport::websocket::{Echo, Upgraded, WebSocket};
 use crate::transport::{Flushed, Received, Transport};
+use crate::wake::{self, PutOff};
 
 /// What is read at once, by all connections of the thread in turn.
 const SCRATCH: usize = 64 * 1024;
@@ -107,8 +108,9 @@ impl Core {
                 ready = self.poll.readable_mut() => ready?.clear_ready(),
                 _ = tick.tick() => self.tick(Instant::now()),
             }
+            self.inbox.rise();
             let mut turns = 0;
-            while self.turn(&mut entries)? {
+            while self.turn(&mut entries)? || !(self.stopping || self.inbox.doze()) {
                 turns += 1;
                 if turns % TURNS == 0 {
                     tokio::task::yield_now().await;
@@ -122,6 +124,13 @@ impl Core {
 
     /// Does all that is due now, each connection its share. False: nothing was.
     fn turn(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
+        let busy = wake::together(PutOff::All, || self.take_in(entries))?;
+        self.finish_turn();
+        Ok(busy && !self.stopping)
+    }
+
+    /// Takes in what clients and other threads have sent.
+    fn take_in(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
         let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
         let polled = self.poll.get_mut().poll(&mut events, Some(Duration::ZERO));
         if let Err(error) = polled
@@ -159,8 +168,7 @@ impl Core {
         for entry in entries.drain(..) {
             self.handle(entry, now);
         }
-        self.finish_turn();
-        Ok(busy && !self.stopping)
+        Ok(busy)
     }
 
     /// Writes what has gathered, and lets go of those that do not keep up.
@@ -313,7 +321,13 @@ impl Core {
     /// Encodes and queues one message for one client.
     pub(crate) fn send(&mut self, slot: usize, message: &Outgoing<'_>) {
         let Some(socket) = self.sockets.get(slot) else { return };
-        match encode(socket.encoding(), message) {
+        let frame = encode(socket.encoding(), message);
+        self.send_encoded(slot, frame);
+    }
+
+    /// Queues what was encoded for one client.
+    pub(crate) fn send_encoded(&mut self, slot: usize, frame: Result<Frame, EncodeError>) {
+        match frame {
             Ok(frame) => self.send_frame(slot, &frame),
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();

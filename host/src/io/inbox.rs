@@ -4,7 +4,7 @@
 //! sent, whoever sent it. That is what keeps a reply before the push that followed it, and the old generation's messages
 //! before the new one's.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytestring::ByteString;
 
@@ -16,6 +16,7 @@ use crate::pubsub::Broadcast;
 use crate::socket::NewSocket;
 use crate::transport::longpoll::{PollRequest, PublishRequest, SessionOpened};
 use crate::transport::websocket::Upgraded;
+use crate::wake::{self, Sleeper};
 
 /// Something for an I/O thread to do.
 #[derive(Debug)]
@@ -100,11 +101,18 @@ pub enum Entry {
 /// What waits for one I/O thread.
 #[derive(Debug)]
 pub struct Inbox {
-    entries: Mutex<Vec<Entry>>,
+    waiting: Mutex<Waiting>,
     room: Condvar,
     /// Entries that may wait. Beyond, senders wait for the thread: it never waits for them.
     limit: usize,
     waker: mio::Waker,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    /// The thread sleeps, or is about to.
+    asleep: bool,
 }
 
 impl Inbox {
@@ -112,7 +120,7 @@ impl Inbox {
     #[must_use]
     pub fn new(waker: mio::Waker, limit: usize) -> Self {
         Self {
-            entries: Mutex::default(),
+            waiting: Mutex::default(),
             room: Condvar::new(),
             limit,
             waker,
@@ -120,39 +128,75 @@ impl Inbox {
     }
 
     /// Adds an entry. Waits while the inbox is full: for shards and other threads that may wait.
-    pub fn push(&self, entry: Entry) {
-        let mut entries = self.entries.lock().expect("no holder of the inbox panics");
-        while entries.len() >= self.limit {
-            entries = self.room.wait(entries).expect("no holder of the inbox panics");
+    pub fn push(self: &Arc<Self>, entry: Entry) {
+        let mut waiting = self.waiting();
+        while waiting.entries.len() >= self.limit {
+            drop(waiting);
+            wake::now();
+            waiting = self.waiting();
+            if waiting.entries.len() >= self.limit {
+                waiting = self.room.wait(waiting).expect("no holder of the inbox panics");
+            }
         }
-        self.add(entries, entry);
+        self.add(waiting, entry);
     }
 
     /// Adds an entry without ever waiting: for I/O threads, whose requests are bounded by their connections.
-    pub fn push_now(&self, entry: Entry) {
-        self.add(self.entries.lock().expect("no holder of the inbox panics"), entry);
+    pub fn push_now(self: &Arc<Self>, entry: Entry) {
+        self.add(self.waiting(), entry);
     }
 
-    fn add(&self, mut entries: std::sync::MutexGuard<'_, Vec<Entry>>, entry: Entry) {
-        let first = entries.is_empty();
-        entries.push(entry);
-        drop(entries);
-        if first && let Err(error) = self.waker.wake() {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "an I/O thread cannot be woken"
-            );
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no holder of the inbox panics")
+    }
+
+    fn add(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, entry: Entry) {
+        waiting.entries.push(entry);
+        let asleep = waiting.asleep;
+        drop(waiting);
+        if asleep {
+            wake::soon(self);
         }
     }
 
     /// Takes all that waits. `into` is empty and gives its memory.
     pub fn take(&self, into: &mut Vec<Entry>) {
-        let mut entries = self.entries.lock().expect("no holder of the inbox panics");
-        let was_full = entries.len() >= self.limit;
-        std::mem::swap(&mut *entries, into);
-        drop(entries);
+        let mut waiting = self.waiting();
+        let was_full = waiting.entries.len() >= self.limit;
+        std::mem::swap(&mut waiting.entries, into);
+        drop(waiting);
         if was_full {
             self.room.notify_all();
+        }
+    }
+}
+
+impl Inbox {
+    /// The thread is about to sleep: whoever has something for it has to wake it. `false` if something waits already.
+    #[must_use]
+    pub fn doze(&self) -> bool {
+        let mut waiting = self.waiting();
+        waiting.asleep = waiting.entries.is_empty();
+        waiting.asleep
+    }
+
+    /// The thread is awake.
+    pub fn rise(&self) {
+        self.waiting().asleep = false;
+    }
+}
+
+impl Sleeper for Inbox {
+    const IS_SHARD: bool = false;
+
+    fn wake(&self) {
+        if std::mem::take(&mut self.waiting().asleep)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an I/O thread cannot be woken"
+            );
         }
     }
 }

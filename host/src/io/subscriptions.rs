@@ -39,6 +39,20 @@ impl Subscriptions {
         moved
     }
 
+    /// Lends the subscribers of a topic for a walk that adds and removes none. They are to be [taken
+    /// back](Subscriptions::take_back).
+    #[must_use]
+    pub fn lend(&mut self, topic: &str) -> Vec<MemberId> {
+        self.topics.get_mut(topic).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, topic: &str, subscribers: Vec<MemberId>) {
+        if let Some(list) = self.topics.get_mut(topic) {
+            *list = subscribers;
+        }
+    }
+
     /// The subscribers of a topic.
     #[must_use]
     pub fn of(&self, topic: &str) -> &[MemberId] {

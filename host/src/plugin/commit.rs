@@ -21,6 +21,7 @@ use crate::config::OnPanic;
 use crate::id::MemberId;
 use crate::io::Entry;
 use crate::message::{self, Payload};
+use crate::wake;
 
 /// Carries a batch out, step by step.
 pub(super) struct Commit<'a> {
@@ -362,6 +363,7 @@ impl Calls for Commit<'_> {
             return Go::Back;
         }
         self.advance();
+        wake::when_due();
         Go::On
     }
 

@@ -17,6 +17,7 @@ use super::loader::ShardInstance;
 use super::slot::PluginSlot;
 use crate::channel::Topic;
 use crate::hub::Hub;
+use crate::wake::{self, PutOff, Sleeper};
 
 /// Events that one call of the plugin may get: enough to spread the cost of the hop, few enough to stay fair.
 const BATCH: usize = 64;
@@ -64,6 +65,8 @@ struct Queue {
     /// Topics go first this time: a flood of handshakes does not keep them waiting.
     topics_first: bool,
     stopping: bool,
+    /// The thread has found nothing, and sleeps.
+    asleep: bool,
 }
 
 /// What the host asks of a shard, between batches.
@@ -110,23 +113,26 @@ impl ShardQueue {
     }
 
     /// Adds a topic that has something to be handled.
-    pub fn schedule(&self, topic: Arc<Topic>) {
+    pub fn schedule(self: &Arc<Self>, topic: Arc<Topic>) {
         let mut queue = self.queue();
         queue.topics.push_back(topic);
+        let asleep = queue.asleep;
         drop(queue);
-        self.ready.notify_one();
+        if asleep {
+            wake::soon(self);
+        }
     }
 
     /// Asks for something between batches.
     pub fn control(&self, control: Control) {
         self.queue().controls.push_back(control);
-        self.ready.notify_one();
+        self.wake();
     }
 
     /// Ends the thread once nothing waits.
     pub fn stop(&self) {
         self.queue().stopping = true;
-        self.ready.notify_one();
+        self.wake();
     }
 
     /// Has the connect handler run. `false` if too many wait for that.
@@ -138,7 +144,7 @@ impl ShardQueue {
         }
         queue.controls.push_back(Control::Connect(Box::new(call)));
         drop(queue);
-        self.ready.notify_one();
+        self.wake();
         true
     }
 
@@ -167,7 +173,19 @@ impl ShardQueue {
             if queue.stopping {
                 return Next::Stop;
             }
+            queue.asleep = true;
             queue = self.ready.wait(queue).expect("no holder of the run queue panics");
+            queue.asleep = false;
+        }
+    }
+}
+
+impl Sleeper for ShardQueue {
+    const IS_SHARD: bool = true;
+
+    fn wake(&self) {
+        if std::mem::take(&mut self.queue().asleep) {
+            self.ready.notify_one();
         }
     }
 }
@@ -176,7 +194,9 @@ impl ShardQueue {
 pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> ShardInstance {
     loop {
         match queue.next() {
-            Next::Topics(topics) => run_topics(queue, topics, &mut instance, env),
+            Next::Topics(topics) => {
+                wake::together(PutOff::IoThreads, || run_topics(queue, topics, &mut instance, env));
+            }
             Next::Control(Control::Connect(call)) => call.run(&mut instance, env),
             Next::Control(Control::Give(moving)) => handover::give(queue, *moving, &mut instance, env),
             Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance),

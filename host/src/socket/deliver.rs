@@ -60,21 +60,18 @@ impl Core {
 
     /// Answers a join, and the request that brought it if that one waits.
     fn answer_join(&mut self, slot: usize, index: usize, status: &str, payload: &Payload, published: Published) {
-        let channel = &mut self.sockets[slot].channels[index];
-        channel.tell(published);
-        let topic = TopicName::Text(channel.topic.name.clone());
-        let (join_ref, msg_ref) = (channel.join_ref.clone(), channel.msg_ref.clone());
-        let (join_ref, msg_ref) = (join_ref.as_deref(), msg_ref.as_deref());
-        self.send(
-            slot,
-            &Outgoing::Reply {
-                join_ref,
-                msg_ref,
-                topic: &topic,
-                status,
-                payload,
-            },
-        );
+        self.sockets[slot].channels[index].tell(published);
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        let reply = Outgoing::Reply {
+            join_ref: channel.join_ref.as_deref(),
+            msg_ref: channel.msg_ref.as_deref(),
+            topic: &TopicName::Text(channel.topic.name.clone()),
+            status,
+            payload,
+        };
+        let frame = encode(socket.encoding(), &reply);
+        self.send_encoded(slot, frame);
     }
 
     /// The channels that a join replaced are closed after its reply, each with its own `join_ref`: with another, the
@@ -99,20 +96,17 @@ impl Core {
         let Some((slot, index)) = self.locate(member) else {
             return;
         };
-        let channel = &self.sockets[slot].channels[index];
-        let topic = TopicName::Text(channel.topic.name.clone());
-        let join_ref = channel.push_ref().map(Box::<str>::from);
-        let (join_ref, msg_ref) = (join_ref.as_deref(), msg_ref.as_deref());
-        self.send(
-            slot,
-            &Outgoing::Reply {
-                join_ref,
-                msg_ref,
-                topic: &topic,
-                status,
-                payload,
-            },
-        );
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        let reply = Outgoing::Reply {
+            join_ref: channel.push_ref(),
+            msg_ref: msg_ref.as_deref(),
+            topic: &TopicName::Text(channel.topic.name.clone()),
+            status,
+            payload,
+        };
+        let frame = encode(socket.encoding(), &reply);
+        self.send_encoded(slot, frame);
     }
 
     /// Answers a message whose channel is gone, if its socket is not.
@@ -147,19 +141,19 @@ impl Core {
         let Some((slot, index)) = self.locate(member) else {
             return;
         };
-        let channel = &self.sockets[slot].channels[index];
-        if channel.status == Status::Ended && !self.sockets[slot].info.dialect.names_joins() {
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        if channel.status == Status::Ended && !socket.info.dialect.names_joins() {
             // Another join has replaced it: the client would take this for the new one's.
             return;
         }
-        let (topic, join_ref) = (channel.topic.name.clone(), channel.push_ref().map(Box::<str>::from));
         let push = Outgoing::Push {
-            join_ref: join_ref.as_deref(),
-            topic: &topic,
+            join_ref: channel.push_ref(),
+            topic: &channel.topic.name,
             event,
             payload,
         };
-        match encode(self.sockets[slot].encoding(), &push) {
+        match encode(socket.encoding(), &push) {
             Ok(frame) => self.send_frame(slot, &frame),
             Err(error) => self.withhold(slot, index, event, &error),
         }
@@ -188,11 +182,9 @@ impl Core {
             self.disconnect(topic);
         }
         let mut frames: Vec<(Encoding, Result<Frame, EncodeError>)> = Vec::new();
-        let subscribers = self.subscriptions.of(topic).len();
-        for place in 0..subscribers {
-            let Some(&member) = self.subscriptions.of(topic).get(place) else {
-                break;
-            };
+        // Nobody is subscribed or unsubscribed on the way: who is too slow is closed at the end of the turn.
+        let subscribers = self.subscriptions.lend(topic);
+        for &member in &subscribers {
             if Some(member) == *except {
                 continue;
             }
@@ -217,6 +209,7 @@ impl Core {
                 Err(error) => self.withhold(slot, index, event, error),
             }
         }
+        self.subscriptions.take_back(topic, subscribers);
     }
 
     /// Closes every connection with this socket id.

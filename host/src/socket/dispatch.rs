@@ -105,7 +105,12 @@ impl Core {
                     waiting: None,
                     withheld: false,
                 };
-                self.sockets[slot].channels.push(channel);
+                let channels = &mut self.sockets[slot].channels;
+                if channels.is_empty() {
+                    // Most clients join one topic, and a vector makes room for four.
+                    channels.reserve_exact(1);
+                }
+                channels.push(channel);
                 Dispatched::Joining(member)
             }
             Err(refused) => {
@@ -148,7 +153,7 @@ impl Core {
     }
 
     /// Hands an event or a leave to the channel, unless it belongs to an earlier join.
-    fn forward(&mut self, slot: usize, channel: usize, leave: bool, message: Message) -> Dispatched {
+    fn forward(&mut self, slot: usize, index: usize, leave: bool, message: Message) -> Dispatched {
         let Message {
             join_ref,
             msg_ref,
@@ -156,7 +161,7 @@ impl Core {
             payload,
             ..
         } = message;
-        let channel = &mut self.sockets[slot].channels[channel];
+        let channel = &mut self.sockets[slot].channels[index];
         if join_ref
             .as_deref()
             .is_some_and(|join_ref| Some(join_ref) != channel.join_ref.as_deref())
@@ -173,21 +178,24 @@ impl Core {
             }));
             return Dispatched::Taken;
         }
-        let push_ref = channel.push_ref().map(ByteString::from);
-        let name = TopicName::Text(topic.name.clone());
-        match topic.push(Input::In {
+        let input = Input::In {
             member,
             msg_ref: msg_ref.clone(),
             event,
             payload,
-        }) {
-            Ok(()) => Dispatched::Taken,
-            Err(Refused::Overloaded) => {
+        };
+        let Err(refused) = topic.push(input) else {
+            return Dispatched::Taken;
+        };
+        let name = TopicName::Text(topic.name.clone());
+        match refused {
+            Refused::Overloaded => {
+                let push_ref = self.sockets[slot].channels[index].push_ref().map(ByteString::from);
                 let payload = Payload::reason(reason::OVERLOADED);
                 self.reply(slot, push_ref.as_deref(), &msg_ref, &name, "error", &payload);
                 Dispatched::Taken
             }
-            Err(Refused::Closed) => self.unmatched(slot, &msg_ref, &name),
+            Refused::Closed => self.unmatched(slot, &msg_ref, &name),
         }
     }
 
