@@ -198,6 +198,8 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
         "clients": clients,
         "events": slot.stats.events.get(),
         "panics": slot.stats.panics.get(),
+        "hangs": slot.stats.hangs.get(),
+        "stuck_threads": slot.stats.stuck_threads.get(),
         "loads": slot.stats.loads.get(),
         "rollbacks": slot.stats.rollbacks.get(),
         "leaked_generations": slot.stats.leaked_generations.get(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::metrics::Metrics;
 use crate::plugin::Connects;
+use crate::plugin::watchdog::Watchdog;
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
 
@@ -17,6 +18,8 @@ pub struct Hub {
     pub timers: Arc<Timers>,
     /// Connects that answer later.
     pub connects: Connects,
+    /// What notices plugins that do not return.
+    pub watchdog: Watchdog,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     next: AtomicU64,
@@ -30,6 +33,7 @@ impl Hub {
             pubsub,
             timers,
             connects: Connects::default(),
+            watchdog: Watchdog::default(),
             metrics: Metrics::default(),
             next: AtomicU64::new(1),
         }

@@ -36,6 +36,12 @@ pub struct PluginStats {
     pub events: Counter,
     /// Callbacks that panicked.
     pub panics: Counter,
+    /// Callbacks that took longer than `warn_ms`.
+    pub slow_handlers: Counter,
+    /// Callbacks that took longer than `deadline_ms`, whose shard was given up.
+    pub hangs: Counter,
+    /// Threads that were given up and have not come back.
+    pub stuck_threads: Gauge,
     /// Effects that the host refused.
     pub refused_effects: Counter,
     /// Generations that came into service.
@@ -95,6 +101,15 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
     };
     table.counter("events", "Events handled", |stats| &stats.events);
     table.counter("panics", "Callbacks that panicked", |stats| &stats.panics);
+    table.counter("slow_handlers", "Callbacks that took longer than warn_ms", |stats| {
+        &stats.slow_handlers
+    });
+    table.counter("hangs", "Callbacks that took longer than deadline_ms", |stats| {
+        &stats.hangs
+    });
+    table.gauge("stuck_threads", "Threads given up that have not come back", |slot| {
+        slot.stats.stuck_threads.get()
+    });
     table.counter("refused_effects", "Effects the host refused", |stats| {
         &stats.refused_effects
     });

@@ -23,6 +23,7 @@ use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
 use crate::plugin::service::{Command, Configured, Service, announce, blame_settings};
+use crate::plugin::watchdog;
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
 
@@ -137,6 +138,7 @@ impl Server {
             .collect::<io::Result<_>>()?;
         let pubsub = PubSub::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
         let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
+        watchdog::start(&hub, mode)?;
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);

@@ -325,6 +325,9 @@ pub struct Host {
 ///
 /// Order of calls: `init` on shard 0; `open` on each shard; `handle` on each, any number of times; `close` on each;
 /// `shutdown` on shard 0. Every function but `handle` returns 0, or 1 after writing what went wrong.
+///
+/// A shard that takes longer than the host allows is given up: its calls are answered with [`error::GONE`] and [`go::BACK`]
+/// from then on, and another is opened with its index, on another thread.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = ModuleRef, prefix_fields = ModuleFields)))]

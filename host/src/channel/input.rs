@@ -109,7 +109,7 @@ pub enum Origin {
 }
 
 /// How a member ends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ending {
     /// Which.
     pub member: MemberId,

@@ -230,6 +230,9 @@ impl Topic {
     /// has.
     pub fn release(self: &Arc<Self>, home: &Home, first: Vec<Input>) -> usize {
         let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed {
+            return 0;
+        }
         let waited = mailbox.queue.len();
         mailbox.home.leave();
         home.enter();
@@ -243,6 +246,20 @@ impl Topic {
             self.schedule(mailbox);
         }
         waited
+    }
+
+    /// Closes the topic for good if `home`, which will never run again, handles it. Returns what has waited. One that is
+    /// held stays: it is on its way to another home, unless `held` says that it never left. Called under the directory's
+    /// lock, as [`Topic::close`].
+    pub fn abandon(&self, home: &Home, held: bool) -> Option<VecDeque<Input>> {
+        let mut mailbox = self.mailbox();
+        let stays = mailbox.state == State::Closed || (mailbox.state == State::Held && !held);
+        if stays || !Arc::ptr_eq(&mailbox.home, home) {
+            return None;
+        }
+        mailbox.state = State::Closed;
+        mailbox.home.leave();
+        Some(std::mem::take(&mut mailbox.queue))
     }
 
     /// The shard that handles it now.

@@ -265,6 +265,12 @@ pub struct Plugin {
     pub max_promises_per_topic: usize,
     /// How long a replaced generation is kept for its own late work. Default 1 s.
     pub retire: Duration,
+    /// How long a callback may take before a line of the log says so. Default 50 ms.
+    pub warn: Duration,
+    /// How long it may take before its shard is given up. Default 10 s.
+    pub deadline: Duration,
+    /// Threads of the plugin that may be stuck at a time. Beyond: a shard that is given up is not replaced. Default 8.
+    pub max_stuck_threads: usize,
     /// How long new code is on probation. Default 10 s; zero: not at all.
     pub probation: Duration,
     /// Panics on probation that lead back to the code before. Default 3.

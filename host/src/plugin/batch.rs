@@ -6,7 +6,8 @@
 //! there: the rest goes back to the mailboxes and is planned anew.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bennu_plugin::abi::event;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 
 use super::commit::Commit;
 use super::loader::{Event, ShardInstance};
-use super::shard::Env;
+use super::shard::{Env, ShardQueue, Work};
 use crate::channel::{Book, Ending, Flush, Input, Member, Notice, Promise, Topic};
 use crate::id::MemberId;
 use crate::io::Entry;
@@ -25,15 +26,53 @@ pub(super) const HOST: u32 = 0;
 
 /// Steps of some topics, in order.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct Plan {
     pub(super) topics: Vec<Arc<Topic>>,
     pub(super) steps: Vec<Step>,
+    pub(super) progress: Progress,
+}
+
+/// How far a plan is carried out. Written by its shard; read by another thread only once the shard is given up.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    at: AtomicUsize,
+    /// Written once, when the steps from there on are no longer valid.
+    after: Mutex<Option<After>>,
+}
+
+/// What a batch leaves to be done when it ends before its last step.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    /// Inputs that go in front of the mailboxes, by topic.
+    pub(super) followups: Vec<(usize, Input)>,
+    /// Topics that the plugin has closed.
+    pub(super) closed: Vec<usize>,
+}
+
+impl Progress {
+    /// All steps before `at` are done; with `after`, those behind are to be planned anew.
+    pub(super) fn note(&self, at: usize, after: Option<After>) {
+        self.at.store(at, Ordering::Release);
+        if after.is_some() {
+            *self.after.lock().expect("no holder panics") = after;
+        }
+    }
+
+    /// How many steps are done.
+    pub(super) fn at(&self) -> usize {
+        self.at.load(Ordering::Acquire)
+    }
+
+    /// What is left to be done behind them, if the batch has ended there.
+    pub(super) fn take_after(&self) -> Option<After> {
+        self.after.lock().expect("no holder panics").take()
+    }
 }
 
 /// One input, and what it is for the plugin.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Index into [`Batch::topics`].
+    /// Index into [`Plan::topics`].
     pub(super) topic: usize,
     pub(super) input: Input,
     /// One of `abi::event`, or [`HOST`].
@@ -51,7 +90,7 @@ struct Ahead {
     ended: Vec<MemberId>,
 }
 
-impl Batch {
+impl Plan {
     /// Adds what a topic has taken from its mailbox.
     pub(super) fn add(&mut self, topic: Arc<Topic>, inputs: VecDeque<Input>, env: &Env) {
         let mut book = topic.book();
@@ -94,27 +133,42 @@ impl Batch {
         self.topics.push(topic);
     }
 
-    /// Hands the events to the plugin, commits what it did, and gives back what was not reached.
-    pub(super) fn run(mut self, instance: &mut ShardInstance, env: &Env) {
-        let events: Vec<Event<'_>> = self
+    /// Hands the events to the plugin, commits what it did, and gives back what was not reached. Where the shard is given
+    /// up meanwhile, whoever did that has the plan.
+    pub(super) fn run(self, queue: &ShardQueue, instance: &mut ShardInstance, env: &Env) {
+        let plan = Arc::new(self);
+        let events: Vec<Event<'_>> = plan
             .steps
             .iter()
             .filter(|step| step.kind != HOST)
-            .map(|step| self.event(step))
+            .map(|step| plan.event(step))
             .collect();
-        let mut commit = Commit::new(&self.topics, &self.steps, env);
+        let mut commit = Commit::new(&plan, env);
         commit.begin();
-        if !events.is_empty() && !commit.is_back() && instance.handle(&events, &mut commit) == 0 && !commit.is_back() {
-            // It would be handed the same for ever.
-            commit.fail_first("the plugin returned without having handled anything");
+        if !events.is_empty() && !commit.is_back() {
+            queue.begin(Work::Events(Arc::clone(&plan)));
+            let Ok(handled) = instance.handle(&events, &mut commit) else {
+                return;
+            };
+            queue.end();
+            if handled < events.len() && !commit.is_back() {
+                // It would be handed the same for ever.
+                commit.fail_first("the plugin returned without having handled the event");
+            }
         }
         drop(events);
-        let (reached, followups, closed) = commit.into_parts();
+        if let Some(plan) = Arc::into_inner(plan) {
+            plan.give_back(env);
+        }
+    }
+
+    fn give_back(mut self, env: &Env) {
+        let After { followups, closed } = self.progress.take_after().unwrap_or_default();
         let mut rest: Vec<VecDeque<Input>> = self.topics.iter().map(|_| VecDeque::new()).collect();
         for (topic, input) in followups {
             rest[topic].push_back(input);
         }
-        for step in self.steps.drain(reached..) {
+        for step in self.steps.drain(self.progress.at()..) {
             rest[step.topic].push_back(step.input);
         }
         for (topic, rest) in self.topics.iter().zip(rest) {
@@ -124,6 +178,12 @@ impl Batch {
         for index in closed {
             env.slot.remove(&self.topics[index]);
         }
+    }
+
+    /// The step that the plugin is at, and its topic.
+    pub(super) fn at_hand(&self) -> Option<(&Step, &Topic)> {
+        let step = self.steps.get(self.progress.at())?;
+        Some((step, &self.topics[step.topic]))
     }
 
     fn event<'a>(&'a self, step: &'a Step) -> Event<'a> {
@@ -165,6 +225,29 @@ impl Batch {
 }
 
 impl Step {
+    /// The author's name for what is called.
+    pub(super) fn callback(&self) -> &'static str {
+        match self.kind {
+            event::JOIN => "join",
+            event::ANSWER => "join_answer",
+            event::IN => "handle_in",
+            event::OUT => "handle_out",
+            event::INFO if self.member.is_none() => "handle_topic_info",
+            event::INFO => "handle_info",
+            event::TERMINATE => "terminate",
+            event::RESTORED => "restored",
+            _ => "drop",
+        }
+    }
+
+    /// The name of the event or message.
+    pub(super) fn event_name(&self) -> &str {
+        match &self.input {
+            Input::In { event: name, .. } | Input::Out { event: name, .. } | Input::Info { name, .. } => name,
+            _ => "",
+        }
+    }
+
     /// The payload that the event lends to the plugin.
     pub(super) fn payload(&self) -> Option<&Payload> {
         match &self.input {

@@ -12,7 +12,7 @@ use bennu_plugin::abi::{error, event, read, reason};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::batch::{HOST, Step};
+use super::batch::{After, HOST, Plan, Step};
 use super::effects::{self, Fx};
 use super::loader::{Calls, Effect, Go, Outcome};
 use super::shard::Env;
@@ -25,8 +25,7 @@ use crate::wake;
 
 /// Carries a batch out, step by step.
 pub(super) struct Commit<'a> {
-    topics: &'a [Arc<Topic>],
-    steps: &'a [Step],
+    plan: &'a Plan,
     env: &'a Env,
     /// The step at hand: all before it are done.
     at: usize,
@@ -40,10 +39,9 @@ pub(super) struct Commit<'a> {
 }
 
 impl<'a> Commit<'a> {
-    pub(super) fn new(topics: &'a [Arc<Topic>], steps: &'a [Step], env: &'a Env) -> Self {
+    pub(super) fn new(plan: &'a Plan, env: &'a Env) -> Self {
         Self {
-            topics,
-            steps,
+            plan,
             env,
             at: 0,
             fx: Vec::new(),
@@ -56,6 +54,7 @@ impl<'a> Commit<'a> {
     /// Runs the host's own steps before the first event.
     pub(super) fn begin(&mut self) {
         self.advance();
+        self.note_progress();
     }
 
     /// Whether the rest of the batch is to be planned anew.
@@ -65,29 +64,41 @@ impl<'a> Commit<'a> {
 
     /// Ends the event at hand as one that panicked, and the batch with it.
     pub(super) fn fail_first(&mut self, why: &str) {
-        self.done(0, Outcome::Panicked, why);
+        self.end_step(Outcome::Panicked, why);
         self.back = true;
+        self.note_progress();
     }
 
-    /// How many steps were reached, what goes to the front of the mailboxes, and which topics are closed.
-    pub(super) fn into_parts(self) -> (usize, Vec<(usize, Input)>, Vec<usize>) {
-        (self.at, self.followups, self.closed)
+    fn end_step(&mut self, outcome: Outcome, message: &str) {
+        self.env.slot.stats.events.inc();
+        self.env.health.handled();
+        let step = &self.plan.steps[self.at];
+        if !matches!(step.kind, event::RESTORED | event::CLOSE) {
+            self.topic(step).count_handled();
+        }
+        self.finish(outcome, message);
+        self.at += 1;
+    }
+
+    /// Tells the plan how far it is carried out, for whoever goes on with it.
+    fn note_progress(&mut self) {
+        let after = || After {
+            followups: std::mem::take(&mut self.followups),
+            closed: std::mem::take(&mut self.closed),
+        };
+        self.plan.progress.note(self.at, self.back.then(after));
     }
 
     fn topic(&self, step: &Step) -> &'a Arc<Topic> {
-        &self.topics[step.topic]
-    }
-
-    fn send(&self, member: MemberId, entry: Entry) {
-        self.env.hub.pubsub.send(member, entry);
+        &self.plan.topics[step.topic]
     }
 
     /// Does the host's own steps up to the next event, and what goes out before that.
     fn advance(&mut self) {
-        while let Some(step) = self.steps.get(self.at) {
+        while let Some(step) = self.plan.steps.get(self.at) {
             if step.kind != HOST {
                 if let Input::End(ending) = &step.input {
-                    self.announce(ending);
+                    self.env.announce(ending);
                 }
                 return;
             }
@@ -103,16 +114,16 @@ impl<'a> Commit<'a> {
         let topic = self.topic(step);
         let mut book = topic.book();
         match &step.input {
-            Input::In { member, msg_ref, .. } => self.orphan(topic, *member, msg_ref.clone(), "error"),
+            Input::In { member, msg_ref, .. } => self.env.orphan(topic, *member, msg_ref.clone(), "error"),
             Input::End(ending) if book.members.contains_key(&ending.member) => {
-                self.end_pending(topic, &mut book, ending);
+                self.env.end_pending(topic, &mut book, ending);
                 self.back = true;
             }
             Input::End(Ending {
                 member,
                 leave: Some(msg_ref),
                 ..
-            }) => self.orphan(topic, *member, msg_ref.clone(), "ok"),
+            }) => self.env.orphan(topic, *member, msg_ref.clone(), "ok"),
             Input::Complete {
                 serial,
                 status,
@@ -120,7 +131,7 @@ impl<'a> Commit<'a> {
             } => {
                 if let Some(Promise::Reply { member, msg_ref }) = book.promises.remove(serial) {
                     let (status, payload) = (status.clone(), payload.clone());
-                    self.send(
+                    self.env.send(
                         member,
                         Entry::Reply {
                             member,
@@ -135,8 +146,8 @@ impl<'a> Commit<'a> {
                 if let Some(Promise::Join { member }) = book.promises.get(serial) {
                     let member = *member;
                     let reply = Payload::reason(message::reason::JOIN_TIMEOUT);
-                    self.send(member, Entry::Refused { member, reply });
-                    self.dismiss(topic, &mut book, member);
+                    self.env.send(member, Entry::Refused { member, reply });
+                    self.env.dismiss(topic, &mut book, member);
                     self.back = true;
                 }
             }
@@ -146,7 +157,7 @@ impl<'a> Commit<'a> {
 
     /// Carries out, or drops, what the event at hand did.
     fn finish(&mut self, outcome: Outcome, text: &str) {
-        let step = &self.steps[self.at];
+        let step = &self.plan.steps[self.at];
         let topic = self.topic(step);
         let fx = std::mem::take(&mut self.fx);
         let mut book = topic.book();
@@ -157,8 +168,8 @@ impl<'a> Commit<'a> {
             _ => self.fail(step, outcome, text, &mut book),
         }
         if let Input::End(ending) = &step.input {
-            self.dismiss(topic, &mut book, ending.member);
-            self.farewell(ending);
+            self.env.dismiss(topic, &mut book, ending.member);
+            self.env.farewell(ending);
         }
     }
 
@@ -247,7 +258,7 @@ impl<'a> Commit<'a> {
             } => {
                 if let Input::In { member, msg_ref, .. } = &step.input {
                     let (member, msg_ref) = (*member, msg_ref.clone());
-                    self.send(
+                    self.env.send(
                         member,
                         Entry::Reply {
                             member,
@@ -260,7 +271,7 @@ impl<'a> Commit<'a> {
             }
             Fx::Reply { token, status, payload } => match book.promises.remove(&token) {
                 Some(Promise::Reply { member, msg_ref }) => {
-                    self.send(
+                    self.env.send(
                         member,
                         Entry::Reply {
                             member,
@@ -292,7 +303,7 @@ impl<'a> Commit<'a> {
                     );
                 }
             }
-            Fx::Push { member, event, payload } => self.send(member, Entry::Push { member, event, payload }),
+            Fx::Push { member, event, payload } => self.env.send(member, Entry::Push { member, event, payload }),
             Fx::Broadcast {
                 topic: other,
                 event,
@@ -305,7 +316,7 @@ impl<'a> Commit<'a> {
             Fx::PresenceState(member) => {
                 let payload = Payload::Json(book.presence_mut().state());
                 let event = ByteString::from_static(message::event::PRESENCE_STATE);
-                self.send(member, Entry::Push { member, event, payload });
+                self.env.send(member, Entry::Push { member, event, payload });
             }
             Fx::Stop { member, reason, text } => {
                 if reason == reason::PANICKED {
@@ -348,27 +359,23 @@ impl<'a> Commit<'a> {
 
 impl Calls for Commit<'_> {
     fn done(&mut self, _index: usize, outcome: Outcome, message: &str) -> Go {
-        if self.at >= self.steps.len() || self.back {
+        if self.at >= self.plan.steps.len() || self.back {
             return Go::Back;
         }
-        self.env.slot.stats.events.inc();
-        self.env.health.handled();
-        let step = &self.steps[self.at];
-        if !matches!(step.kind, event::RESTORED | event::CLOSE) {
-            self.topic(step).count_handled();
+        self.end_step(outcome, message);
+        if !self.back {
+            self.advance();
         }
-        self.finish(outcome, message);
-        self.at += 1;
+        self.note_progress();
         if self.back {
             return Go::Back;
         }
-        self.advance();
         wake::when_due();
         Go::On
     }
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
-        let Some(step) = self.steps.get(self.at) else {
+        let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };
         let topic = self.topic(step);
@@ -387,7 +394,7 @@ impl Calls for Commit<'_> {
     }
 
     fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64 {
-        let Some(step) = self.steps.get(self.at) else {
+        let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };
         let book = self.topic(step).book();
@@ -402,21 +409,5 @@ impl Calls for Commit<'_> {
         };
         out.extend_from_slice(&found);
         0
-    }
-}
-
-impl Step {
-    /// The author's name for what was called.
-    fn callback(&self) -> &'static str {
-        match self.kind {
-            event::JOIN => "join",
-            event::ANSWER => "join_answer",
-            event::IN => "handle_in",
-            event::OUT => "handle_out",
-            event::INFO => "handle_info",
-            event::TERMINATE => "terminate",
-            event::RESTORED => "restored",
-            _ => "close",
-        }
     }
 }

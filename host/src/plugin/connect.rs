@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::effects;
 use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
-use super::shard::Env;
+use super::shard::{Env, ShardQueue, Work};
 use super::slot::PluginSlot;
 use crate::pubsub::Arrival;
 
@@ -64,7 +64,7 @@ pub enum Asked {
 
 impl Asked {
     /// The callback, as logs name it.
-    fn callback(&self) -> &'static str {
+    pub(super) fn callback(&self) -> &'static str {
         match self {
             Self::Origin => "check_origin",
             Self::Connect => "connect",
@@ -136,13 +136,20 @@ impl Connects {
 }
 
 impl ConnectCall {
+    /// Tells the handshake, if it still waits.
+    pub(super) fn answer(self, answer: Connected) {
+        let _ = self.reply.send(answer);
+    }
+
     /// Runs it on this shard.
-    pub(super) fn run(self, instance: &mut ShardInstance, env: &Env) {
+    pub(super) fn run(self, queue: &ShardQueue, instance: &mut ShardInstance, env: &Env) {
         // The handshake has given up.
         if self.reply.is_closed() {
             return;
         }
-        let (kind, token, payload) = match &self.asked {
+        // What is lent to the plugin stays here, whoever answers the call.
+        let (asked, info) = (self.asked.clone(), self.info.clone());
+        let (kind, token, payload) = match &asked {
             Asked::Origin => (event::ORIGIN, 0, &b""[..]),
             Asked::Connect => (event::CONNECT, 0, &b""[..]),
             Asked::Answer(serial, payload) => (event::ANSWER, *serial, &payload[..]),
@@ -156,7 +163,7 @@ impl ConnectCall {
             number: 0,
             name: "",
             payload,
-            info: &self.info,
+            info: &info,
         };
         let mut decision = Decision {
             env,
@@ -166,7 +173,18 @@ impl ConnectCall {
             outcome: Outcome::Unknown,
             message: String::new(),
         };
-        instance.handle(&[event], &mut decision);
+        queue.begin(Work::Connect(self));
+        if instance.handle(&[event], &mut decision).is_err() {
+            decision.break_promise();
+            return;
+        }
+        if let Some(Work::Connect(call)) = queue.end() {
+            call.settle(decision);
+        }
+    }
+
+    fn settle(self, decision: Decision<'_>) {
+        let env = decision.env;
         let Decision {
             answer,
             later,
@@ -180,11 +198,11 @@ impl ConnectCall {
                 message = "it was built with a bennu-plugin that does not know check_origin".to_owned();
             }
             env.panicked("", self.asked.callback(), &message);
-            let _ = self.reply.send(Connected::Crashed);
+            self.answer(Connected::Crashed);
         } else if let Some(serial) = later {
             env.hub.connects.wait(serial, Arc::clone(&env.slot), self);
         } else {
-            let _ = self.reply.send(answer.unwrap_or(Connected::Crashed));
+            self.answer(answer.unwrap_or(Connected::Crashed));
         }
     }
 }
@@ -196,6 +214,13 @@ struct Decision<'a> {
     later: Option<u64>,
     outcome: Outcome,
     message: String,
+}
+
+impl Decision<'_> {
+    fn break_promise(&self) {
+        self.later
+            .inspect(|serial| self.env.hub.connects.break_promise(*serial));
+    }
 }
 
 impl Calls for Decision<'_> {

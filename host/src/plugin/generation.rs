@@ -3,23 +3,21 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bennu_plugin::abi::{Token, error};
-use bytes::Bytes;
-
+use super::bridge::Bridge;
+use super::giveup;
 use super::health::Health;
-use super::loader::{HostCalls, Instance, Library, LoadError, ShardInstance};
+use super::loader::{Instance, Library, LoadError, ShardInstance};
 use super::manifest::Manifest;
 use super::mapping::Mapping;
-use super::shard::{self, Env, ShardQueue};
+use super::shard::{self, Env, ShardQueue, Work};
 use super::stage::{ContentHash, StagedFile};
-use crate::channel::{Home, Input, Refused};
+use super::watchdog::GivenUp;
+use crate::channel::Home;
 use crate::config;
-use crate::id::MemberId;
-use crate::message::Payload;
 
 /// How long a plugin's own `shutdown` may take, as it is told.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
@@ -35,19 +33,38 @@ pub struct Generation {
     pub hash: ContentHash,
     /// How it fares.
     pub health: Arc<Health>,
-    shards: Vec<Arc<ShardQueue>>,
-    residents: Arc<AtomicUsize>,
     /// The staged copy, while it is loaded.
     library: PathBuf,
+    crew: Arc<Crew>,
+}
+
+/// The shards of a generation. One that hangs is replaced by another of the same place.
+#[derive(Debug)]
+pub(super) struct Crew {
+    pub(super) env: Env,
+    number: u64,
+    intercepts: Arc<HashSet<String>>,
+    residents: Arc<AtomicUsize>,
+    shards: RwLock<Vec<Home>>,
+    /// `None` once it is retired.
     running: Mutex<Option<Running>>,
 }
 
+/// A library at work.
 #[derive(Debug)]
 struct Running {
-    threads: Vec<JoinHandle<()>>,
-    /// Shard 0 hands the library back when it ends: it is closed on a thread that never ran the plugin's code.
-    library: mpsc::Receiver<Arc<Library>>,
+    instance: Instance,
+    /// The last of it is let go, and so the library closed, on a thread that never ran the plugin's code.
+    library: Arc<Library>,
+    threads: Vec<ShardThread>,
     mapping: Mapping,
+}
+
+#[derive(Debug)]
+struct ShardThread {
+    index: usize,
+    shard: Home,
+    thread: JoinHandle<()>,
 }
 
 /// Why a generation did not start, or did not go.
@@ -65,6 +82,9 @@ pub enum GenerationError {
     /// A shard ended before it was ready.
     #[error("a shard ended while starting")]
     Ended,
+    /// The plugin's `init` does not return. Its thread is left.
+    #[error("the plugin did not start within {} ms: its `init` does not return", .0.as_millis())]
+    Hangs(Duration),
 }
 
 impl Generation {
@@ -72,7 +92,7 @@ impl Generation {
     ///
     /// # Errors
     ///
-    /// If the library does not open or the plugin does not start; all threads have ended then.
+    /// If the library does not open or the plugin does not start; all threads have ended then, but for one that hangs.
     pub fn start(
         number: u64,
         manifest: Manifest,
@@ -80,60 +100,59 @@ impl Generation {
         config: &config::Plugin,
         env: &Env,
     ) -> Result<Self, GenerationError> {
-        let residents = Arc::new(AtomicUsize::new(0));
-        let intercepts: Arc<HashSet<String>> = Arc::new(manifest.intercepts.iter().cloned().collect());
-        let new_queue = || Arc::new(ShardQueue::new(number, Arc::clone(&intercepts), Arc::clone(&residents)));
-        let shards: Vec<_> = (0..config.shards.get()).map(|_| new_queue()).collect();
-
-        let (hash, library_file) = (staged.hash(), staged.path().to_owned());
-        let (library_back, library) = mpsc::channel();
-        let mut starting = Starting {
-            threads: Vec::new(),
+        let crew = Arc::new(Crew {
             env: env.clone(),
-            generation: number,
-        };
-        let instance = starting.first(&shards[0], staged, config.settings.to_string(), library_back)?;
-        let mapping = instance.library().mapping();
-        for (index, queue) in shards.iter().enumerate().skip(1) {
-            if let Err(error) = starting.next(index, queue, &instance) {
-                drop(instance);
-                let running = Running {
-                    threads: starting.threads,
-                    library,
-                    mapping,
-                };
-                running.stop(&shards);
+            number,
+            intercepts: Arc::new(manifest.intercepts.iter().cloned().collect()),
+            residents: Arc::default(),
+            shards: RwLock::default(),
+            running: Mutex::default(),
+        });
+        let (hash, library) = (staged.hash(), staged.path().to_owned());
+        let mut running = crew.first(staged, config)?;
+        for index in 1..config.shards.get() {
+            if let Err(error) = crew.next(index, &mut running, config) {
+                running.stop();
                 return Err(error);
             }
         }
-        let running = Running {
-            threads: starting.threads,
-            library,
-            mapping,
-        };
+        let shards: Vec<_> = running.threads.iter().map(|thread| Arc::clone(&thread.shard)).collect();
+        for shard in &shards {
+            env.hub.watchdog.watch(Arc::downgrade(&crew), Arc::clone(shard));
+        }
+        *crew.shards.write().expect("no holder panics") = shards;
+        *crew.running.lock().expect("no holder panics") = Some(running);
         Ok(Self {
             number,
             manifest,
             hash,
             health: Arc::clone(&env.health),
-            shards,
-            residents,
-            library: library_file,
-            running: Mutex::new(Some(running)),
+            crew,
+            library,
         })
     }
 
     /// The shard for something that hashes to `hash`.
     #[must_use]
     pub fn shard(&self, hash: u64) -> Home {
+        let shards = self.crew.shards.read().expect("no holder panics");
         // The length of a vector fits u64, and the remainder fits its index.
-        Arc::clone(&self.shards[(hash % self.shards.len() as u64) as usize])
+        Arc::clone(&shards[(hash % shards.len() as u64) as usize])
+    }
+
+    /// The first shard from `turn` on that is not closed: for what may run on any.
+    #[must_use]
+    pub fn living_shard(&self, turn: usize) -> Option<Home> {
+        let shards = self.crew.shards.read().expect("no holder panics");
+        let from = turn % shards.len();
+        let mut all = shards[from..].iter().chain(&shards[..from]);
+        all.find(|shard| !shard.is_closed()).cloned()
     }
 
     /// How many topics have their home here.
     #[must_use]
     pub fn residents(&self) -> usize {
-        self.residents.load(Ordering::Acquire)
+        self.crew.residents.load(Ordering::Acquire)
     }
 
     /// The file that it was loaded from: a private copy, there while the generation is.
@@ -145,36 +164,52 @@ impl Generation {
     /// How many shards it has.
     #[must_use]
     pub fn shard_count(&self) -> usize {
-        self.shards.len()
+        self.crew.shards.read().expect("no holder panics").len()
     }
 
-    /// Ends all shards, closes the library and looks whether it is gone. Blocks until they have ended.
+    /// Ends all shards, closes the library and looks whether it is gone. Blocks until they have ended or are given up.
     pub fn retire(&self) -> Retired {
-        let running = self.running.lock().expect("no holder panics").take();
-        let Some(running) = running else {
-            return Retired::Unmapped;
-        };
-        running.stop(&self.shards)
+        let running = self.crew.running.lock().expect("no holder panics").take();
+        running.map_or(Retired::Unmapped, Running::stop)
     }
 }
 
 impl Running {
     /// Ends all threads, shard 0 last, as it is the one that calls `shutdown`; then closes the library.
-    fn stop(self, shards: &[Arc<ShardQueue>]) -> Retired {
-        for queue in shards.iter().skip(1) {
-            queue.stop();
+    fn stop(self) -> Retired {
+        let Self {
+            instance,
+            library,
+            threads,
+            mapping,
+        } = self;
+        drop(instance);
+        let (first, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|thread| thread.index == 0);
+        let stuck = end(others) + end(first);
+        drop(library);
+        if stuck > 0 {
+            return Retired::Stuck(stuck);
         }
-        let mut threads = self.threads.into_iter();
-        let first = threads.next();
-        threads.for_each(|thread| drop(thread.join()));
-        shards[0].stop();
-        first.map(JoinHandle::join);
-        drop(self.library.recv());
-        match self.mapping.is_executable() {
+        match mapping.is_executable() {
             Ok(false) => Retired::Unmapped,
             Ok(true) | Err(_) => Retired::Mapped,
         }
     }
+}
+
+/// Ends threads that have nothing to do any more. Returns how many of them are stuck.
+fn end(threads: Vec<ShardThread>) -> usize {
+    threads.iter().for_each(|thread| thread.shard.stop());
+    let mut stuck = 0;
+    for ShardThread { shard, thread, .. } in threads {
+        shard.wait();
+        if shard.pulse.is_over() && !thread.is_finished() {
+            stuck += 1;
+        } else {
+            let _ = thread.join();
+        }
+    }
+    stuck
 }
 
 /// What is left of a generation.
@@ -184,157 +219,217 @@ pub enum Retired {
     Unmapped,
     /// The library is still in memory: something of it is in use.
     Mapped,
+    /// The library is still in memory: so many of its threads do not return from it.
+    Stuck(usize),
 }
 
-struct Starting {
-    threads: Vec<JoinHandle<()>>,
-    env: Env,
-    generation: u64,
-}
-
-impl Starting {
-    fn thread(&mut self, index: usize, body: impl FnOnce() + Send + 'static) -> Result<(), GenerationError> {
-        let name = format!("{}.{}.{index}", self.env.slot.name, self.generation);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(body)
-            .map_err(GenerationError::Thread)?;
-        self.threads.push(thread);
-        Ok(())
+impl Crew {
+    fn new_shard(&self) -> Home {
+        let (intercepts, residents) = (Arc::clone(&self.intercepts), Arc::clone(&self.residents));
+        Arc::new(ShardQueue::new(self.number, intercepts, residents))
     }
 
-    fn first(
-        &mut self,
-        queue: &Arc<ShardQueue>,
-        staged: StagedFile,
-        settings: String,
-        library_back: mpsc::Sender<Arc<Library>>,
-    ) -> Result<Instance, GenerationError> {
+    fn thread(
+        &self,
+        index: usize,
+        shard: &Home,
+        body: impl FnOnce(&Home) + Send + 'static,
+    ) -> Result<ShardThread, GenerationError> {
+        let own = Arc::clone(shard);
+        let thread = std::thread::Builder::new()
+            .name(format!("{}.{}.{index}", self.env.slot.name, self.number))
+            .spawn(move || {
+                own.pulse.attach();
+                body(&own);
+                own.end_thread();
+            })
+            .map_err(GenerationError::Thread)?;
+        let shard = Arc::clone(shard);
+        Ok(ShardThread { index, shard, thread })
+    }
+
+    /// Maps the library, makes the plugin's value and opens the first shard.
+    fn first(&self, staged: StagedFile, config: &config::Plugin) -> Result<Running, GenerationError> {
         let (ready, started) = mpsc::channel();
-        let (queue, env) = (Arc::clone(queue), self.env.clone());
-        self.thread(0, move || {
+        let (env, settings, shard) = (self.env.clone(), config.settings.to_string(), self.new_shard());
+        let first = self.thread(0, &shard, move |shard| {
             // Mapped here: constructors of the library are plugin code, too.
             let library = match Library::load(staged) {
                 Ok(library) => library,
                 Err(error) => return drop(ready.send(Err(GenerationError::Load(error)))),
             };
             let host = Arc::new(Bridge { env: env.clone() });
-            let started = Arc::clone(&library)
+            let opened = Arc::clone(&library)
                 .init(host, &settings)
-                .and_then(|instance| Ok((instance.open_shard(0)?, instance)));
-            match started {
-                Ok((shard, instance)) => {
-                    let _ = ready.send(Ok(instance.clone()));
-                    end_shard(shard::run(&queue, shard, &env), &env);
-                    if let Err(error) = instance.shutdown(SHUTDOWN_DEADLINE) {
-                        tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down well");
+                .and_then(|instance| Ok((instance.open_shard(0, Arc::clone(&shard.pulse))?, instance)));
+            match opened {
+                Ok((opened, instance)) => {
+                    let for_host = (instance.clone(), Arc::clone(&library));
+                    if ready.send(Ok(for_host)).is_err() {
+                        came_back(&env);
+                        shard.stop();
+                    }
+                    serve(shard, opened, &env);
+                    shut_down(shard, &instance, &env);
+                }
+                Err(why) => {
+                    if ready.send(Err(GenerationError::Init(why))).is_err() {
+                        came_back(&env);
                     }
                 }
-                Err(why) => drop(ready.send(Err(GenerationError::Init(why)))),
             }
-            let _ = library_back.send(library);
         })?;
-        let instance = started.recv().map_err(|_| GenerationError::Ended)?;
-        if instance.is_err() {
-            self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        match self.wait_for(&started, config) {
+            Ok((instance, library)) => Ok(Running {
+                mapping: library.mapping(),
+                instance,
+                library,
+                threads: vec![first],
+            }),
+            Err(error) => {
+                if !matches!(error, GenerationError::Hangs(_)) {
+                    let _ = first.thread.join();
+                }
+                Err(error)
+            }
         }
-        instance
     }
 
-    fn next(&mut self, index: usize, queue: &Arc<ShardQueue>, instance: &Instance) -> Result<(), GenerationError> {
+    /// Opens one more shard.
+    fn next(&self, index: usize, running: &mut Running, config: &config::Plugin) -> Result<(), GenerationError> {
         let (ready, started) = mpsc::channel();
-        let (queue, env, instance) = (Arc::clone(queue), self.env.clone(), instance.clone());
-        self.thread(index, move || {
+        let (env, instance, shard) = (self.env.clone(), running.instance.clone(), self.new_shard());
+        let thread = self.thread(index, &shard, move |shard| {
             // A configuration has far fewer shards than u32 counts.
-            let opened = instance.open_shard(index as u32);
+            let opened = instance.open_shard(index as u32, Arc::clone(&shard.pulse));
             drop(instance);
-            match opened {
-                Ok(shard) => {
-                    let _ = ready.send(Ok(()));
-                    end_shard(shard::run(&queue, shard, &env), &env);
-                }
-                Err(why) => drop(ready.send(Err(GenerationError::Init(why)))),
+            let (opened, said) = match opened {
+                Ok(opened) => (Some(opened), Ok(())),
+                Err(why) => (None, Err(GenerationError::Init(why))),
+            };
+            if ready.send(said).is_err() {
+                came_back(&env);
+                shard.stop();
             }
+            opened.into_iter().for_each(|opened| serve(shard, opened, &env));
         })?;
-        started.recv().map_err(|_| GenerationError::Ended)?
+        let opened = self.wait_for(&started, config);
+        if !matches!(opened, Err(GenerationError::Hangs(_))) {
+            running.threads.push(thread);
+        }
+        opened
+    }
+
+    /// Waits for a shard to be open: as long as a handler may take.
+    fn wait_for<T>(
+        &self,
+        started: &mpsc::Receiver<Result<T, GenerationError>>,
+        config: &config::Plugin,
+    ) -> Result<T, GenerationError> {
+        match started.recv_timeout(config.deadline) {
+            Ok(started) => started,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(GenerationError::Ended),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let stats = &self.env.slot.stats;
+                stats.hangs.inc();
+                stats.stuck_threads.inc();
+                stats.leaked_generations.inc();
+                Err(GenerationError::Hangs(config.deadline))
+            }
+        }
+    }
+
+    /// Puts another shard in the place of one that is given up. `None` if the generation is retired, or has had enough of
+    /// them; then the place stays closed.
+    pub(super) fn replace(self: &Arc<Self>, old: &Home) -> Option<Home> {
+        let mut running = self.running.lock().expect("no holder panics");
+        let running = running.as_mut()?;
+        let slot = &self.env.slot;
+        let most = i64::try_from(slot.config().max_stuck_threads).unwrap_or(i64::MAX);
+        if slot.stats.stuck_threads.get() > most {
+            tracing::error!(
+                plugin = slot.name,
+                most,
+                "too many threads of the plugin are stuck: the shard is not replaced, joins that lead to it are refused"
+            );
+            return None;
+        }
+        let index = running
+            .threads
+            .iter()
+            .find(|thread| Arc::ptr_eq(&thread.shard, old))?
+            .index;
+        let (crew, instance, shard) = (Arc::clone(self), running.instance.clone(), self.new_shard());
+        let thread = self.thread(index, &shard, move |shard| crew.reopen(index, shard, instance));
+        let thread = thread.inspect_err(|error| tracing::error!(plugin = slot.name, %error, "no shard can be opened"));
+        running.threads.push(thread.ok()?);
+        self.env.hub.watchdog.watch(Arc::downgrade(self), Arc::clone(&shard));
+        self.shards.write().expect("no holder panics")[index] = Arc::clone(&shard);
+        Some(shard)
+    }
+
+    /// The life of a shard that replaces another.
+    fn reopen(self: Arc<Self>, index: usize, shard: &Home, instance: Instance) {
+        let env = self.env.clone();
+        // A configuration has far fewer shards than u32 counts.
+        let open = || instance.open_shard(index as u32, Arc::clone(&shard.pulse));
+        let opened = match in_plugin(shard, "open", open) {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                tracing::error!(plugin = env.slot.name, error, "no shard can be opened");
+                giveup::close(&self, shard, false);
+                return;
+            }
+            Err(GivenUp) => return came_back(&env),
+        };
+        // The generation may be retired while the thread runs: it goes with the crew.
+        drop(self);
+        serve(shard, opened, &env);
+        if index == 0 {
+            shut_down(shard, &instance, &env);
+        }
     }
 }
 
-fn end_shard(shard: ShardInstance, env: &Env) {
-    if !shard.close() {
+/// Calls the plugin for something that is no event.
+fn in_plugin<T>(shard: &Home, what: &'static str, call: impl FnOnce() -> T) -> Result<T, GivenUp> {
+    shard.begin(Work::Life(what));
+    shard.pulse.enter();
+    let result = call();
+    shard.pulse.leave()?;
+    shard.end();
+    Ok(result)
+}
+
+/// The life of a shard that is open.
+fn serve(shard: &Home, opened: ShardInstance, env: &Env) {
+    let opened = shard::run(shard, opened, env);
+    let closed = in_plugin(shard, "drop", || opened.close());
+    if closed == Ok(false) {
         env.panicked("", "drop", "a destructor panicked while the plugin was closed");
     }
-}
-
-/// What a plugin may call from any of its threads.
-#[derive(Debug)]
-struct Bridge {
-    env: Env,
-}
-
-impl HostCalls for Bridge {
-    fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64 {
-        let payload = match checked(binary, payload) {
-            Ok(payload) => payload,
-            Err(code) => return code,
-        };
-        if token.topic == 0 {
-            let known = self.env.hub.connects.complete(token.serial, payload.bytes().clone());
-            return if known { 0 } else { error::GONE };
-        }
-        let Some(topic) = self.env.slot.find_number(token.topic) else {
-            return error::GONE;
-        };
-        let input = Input::Complete {
-            serial: token.serial,
-            status: status.into(),
-            payload,
-        };
-        answer(topic.push(input))
-    }
-
-    fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64 {
-        let payload = match checked(binary, payload) {
-            Ok(payload) => payload,
-            Err(code) => return code,
-        };
-        let Some(topic) = self.env.slot.find_number(topic) else {
-            return error::GONE;
-        };
-        let member = MemberId::from_number(member);
-        answer(topic.push(Input::Info {
-            member,
-            name: name.into(),
-            payload,
-            timer: None,
-        }))
-    }
-
-    fn log(&self, level: u32, target: &str, message: &str) {
-        let plugin = &*self.env.slot.name;
-        match level {
-            1 => tracing::error!(plugin, target, "{message}"),
-            2 => tracing::warn!(plugin, target, "{message}"),
-            3 => tracing::info!(plugin, target, "{message}"),
-            4 => tracing::debug!(plugin, target, "{message}"),
-            _ => tracing::trace!(plugin, target, "{message}"),
-        }
+    if closed.is_err() {
+        came_back(env);
     }
 }
 
-fn checked(binary: bool, payload: &[u8]) -> Result<Payload, i64> {
-    if binary {
-        Ok(Payload::Binary(Bytes::copy_from_slice(payload)))
-    } else {
-        super::effects::json(payload).map(Payload::Json)
+/// The end of shard 0, and so of the plugin; unless another has taken its place.
+fn shut_down(shard: &Home, instance: &Instance, env: &Env) {
+    if shard.pulse.is_over() {
+        return;
+    }
+    match in_plugin(shard, "shutdown", || instance.shutdown(SHUTDOWN_DEADLINE)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down well"),
+        Err(GivenUp) => came_back(env),
     }
 }
 
-/// What a plugin is told of what it sent to a topic.
-fn answer(pushed: Result<(), Refused>) -> i64 {
-    match pushed {
-        Ok(()) => 0,
-        Err(Refused::Overloaded) => error::LIMIT,
-        Err(Refused::Closed) => error::GONE,
-    }
+/// A thread that was given up has returned from the plugin after all, and ends.
+fn came_back(env: &Env) {
+    env.slot.stats.stuck_threads.dec();
+    tracing::info!(
+        plugin = env.slot.name,
+        "a thread that was given up has come back and ends"
+    );
 }

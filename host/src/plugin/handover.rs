@@ -12,8 +12,9 @@ use std::time::Instant;
 use bennu_plugin::abi::{effect, error, event, reason};
 use bytes::Bytes;
 
+use super::giveup;
 use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
-use super::shard::{Control, Env, ShardQueue};
+use super::shard::{Control, Env, ShardQueue, Work};
 use crate::channel::{Ending, Home, Input, Member, Notice, Topic};
 use crate::id::MemberId;
 
@@ -97,6 +98,13 @@ pub struct Carried {
     state: Option<Snapshot>,
 }
 
+impl Carried {
+    /// The topic.
+    pub(super) fn topic(&self) -> &Topic {
+        &self.moving.topic
+    }
+}
+
 /// The old shard's half.
 pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env: &Env) {
     let since = Instant::now();
@@ -109,8 +117,11 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
         moving.tell(since, 0, None, None);
         return;
     }
-    match state_of(&moving, instance) {
-        Err(why) => fail(moving, home, since, &why),
+    let Some((moving, state)) = with_state(moving, home, instance) else {
+        return;
+    };
+    match state {
+        Err(why) => fail(moving, home, since, &why, env),
         Ok(state) => {
             let to = Arc::clone(&moving.to.0);
             let carried = Carried {
@@ -119,80 +130,94 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
                 since,
                 state,
             };
-            to.control(Control::Take(Box::new(carried)));
+            if let Err(Control::Take(carried)) = to.control(Control::Take(Box::new(carried))) {
+                give_back(*carried, "the shard that was to take it is closed", env);
+            }
         }
     }
 }
 
-/// The state that a topic moves with, `None` where the plugin holds none.
-fn state_of(moving: &Move, instance: &mut ShardInstance) -> Result<Option<Snapshot>, String> {
-    let topic = &moving.topic;
+/// A move with the state that it carries, which is none where the plugin holds none. Nothing, if the shard was given up
+/// meanwhile.
+fn with_state(
+    moving: Move,
+    home: &Home,
+    instance: &mut ShardInstance,
+) -> Option<(Move, Result<Option<Snapshot>, String>)> {
+    let topic = Arc::clone(&moving.topic);
     if !topic.book().live {
-        return Ok(None);
+        return Some((moving, Ok(None)));
     }
-    if let Some(snapshot) = &moving.from {
-        return Ok(Some(snapshot.clone()));
+    if let Some(snapshot) = moving.from.clone() {
+        return Some((moving, Ok(Some(snapshot))));
     }
     let mut written = Written::default();
-    instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written);
-    if let Some(why) = written.failure() {
-        return Err(why);
-    }
-    let shared = written.shared.ok_or("no state was written")?;
-    Ok(Some(Snapshot {
-        version: moving.version,
-        handled: topic.handled(),
-        shared,
-        members: written.members,
-    }))
+    home.begin(Work::Give(moving));
+    instance.handle(&[plain(event::SNAPSHOT, &topic)], &mut written).ok()?;
+    let Some(Work::Give(moving)) = home.end() else {
+        return None;
+    };
+    let state = written.snapshot(moving.version, &topic).map(Some);
+    Some((moving, state))
 }
 
 /// The new shard's half.
-pub(super) fn take(home: &Arc<ShardQueue>, carried: Carried, instance: &mut ShardInstance) {
-    let Carried {
-        moving,
-        from,
-        since,
-        state,
-    } = carried;
-    let topic = &moving.topic;
+pub(super) fn take(home: &Arc<ShardQueue>, mut carried: Carried, instance: &mut ShardInstance, env: &Env) {
+    let topic = Arc::clone(&carried.moving.topic);
     if fault::unheld() {
         std::thread::sleep(fault::WINDOW);
     }
     let mut first = Vec::new();
-    if let Some(state) = &state {
-        let members = with_infos(topic, &state.members);
-        let number = u64::from(state.version);
-        let mut events = vec![Event {
-            number,
-            name: &topic.name,
-            payload: &state.shared,
-            ..plain(event::RESTORE, topic)
-        }];
-        events.extend(members.iter().map(|(member, info, state)| Event {
-            member: member.number(),
-            number,
-            payload: state,
-            info,
-            ..plain(event::RESTORE_MEMBER, topic)
-        }));
+    if let Some(state) = &carried.state {
+        // What is lent to the plugin stays here, whoever has the rest.
+        let (shared, members) = (state.shared.clone(), with_infos(&topic, &state.members));
+        let events = events(&topic, state.version, &shared, &members);
         let mut read = Written::default();
-        instance.handle(&events, &mut read);
+        home.begin(Work::Take(carried));
+        if instance.handle(&events, &mut read).is_err() {
+            return;
+        }
+        let Some(Work::Take(back)) = home.end() else { return };
+        carried = back;
         if let Some(why) = read
             .failure()
             .or_else(|| (read.done < events.len()).then(|| "not all of the state was read".into()))
         {
-            forget(topic, instance);
-            return fail(moving, &from, since, &why);
+            forget(home, &topic, instance, env);
+            return give_back(carried, &why, env);
         }
-        from.control(Control::Forget(Arc::clone(topic)));
+        // A shard that is closed has forgotten everything.
+        let _ = carried.from.control(Control::Forget(Arc::clone(&topic)));
         first.push(Input::Restored);
-        if moving.from.is_some() {
-            first.extend(without_state(topic, &members));
+        if carried.moving.from.is_some() {
+            first.extend(without_state(&topic, &members));
         }
     }
     let waited = topic.release(home, first);
-    moving.tell(since, waited, None, state);
+    carried.moving.tell(carried.since, waited, None, carried.state);
+}
+
+/// The topic, then each of its members.
+fn events<'a>(
+    topic: &'a Topic,
+    version: u32,
+    shared: &'a [u8],
+    members: &'a [(MemberId, Bytes, Bytes)],
+) -> Vec<Event<'a>> {
+    let number = u64::from(version);
+    let mut events = vec![Event {
+        number,
+        payload: shared,
+        ..plain(event::RESTORE, topic)
+    }];
+    events.extend(members.iter().map(|(member, info, state)| Event {
+        member: member.number(),
+        number,
+        payload: state,
+        info,
+        ..plain(event::RESTORE_MEMBER, topic)
+    }));
+    events
 }
 
 /// The ends of members who came after the state was written: a snapshot from an earlier moment lacks them.
@@ -210,25 +235,49 @@ fn without_state(topic: &Topic, restored: &[(MemberId, Bytes, Bytes)]) -> Vec<In
 }
 
 /// The plugin drops its copy of a topic.
-pub(super) fn forget(topic: &Topic, instance: &mut ShardInstance) {
-    instance.handle(&[plain(event::CLOSE, topic)], &mut Written::default());
+pub(super) fn forget(queue: &ShardQueue, topic: &Topic, instance: &mut ShardInstance, env: &Env) {
+    let mut dropped = Written::default();
+    queue.begin(Work::Forget);
+    if instance.handle(&[plain(event::CLOSE, topic)], &mut dropped).is_err() {
+        return;
+    }
+    queue.end();
+    if let Some(panic) = dropped.failure() {
+        env.panicked(&topic.name, "drop", &panic);
+    }
+}
+
+/// What was carried goes back: its topic stays where it was.
+pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
+    let Carried {
+        moving, from, since, ..
+    } = carried;
+    fail(moving, &from, since, why, env);
 }
 
 /// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
-fn fail(moving: Move, from: &Home, since: Instant, why: &str) {
+fn fail(moving: Move, from: &Home, since: Instant, why: &str, env: &Env) {
     let topic = &moving.topic;
     let waited = topic.release(from, Vec::new());
+    if from.is_closed() {
+        giveup::sweep(from, env);
+    }
     if moving.else_rejoin {
         topic.owe(Input::EndAll {
             reason: reason::REROUTED,
             notice: Notice::Error,
         });
     }
-    let why = format!("{}: {why}", topic.name);
-    moving.tell(since, waited, Some(why), None);
+    moving.fail(since, waited, why);
 }
 
 impl Move {
+    /// Says that the topic was not moved.
+    pub(super) fn fail(self, since: Instant, waited: usize, why: &str) {
+        let why = format!("{}: {why}", self.topic.name);
+        self.tell(since, waited, Some(why), None);
+    }
+
     fn tell(self, since: Instant, waited: usize, failed: Option<String>, carried: Option<Snapshot>) {
         let held_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         // Whoever swapped may have lost patience.
@@ -282,6 +331,18 @@ struct Written {
 impl Written {
     fn failure(&mut self) -> Option<String> {
         self.failed.take()
+    }
+
+    fn snapshot(self, version: u32, topic: &Topic) -> Result<Snapshot, String> {
+        if let Some(why) = self.failed {
+            return Err(why);
+        }
+        Ok(Snapshot {
+            version,
+            handled: topic.handled(),
+            shared: self.shared.ok_or("no state was written")?,
+            members: self.members,
+        })
     }
 }
 

@@ -486,5 +486,14 @@ fn bury(slot: &PluginSlot, generation: &Generation) {
                 "generation ended, but its library is still mapped"
             );
         }
+        Retired::Stuck(threads) => {
+            slot.stats.leaked_generations.inc();
+            tracing::error!(
+                plugin = slot.name,
+                generation = generation.number,
+                threads,
+                "generation ended, but its library stays mapped: threads of it do not return"
+            );
+        }
     }
 }

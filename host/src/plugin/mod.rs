@@ -14,15 +14,18 @@
 //!
 //! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics, and the
 //! [`journal`] keeps what happened last.
-//! [`service`] is the thread that does these steps; [`shard`] is where plugin code runs, [`batch`] by batch.
+//! [`service`] is the thread that does these steps; [`shard`] is where plugin code runs, [`batch`] by batch. [`watchdog`]
+//! notices code that does not return.
 
 mod batch;
+mod bridge;
 pub mod cargo;
 mod commit;
 mod connect;
 mod effects;
 pub mod elf;
 pub mod generation;
+mod giveup;
 pub mod handover;
 pub mod health;
 pub mod journal;
@@ -44,6 +47,7 @@ pub mod swap;
 #[cfg(test)]
 mod testing;
 pub mod watch;
+pub mod watchdog;
 
 pub use connect::{Asked, ConnectCall, Connected, Connects};
 pub use slot::{JoinRefused, PluginSlot};

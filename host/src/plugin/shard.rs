@@ -4,17 +4,18 @@
 //! host asks of it: connects, and moving topics from one generation to the next.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytestring::ByteString;
 
-use super::batch::Batch;
+use super::batch::Plan;
 use super::connect::ConnectCall;
 use super::handover::{self, Carried, Move};
 use super::health::Health;
 use super::loader::ShardInstance;
 use super::slot::PluginSlot;
+use super::watchdog::Pulse;
 use crate::channel::Topic;
 use crate::hub::Hub;
 use crate::wake::{self, PutOff, Sleeper};
@@ -54,8 +55,32 @@ pub struct ShardQueue {
     intercepts: Arc<HashSet<String>>,
     /// Topics at home in this generation, all its shards together.
     residents: Arc<AtomicUsize>,
+    /// Whether the plugin's code is running.
+    pub(super) pulse: Arc<Pulse>,
+    work: Mutex<Option<Work>>,
     queue: Mutex<Queue>,
     ready: Condvar,
+    /// The thread has ended, or nobody waits for it any more.
+    ended: Condvar,
+    closed: AtomicBool,
+}
+
+/// What a shard has in hand while the plugin's code runs. It is the host's: the thread takes it back when the plugin
+/// returns; if the shard was given up meanwhile, somebody else has it.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A batch.
+    Events(Arc<Plan>),
+    /// A connect.
+    Connect(ConnectCall),
+    /// A topic is written.
+    Give(Move),
+    /// A topic is read.
+    Take(Carried),
+    /// What came over is dropped.
+    Forget,
+    /// The plugin makes what it needs for the shard, or drops it, or drops its own value.
+    Life(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +92,8 @@ struct Queue {
     stopping: bool,
     /// The thread has found nothing, and sleeps.
     asleep: bool,
+    /// The thread has ended, or nobody waits for it any more.
+    over: bool,
 }
 
 /// What the host asks of a shard, between batches.
@@ -97,8 +124,12 @@ impl ShardQueue {
             generation,
             intercepts,
             residents,
+            pulse: Arc::default(),
+            work: Mutex::default(),
             queue: Mutex::default(),
             ready: Condvar::new(),
+            ended: Condvar::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -124,9 +155,19 @@ impl ShardQueue {
     }
 
     /// Asks for something between batches.
-    pub fn control(&self, control: Control) {
-        self.queue().controls.push_back(control);
+    ///
+    /// # Errors
+    ///
+    /// With what was asked, if the shard does nothing any more.
+    pub fn control(&self, control: Control) -> Result<(), Control> {
+        let mut queue = self.queue();
+        if self.is_closed() {
+            return Err(control);
+        }
+        queue.controls.push_back(control);
+        drop(queue);
         self.wake();
+        Ok(())
     }
 
     /// Ends the thread once nothing waits.
@@ -135,11 +176,58 @@ impl ShardQueue {
         self.wake();
     }
 
+    /// Waits until the thread has ended, or is given up.
+    pub(super) fn wait(&self) {
+        let queue = self.queue();
+        let over = self.ended.wait_while(queue, |queue| !queue.over);
+        drop(over.expect("no holder of the run queue panics"));
+    }
+
+    /// The thread has ended.
+    pub(super) fn end_thread(&self) {
+        self.queue().over = true;
+        self.ended.notify_all();
+    }
+
+    /// The shard does nothing any more. Returns what it was asked for.
+    pub(super) fn close(&self) -> VecDeque<Control> {
+        let mut queue = self.queue();
+        self.closed.store(true, Ordering::Release);
+        queue.over = true;
+        queue.topics.clear();
+        self.ended.notify_all();
+        let controls = std::mem::take(&mut queue.controls);
+        drop(queue);
+        self.wake();
+        controls
+    }
+
+    /// Whether it does nothing any more: it was given up, or could not be opened.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Notes what the plugin is about to be called for.
+    pub(super) fn begin(&self, work: Work) {
+        *self.work() = Some(work);
+    }
+
+    /// Takes it back.
+    pub(super) fn end(&self) -> Option<Work> {
+        self.work().take()
+    }
+
+    /// What is in hand.
+    pub(super) fn work(&self) -> MutexGuard<'_, Option<Work>> {
+        self.work.lock().expect("no holder of the work panics")
+    }
+
     /// Has the connect handler run. `false` if too many wait for that.
     #[must_use]
     pub fn connect(&self, call: ConnectCall) -> bool {
         let mut queue = self.queue();
-        if queue.controls.len() >= MAX_CONTROLS {
+        if queue.controls.len() >= MAX_CONTROLS || self.is_closed() {
             return false;
         }
         queue.controls.push_back(Control::Connect(Box::new(call)));
@@ -170,7 +258,7 @@ impl ShardQueue {
                 let most = queue.topics.len().min(BATCH);
                 return Next::Topics(queue.topics.drain(..most).collect());
             }
-            if queue.stopping {
+            if queue.stopping || self.is_closed() {
                 return Next::Stop;
             }
             queue.asleep = true;
@@ -190,17 +278,17 @@ impl Sleeper for ShardQueue {
     }
 }
 
-/// Runs until told to stop. Returns the instance for its owner to close.
+/// Runs until told to stop, or until it is given up. Returns the instance for its owner to close.
 pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> ShardInstance {
     loop {
         match queue.next() {
             Next::Topics(topics) => {
                 wake::together(PutOff::IoThreads, || run_topics(queue, topics, &mut instance, env));
             }
-            Next::Control(Control::Connect(call)) => call.run(&mut instance, env),
+            Next::Control(Control::Connect(call)) => call.run(queue, &mut instance, env),
             Next::Control(Control::Give(moving)) => handover::give(queue, *moving, &mut instance, env),
-            Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance),
-            Next::Control(Control::Forget(topic)) => handover::forget(&topic, &mut instance),
+            Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance, env),
+            Next::Control(Control::Forget(topic)) => handover::forget(queue, &topic, &mut instance, env),
             Next::Stop => return instance,
         }
     }
@@ -208,14 +296,14 @@ pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> S
 
 /// One batch of several topics, at most [`BATCH`] events; what does not fit goes back to the queue's front.
 fn run_topics(queue: &Arc<ShardQueue>, topics: Vec<Arc<Topic>>, instance: &mut ShardInstance, env: &Env) {
-    let mut batch = Batch::default();
+    let mut plan = Plan::default();
     let mut topics = topics.into_iter();
     for topic in topics.by_ref() {
-        let room = BATCH.saturating_sub(batch.steps.len());
+        let room = BATCH.saturating_sub(plan.steps.len());
         if let Some(inputs) = topic.start(queue, room) {
-            batch.add(topic, inputs, env);
+            plan.add(topic, inputs, env);
         }
-        if batch.steps.len() >= BATCH {
+        if plan.steps.len() >= BATCH {
             break;
         }
     }
@@ -226,5 +314,5 @@ fn run_topics(queue: &Arc<ShardQueue>, topics: Vec<Arc<Topic>>, instance: &mut S
             waiting.topics.push_front(topic);
         }
     }
-    batch.run(instance, env);
+    plan.run(queue, instance, env);
 }

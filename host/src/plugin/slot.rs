@@ -3,7 +3,7 @@
 //! The slot stays while generations come and go. A topic is found or made here, under one lock together with its first
 //! input, so that a topic can be removed exactly when nothing waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use super::connect::ConnectCall;
 use super::generation::Generation;
 use super::journal::Journal;
-use crate::channel::{Bounds, Input, Topic};
+use crate::channel::{Bounds, Home, Input, Topic};
 use crate::config;
 use crate::metrics::PluginStats;
 
@@ -117,6 +117,9 @@ impl PluginSlot {
             return Err(JoinRefused::Overloaded);
         }
         let home = generation.shard(self.hasher.hash_one(&**name));
+        if home.is_closed() {
+            return Err(JoinRefused::Unavailable);
+        }
         home.enter();
         let bounds = Bounds {
             events: config.max_mailbox_events,
@@ -184,9 +187,27 @@ impl PluginSlot {
         }
     }
 
+    /// Removes the topics whose home is a shard that will never run again, `held` among them even if that is held. Returns
+    /// them with what has waited for them.
+    pub(super) fn abandon(&self, home: &Home, held: Option<&Arc<Topic>>) -> Vec<(Arc<Topic>, VecDeque<Input>)> {
+        let mut directory = self.directory();
+        let mut abandoned = Vec::new();
+        directory.by_name.retain(|_, topic| {
+            let held = held.is_some_and(|held| Arc::ptr_eq(held, topic));
+            let waited = topic.abandon(home, held);
+            let stays = waited.is_none();
+            abandoned.extend(waited.map(|waited| (Arc::clone(topic), waited)));
+            stays
+        });
+        for (topic, _) in &abandoned {
+            directory.by_number.remove(&topic.number);
+        }
+        abandoned
+    }
+
     /// The shard of `generation` that a topic belongs to.
     #[must_use]
-    pub fn shard_of(&self, topic: &Topic, generation: &Generation) -> crate::channel::Home {
+    pub fn shard_of(&self, topic: &Topic, generation: &Generation) -> Home {
         generation.shard(self.hasher.hash_one(&*topic.name))
     }
 
@@ -194,6 +215,6 @@ impl PluginSlot {
     pub fn connect(&self, call: ConnectCall) -> bool {
         let Some(generation) = self.current() else { return false };
         let turn = self.next_connect.fetch_add(1, Ordering::Relaxed);
-        generation.shard(turn as u64).connect(call)
+        generation.living_shard(turn).is_some_and(|shard| shard.connect(call))
     }
 }

@@ -235,8 +235,8 @@ impl Way for Forth<'_> {
             else_rejoin: self.slot.config().on_migrate_error == OnMigrateError::Rejoin,
             report: report.clone(),
         };
-        home.control(Control::Give(Box::new(moving)));
-        true
+        // A shard that is closed has no topics any more.
+        home.control(Control::Give(Box::new(moving))).is_ok()
     }
 
     fn arrived(&mut self, topic: &Arc<Topic>, carried: Option<Snapshot>) {
@@ -274,8 +274,7 @@ impl Back<'_> {
             else_rejoin: false,
             report: report.clone(),
         };
-        topic.home().control(Control::Give(Box::new(moving)));
-        true
+        topic.home().control(Control::Give(Box::new(moving))).is_ok()
     }
 
     /// Without the present state: with that at the swap, or with none.

@@ -13,6 +13,7 @@ mod conversation;
 mod deflate;
 mod draining;
 mod handshake;
+mod hang;
 mod hostile;
 mod intercepting;
 mod limits;

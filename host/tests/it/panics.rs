@@ -152,7 +152,7 @@ async fn in_a_message_to_the_topic() {
     two.ann.start(TOPIC, "topic_panic", json!({})).await;
     two.server
         .log
-        .line(&["plugin panicked", "callback=\"handle_info\""])
+        .line(&["plugin panicked", "callback=\"handle_topic_info\""])
         .await;
     assert_eq!(
         two.ann.push(TOPIC, "count", json!({})).await["topic"],

@@ -5,6 +5,7 @@ use bennu_plugin::prelude::*;
 
 use crate::Context;
 use crate::state::{Member, Topic};
+use crate::unruly::misbehave;
 
 const BYTES: Binary<'static> = Binary(&[0, 255, 1]);
 const NO_UTF8: &[u8] = &[b'"', 0xff, 0xfe, b'"'];
@@ -59,6 +60,14 @@ impl Asked {
     fn sleep(&self) {
         std::thread::sleep(self.delay());
     }
+
+    /// Computes for a while.
+    fn spin(&self) {
+        let start = std::time::Instant::now();
+        while start.elapsed() < self.delay() {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 pub(crate) fn join(topic: &mut Topic, asked: &Asked, cx: &mut Context) -> Join<Member> {
@@ -66,9 +75,11 @@ pub(crate) fn join(topic: &mut Topic, asked: &Asked, cx: &mut Context) -> Join<M
         "refuse" => return Join::refuse(json!({ "reason": "refused" })),
         "panic" => panic!("join panics"),
         "sleep" => asked.sleep(),
+        "unruly" => drop(misbehave(&asked.at)),
         "later" => return join_later("accept", asked, cx),
         "later_refuse" => return join_later("refuse", asked, cx),
         "later_panic" => return join_later("panic", asked, cx),
+        "later_hang" => return join_later("hang", asked, cx),
         "later_timer" => {
             topic.joins.push(cx.later());
             cx.topic_send_after(asked.delay(), "joins", json!({}));
@@ -109,6 +120,8 @@ impl Member {
             "status" => return Ok(Reply::status(asked.status.clone(), &asked.payload)),
             "arm" => self.traps.push(asked.at.clone()),
             "sleep" => asked.sleep(),
+            "spin" => asked.spin(),
+            "unruly" => drop(misbehave(&asked.at)),
             "silent" => return Ok(Reply::none()),
             "stop" => return Ok(stop(asked, cx)),
             "panic" => panic!("handle_in panics"),
@@ -234,8 +247,9 @@ fn start_timer(event: &str, asked: &Asked, cx: &Context) -> Handled {
         "topic_timer" => {
             cx.topic_send_after(delay, "tock", &asked.payload);
         }
-        "topic_panic" => {
-            cx.topic_send_after(delay, "panic", json!({}));
+        "topic_panic" | "topic_hang" => {
+            let what = event.trim_start_matches("topic_");
+            cx.topic_send_after(delay, what, json!({}));
         }
         "cancelled" => {
             cx.cancel(cx.send_after(delay, "tick", &asked.payload));

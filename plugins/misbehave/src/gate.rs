@@ -2,7 +2,7 @@
 
 use bennu_plugin::prelude::*;
 
-use crate::unruly::Unruly;
+use crate::unruly::{Unruly, misbehave};
 
 type ConnectContext = bennu_plugin::ConnectContext<Unruly>;
 
@@ -39,6 +39,10 @@ impl Connect<Unruly> for Gate {
             "binary" => Err(Denial::status(403).body(Binary(b"\x00\x01"))),
             "list" => Ok(accept(&user).assigns(json!([1]))),
             "panic" => panic!("gate panics"),
+            "unruly" => {
+                let _ = misbehave(&user);
+                Ok(accept(&user))
+            }
             _ => Err(Denial::status(403).body(json!({ "reason": "closed" }))),
         }
     }

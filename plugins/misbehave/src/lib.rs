@@ -12,9 +12,11 @@
 //! | `refuse` | refused with `{"reason":"refused"}` |
 //! | `panic` | panics |
 //! | `sleep` | blocks for `ms`, then accepts |
+//! | `unruly` | does what `at` says, see below, then accepts |
 //! | `later` | accepted from another thread after `ms`, with `{"late":true}` |
 //! | `later_timer` | accepted after a timer of the topic of `ms`, with `{"late":true}` |
 //! | `later_refuse` | refused from another thread after `ms`, with `{"reason":"refused late"}` |
+//! | `later_hang` | promises to answer from another thread after `ms`, and hangs while doing so |
 //! | `later_panic` | promises to answer from another thread after `ms`, and panics while doing so |
 //! | `never` | promises to answer, and does not |
 //! | `binary` | accepted with the binary reply `00 ff 01` |
@@ -34,7 +36,8 @@
 //! | `panic` | panics |
 //! | `broadcast_panic` | broadcasts `lost`, pushes `lost`, tracks `lost`, then panics: nothing goes out |
 //! | `thread_panic` | replies ok; a thread that it started panics |
-//! | `sleep` | blocks for `ms`, then replies ok |
+//! | `sleep`, `spin` | blocks for `ms`, or computes, then replies ok |
+//! | `unruly` | does what `at` says, see below, then replies ok |
 //! | `later` | replies `{"late":true}` after a timer of `ms` |
 //! | `later_thread` | replies `{"late":true}` from another thread after `ms` |
 //! | `twice` | promises, then replies twice: `{"n":1}`, `{"n":2}` |
@@ -62,7 +65,7 @@
 //! | `topic_timer` | broadcasts `tock` with `payload` after `ms`, whether or not the member is still there |
 //! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
 //! | `timers` | starts `count` timers of `ms` |
-//! | `topic_panic` | has a message to the topic panic after `ms` |
+//! | `topic_panic`, `topic_hang` | has a message to the topic panic, or hang, after `ms` |
 //! | `secret` | broadcasts the intercepted event `secret` with `payload`: each member is pushed `{"secret":…,"count":n}`, where n counts for the member |
 //! | `track`, `update` | does so under `key` with `meta`; replies `{"done":true}` |
 //! | `untrack` | does so; replies `{"done":true}` |
@@ -77,8 +80,9 @@
 //! # Traps
 //!
 //! Set by `arm`, kept in the member's state: `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot`, `restore` panic
-//! there; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted events; `push` pushes `terminating`
-//! `{"reason":"Left"}` in `terminate`, `broadcast` broadcasts it, and `log` logs `terminating: Left`.
+//! there, and hang there with `hang:` in front; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted
+//! events; `push` pushes `terminating` `{"reason":"Left"}` in `terminate`, `broadcast` broadcasts it, and `log` logs
+//! `terminating: Left`.
 //!
 //! # Connecting
 //!
@@ -96,6 +100,7 @@
 //! | `binary` | refused with 403 and the bytes `00 01` |
 //! | `list` | accepted with assigns that are no object |
 //! | `panic` | panics |
+//! | `unruly` | does what the parameter `user` says, see above, then is accepted |
 //! | `hang` | promises to answer, and does not |
 //!
 //! # Origins
@@ -103,10 +108,11 @@
 //! Where it decides about them, `https://open.example` may connect; to mounts whose path begins with `/pages` also `file://`.
 //! `panic.example` panics.
 //!
-//! # Before it serves
+//! # Unruly
 //!
-//! By `check` and `init` in its settings: `refuse`, `panic`, `crash` (a fault of memory), `abort`, `exit`, `hang`, `allocate`
-//! (without end), `thread` (starts one that never ends).
+//! By `check` and `init` in its settings, and by `at` in `unruly`: `refuse`, `panic`, `panic_twice` (the second while the first
+//! unwinds), `crash` (a fault of memory), `overflow` (of the stack), `abort`, `exit`, `hang`, `allocate` (without end),
+//! `thread` (starts one that never ends).
 //!
 //! # Variants
 //!
@@ -144,6 +150,10 @@ impl Channel<Unruly> for Member {
     fn join_answer(_: &mut Topic, answer: Payload<'_>, _: &mut Context) -> Join<Self> {
         match answer.parse()? {
             "panic" => panic!("answering a join panics"),
+            "hang" => {
+                unruly::hang();
+                Join::later()
+            }
             "refuse" => Join::refuse(json!({ "reason": "refused late" })),
             _ => Join::reply(Self::default(), json!({ "late": true })),
         }
@@ -193,6 +203,7 @@ impl Channel<Unruly> for Member {
                 }
             }
             "panic" => panic!("the topic panics"),
+            "hang" => unruly::hang(),
             "track" => cx.broadcast("tracked", json!({ "done": cx.track("topic", json!({})) })),
             _ => cx.broadcast(name, payload),
         }

@@ -2,6 +2,8 @@
 
 use bennu_plugin::prelude::*;
 
+use crate::unruly::hang;
+
 /// What writes and reads these states: version 1.
 #[cfg(not(feature = "v2"))]
 pub(crate) const VERSION: u32 = 1;
@@ -57,8 +59,11 @@ impl Member {
         self.traps.iter().any(|trap| trap == place)
     }
 
-    /// Panics where a trap was set at `place`.
+    /// Panics where a trap was set at `place`, or hangs.
     pub(crate) fn pass(&self, place: &str) {
+        if self.is_trapped(&format!("hang:{place}")) {
+            hang();
+        }
         assert!(!self.is_trapped(place), "trap in {place}");
     }
 
@@ -90,6 +95,9 @@ fn new_mood() -> String {
 }
 
 fn write_traps<S: serde::Serializer>(traps: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    if traps.iter().any(|trap| trap == "hang:snapshot") {
+        hang();
+    }
     assert!(!traps.iter().any(|trap| trap == "snapshot"), "trap in snapshot");
     if traps.iter().any(|trap| trap == "snapshot_error") {
         return Err(serde::ser::Error::custom("trap in snapshot"));

@@ -29,16 +29,19 @@ impl Plugin for Unruly {
     }
 }
 
-fn misbehave(how: &str) -> Result<(), String> {
+pub(crate) fn misbehave(how: &str) -> Result<(), String> {
     match how {
         "refuse" => return Err("refused on request".to_owned()),
         "panic" => panic!("panics on request"),
+        "panic_twice" => {
+            let _again = PanicsAgain;
+            panic!("panics on request");
+        }
         "crash" => crash(),
         "abort" => process::abort(),
+        "overflow" => drop(overflow(1)),
         "exit" => process::exit(3),
-        "hang" => loop {
-            thread::park();
-        },
+        "hang" => hang(),
         "allocate" => allocate(),
         // Nobody ends it.
         "thread" => drop(thread::spawn(|| {
@@ -49,6 +52,29 @@ fn misbehave(how: &str) -> Result<(), String> {
         _ => {}
     }
     Ok(())
+}
+
+/// Does not return.
+pub(crate) fn hang() {
+    loop {
+        thread::park();
+    }
+}
+
+/// Panics while another panic unwinds, which ends the process.
+struct PanicsAgain;
+
+impl Drop for PanicsAgain {
+    fn drop(&mut self) {
+        panic!("panics while it unwinds");
+    }
+}
+
+/// Takes stack until there is none.
+#[allow(unconditional_recursion, reason = "that is what it is for")]
+fn overflow(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    overflow(frame[0] + 1) + frame[1]
 }
 
 /// Takes memory until there is none.

@@ -14,6 +14,7 @@ use crate::message::{self, Payload};
 use crate::plugin::batch::Step;
 use crate::plugin::effects::Fx;
 use crate::plugin::loader::Outcome;
+use crate::plugin::shard::Env;
 
 impl Commit<'_> {
     pub(super) fn finish_join(&mut self, step: &Step, outcome: Outcome, text: &str, mut fx: Vec<Fx>, book: &mut Book) {
@@ -42,7 +43,7 @@ impl Commit<'_> {
                     // What follows in the batch was planned for a member that waits.
                     self.back = true;
                 }
-                self.send(member, Entry::Joined { member, reply });
+                self.env.send(member, Entry::Joined { member, reply });
                 let tracked = fx.iter().any(|fx| matches!(fx, Fx::Tracked(who) if *who == member));
                 if tracked {
                     fx.insert(0, Fx::PresenceState(member));
@@ -52,14 +53,14 @@ impl Commit<'_> {
             }
             Some(Fx::Later(serial)) => self.postpone(step, member, serial, book),
             Some(Fx::Refuse(reply)) => {
-                self.send(member, Entry::Refused { member, reply });
-                self.dismiss(self.topic(step), book, member);
+                self.env.send(member, Entry::Refused { member, reply });
+                self.env.dismiss(self.topic(step), book, member);
             }
             _ => {
                 self.env.panicked(&self.topic(step).name, step.callback(), text);
                 let reply = Payload::reason(message::reason::JOIN_CRASHED);
-                self.send(member, Entry::Refused { member, reply });
-                self.dismiss(self.topic(step), book, member);
+                self.env.send(member, Entry::Refused { member, reply });
+                self.env.dismiss(self.topic(step), book, member);
                 fx.clear();
             }
         }
@@ -88,9 +89,16 @@ impl Commit<'_> {
             Input::JoinDeadline { serial },
         );
     }
+}
+
+/// What members are told, whoever says it: a shard that commits, or the host in the place of one that does not return.
+impl Env {
+    pub(in crate::plugin) fn send(&self, member: MemberId, entry: Entry) {
+        self.hub.pubsub.send(member, entry);
+    }
 
     /// What a client is told before `terminate` runs.
-    pub(super) fn announce(&self, ending: &Ending) {
+    pub(in crate::plugin) fn announce(&self, ending: &Ending) {
         let member = ending.member;
         if let Some(msg_ref) = &ending.leave {
             let (msg_ref, status) = (msg_ref.clone(), ByteString::from_static("ok"));
@@ -116,7 +124,7 @@ impl Commit<'_> {
     }
 
     /// What a client is told after it, and that nothing more comes.
-    pub(super) fn farewell(&self, ending: &Ending) {
+    pub(in crate::plugin) fn farewell(&self, ending: &Ending) {
         let member = ending.member;
         if ending.notice == Notice::Error {
             self.send(
@@ -135,7 +143,7 @@ impl Commit<'_> {
 
     /// Ends a member whose join is not answered yet: the plugin does not know it. Unless its client left, the join is
     /// answered now, so that the client knows where it stands.
-    pub(super) fn end_pending(&self, topic: &Arc<Topic>, book: &mut Book, ending: &Ending) {
+    pub(in crate::plugin) fn end_pending(&self, topic: &Arc<Topic>, book: &mut Book, ending: &Ending) {
         let member = ending.member;
         if ending.leave.is_some() {
             self.announce(ending);
@@ -153,10 +161,10 @@ impl Commit<'_> {
     }
 
     /// Forgets a member; what waited for it is answered as for a topic that is not joined.
-    pub(super) fn dismiss(&self, topic: &Arc<Topic>, book: &mut Book, member: MemberId) {
+    pub(in crate::plugin) fn dismiss(&self, topic: &Arc<Topic>, book: &mut Book, member: MemberId) {
         let (waiting, timers) = book.forget(member);
         for timer in timers {
-            self.env.hub.timers.cancel(timer);
+            self.hub.timers.cancel(timer);
         }
         for waiting in waiting {
             if let Input::In { msg_ref, .. } = waiting {
@@ -164,14 +172,20 @@ impl Commit<'_> {
             }
         }
         if book.members.is_empty() {
-            let (number, linger) = (self.env.hub.timers.number(), self.env.slot.config().linger);
+            let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
             let input = Input::Linger { epoch: book.epoch };
-            self.env.hub.timers.set(number, linger, Arc::downgrade(topic), input);
+            self.hub.timers.set(number, linger, Arc::downgrade(topic), input);
         }
     }
 
     /// Answers a message whose channel is gone.
-    pub(super) fn orphan(&self, topic: &Topic, member: MemberId, msg_ref: message::Ref, status: &'static str) {
+    pub(in crate::plugin) fn orphan(
+        &self,
+        topic: &Topic,
+        member: MemberId,
+        msg_ref: message::Ref,
+        status: &'static str,
+    ) {
         self.send(
             member,
             Entry::Orphan {

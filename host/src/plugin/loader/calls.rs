@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use abi_stable::prefix_type::WithMetadata;
 use bennu_plugin::abi::{self, Bytes, CallsRef, Writer, error, flag, go, outcome};
 
+use crate::plugin::watchdog::Pulse;
+
 /// One thing that happened; see [`abi::Event`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Event<'a> {
@@ -117,6 +119,7 @@ pub trait Calls {
 /// What the plugin gets as `cx`: alive for one call of `handle`.
 pub(super) struct Batch<'a> {
     calls: &'a mut dyn Calls,
+    pulse: &'a Pulse,
     len: usize,
     /// The event that the plugin is at.
     at: usize,
@@ -127,9 +130,10 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(calls: &'a mut dyn Calls, len: usize, scratch: Vec<u8>) -> Self {
+    pub(super) fn new(calls: &'a mut dyn Calls, pulse: &'a Pulse, len: usize, scratch: Vec<u8>) -> Self {
         Self {
             calls,
+            pulse,
             len,
             at: 0,
             panic: None,
@@ -142,19 +146,19 @@ impl<'a> Batch<'a> {
         (self.at, self.scratch, self.panic)
     }
 
-    /// Runs the host's side, so that it never unwinds into the plugin.
-    fn guard<T>(&mut self, otherwise: T, run: impl FnOnce(&mut dyn Calls) -> T) -> T {
-        if self.panic.is_some() {
+    /// Runs the host's side, so that it never unwinds into the plugin; not at all for a shard that was given up.
+    /// `next`: with it an event is done.
+    fn guard<T>(&mut self, next: bool, otherwise: T, run: impl FnOnce(&mut dyn Calls) -> T) -> T {
+        if self.panic.is_some() || self.pulse.call().is_err() {
             return otherwise;
         }
         // Nothing of the batch is used after a panic but the panic.
-        match catch_unwind(AssertUnwindSafe(|| run(self.calls))) {
-            Ok(answer) => answer,
-            Err(panic) => {
-                self.panic = Some(panic);
-                otherwise
-            }
-        }
+        let answer = catch_unwind(AssertUnwindSafe(|| run(self.calls)));
+        self.pulse.give_back(next);
+        answer.unwrap_or_else(|panic| {
+            self.panic = Some(panic);
+            otherwise
+        })
     }
 
     fn done(&mut self, index: usize, outcome: u32, message: &[u8]) -> Go {
@@ -163,7 +167,7 @@ impl<'a> Batch<'a> {
             return Go::Back;
         }
         self.at += 1;
-        self.guard(Go::Back, |calls| {
+        self.guard(true, Go::Back, |calls| {
             calls.done(index, Outcome::read(outcome), &String::from_utf8_lossy(message))
         })
     }
@@ -190,7 +194,7 @@ impl<'a> Batch<'a> {
             payload,
             topic,
         };
-        self.guard(error::GONE, |calls| calls.effect(&effect))
+        self.guard(false, error::GONE, |calls| calls.effect(&effect))
     }
 }
 
@@ -241,7 +245,7 @@ unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i6
         let mut bytes = mem::take(&mut batch.scratch);
         bytes.clear();
         (
-            batch.guard(error::GONE, |calls| calls.read(what, key, &mut bytes)),
+            batch.guard(false, error::GONE, |calls| calls.read(what, key, &mut bytes)),
             bytes,
         )
     };

@@ -14,6 +14,7 @@ use super::Library;
 use super::calls::{Batch, CALLS, Calls, Event};
 use super::host_calls::{HOST, HostCalls, Link};
 use super::text::Text;
+use crate::plugin::watchdog::{GivenUp, Pulse};
 
 /// A plugin's own value, made by its `init`. Clones are the same one.
 ///
@@ -79,12 +80,12 @@ impl Instance {
         })))
     }
 
-    /// Makes what shard `index` needs. Call it on the shard's own thread.
+    /// Makes what shard `index` needs. Call it on the shard's own thread, whose `pulse` says when it is handling events.
     ///
     /// # Errors
     ///
     /// What the plugin says; or if it is shut down already.
-    pub fn open_shard(&self, index: u32) -> Result<ShardInstance, String> {
+    pub fn open_shard(&self, index: u32, pulse: Arc<Pulse>) -> Result<ShardInstance, String> {
         let mut life = self.0.life();
         if life.down {
             return Err("the plugin is shut down".to_owned());
@@ -102,6 +103,7 @@ impl Instance {
             shard,
             events: Vec::new(),
             scratch: Vec::new(),
+            pulse,
             instance: self.clone(),
             closed: false,
             here_only: PhantomData,
@@ -178,6 +180,7 @@ pub struct ShardInstance {
     /// The batch as the plugin reads it. Empty between calls, kept for its memory.
     events: Vec<abi::Event>,
     scratch: Vec<u8>,
+    pulse: Arc<Pulse>,
     instance: Instance,
     closed: bool,
     here_only: PhantomData<*mut ()>,
@@ -187,25 +190,31 @@ impl ShardInstance {
     /// Hands over `events`, in order; `calls` hears of each that is done. Returns how many are: fewer than were given
     /// only where [`Calls::done`] answered [`Go::Back`](super::Go::Back), or the plugin broke the contract.
     ///
+    /// # Errors
+    ///
+    /// If the shard was given up meanwhile: what the events did since then was refused, and somebody else has answered them.
+    ///
     /// # Panics
     ///
     /// Where `calls` does.
-    pub fn handle(&mut self, events: &[Event<'_>], calls: &mut dyn Calls) -> usize {
+    pub fn handle(&mut self, events: &[Event<'_>], calls: &mut dyn Calls) -> Result<usize, GivenUp> {
         self.events.clear();
         self.events.extend(events.iter().map(Event::lend));
-        let mut batch = Batch::new(calls, events.len(), mem::take(&mut self.scratch));
+        let mut batch = Batch::new(calls, &self.pulse, events.len(), mem::take(&mut self.scratch));
+        self.pulse.enter();
         // SAFETY: `shard` is from `open` on this thread and not closed; the events and the batch outlive the call, and
         // neither is touched here before it returns.
         unsafe {
             let (events, cx) = (self.events.as_ptr(), (&raw mut batch).cast());
             (self.instance.0.module().handle())(self.shard, events, self.events.len(), CALLS, cx);
         }
-        self.events.clear();
         let (handled, scratch, panic) = batch.end();
         self.scratch = scratch;
+        self.pulse.leave()?;
+        self.events.clear();
         match panic {
             Some(panic) => resume_unwind(panic),
-            None => handled,
+            None => Ok(handled),
         }
     }
 

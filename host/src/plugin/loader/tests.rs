@@ -106,7 +106,7 @@ fn with_shard<T: Send>(host: Arc<dyn HostCalls>, run: impl FnOnce(&mut ShardInst
         let work = move || {
             let library = Library::load(staged(1)).unwrap();
             let instance = Arc::clone(&library).init(host, "{}").unwrap();
-            let mut shard = instance.open_shard(0).unwrap();
+            let mut shard = instance.open_shard(0, Arc::default()).unwrap();
             let result = run(&mut shard);
             assert!(shard.close());
             instance.shutdown(Duration::from_secs(1)).unwrap();
@@ -119,7 +119,7 @@ fn with_shard<T: Send>(host: Arc<dyn HostCalls>, run: impl FnOnce(&mut ShardInst
 /// Hands `events` to a shard; what the host saw, and how many were handled.
 fn handled(mut script: Script, events: &[Event<'_>]) -> (usize, Vec<String>) {
     with_shard(Arc::new(Recorder::default()), move |shard| {
-        (shard.handle(events, &mut script), script.seen)
+        (shard.handle(events, &mut script).unwrap(), script.seen)
     })
 }
 
@@ -206,7 +206,11 @@ fn a_panic_of_the_host_passes_by_the_plugin() {
         assert!(std::panic::catch_unwind(run).is_err());
         assert_eq!(script.seen, ["effect 5 false 5 1 echo []"]);
         let mut next = Script::default();
-        assert_eq!(shard.handle(&[push("echo", b"")], &mut next), 1, "the shard goes on");
+        assert_eq!(
+            shard.handle(&[push("echo", b"")], &mut next),
+            Ok(1),
+            "the shard goes on"
+        );
     });
 }
 
@@ -215,10 +219,8 @@ fn any_thread_of_the_plugin_may_call_the_host() {
     let host = Arc::new(Recorder::default());
     let seen = with_shard(host.clone(), |shard| {
         let mut script = Script::default();
-        shard.handle(
-            &[push("later", b"1"), push("later", b"panic"), push("thread", b"")],
-            &mut script,
-        );
+        let events = [push("later", b"1"), push("later", b"panic"), push("thread", b"")];
+        shard.handle(&events, &mut script).unwrap();
         script.seen
     });
     assert_eq!(
@@ -263,16 +265,16 @@ fn what_a_plugin_says_on_failure_is_passed_on() {
     );
     assert_eq!(Arc::strong_count(&host), 1);
     let instance = library.init(host, "{}").unwrap();
-    assert_eq!(instance.open_shard(13).unwrap_err(), "unlucky");
+    assert_eq!(instance.open_shard(13, Arc::default()).unwrap_err(), "unlucky");
     instance.shutdown(Duration::ZERO).unwrap();
-    assert!(instance.open_shard(0).is_err());
+    assert!(instance.open_shard(0, Arc::default()).is_err());
 }
 
 #[test]
 fn nothing_is_shut_down_while_a_shard_is_open() {
     let library = Library::load(staged(4)).unwrap();
     let instance = library.init(Arc::new(Recorder::default()), "{}").unwrap();
-    let shard = instance.open_shard(0).unwrap();
+    let shard = instance.open_shard(0, Arc::default()).unwrap();
     assert!(matches!(
         instance.shutdown(Duration::ZERO),
         Err(ShutdownError::ShardsOpen(1))
@@ -302,8 +304,8 @@ fn leaves_no_code_behind(contents: &Contents, event: Event<'static>) {
         let work = move || {
             let library = Library::load(staged).unwrap();
             let instance = Arc::clone(&library).init(Arc::new(Recorder::default()), "{}").unwrap();
-            let mut shard = instance.open_shard(0).unwrap();
-            assert_eq!(shard.handle(&[event], &mut Script::default()), 1);
+            let mut shard = instance.open_shard(0, Arc::default()).unwrap();
+            assert_eq!(shard.handle(&[event], &mut Script::default()), Ok(1));
             assert!(shard.close());
             instance.shutdown(Duration::from_secs(1)).unwrap();
             library

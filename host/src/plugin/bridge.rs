@@ -1,0 +1,83 @@
+//! What a plugin may call from any of its threads, at any time.
+
+use bennu_plugin::abi::{Token, error};
+use bytes::Bytes;
+
+use super::loader::HostCalls;
+use super::shard::Env;
+use crate::channel::{Input, Refused};
+use crate::id::MemberId;
+use crate::message::Payload;
+
+/// Stands for the host; see [`bennu_plugin::abi::Host`].
+#[derive(Debug)]
+pub(super) struct Bridge {
+    pub(super) env: Env,
+}
+
+impl HostCalls for Bridge {
+    fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64 {
+        let payload = match checked(binary, payload) {
+            Ok(payload) => payload,
+            Err(code) => return code,
+        };
+        if token.topic == 0 {
+            let known = self.env.hub.connects.complete(token.serial, payload.bytes().clone());
+            return if known { 0 } else { error::GONE };
+        }
+        let Some(topic) = self.env.slot.find_number(token.topic) else {
+            return error::GONE;
+        };
+        let input = Input::Complete {
+            serial: token.serial,
+            status: status.into(),
+            payload,
+        };
+        answer(topic.push(input))
+    }
+
+    fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64 {
+        let payload = match checked(binary, payload) {
+            Ok(payload) => payload,
+            Err(code) => return code,
+        };
+        let Some(topic) = self.env.slot.find_number(topic) else {
+            return error::GONE;
+        };
+        let member = MemberId::from_number(member);
+        answer(topic.push(Input::Info {
+            member,
+            name: name.into(),
+            payload,
+            timer: None,
+        }))
+    }
+
+    fn log(&self, level: u32, target: &str, message: &str) {
+        let plugin = &*self.env.slot.name;
+        match level {
+            1 => tracing::error!(plugin, target, "{message}"),
+            2 => tracing::warn!(plugin, target, "{message}"),
+            3 => tracing::info!(plugin, target, "{message}"),
+            4 => tracing::debug!(plugin, target, "{message}"),
+            _ => tracing::trace!(plugin, target, "{message}"),
+        }
+    }
+}
+
+fn checked(binary: bool, payload: &[u8]) -> Result<Payload, i64> {
+    if binary {
+        Ok(Payload::Binary(Bytes::copy_from_slice(payload)))
+    } else {
+        super::effects::json(payload).map(Payload::Json)
+    }
+}
+
+/// What a plugin is told of what it sent to a topic.
+fn answer(pushed: Result<(), Refused>) -> i64 {
+    match pushed {
+        Ok(()) => 0,
+        Err(Refused::Overloaded) => error::LIMIT,
+        Err(Refused::Closed) => error::GONE,
+    }
+}
