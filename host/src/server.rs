@@ -18,6 +18,7 @@ use crate::config::{Config, Mode};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
 use crate::io::{self as io_threads, Entry};
+use crate::plugin::crash;
 use crate::plugin::kept::Kept;
 use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
@@ -142,6 +143,7 @@ impl Server {
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);
+        crash::start(&config.server.state_dir, &pipeline.quarantine);
         let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
         for (name, library) in built {
             plugins.set_built(&name, library);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::bridge::Bridge;
 use super::giveup;
 use super::health::Health;
-use super::loader::{Instance, Library, LoadError, ShardInstance};
+use super::loader::{self, Instance, Library, LoadError, ShardInstance};
 use super::manifest::Manifest;
 use super::mapping::Mapping;
 use super::shard::{self, Env, ShardQueue, Work};
@@ -43,6 +43,7 @@ pub struct Generation {
 pub(super) struct Crew {
     pub(super) env: Env,
     number: u64,
+    hash: ContentHash,
     intercepts: Arc<HashSet<String>>,
     residents: Arc<AtomicUsize>,
     shards: RwLock<Vec<Home>>,
@@ -103,12 +104,13 @@ impl Generation {
         let crew = Arc::new(Crew {
             env: env.clone(),
             number,
+            hash: staged.hash(),
             intercepts: Arc::new(manifest.intercepts.iter().cloned().collect()),
             residents: Arc::default(),
             shards: RwLock::default(),
             running: Mutex::default(),
         });
-        let (hash, library) = (staged.hash(), staged.path().to_owned());
+        let library = staged.path().to_owned();
         let mut running = crew.first(staged, config)?;
         for index in 1..config.shards.get() {
             if let Err(error) = crew.next(index, &mut running, config) {
@@ -125,7 +127,7 @@ impl Generation {
         Ok(Self {
             number,
             manifest,
-            hash,
+            hash: crew.hash,
             health: Arc::clone(&env.health),
             crew,
             library,
@@ -236,10 +238,12 @@ impl Crew {
         body: impl FnOnce(&Home) + Send + 'static,
     ) -> Result<ShardThread, GenerationError> {
         let own = Arc::clone(shard);
+        let (plugin, hash) = (self.env.slot.name.clone(), format!("{:#}", self.hash));
         let thread = std::thread::Builder::new()
             .name(format!("{}.{}.{index}", self.env.slot.name, self.number))
             .spawn(move || {
                 own.pulse.attach();
+                loader::crash::attach(&plugin, &hash);
                 body(&own);
                 own.end_thread();
             })

@@ -22,6 +22,7 @@ mod bridge;
 pub mod cargo;
 mod commit;
 mod connect;
+pub mod crash;
 mod effects;
 pub mod elf;
 pub mod generation;

@@ -10,6 +10,7 @@ mod close_codes;
 mod config;
 mod connect_info;
 mod conversation;
+mod crash;
 mod deflate;
 mod draining;
 mod handshake;

@@ -141,6 +141,11 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Where it says which event the plugin is at.
+    pub(super) fn at(&self) -> *const usize {
+        &raw const self.at
+    }
+
     /// How many events were handled, the memory to use again, and the panic that ended the batch.
     pub(super) fn end(self) -> (usize, Vec<u8>, Option<Box<dyn Any + Send>>) {
         (self.at, self.scratch, self.panic)

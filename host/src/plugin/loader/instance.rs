@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bennu_plugin::abi::{self, Bytes, ModuleRef};
 
-use super::Library;
 use super::calls::{Batch, CALLS, Calls, Event};
 use super::host_calls::{HOST, HostCalls, Link};
 use super::text::Text;
+use super::{Library, crash};
 use crate::plugin::watchdog::{GivenUp, Pulse};
 
 /// A plugin's own value, made by its `init`. Clones are the same one.
@@ -63,10 +63,10 @@ impl Instance {
         let link = Link::new(host);
         let (mut plugin, mut error) = (ptr::null_mut(), Text::default());
         // SAFETY: all that is lent outlives the call; the link is never freed.
-        let failed = unsafe {
+        let failed = crash::during("init", || unsafe {
             let settings = Bytes::lend(settings.as_bytes());
             (library.module.init())(HOST, link.cx(), settings, &raw mut plugin, error.writer())
-        };
+        });
         if failed != 0 {
             link.cut();
             return Err(error.into_string());
@@ -94,7 +94,9 @@ impl Instance {
         drop(life);
         let (mut shard, mut error) = (ptr::null_mut(), Text::default());
         // SAFETY: `plugin` is from `init` and not shut down before the shard, counted above, is closed.
-        let failed = unsafe { (self.0.module().open())(self.0.plugin.0, index, &raw mut shard, error.writer()) };
+        let failed = crash::during("open", || unsafe {
+            (self.0.module().open())(self.0.plugin.0, index, &raw mut shard, error.writer())
+        });
         if failed != 0 {
             self.0.life().shards -= 1;
             return Err(error.into_string());
@@ -125,7 +127,8 @@ impl Instance {
             drop(life);
             let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
             // SAFETY: `plugin` is from `init`, no shard is open and none opens any more.
-            let failed = unsafe { (self.0.module().shutdown())(self.0.plugin.0, deadline_ms) };
+            let call = || unsafe { (self.0.module().shutdown())(self.0.plugin.0, deadline_ms) };
+            let failed = crash::during("shutdown", call);
             self.0.link.cut();
             life = self.0.life();
             life.clean = failed == 0;
@@ -201,6 +204,7 @@ impl ShardInstance {
         self.events.clear();
         self.events.extend(events.iter().map(Event::lend));
         let mut batch = Batch::new(calls, &self.pulse, events.len(), mem::take(&mut self.scratch));
+        let inside = crash::handling(&self.events, batch.at());
         self.pulse.enter();
         // SAFETY: `shard` is from `open` on this thread and not closed; the events and the batch outlive the call, and
         // neither is touched here before it returns.
@@ -208,6 +212,7 @@ impl ShardInstance {
             let (events, cx) = (self.events.as_ptr(), (&raw mut batch).cast());
             (self.instance.0.module().handle())(self.shard, events, self.events.len(), CALLS, cx);
         }
+        drop(inside);
         let (handled, scratch, panic) = batch.end();
         self.scratch = scratch;
         self.pulse.leave()?;
@@ -235,7 +240,7 @@ impl ShardInstance {
             return true;
         }
         // SAFETY: `shard` is from `open` on this thread; this is the last use of it.
-        let failed = unsafe { (self.instance.0.module().close())(self.shard) };
+        let failed = crash::during("drop", || unsafe { (self.instance.0.module().close())(self.shard) });
         self.instance.0.life().shards -= 1;
         failed == 0
     }

@@ -14,6 +14,7 @@
 #![allow(unsafe_code, reason = "calls into libraries by the contract of bennu_plugin::abi")]
 
 mod calls;
+pub(in crate::plugin) mod crash;
 mod host_calls;
 mod instance;
 mod layout;
@@ -109,8 +110,8 @@ impl Library {
     ) -> Result<Self, LoadError> {
         // SAFETY: running the library's constructors is what loading a plugin means; the operator named this file, and
         // a child process has run them before.
-        let handle = unsafe { unix::Library::open(Some(&path), unix::RTLD_NOW | unix::RTLD_LOCAL) }
-            .map_err(|error| LoadError::Open(source_text(&error)))?;
+        let open = || unsafe { unix::Library::open(Some(&path), unix::RTLD_NOW | unix::RTLD_LOCAL) };
+        let handle = crash::during("load", open).map_err(|error| LoadError::Open(source_text(&error)))?;
         let header = header(&handle)?;
         compare(header)?;
         // SAFETY: the layouts were compared, just now or in the probe child with the same bytes.
