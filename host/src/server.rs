@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 use crate::admin::{self, Admin};
 use crate::config::secret::{SecretError, SecretKeyBase};
 use crate::config::{Config, Mode};
-use crate::endpoint::{Routing, Shared};
+use crate::endpoint::{Entrance, Routing, Shared};
 use crate::hub::Hub;
 use crate::io::{self as io_threads, Entry};
 use crate::plugin::crash;
@@ -190,6 +190,12 @@ impl Server {
         self.shared.routing()
     }
 
+    /// The way in for clients that come by a transport of one's own. Good for as long as the host runs.
+    #[must_use]
+    pub fn entrance(&self) -> Entrance {
+        Entrance::new(Arc::clone(&self.shared))
+    }
+
     /// Takes connections until `stop` is done, then lets those that are there go, in batches. A second `stop`, if it comes
     /// while that lasts, ends it at once.
     pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
@@ -333,7 +339,7 @@ pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, Option<TempDir>
         }
     };
     let pipeline = Pipeline {
-        exe: std::env::current_exe()?,
+        exe: config.program.clone().map_or_else(std::env::current_exe, Ok)?,
         stage_dir,
         quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
         kept: Kept::new(&server.state_dir, server.max_kept_libraries),

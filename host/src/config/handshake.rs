@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::reader::{Section, suggestion};
 use super::schema::Shape;
 use super::{CheckOrigin, ConnectInfo, Mode, OriginError, OriginPattern, Server};
+use crate::serializer::{BUILT_IN, Serializer, Serializers};
 
 /// What `connect_info` may list, and the headers that each stands for.
 const KINDS: [(&str, &[&str]); 6] = [
@@ -117,6 +118,38 @@ pub(super) fn subprotocols(section: &Section<'_>) -> Vec<String> {
         name.into_inner()
     };
     names.into_iter().map(name).collect()
+}
+
+/// The protocol versions.
+pub(super) fn serializers(section: &Section<'_>) -> Serializers {
+    let Some(names) = section.texts("serializers") else {
+        return Serializers::default();
+    };
+    let versions = BUILT_IN.map(Serializer::vsn);
+    let known = |name: &Spanned<String>| {
+        let found = BUILT_IN
+            .into_iter()
+            .find(|serializer| serializer.vsn() == name.get_ref());
+        if found.is_none() {
+            let message = format!("there is no serializer for version `{}`", name.get_ref());
+            let unknown = section.mistakes.error(name.span(), message);
+            section
+                .mistakes
+                .add(unknown.help(suggestion(name.get_ref(), &versions)));
+        }
+        found
+    };
+    let found: Vec<_> = names.iter().filter_map(known).collect();
+    let value = section.value("serializers").filter(|_| names.is_empty());
+    if let Some(value) = value.filter(|value| value.get_ref().is_array()) {
+        let empty = section
+            .mistakes
+            .error(value.span(), "no client can connect here: `serializers` is empty");
+        section
+            .mistakes
+            .add(empty.help("leave `serializers` out to speak all versions"));
+    }
+    Serializers::new(found)
 }
 
 fn own_hosts(server: &Server, mode: Mode) -> Vec<String> {

@@ -221,6 +221,7 @@ fn read_whole(file: &Path, mode: Mode, top: Section<'_>, source: &Arc<Source>, m
             .collect(),
         routes: routes.into_iter().filter_map(complete).map(Arc::new).collect(),
         listen_instead: None,
+        program: None,
         warnings: Vec::new(),
         source: Arc::clone(source),
     }

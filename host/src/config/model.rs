@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::diagnostic::{Diagnostic, Source};
 use crate::plugin::stage::ContentHash;
 use crate::router::TopicPattern;
+use crate::serializer::Serializers;
 
 /// Everything that `bennu.toml` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Where clients connect in place of [`Server::listen`]: from the command line.
     pub listen_instead: Option<SocketAddr>,
+    /// The program `bennu` that probes libraries, where that is not the process itself: for those who start a host in theirs.
+    pub program: Option<PathBuf>,
     /// What is odd in the file, but works.
     pub warnings: Vec<Diagnostic>,
     /// The text that was read, for mistakes that come to light later.
@@ -131,6 +134,8 @@ pub struct Mount {
     pub longpoll: Option<LongPoll>,
     /// The seeds' dialect, where it is served besides.
     pub seeds: Option<Seeds>,
+    /// The protocol versions that clients may ask for. Default: all that come with the host.
+    pub serializers: Serializers,
     /// Topics that one socket may have joined at a time. Default 100, as Phoenix.
     pub max_channels_per_socket: usize,
 }

@@ -169,6 +169,7 @@ pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMo
         websocket: section.flag("websocket", true),
         deflate: section.flag("deflate", false),
         echo: section.flag("echo", false),
+        serializers: handshake::serializers(&section),
         seeds: seeds(&section, longpoll.as_ref()),
         longpoll,
         max_channels_per_socket: section.count("max_channels_per_socket", 100, 1..=MANY),

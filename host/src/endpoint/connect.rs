@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::params::Params;
-use super::{Client, Shared, filter, info, origin};
+use super::{Client, Shared, filter, info, origin, seeds};
 use crate::config::{CheckOrigin, Mount};
 use crate::plugin::{Asked, ConnectCall, Connected};
 use crate::pubsub::Arrival;
@@ -24,7 +24,7 @@ pub(super) struct Attempt<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) mount: &'a Arc<Mount>,
     pub(super) dialect: Dialect,
-    /// `websocket` or `longpoll`.
+    /// `websocket`, `longpoll`, or what a transport of one's own is called.
     pub(super) transport: &'static str,
     pub(super) parts: &'a Parts,
     pub(super) params: &'a Params,
@@ -34,16 +34,19 @@ pub(super) struct Attempt<'a> {
 }
 
 /// A client that may not connect.
-#[derive(Debug)]
-pub(super) struct Denied {
-    status: StatusCode,
-    body: Bytes,
+#[derive(Debug, thiserror::Error)]
+#[error("the client may not connect: {status}")]
+pub struct Denied {
+    /// What it is told.
+    pub status: StatusCode,
+    /// As the connect handler wrote it; most often empty.
+    pub body: Bytes,
     /// Of the body.
-    content_type: HeaderValue,
+    pub content_type: HeaderValue,
 }
 
 impl Denied {
-    fn new(status: StatusCode) -> Self {
+    pub(super) fn new(status: StatusCode) -> Self {
         Self {
             status,
             body: Bytes::new(),
@@ -60,6 +63,14 @@ impl Denied {
             response.headers_mut().insert(CONTENT_TYPE, self.content_type);
         }
         response
+    }
+}
+
+/// Whether the mount takes the request's `Origin`, in the dialect that its client speaks.
+pub(super) async fn origin_taken(shared: &Arc<Shared>, mount: &Mount, dialect: Dialect, parts: &Parts) -> bool {
+    match dialect {
+        Dialect::Modern => origin_allowed(shared, mount, parts).await,
+        Dialect::Seeds => seeds::check_origin(mount, parts),
     }
 }
 
@@ -102,7 +113,7 @@ impl Attempt<'_> {
         let start = Instant::now();
         let Self { mount, transport, .. } = self;
         let serializer = match self.dialect {
-            Dialect::Modern => self.params.vsn.serializer().map_err(|error| {
+            Dialect::Modern => self.params.vsn.serializer(&mount.serializers).map_err(|error| {
                 tracing::warn!(mount = mount.path, %error, "client refused");
                 Denied::new(StatusCode::FORBIDDEN)
             })?,

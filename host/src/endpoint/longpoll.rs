@@ -20,7 +20,6 @@ use crate::config::{LongPoll, Mount};
 use crate::socket::Dialect;
 use crate::transport::longpoll::token::{Position, TokenKey};
 use crate::transport::longpoll::{Published, body};
-use crate::transport::websocket::frame::Frame;
 
 /// The header that carries the token in place of the query.
 const TOKEN_HEADER: &str = "x-phoenix-longpoll-token";
@@ -107,7 +106,7 @@ impl Exchange {
                     last: answer.position,
                     ..position
                 });
-                let payloads: Vec<_> = answer.messages.iter().map(Frame::payload).collect();
+                let payloads: Vec<_> = answer.messages.iter().map(body::message).collect();
                 json(body::envelope(payloads.iter().map(|payload| &payload[..]), 200, &token))
             }
             Polled::Nothing => json(body::envelope(std::iter::empty(), 204, &self.token(&position))),

@@ -4,6 +4,7 @@
 //! and its news stand beside them.
 
 mod connect;
+mod entrance;
 mod filter;
 mod info;
 mod longpoll;
@@ -25,6 +26,8 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 
+pub use connect::Denied;
+pub use entrance::{Entrance, Visit};
 pub use routing::Routing;
 use routing::Served;
 pub use shared::{DevEvent, Shared};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::serializer::{self, Serializer, VsnError};
+use crate::serializer::{Serializer, Serializers, VsnError};
 
 /// How many `name=value` a query may have.
 pub const MAX_PARAMS: usize = 1000;
@@ -37,15 +37,15 @@ pub enum Vsn {
 }
 
 impl Vsn {
-    /// Picks the serializer, see [`serializer::negotiate`].
+    /// Picks the serializer, see [`Serializers::negotiate`].
     ///
     /// # Errors
     ///
-    /// If there is none for this version.
-    pub fn serializer(&self) -> Result<&'static dyn Serializer, VsnError> {
+    /// If there is none.
+    pub fn serializer(&self, spoken: &Serializers) -> Result<&'static dyn Serializer, VsnError> {
         match self {
-            Self::Absent => serializer::negotiate(None),
-            Self::Text(vsn) => serializer::negotiate(Some(vsn)),
+            Self::Absent => spoken.negotiate(None),
+            Self::Text(vsn) => spoken.negotiate(Some(vsn)),
             Self::Nested => Err(VsnError::Malformed("[…]".into())),
         }
     }
@@ -278,12 +278,21 @@ mod tests {
             (&params.vsn, params.token.as_deref(), params.sig.as_deref()),
             (&Vsn::Text("2.0.0".into()), Some("abc"), Some("x"))
         );
-        assert_eq!(params.vsn.serializer().map(Serializer::vsn), Ok("2.0.0"));
+        assert_eq!(
+            params.vsn.serializer(&Serializers::default()).map(Serializer::vsn),
+            Ok("2.0.0")
+        );
         let params = Params::parse("vsn[]=2.0.0&token[a]=abc").unwrap();
         assert_eq!((&params.vsn, params.token), (&Vsn::Nested, None));
-        assert!(params.vsn.serializer().is_err());
+        assert!(params.vsn.serializer(&Serializers::default()).is_err());
         assert_eq!(Params::parse("").unwrap().vsn, Vsn::Absent);
-        assert!(Params::parse("vsn").unwrap().vsn.serializer().is_err());
+        assert!(
+            Params::parse("vsn")
+                .unwrap()
+                .vsn
+                .serializer(&Serializers::default())
+                .is_err()
+        );
     }
 
     proptest! {

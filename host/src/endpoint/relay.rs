@@ -16,10 +16,10 @@ use crate::config::LongPoll;
 use crate::io::Entry;
 use crate::serializer::Incoming;
 use crate::socket::NewSocket;
+use crate::transport::Frame;
 use crate::transport::longpoll::session::Answer;
 use crate::transport::longpoll::token::Position;
 use crate::transport::longpoll::{PollAnswer, PollRequest, PublishRequest, Published};
-use crate::transport::websocket::frame::Frame;
 
 /// What a poll has come to.
 pub(super) enum Polled {

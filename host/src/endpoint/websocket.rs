@@ -116,7 +116,7 @@ fn upgrade(
                 echo,
                 deflate,
             };
-            inbox.push_now(Entry::Adopt(Box::new((upgraded, socket))));
+            inbox.push_now(Entry::Adopt(Box::new(upgraded), socket));
         }
     });
     upgrade.response(subprotocol, deflate).map(|()| Body::empty())

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bennu_plugin::abi::reason as end;
 use bytestring::ByteString;
-use mio::Interest;
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
@@ -20,9 +19,8 @@ use crate::message::Outgoing;
 use crate::serializer::EncodeError;
 use crate::socket::{Encoding, NewSocket, Socket};
 use crate::transport::longpoll::{Published, Sessions};
-use crate::transport::websocket::frame::{Frame, close_code};
-use crate::transport::websocket::{Echo, Upgraded, WebSocket};
-use crate::transport::{Flushed, Received, Transport};
+use crate::transport::websocket::frame::close_code;
+use crate::transport::{Door, Flushed, Frame, Newcomer, Received, Transport};
 use crate::wake::{self, PutOff};
 
 /// What is read at once, by all connections of the thread in turn.
@@ -210,7 +208,11 @@ impl Core {
             Entry::Ended { member, notice } => self.ended(member, notice),
             Entry::Gone { member } => self.gone(member),
             Entry::Accept(stream) => http::serve(stream, self.index, &self.shared),
-            Entry::Adopt(adopted) => self.adopt(adopted.0, adopted.1, now),
+            Entry::Adopt(newcomer, info) => self.adopt(newcomer, info, now),
+            Entry::Ready(slot) => {
+                self.flush(slot);
+                self.receive(slot, now);
+            }
             Entry::OpenSession(info, reply) => self.open_session(info, reply, now),
             Entry::Poll(request) => self.poll_session(request, now),
             Entry::Publish(request) => self.publish(request),
@@ -236,27 +238,24 @@ impl Core {
             .map(|(slot, _)| slot)
     }
 
-    fn adopt(&mut self, upgraded: Upgraded, info: NewSocket, now: Instant) {
-        let echo = upgraded.echo;
-        let limits = &self.routing.config.limits;
-        let mut websocket = WebSocket::new(upgraded, limits.max_message_bytes, limits.max_outbound_bytes);
-        let token = mio::Token(self.sockets.vacant_key());
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.get_ref().registry().register(websocket.source(), token, both) {
-            tracing::error!(
+    fn adopt(&mut self, newcomer: Box<dyn Newcomer>, info: NewSocket, now: Instant) {
+        let door = Door {
+            limits: &self.routing.config.limits,
+            registry: self.poll.get_ref().registry(),
+            inbox: &self.inbox,
+            slot: self.sockets.vacant_key(),
+        };
+        match newcomer.enter(&door) {
+            Ok(transport) => {
+                if let Some(slot) = self.open(info, transport, now) {
+                    // What came right behind the handshake is read at once.
+                    self.again.push(slot);
+                }
+            }
+            Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "a connection cannot be polled"
-            );
-            return;
-        }
-        let transport: Box<dyn Transport> = if echo {
-            Box::new(Echo::new(websocket))
-        } else {
-            Box::new(websocket)
-        };
-        if let Some(slot) = self.open(info, transport, now) {
-            // What came right behind the handshake is read at once.
-            self.again.push(slot);
+            ),
         }
     }
 

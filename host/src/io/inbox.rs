@@ -14,8 +14,8 @@ use crate::id::MemberId;
 use crate::message::{Payload, Ref};
 use crate::pubsub::Broadcast;
 use crate::socket::NewSocket;
+use crate::transport::Newcomer;
 use crate::transport::longpoll::{PollRequest, PublishRequest, SessionOpened};
-use crate::transport::websocket::Upgraded;
 use crate::wake::{self, Sleeper};
 
 /// Something for an I/O thread to do.
@@ -82,8 +82,10 @@ pub enum Entry {
     },
     /// A new connection.
     Accept(std::net::TcpStream),
-    /// A connection that is a WebSocket now.
-    Adopt(Box<(Upgraded, NewSocket)>),
+    /// A client that may connect: a new WebSocket, or whatever else carries its messages.
+    Adopt(Box<dyn Newcomer>, NewSocket),
+    /// The transport in this slot may have more to receive, or room to send.
+    Ready(usize),
     /// A new long-poll session.
     OpenSession(NewSocket, tokio::sync::oneshot::Sender<SessionOpened>),
     /// A poll of one.

@@ -1,5 +1,5 @@
-//! How messages are written on the wire. One [`Serializer`] per protocol version; a socket keeps the one it
-//! negotiated, or that of its mount's [dialect](crate::socket::Dialect).
+//! How messages are written on the wire. A mount has its [`Serializers`], one per protocol version; a socket keeps the one
+//! that it negotiated, or that of its [dialect](crate::socket::Dialect).
 
 mod json;
 mod object;
@@ -8,9 +8,11 @@ mod text;
 pub mod v1;
 pub mod v2;
 
+use std::any::Any;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use semver::Version;
 
 #[cfg(doc)]
 use crate::message::Payload;
@@ -35,8 +37,17 @@ pub enum Kind {
 }
 
 /// Turns frames into messages and back. Knows the wire, and nothing of sockets or topics.
-pub trait Serializer: fmt::Debug + Send + Sync + 'static {
-    /// The protocol version, as in `vsn`.
+///
+/// [`v2`] is the worked example. Whoever implements another promises:
+///
+/// * What [`decode`](Self::decode) gives is a message as [`Message`] describes it: refs are JSON text, or none for null; keys
+///   are compared as strings; a JSON payload is valid JSON, which goes out to others as it is.
+/// * [`encode`](Self::encode) carries a payload that is binary, or [`takes_binary`](Self::takes_binary) says that it cannot.
+/// * Each type writes in one way: what is broadcast is encoded once for all sockets whose serializers have the same type.
+/// * Nothing blocks, and nothing panics, whatever a client sends.
+pub trait Serializer: Any + fmt::Debug + Send + Sync {
+    /// The protocol version, as in `vsn`: three numbers with dots between. Clients get it that ask for a version which
+    /// differs in the last one at most.
     fn vsn(&self) -> &'static str;
 
     /// Whether it has binary messages to clients. If not, binary payloads are sent as [`Payload::as_text`] makes them.
@@ -66,21 +77,64 @@ pub trait Serializer: fmt::Debug + Send + Sync + 'static {
     fn encode(&self, message: &Outgoing<'_>, out: &mut BytesMut) -> Result<Kind, EncodeError>;
 }
 
-/// Picks the serializer for the `vsn` that a client asks for; absent means 1.0.0.
-///
-/// # Errors
-///
-/// If `vsn` is no full semantic version, or none of ours satisfies it. The client is then refused (403).
-pub fn negotiate(vsn: Option<&str>) -> Result<&'static dyn Serializer, VsnError> {
-    let vsn = vsn.unwrap_or("1.0.0");
-    let version: semver::Version = vsn.parse().map_err(|_| VsnError::Malformed(vsn.into()))?;
-    // `~> 1.0.0` and `~> 2.0.0`, neither of which what precedes them satisfies.
-    let released = version.patch > 0 || version.pre.is_empty();
-    match (version.major, version.minor) {
-        (1, 0) if released => Ok(&v1::V1),
-        (2, 0) if released => Ok(&v2::V2),
-        _ => Err(VsnError::Unsupported(vsn.into())),
+/// Those that come with the host.
+pub const BUILT_IN: [&dyn Serializer; 2] = [&v1::V1, &v2::V2];
+
+/// What a mount speaks.
+#[derive(Clone, Debug)]
+pub struct Serializers(Vec<&'static dyn Serializer>);
+
+impl Serializers {
+    /// These, and no others. Of two for the same version the first counts.
+    #[must_use]
+    pub fn new(serializers: impl Into<Vec<&'static dyn Serializer>>) -> Self {
+        Self(serializers.into())
     }
+
+    /// Picks the one for the `vsn` that a client asks for; absent means 1.0.0.
+    ///
+    /// # Errors
+    ///
+    /// If `vsn` is no full semantic version, or none of these satisfies it. The client is then refused (403).
+    pub fn negotiate(&self, vsn: Option<&str>) -> Result<&'static dyn Serializer, VsnError> {
+        let vsn = vsn.unwrap_or("1.0.0");
+        let wanted: Version = vsn.parse().map_err(|_| VsnError::Malformed(vsn.into()))?;
+        let found = self.0.iter().find(|serializer| satisfies(&wanted, serializer.vsn()));
+        found.copied().ok_or_else(|| VsnError::Unsupported {
+            vsn: vsn.into(),
+            spoken: self.versions().join(" or "),
+        })
+    }
+
+    fn versions(&self) -> Vec<&'static str> {
+        self.0.iter().map(|serializer| serializer.vsn()).collect()
+    }
+}
+
+impl Default for Serializers {
+    /// All that come with the host.
+    fn default() -> Self {
+        Self::new(BUILT_IN)
+    }
+}
+
+impl PartialEq for Serializers {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(one, other)| same(*one, *other))
+    }
+}
+
+/// Whether two write in the same way.
+pub(crate) fn same(one: &dyn Serializer, other: &dyn Serializer) -> bool {
+    let (one, other): (&dyn Any, &dyn Any) = (one, other);
+    one.type_id() == other.type_id()
+}
+
+/// `~> 2.0.0` for a serializer of version 2.0.0, which what precedes it does not satisfy.
+fn satisfies(wanted: &Version, vsn: &str) -> bool {
+    let released = wanted.patch > 0 || wanted.pre.is_empty();
+    let spoken: Option<Version> = vsn.parse().ok();
+    released && spoken.is_some_and(|spoken| (spoken.major, spoken.minor) == (wanted.major, wanted.minor))
 }
 
 /// Why there is no serializer for a client.
@@ -90,8 +144,13 @@ pub enum VsnError {
     #[error("vsn {0:?} is not a version such as 2.0.0")]
     Malformed(String),
     /// A version that is not served.
-    #[error("no serializer for vsn {0}, use 1.0.0 or 2.0.0")]
-    Unsupported(String),
+    #[error("no serializer for vsn {vsn}, use {spoken}")]
+    Unsupported {
+        /// What was asked for.
+        vsn: String,
+        /// What is served.
+        spoken: String,
+    },
 }
 
 /// Why a frame is no message.
@@ -123,7 +182,29 @@ mod tests {
     use super::*;
 
     fn check(vsn: Option<&str>, serializer: Result<&str, VsnError>) {
-        assert_eq!(negotiate(vsn).map(Serializer::vsn), serializer, "{vsn:?}");
+        let found = Serializers::default().negotiate(vsn);
+        assert_eq!(found.map(Serializer::vsn), serializer, "{vsn:?}");
+    }
+
+    fn unsupported(vsn: &str, spoken: &str) -> VsnError {
+        let (vsn, spoken) = (vsn.into(), spoken.into());
+        VsnError::Unsupported { vsn, spoken }
+    }
+
+    #[test]
+    fn a_mount_speaks_what_it_lists() {
+        let only_v2 = Serializers::new([&v2::V2 as &dyn Serializer]);
+        assert_eq!(only_v2.negotiate(Some("2.0.3")).map(Serializer::vsn), Ok("2.0.0"));
+        let refused = only_v2.negotiate(None).map(Serializer::vsn);
+        assert_eq!(refused, Err(unsupported("1.0.0", "2.0.0")));
+        assert_ne!(only_v2, Serializers::default());
+        assert_eq!(only_v2, only_v2.clone());
+    }
+
+    #[test]
+    fn serializers_are_told_apart_by_their_types() {
+        assert!(same(&v2::V2, &v2::V2));
+        assert!(!same(&v2::V2, &v1::V1));
     }
 
     #[test]
@@ -151,7 +232,7 @@ mod tests {
             "3.0.0",
             "123.1.1",
         ] {
-            check(Some(vsn), Err(VsnError::Unsupported(vsn.into())));
+            check(Some(vsn), Err(unsupported(vsn, "1.0.0 or 2.0.0")));
         }
     }
 

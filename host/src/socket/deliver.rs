@@ -13,8 +13,9 @@ use crate::io::{Core, encode};
 use crate::message::{Outgoing, Payload, Ref, TopicName, event, reason};
 use crate::pubsub::Broadcast;
 use crate::serializer::EncodeError;
+use crate::transport::Frame;
 use crate::transport::longpoll::Published;
-use crate::transport::websocket::frame::{Frame, close_code};
+use crate::transport::websocket::frame::close_code;
 
 impl Core {
     /// A join is accepted. Subscribed first, so that no broadcast after the reply is missed; unless another join has

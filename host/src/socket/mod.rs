@@ -17,7 +17,7 @@ use crate::channel::Topic;
 use crate::config::Mount;
 use crate::id::MemberId;
 use crate::pubsub::Arrival;
-use crate::serializer::Serializer;
+use crate::serializer::{self, Serializer};
 use crate::transport::Transport;
 use crate::transport::longpoll::Published;
 
@@ -121,7 +121,7 @@ pub struct Encoding {
 
 impl PartialEq for Encoding {
     fn eq(&self, other: &Self) -> bool {
-        self.serializer.vsn() == other.serializer.vsn() && self.takes_binary == other.takes_binary
+        serializer::same(self.serializer, other.serializer) && self.takes_binary == other.takes_binary
     }
 }
 

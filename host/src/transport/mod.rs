@@ -4,6 +4,7 @@
 //! it for what has arrived, hands it what is to go out, and flushes it once per turn.
 
 pub mod longpoll;
+mod newcomer;
 pub mod websocket;
 
 use std::fmt;
@@ -11,12 +12,31 @@ use std::fmt;
 #[cfg(doc)]
 use crate::message::Payload;
 use crate::serializer::Incoming;
-use websocket::frame::Frame;
 
-/// How one client's messages travel. `websocket` is the worked example.
+pub use newcomer::{Bell, Door, Newcomer};
+pub use websocket::frame::Frame;
+
+/// How one client's messages travel. `websocket` is the worked example; the smallest one is the tests' own, which carries
+/// messages in memory (`host/tests/it/seams/memory.rs`).
 ///
-/// Whoever implements it promises: frames leave in the order in which they were given; nothing that was refused or given
-/// up is sent later; no call blocks; what waits is bounded.
+/// Who keeps Phoenix's contract for transports, duty by duty:
+///
+/// | Duty | Who |
+/// |---|---|
+/// | receive encoded messages of the client, whole, in their order | the transport: [`receive`](Self::receive) hands on each once |
+/// | decode them, keys as strings, and dispatch them | the socket, by its [serializer](crate::serializer::Serializer); one `dispatch` for all transports |
+/// | keep topic to channel, and channel to topic | the socket; a transport knows no topic |
+/// | encode what channels push, and forward it to the client | the socket encodes; the transport takes each message by [`send`](Self::send), and they leave in that order |
+/// | when a channel exits, forget it, then say `phx_close` or `phx_error` | the socket; for a transport these are messages like any other |
+/// | when the client goes, end its channels | the transport says that it has gone: [`Received::Closed`], [`Received::Lost`], [`Flushed::Ended`] |
+/// | heartbeats | the socket answers them; what a transport has of its own counts by [`pinged`](Self::pinged) |
+///
+/// Whoever implements it promises besides: nothing that was refused or given up is sent later, and nothing behind a goodbye;
+/// no call blocks; what waits is bounded; a call does a bounded share of work, and says [`Received::More`] if there is more.
+/// All calls come from the one thread that owns it.
+///
+/// It gets there as an [`Newcomer`]: by [`Entrance`](crate::endpoint::Entrance) for one of your own, whose clients are asked
+/// what those of the host's own are asked, and no more.
 pub trait Transport: fmt::Debug {
     /// Its name, as `transports` of a route lists it.
     fn name(&self) -> &'static str;

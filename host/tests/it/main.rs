@@ -29,6 +29,7 @@ mod reload;
 mod retired;
 mod routes;
 mod routes_shown;
+mod seams;
 mod secrets;
 mod seeds;
 mod slow_consumers;

@@ -185,6 +185,14 @@ fn words_hosts_and_addresses_are_checked() {
         "3:22: `b, c` is no name of a subprotocol",
     );
     check(
+        "[[mounts]]\npath = \"/a\"\nserializers = [\"2.0.0\", \"3.0.0\"]",
+        "3:25: there is no serializer for version `3.0.0`",
+    );
+    check(
+        "[[mounts]]\npath = \"/a\"\nserializers = []",
+        "3:15: no client can connect here: `serializers` is empty",
+    );
+    check(
         "[[mounts]]\npath = \"/a\"\nconnect_info = [\"peer\"]",
         "3:17: `connect_info` cannot hold `peer`",
     );

@@ -17,9 +17,9 @@ use super::super::{Client, Shared};
 use crate::config::{LongPoll, Mount};
 use crate::serializer::Incoming;
 use crate::socket::Dialect;
+use crate::transport::Frame;
 use crate::transport::longpoll::token::{Position, TokenKey};
 use crate::transport::longpoll::{Published, body};
-use crate::transport::websocket::frame::Frame;
 
 const DIALECT: Dialect = Dialect::Seeds;
 
@@ -191,7 +191,7 @@ impl<'a> Conn<'a> {
 
     fn envelope(&self, status: u16, messages: &[Frame], position: &Position) -> Response {
         let (token, sig) = self.key.seal_parts(position);
-        let payloads: Vec<_> = messages.iter().map(Frame::payload).collect();
+        let payloads: Vec<_> = messages.iter().map(body::message).collect();
         let messages = payloads.iter().map(|payload| &payload[..]);
         relay::json(body::seeds_envelope(messages, status, &token, &sig))
     }

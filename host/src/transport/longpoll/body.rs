@@ -1,15 +1,17 @@
 //! The bodies of long polling: messages out of a POST, and the JSON envelope of every response.
 //!
-//! A message to a client stands in the envelope as a string that holds its text. There are no binary ones: a payload that
-//! is binary was turned to text before ([`Payload::as_text`](crate::message::Payload::as_text)), as phoenix.js reads nothing
-//! else here. Phoenix cannot send binary messages this way at all.
+//! A message to a client stands in the envelope as a string that holds its text. A payload that is binary was turned to text
+//! before ([`Payload::as_text`](crate::message::Payload::as_text)), as phoenix.js reads nothing else here; Phoenix cannot
+//! send it this way at all. Only a serializer that writes no text has binary messages here: they travel as base64, as those
+//! of clients do.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
-use crate::serializer::Incoming;
+use crate::serializer::{Incoming, Kind};
+use crate::transport::Frame;
 
 /// The content type of a body that holds one message a line. It counts only if it is written just so.
 pub const NDJSON: &[u8] = b"application/x-ndjson";
@@ -88,9 +90,18 @@ fn binary(base64: &[u8], max_message: usize) -> Result<Incoming, BodyError> {
     }
 }
 
+/// A message as it stands in an envelope.
+#[must_use]
+pub fn message(frame: &Frame) -> Bytes {
+    match frame.kind() {
+        Kind::Text => frame.payload(),
+        Kind::Binary => STANDARD.encode(frame.payload()).into(),
+    }
+}
+
 /// The response to a poll: `{"messages":["…"],"status":200,"token":"…"}`.
 ///
-/// `messages` are encoded messages without their WebSocket headers; `token` is URL-safe.
+/// `messages` are as [`message`] gives them; `token` is URL-safe.
 #[must_use]
 pub fn envelope<'a>(messages: impl IntoIterator<Item = &'a [u8]>, status: u16, token: &str) -> Bytes {
     let mut out = BytesMut::from(&b"{\"messages\":["[..]);

@@ -12,8 +12,7 @@ use super::session::{Answer, Limits, Polled, Session, Ticket};
 use crate::io::Core;
 use crate::serializer::Incoming;
 use crate::socket::{Dispatched, NewSocket};
-use crate::transport::websocket::frame::Frame;
-use crate::transport::{Flushed, Overflow, Received, Transport};
+use crate::transport::{Flushed, Frame, Overflow, Received, Transport};
 
 /// Tells a session from all others: random.
 pub type SessionId = [u8; 16];

@@ -8,11 +8,14 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::Echo;
 use super::extension::Deflate;
 use super::frame::{self, Decoder, Frame, Input, Rules};
 use crate::serializer::Incoming;
-use crate::transport::{Flushed, Overflow, Received, Transport};
+use crate::transport::{Door, Flushed, Newcomer, Overflow, Received, Transport};
 
+/// As routes list it.
+const NAME: &str = "websocket";
 /// How much is joined into one write.
 const JOIN: usize = 64 * 1024;
 
@@ -75,11 +78,6 @@ impl WebSocket {
             state: State::Open,
             pinged: false,
         }
-    }
-
-    /// The socket, for the poll.
-    pub fn source(&mut self) -> &mut mio::net::TcpStream {
-        &mut self.stream
     }
 
     fn queue(&mut self, bytes: Bytes) {
@@ -172,9 +170,26 @@ thread_local! {
     static JOINED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
+impl Newcomer for Upgraded {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn enter(self: Box<Self>, door: &Door<'_>) -> io::Result<Box<dyn Transport>> {
+        let echo = self.echo;
+        let mut websocket = WebSocket::new(*self, door.limits.max_message_bytes, door.limits.max_outbound_bytes);
+        door.watch(&mut websocket.stream)?;
+        Ok(if echo {
+            Box::new(Echo::new(websocket))
+        } else {
+            Box::new(websocket)
+        })
+    }
+}
+
 impl Transport for WebSocket {
     fn name(&self) -> &'static str {
-        "websocket"
+        NAME
     }
 
     fn takes_binary(&self) -> bool {

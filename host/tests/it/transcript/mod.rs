@@ -22,20 +22,28 @@
 //! In expected JSON `*` stands for any value; `$name` for any value at first, and the same one from then on, also in what
 //! is sent. Nothing waits for a time: that nothing comes is shown by what comes instead.
 
+mod caller;
 mod line;
-mod pattern;
+mod messagepack;
+pub(crate) mod pattern;
 mod version;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bennu::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
+use bennu::client::{Frame, Incoming, Options, Transport};
+use bennu::endpoint::Entrance;
 use serde_json::Value;
 
+use crate::seams::Host;
+use crate::seams::messagepack::MessagePack;
 use crate::support::server::Bench;
+use caller::Caller;
 use line::{Expected, Line, Sent, What};
-use pattern::Captures;
-use version::Version;
+
+pub(crate) use caller::Over;
+pub(crate) use pattern::Captures;
+pub(crate) use version::Version;
 
 /// Makes tests of each file: one for each transport and version. A version that a file does not apply to stands behind its
 /// name, with the reason.
@@ -58,28 +66,22 @@ macro_rules! transcripts {
 macro_rules! way {
     ($module:ident $version:ident $name:ident) => {
         mod $module {
-            use $crate::transcript::{Version, run};
+            use super::super::WRITTEN;
+            use $crate::transcript::{Over, Version, run};
 
             #[tokio::test]
             async fn websocket() {
-                run(
-                    super::super::WRITTEN,
-                    stringify!($name),
-                    Version::$version,
-                    bennu::client::Transport::WebSocket,
-                )
-                .await;
+                run(WRITTEN, stringify!($name), Version::$version, Over::WebSocket).await;
             }
 
             #[tokio::test]
             async fn longpoll() {
-                run(
-                    super::super::WRITTEN,
-                    stringify!($name),
-                    Version::$version,
-                    bennu::client::Transport::LongPoll,
-                )
-                .await;
+                run(WRITTEN, stringify!($name), Version::$version, Over::LongPoll).await;
+            }
+
+            #[tokio::test]
+            async fn memory() {
+                run(WRITTEN, stringify!($name), Version::$version, Over::Memory).await;
             }
         }
     };
@@ -90,10 +92,11 @@ mod modern {
     macro_rules! ways {
         ($name:ident) => {
             way!(v1 V1 $name);
-            way!(v2 V2 $name);
+            ways!($name not v1);
         };
         ($name:ident not v1) => {
             way!(v2 V2 $name);
+            way!(messagepack MessagePack $name);
         };
     }
 
@@ -143,42 +146,49 @@ fn folder(written: Version) -> PathBuf {
         .join(written.folder())
 }
 
-/// Runs one transcript in one version over one transport.
-async fn run(written: Version, name: &str, version: Version, transport: Transport) {
+/// Runs one transcript in one version over one transport: against the program, unless either of them is the tests' own.
+async fn run(written: Version, name: &str, version: Version, over: Over) {
     let file = format!("{name}.txt");
     let text = std::fs::read_to_string(folder(written).join(&file)).expect("the transcript");
     let bench = Bench::new();
     // A client of a long conversation is silent for a while.
     bench.set("limits", "idle_timeout_ms", "30_000");
-    let server = bench.serve().await;
-    let options = match version {
-        Version::Seeds => Options::seeds(server.address, transport),
-        _ => Options {
-            vsn: version.vsn().map(str::to_owned),
-            ..Options::new(server.address, transport)
-        },
+    if over != Over::Memory && version != Version::MessagePack {
+        let server = bench.serve().await;
+        let options = version.options(server.address, over);
+        return Conversation::new(options, written, version).play(&file, &text).await;
+    }
+    let host = match version {
+        Version::MessagePack => Host::start(&bench, &[("/socket", &MessagePack), ("/gate", &MessagePack)]).await,
+        _ => Host::start(&bench, &[]).await,
     };
-    let mut conversation = Conversation::new(options, written, version);
+    let mut conversation = Conversation::new(version.options(host.address, over), written, version);
+    conversation.entrance = (over == Over::Memory).then(|| host.entrance.clone());
     conversation.play(&file, &text).await;
+    drop(conversation);
+    host.stop().await;
 }
 
 /// The clients of a transcript, as far as it is played.
-struct Conversation {
+pub(crate) struct Conversation {
     options: Options,
     written: Version,
     version: Version,
-    clients: HashMap<String, RawClient>,
+    /// For clients in memory: where they come in.
+    entrance: Option<Entrance>,
+    clients: HashMap<String, Caller>,
     captures: Captures,
     beats: u32,
 }
 
 impl Conversation {
     /// Of clients that speak `version`, after a transcript that is written in `written`.
-    fn new(options: Options, written: Version, version: Version) -> Self {
+    pub(crate) fn new(options: Options, written: Version, version: Version) -> Self {
         Self {
             options,
             written,
             version,
+            entrance: None,
             clients: HashMap::new(),
             captures: Captures::default(),
             beats: 0,
@@ -186,14 +196,14 @@ impl Conversation {
     }
 
     /// Plays the text of `file`, or says what is different.
-    async fn play(&mut self, file: &str, text: &str) {
+    pub(crate) async fn play(&mut self, file: &str, text: &str) {
         let lines: Vec<Line> = line::read(text).unwrap_or_else(|error| panic!("{file}:{error}"));
         let (transport, sends_bytes) = (self.options.transport, self.version.sends_bytes());
         let applies = |line: &&Line| line.only.is_none_or(|only| only == transport) && (sends_bytes || !line.bytes);
         for line in lines.iter().filter(applies) {
             if let Err(difference) = self.play_line(line).await {
                 let (number, text, version) = (line.number, &line.text, self.version);
-                let over = transport.name();
+                let over = self.entrance.as_ref().map_or(transport.name(), |_| "memory");
                 panic!("{file}:{number} in {version:?} over {over}\n  line      {text}\n{difference}");
             }
         }
@@ -209,7 +219,7 @@ impl Conversation {
             }
             What::Quiet => self.quiet(&line.client).await,
             What::Close => match self.clients.remove(&line.client) {
-                Some(client) => client.close().await.map_err(said),
+                Some(client) => client.close().await,
                 None => Err("  there is no such client".into()),
             },
         }
@@ -223,13 +233,13 @@ impl Conversation {
             params: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             ..self.options.clone()
         };
-        let client = RawClient::connect(&options).await.map_err(said)?;
+        let client = Caller::connect(&options, self.entrance.as_ref()).await?;
         self.clients.insert(name.to_owned(), client);
         Ok(())
     }
 
     /// The client of this name, which connects to the dialect's own mount where nothing else was said.
-    async fn client(&mut self, name: &str) -> Result<&mut RawClient, String> {
+    async fn client(&mut self, name: &str) -> Result<&mut Caller, String> {
         if !self.clients.contains_key(name) {
             let mount = self.options.mount.clone();
             self.connect(name, &mount).await?;
@@ -243,17 +253,17 @@ impl Conversation {
             Sent::Binary(bytes) => Frame::Binary(bytes.clone()),
         };
         let frame = self.version.say(self.written, frame);
-        let over_websocket = self.options.transport == Transport::WebSocket;
-        match self.client(name).await?.send(frame).await {
-            Ok(()) if over_websocket || status == 200 => Ok(()),
-            Ok(()) => Err(format!("  expected  status {status}\n  got       status 200")),
-            Err(ClientError::NotTaken { status: got }) if got == status => Ok(()),
-            Err(error) => Err(said(error)),
+        let polls = self.options.transport == Transport::LongPoll;
+        let taken = self.client(name).await?.send(frame).await?.unwrap_or(200);
+        if taken == status || !polls {
+            Ok(())
+        } else {
+            Err(format!("  expected  status {status}\n  got       status {taken}"))
         }
     }
 
     async fn expect(&mut self, name: &str, expected: &Expected, pattern: Option<Value>) -> Result<(), String> {
-        let incoming = self.client(name).await?.next().await.map_err(said)?;
+        let incoming = self.client(name).await?.next().await?;
         let as_expected = match (expected, &incoming) {
             (Expected::Close(code), Incoming::Closed { code: got }) => code == got,
             (_, Incoming::Frame(frame)) => match (pattern, self.version.hear(frame)) {
@@ -277,10 +287,6 @@ impl Conversation {
         let pattern = self.version.expect(self.written, &answer);
         self.expect(name, &answer, pattern).await
     }
-}
-
-fn said(error: ClientError) -> String {
-    format!("  error     {error}")
 }
 
 fn shown(incoming: &Incoming) -> String {

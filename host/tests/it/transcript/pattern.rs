@@ -11,17 +11,17 @@ const MARK: char = '\u{1}';
 
 /// What `$name`s stand for.
 #[derive(Default)]
-pub(super) struct Captures(HashMap<String, Value>);
+pub(crate) struct Captures(HashMap<String, Value>);
 
 /// Reads a pattern.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+pub(crate) fn read(text: &str) -> Result<Value, String> {
     let json = replace(text, |special| Ok(format!("\"\\u0001{special}\"")))?;
     serde_json::from_str(&json).map_err(|error| format!("the pattern is no JSON: {error}"))
 }
 
 impl Captures {
     /// Compares, and takes up what `$name`s stand for.
-    pub(super) fn matches(&mut self, pattern: &Value, value: &Value) -> bool {
+    pub(crate) fn matches(&mut self, pattern: &Value, value: &Value) -> bool {
         match (pattern, value) {
             (Value::String(text), _) if text.starts_with(MARK) => match &text[1..] {
                 "*" => true,
@@ -48,7 +48,7 @@ impl Captures {
     }
 
     /// Puts what `$name`s stand for into a text that is sent.
-    pub(super) fn fill_in(&self, text: &str) -> Result<String, String> {
+    pub(crate) fn fill_in(&self, text: &str) -> Result<String, String> {
         replace(text, |special| match self.0.get(special) {
             Some(value) => Ok(value.to_string()),
             None if special == "*" => Ok(special.to_owned()),

@@ -2,30 +2,40 @@
 //!
 //! Those that stand in no folder are written in version 2, and are translated; what is no message stays what it is.
 
-use bennu::client::Frame;
+use std::net::SocketAddr;
+
+use bennu::client::{Frame, Options};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::caller::Over;
 use super::line::Expected;
+use super::messagepack;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(crate) enum Version {
     /// Phoenix 0.11.
     Seeds,
     /// 1.0.0.
     V1,
     /// 2.0.0.
     V2,
+    /// The tests' own, which takes its place.
+    MessagePack,
 }
 
 impl Version {
-    /// What it asks for.
-    pub(super) fn vsn(self) -> Option<&'static str> {
-        match self {
-            Self::Seeds => None,
-            Self::V1 => Some("1.0.0"),
-            Self::V2 => Some("2.0.0"),
+    /// How its clients connect.
+    pub(crate) fn options(self, address: SocketAddr, over: Over) -> Options {
+        let vsn = match self {
+            Self::Seeds => return Options::seeds(address, over.own()),
+            Self::V1 => "1.0.0",
+            Self::V2 | Self::MessagePack => "2.0.0",
+        };
+        Options {
+            vsn: Some(vsn.to_owned()),
+            ..Options::new(address, over.own())
         }
     }
 
@@ -35,12 +45,13 @@ impl Version {
             Self::Seeds => "seeds",
             Self::V1 => "v1",
             Self::V2 => "",
+            Self::MessagePack => unreachable!("transcripts are text"),
         }
     }
 
     /// Whether clients have binary messages to send.
     pub(super) fn sends_bytes(self) -> bool {
-        self == Self::V2
+        matches!(self, Self::V2 | Self::MessagePack)
     }
 
     /// A heartbeat, and its answer.
@@ -53,7 +64,7 @@ impl Version {
                 let answer = json!({"topic": "phoenix", "event": "phx_reply", "payload": ok, "ref": msg_ref});
                 (beat.to_string(), answer)
             }
-            Self::V2 => {
+            Self::V2 | Self::MessagePack => {
                 let beat = json!([null, msg_ref, "phoenix", "heartbeat", {}]);
                 (beat.to_string(), json!([null, msg_ref, "phoenix", "phx_reply", ok]))
             }
@@ -64,6 +75,7 @@ impl Version {
     pub(super) fn say(self, written: Self, frame: Frame) -> Frame {
         match (written, self, &frame) {
             (Self::V2, Self::V1, Frame::Text(text)) => v1(text).map_or(frame, Frame::Text),
+            (Self::V2, Self::MessagePack, _) => messagepack::say(frame),
             _ => frame,
         }
     }
@@ -72,6 +84,7 @@ impl Version {
     pub(super) fn expect(self, written: Self, expected: &Expected) -> Option<Value> {
         let value = match expected {
             Expected::Text(value) => value.clone(),
+            Expected::Binary(bytes) if self == Self::MessagePack => return messagepack::expect(bytes),
             Expected::Binary(bytes) => return Some(hex(bytes)),
             Expected::Close(_) => return None,
         };
@@ -86,6 +99,7 @@ impl Version {
     /// What has come, in the same form.
     pub(super) fn hear(self, frame: &Frame) -> Option<Value> {
         match frame {
+            _ if self == Self::MessagePack => messagepack::hear(frame),
             Frame::Text(text) => serde_json::from_str(text).ok(),
             Frame::Binary(bytes) => Some(hex(bytes)),
         }
@@ -106,7 +120,7 @@ fn v1(text: &str) -> Option<String> {
 }
 
 /// Bytes as a value of their own kind.
-fn hex(bytes: &[u8]) -> Value {
+pub(super) fn hex(bytes: &[u8]) -> Value {
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({ "bytes": hex.join(" ") })
 }
