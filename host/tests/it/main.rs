@@ -23,6 +23,7 @@ mod origins;
 mod panics;
 mod presence;
 mod probation;
+mod protocol;
 mod quarantine;
 mod refused;
 mod reload;
