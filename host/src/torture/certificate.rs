@@ -131,7 +131,7 @@ impl Certificate {
             closed: tally.closed.get(),
             differences: tally.differences.get(),
             audits: tally.audits.get(),
-            ended: tally.rejoins.get(),
+            ended: tally.ended.get(),
             panics: 0,
             excused: tally.excused.get(),
             reloads: Reloads::default(),

@@ -28,13 +28,35 @@ pub enum Variant {
     Stranger,
     /// Half of a file.
     Truncated,
+    /// Panics whenever a number is put.
+    Panics,
+    /// The same, with a version of the state that no other reads.
+    PanicsV3,
+}
+
+/// What is to become of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It comes into service.
+    Served,
+    /// It is refused.
+    Refused,
+    /// It comes into service, and the one before it takes over again.
+    RolledBack,
 }
 
 impl Variant {
     /// Those that come into service, in the order in which they replace one another.
     pub const GOOD: [Self; 3] = [Self::V2, Self::V1, Self::Runtime];
     /// Those that must not.
-    pub const BAD: [Self; 4] = [Self::Refuses, Self::Crashes, Self::Stranger, Self::Truncated];
+    pub const BAD: [Self; 6] = [
+        Self::Panics,
+        Self::Refuses,
+        Self::PanicsV3,
+        Self::Crashes,
+        Self::Stranger,
+        Self::Truncated,
+    ];
 
     /// The features that it is built with.
     #[must_use]
@@ -46,13 +68,19 @@ impl Variant {
             Self::Refuses => "refuses",
             Self::Crashes => "crashes",
             Self::Stranger => "stranger",
+            Self::Panics => "panics",
+            Self::PanicsV3 => "panics_v3",
         }
     }
 
-    /// Whether it is to come into service.
+    /// What is to become of it.
     #[must_use]
-    pub fn is_good(self) -> bool {
-        Self::GOOD.contains(&self)
+    pub fn fate(self) -> Fate {
+        match self {
+            Self::V1 | Self::V2 | Self::Runtime => Fate::Served,
+            Self::Panics | Self::PanicsV3 => Fate::RolledBack,
+            Self::Refuses | Self::Crashes | Self::Stranger | Self::Truncated => Fate::Refused,
+        }
     }
 
     /// Its file in a folder of libraries.

@@ -29,7 +29,7 @@ use fastrand::Rng;
 pub use certificate::Certificate;
 use certificate::{InFlight, Memory, Pauses, Reloads, quantile};
 use crowd::{Crowd, Phase};
-use libraries::{Libraries, Variant};
+use libraries::{Fate, Libraries, Variant};
 use plan::Plan;
 use said::Said;
 use server::{Server, ServerError, Setup};
@@ -44,6 +44,8 @@ const OUTCOME: Duration = Duration::from_secs(60);
 const SETTLING: Duration = Duration::from_secs(20);
 /// How long the last libraries may take to go.
 const BURYING: Duration = Duration::from_secs(10);
+/// For how long all clients must be in their topics before nobody is taken to be on the way out any more.
+const BACK: Duration = Duration::from_secs(1);
 /// Between two looks at counters.
 const LOOK: Duration = Duration::from_millis(10);
 /// How many looks at what is in flight are kept, one a millisecond.
@@ -64,7 +66,7 @@ pub enum TortureError {
     System(#[from] io::Error),
     /// The clients did not get in.
     #[error("after {0:?} only {1} of {2} joins were answered")]
-    Joining(Duration, i64, usize),
+    Joining(Duration, i64, i64),
 }
 
 /// How far a run is.
@@ -132,10 +134,10 @@ pub async fn run(
 }
 
 async fn all_inside(plan: &Plan, tally: &Tally) -> Result<(), TortureError> {
-    let (start, all) = (Instant::now(), plan.clients * plan.joins());
-    while tally.joins.get() < all as i64 {
+    let (start, all) = (Instant::now(), plan.seats());
+    while tally.inside.get() < all {
         if start.elapsed() > JOINING || tally.closed.get() > 0 {
-            return Err(TortureError::Joining(start.elapsed(), tally.joins.get(), all));
+            return Err(TortureError::Joining(start.elapsed(), tally.inside.get(), all));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -145,6 +147,8 @@ async fn all_inside(plan: &Plan, tally: &Tally) -> Result<(), TortureError> {
 /// Replaces libraries, and keeps what comes of it.
 struct Reloading {
     rng: Rng,
+    tally: Arc<Tally>,
+    seats: i64,
     looks: Arc<Mutex<Looks>>,
     /// How many libraries were put in place.
     puts: u64,
@@ -153,6 +157,7 @@ struct Reloading {
     /// The least that was in flight, in each reload.
     in_flight: Vec<i64>,
     held: u64,
+    panics: i64,
     pauses: Vec<Duration>,
     resident: Vec<f64>,
     /// The generations that came into service, and what was left of them.
@@ -176,12 +181,15 @@ impl Reloading {
         tokio::spawn(look(Arc::clone(&looks), Arc::clone(tally)));
         Self {
             rng: Rng::with_seed(plan.seed),
+            tally: Arc::clone(tally),
+            seats: plan.seats(),
             looks,
             puts: 0,
             good: 0,
             reloads: Reloads::default(),
             in_flight: Vec::new(),
             held: 0,
+            panics: 0,
             pauses: Vec::new(),
             resident: Vec::new(),
             generations: BTreeMap::from([(1, Left::Running)]),
@@ -195,14 +203,18 @@ impl Reloading {
         let variant = if is_good {
             Variant::GOOD[(self.good % 3) as usize]
         } else {
-            Variant::BAD[(bad % 4) as usize]
+            Variant::BAD[(self.puts - self.good) as usize % Variant::BAD.len()]
         };
         self.puts += 1;
         self.good += u64::from(is_good);
+        self.tally.excuse(variant.fate() == Fate::RolledBack);
         server.replace(&libraries.bytes(variant, self.puts))?;
-        let swap = self.outcome(server, variant).await?;
+        let swap = self.outcome(server, variant.fate()).await?;
         if let Some(swap) = swap {
             self.in_flight.extend(self.least_in_flight(swap));
+        }
+        if variant.fate() == Fate::RolledBack {
+            self.all_back().await;
         }
         tokio::time::sleep(Duration::from_millis(self.rng.u64(BETWEEN_MS))).await;
         self.resident.push(memory::resident_kib(server)?);
@@ -210,28 +222,42 @@ impl Reloading {
     }
 
     /// Waits until the library is in service, or is refused.
-    async fn outcome(&mut self, server: &mut Server, variant: Variant) -> Result<Option<Duration>, TortureError> {
-        loop {
+    async fn outcome(&mut self, server: &mut Server, fate: Fate) -> Result<Option<Duration>, TortureError> {
+        let mut served = None;
+        let came = loop {
             match server.said(OUTCOME).await? {
                 Said::InService { generation, swap } => {
                     self.generations.insert(generation, Left::Running);
-                    if variant.is_good() {
-                        self.reloads.done += 1;
-                    } else {
-                        self.reloads.unexpected += 1;
+                    served = Some(swap);
+                    if fate != Fate::RolledBack {
+                        break Fate::Served;
                     }
-                    return Ok(Some(swap));
                 }
-                Said::Refused { .. } => {
-                    if variant.is_good() {
-                        self.reloads.unexpected += 1;
-                    } else {
-                        self.reloads.refused += 1;
-                    }
-                    return Ok(None);
-                }
+                Said::RolledBack => break Fate::RolledBack,
+                Said::Refused { .. } => break Fate::Refused,
                 other => self.note(other),
             }
+        };
+        let count = match came {
+            _ if came != fate => &mut self.reloads.unexpected,
+            Fate::Served => &mut self.reloads.done,
+            Fate::Refused => &mut self.reloads.refused,
+            Fate::RolledBack => &mut self.reloads.rolled_back,
+        };
+        *count += 1;
+        // What the code that panics had in flight says nothing.
+        Ok(served.filter(|_| came == Fate::Served))
+    }
+
+    /// Waits until all clients are back in their topics, for good.
+    async fn all_back(&self) {
+        let deadline = Instant::now() + SETTLING;
+        let mut since = Instant::now();
+        while since.elapsed() < BACK && Instant::now() < deadline {
+            if self.tally.inside.get() < self.seats {
+                since = Instant::now();
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -241,6 +267,7 @@ impl Reloading {
                 self.pauses.push(held);
                 self.held += waited;
             }
+            Said::Panicked => self.panics += 1,
             Said::Kept { topics } => self.reloads.kept_topics += topics,
             Said::Unloaded(generation) => drop(self.generations.insert(generation, Left::Nothing)),
             Said::Mapped(generation) => drop(self.generations.insert(generation, Left::Code)),
@@ -276,6 +303,7 @@ impl Reloading {
             median: quantile(&self.in_flight, 0.5).unwrap_or_default(),
             held: self.held,
         };
+        certificate.panics = self.panics;
         certificate.pauses = Pauses::of(self.pauses);
         certificate.memory = Memory {
             kib_per_reload: memory::kib_per_reload(&self.resident),

@@ -28,6 +28,12 @@ impl Plan {
         (2 * self.topics).div_ceil(self.clients.max(1)).clamp(1, self.topics)
     }
 
+    /// All joins of all clients.
+    #[must_use]
+    pub fn seats(&self) -> i64 {
+        i64::try_from(self.clients * self.joins()).unwrap_or(i64::MAX)
+    }
+
     /// The topics that a client joins: the same as the one beside it, which comes by the other transport.
     pub fn topics_of(&self, client: usize) -> impl Iterator<Item = usize> {
         let (first, topics) = (client / 2 * self.joins(), self.topics);

@@ -36,6 +36,15 @@ pub enum Said {
         /// How many.
         topics: u64,
     },
+    /// A library was taken out of service again.
+    RolledBack,
+    /// A callback of the plugin panicked.
+    Panicked,
+    /// `dev` has built a plugin.
+    Built {
+        /// How long cargo took.
+        took: Duration,
+    },
     /// Of a generation nothing is left in memory.
     Unloaded(u64),
     /// A generation is in memory still.
@@ -84,6 +93,14 @@ impl Said {
         } else if line.contains(": topics could not be carried over") {
             Self::Kept {
                 topics: number("failed")?,
+            }
+        } else if line.contains(": rolled back after ") {
+            Self::RolledBack
+        } else if line.contains(": plugin panicked") {
+            Self::Panicked
+        } else if line.contains(": built ") {
+            Self::Built {
+                took: Duration::from_millis(number("build_ms")?),
             }
         } else if line.contains(": generation unloaded") {
             Self::Unloaded(number("generation")?)

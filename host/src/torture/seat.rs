@@ -204,7 +204,7 @@ impl Seat {
             self.stay = Stay::Outside;
             return self.differ(|| format!("a join was answered with {status}: {response}"));
         };
-        self.tally.joins.one();
+        self.tally.inside.one();
         self.notes = Sequence::after(0);
         self.answered = 0;
         self.stay = Stay::Inside(View::new(told));
@@ -214,7 +214,15 @@ impl Seat {
         if self.is_outside() {
             return;
         }
-        self.tally.rejoins.one();
+        if self.is_inside() {
+            self.tally.inside.add(-1);
+        }
+        if self.tally.is_excusing() {
+            self.tally.excused_ends.one();
+        } else {
+            self.tally.ended.one();
+            self.find(|| "the channel ended".to_owned());
+        }
         let owed = i64::try_from(self.owed.len()).unwrap_or(i64::MAX);
         self.tally.excused.add(owed);
         self.tally.in_flight.add(-owed);

@@ -1,6 +1,6 @@
 //! What all clients together have counted so far.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::sequence::Place;
@@ -11,8 +11,8 @@ const MAX_FINDINGS: usize = 20;
 /// Counters that every client adds to.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Joins that were accepted.
-    pub joins: Count,
+    /// Seats that are taken at this moment.
+    pub inside: Count,
     /// Numbers that clients put.
     pub sent: Count,
     /// Numbered messages that came to clients: replies, notes, broadcasts, ticks.
@@ -29,12 +29,15 @@ pub struct Tally {
     pub differences: Count,
     /// How often a state was compared.
     pub audits: Count,
-    /// Channels that ended and were joined again.
-    pub rejoins: Count,
-    /// Numbers whose channel ended by a panic before they were answered.
+    /// Channels that ended though no code was in service that panics.
+    pub ended: Count,
+    /// Channels that ended when they might.
+    pub excused_ends: Count,
+    /// Numbers that were not answered by then.
     pub excused: Count,
     /// Numbers that are not answered yet.
     pub in_flight: Count,
+    is_excusing: AtomicBool,
     findings: Mutex<Vec<String>>,
 }
 
@@ -61,6 +64,17 @@ impl Count {
 }
 
 impl Tally {
+    /// Says whether code is in service that panics: channels may end then.
+    pub fn excuse(&self, excuse: bool) {
+        self.is_excusing.store(excuse, Ordering::Relaxed);
+    }
+
+    /// Whether channels may end.
+    #[must_use]
+    pub fn is_excusing(&self) -> bool {
+        self.is_excusing.load(Ordering::Relaxed)
+    }
+
     /// Counts where a number stands; says what is wrong, if anything, in the words of `what`.
     pub fn place(&self, place: Place, what: impl FnOnce() -> String) {
         self.received.one();

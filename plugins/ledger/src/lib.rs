@@ -83,13 +83,21 @@ struct Fill {
 impl Channel<Book> for Member {
     type Shared = Ledger;
 
-    const STATE_VERSION: u32 = match (cfg!(feature = "stranger"), cfg!(feature = "v2")) {
-        (true, _) => 9,
-        (_, true) => 2,
-        _ => 1,
+    const STATE_VERSION: u32 = if cfg!(feature = "stranger") {
+        9
+    } else if cfg!(feature = "panics_v3") {
+        3
+    } else if cfg!(feature = "v2") {
+        2
+    } else {
+        1
     };
     const READS_FROM: u32 = if cfg!(feature = "stranger") { 9 } else { 1 };
-    const READS_TO: u32 = if cfg!(feature = "stranger") { 9 } else { 2 };
+    const READS_TO: u32 = if Self::STATE_VERSION > 2 {
+        Self::STATE_VERSION
+    } else {
+        2
+    };
 
     fn join(ledger: &mut Ledger, params: Payload<'_>, cx: &mut Context<Book>) -> Join<Self> {
         let Params { client, last } = params.parse()?;
@@ -139,11 +147,11 @@ impl Channel<Book> for Member {
     }
 
     fn migrate(from: u32, old: Old<'_>) -> Result<Self, MigrateError> {
-        read::<Self, other::Member>(from, Self::STATE_VERSION, old)
+        read::<Self, other::Member>(from, old)
     }
 
     fn migrate_shared(from: u32, old: Old<'_>) -> Result<Ledger, MigrateError> {
-        read::<Ledger, other::Ledger>(from, Self::STATE_VERSION, old)
+        read::<Ledger, other::Ledger>(from, old)
     }
 }
 
@@ -184,13 +192,14 @@ fn tick_again(cx: &Context<Book>) {
     }
 }
 
-/// Reads state of our own version as it stands, and the other's through its own shape.
-fn read<T, Other>(from: u32, own: u32, old: Old<'_>) -> Result<T, MigrateError>
+/// Reads state of our own shape as it stands, and the other shape through its own type. Version 1 has the one, all others
+/// have the other.
+fn read<T, Other>(from: u32, old: Old<'_>) -> Result<T, MigrateError>
 where
     T: DeserializeOwned + From<Other>,
     Other: DeserializeOwned,
 {
-    if from == own {
+    if (from != 1) == cfg!(feature = "v2") {
         old.read()
     } else {
         Ok(old.read::<Other>()?.into())

@@ -39,10 +39,14 @@ pub(crate) enum Build {
     LedgerCrashes,
     /// That reads no state that is there.
     LedgerStranger,
+    /// That panics whenever a number is put.
+    LedgerPanics,
+    /// That does, with a version of the state that no other reads.
+    LedgerPanicsV3,
 }
 
 impl Build {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -57,6 +61,8 @@ impl Build {
         Self::LedgerRefuses,
         Self::LedgerCrashes,
         Self::LedgerStranger,
+        Self::LedgerPanics,
+        Self::LedgerPanicsV3,
     ];
 
     /// The folder that all of them lie in.
@@ -83,7 +89,9 @@ impl Build {
             | Self::LedgerRuntime
             | Self::LedgerRefuses
             | Self::LedgerCrashes
-            | Self::LedgerStranger => "ledger",
+            | Self::LedgerStranger
+            | Self::LedgerPanics
+            | Self::LedgerPanicsV3 => "ledger",
             _ => "misbehave",
         }
     }
@@ -93,12 +101,13 @@ impl Build {
             Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
-            Self::MisbehavePanics => Some("panics"),
+            Self::MisbehavePanics | Self::LedgerPanics => Some("panics"),
             Self::MisbehaveAtLoad => Some("at_load"),
             Self::LedgerRuntime => Some("runtime"),
             Self::LedgerRefuses => Some("refuses"),
             Self::LedgerCrashes => Some("crashes"),
             Self::LedgerStranger => Some("stranger"),
+            Self::LedgerPanicsV3 => Some("panics_v3"),
         }
     }
 
