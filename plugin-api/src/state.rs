@@ -97,5 +97,55 @@
 //!
 //! State of a version outside `READS_FROM ..= READS_TO` is not even tried: the library is refused and the old code goes on. The
 //! same happens to a topic whose state fails to migrate, by an error or a panic, unless the configuration says otherwise.
+//!
+//! # Going back
+//!
+//! New code is on probation. If it panics too often, the code before it takes its topics back: with their present state if it
+//! reads that, otherwise with a snapshot from the moment when they came over, and what happened since is lost.
 //! [`READS_TO`](crate::Channel::READS_TO) above `STATE_VERSION` promises that this version reads what a later one writes, so that
-//! one can go back to it without loss.
+//! one can go back to it without loss. Version 1 of the room above could have come with this, once it was known what version 2
+//! writes:
+//!
+//! ```
+//! # use bennu_plugin::prelude::*;
+//! # #[derive(Default, Serialize, Deserialize)]
+//! # struct Room { messages: Vec<String> }
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Member { name: String }
+//! /// The room as version 2 will write it.
+//! #[derive(Deserialize)]
+//! struct RoomV2 {
+//!     messages: Vec<MessageV2>,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct MessageV2 {
+//!     text: String,
+//! }
+//!
+//! impl Channel for Member {
+//!     type Shared = Room;
+//!
+//!     const STATE_VERSION: u32 = 1;
+//!     const READS_TO: u32 = 2;
+//!
+//!     fn migrate_shared(from: u32, old: Old) -> Result<Room, MigrateError> {
+//!         if from == 1 {
+//!             return old.read();
+//!         }
+//!         let RoomV2 { messages } = old.read()?;
+//!         Ok(Room { messages: messages.into_iter().map(|message| message.text).collect() })
+//!     }
+//!     // …
+//! #     fn join(_: &mut Room, _: Payload, _: &mut Context) -> Join<Self> {
+//! #         Join::accept(Self { name: String::new() })
+//! #     }
+//! }
+//! ```
+//!
+//! # What goes on meanwhile
+//!
+//! Each topic is held for a moment, some milliseconds, while its state is written and read; what comes for it waits, and is
+//! handled by the new code, in order. The larger the state, the longer that is: keep in it what must survive, and no more. A
+//! promise that a thread of the old code has yet to keep is kept if that happens within the host's `retire_ms`; after that its
+//! client is answered `{"reason":"reloaded"}`.

@@ -4,23 +4,28 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::JsonArg;
 use super::terminal::say;
+use crate::plugin::cargo::Workspace;
 use crate::torture::certificate::grouped;
 use crate::torture::libraries::{Libraries, Variant};
 use crate::torture::plan::Plan;
-use crate::torture::{self, Progress};
+use crate::torture::plot::Chart;
+use crate::torture::report::Report;
+use crate::torture::{self, Progress, heartbeats, pauses, saving, unloading};
 
 pub(super) const HELP: &str = "\
 Examples:
   bennu torture                                      builds the plugin's versions and takes some minutes
   bennu torture --clients 100 --rate 500 --reloads 10
   bennu torture --libraries target/test-plugins --json
+  bennu torture --part all --plots plots             the certificate, and all that is measured
 
 Starts a server of its own. The exit code is 1 when anything was lost, doubled, reordered or
-closed, when a state differs, or when a library was not taken or refused as it should be.";
+closed, when a state differs, when a library was not taken or refused as it should be, or when more stays of
+replaced libraries than may.";
 
 /// `bennu torture`
 #[derive(Args, Debug)]
@@ -49,8 +54,34 @@ pub struct TortureArgs {
     /// A folder with the plugin's versions, built already: libledger.so, libledger-v2.so, …
     #[arg(long, value_name = "FOLDER")]
     pub libraries: Option<PathBuf>,
+    /// What to run, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "messages")]
+    part: Vec<Part>,
+    /// Libraries that `unloading` replaces
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub unloads: u64,
+    /// Where to write a plot of each measurement, as SVG
+    #[arg(long, value_name = "FOLDER")]
+    pub plots: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
+}
+
+/// A part of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The certificate: nothing is lost, doubled or reordered
+    Messages,
+    /// What stays in memory of libraries with an async runtime
+    Unloading,
+    /// How long topics are held, by the size of their state
+    Pauses,
+    /// How long heartbeats take while 10,000 topics move
+    Heartbeats,
+    /// How long it takes from a saved source to a new answer
+    Saving,
+    /// All of these
+    All,
 }
 
 impl TortureArgs {
@@ -82,24 +113,72 @@ impl TortureArgs {
 ///
 /// # Errors
 ///
-/// If there is no certificate: no libraries, or no server.
+/// If something cannot be run: no libraries, or no server.
 pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
-    let (plan, libraries) = (args.plan(), args.libraries()?);
-    show(&format!("{} clients connect", plan.clients));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let certificate = runtime.block_on(torture::run(&plan, &libraries, |progress| show(&line(progress))));
+    let report = runtime.block_on(report(args));
     show("");
-    let certificate = certificate?;
+    let report = report?;
     if args.json.json {
-        say(&serde_json::to_string_pretty(&certificate)?);
+        say(&serde_json::to_string_pretty(&report)?);
     } else {
-        say(&certificate.to_string());
+        say(report.to_string().trim_end());
     }
-    Ok(if certificate.passed {
+    Ok(if report.passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs all parts, one after the other.
+async fn report(args: &TortureArgs) -> anyhow::Result<Report> {
+    let wants = |part| args.part.iter().any(|wanted| [part, Part::All].contains(wanted));
+    let mut report = Report::default();
+    let libraries = if [Part::Messages, Part::Unloading, Part::Pauses, Part::Heartbeats].map(wants) == [false; 4] {
+        None
+    } else {
+        Some(args.libraries()?)
+    };
+    if let Some(libraries) = &libraries {
+        if wants(Part::Messages) {
+            let plan = args.plan();
+            show(&format!("{} clients connect", plan.clients));
+            report.messages = Some(torture::run(&plan, libraries, |progress| show(&line(progress))).await?);
+        }
+        if wants(Part::Unloading) {
+            let done = |reload| show(&format!("unloading: reload {reload} of {}", args.unloads));
+            let unloading = unloading::run(libraries, args.unloads, done).await?;
+            args.plot("unloading", || unloading.chart())?;
+            report.unloading = Some(unloading);
+        }
+        if wants(Part::Pauses) {
+            let next = |members, kib| show(&format!("pauses: {members} members, {kib} KiB"));
+            report.pauses = pauses::run(libraries, next).await?;
+            args.plot("pauses", || pauses::chart(&report.pauses))?;
+        }
+        if wants(Part::Heartbeats) {
+            show("heartbeats: 10,000 topics are joined, and move");
+            let heartbeats = heartbeats::run(libraries).await?;
+            args.plot("heartbeats", || heartbeats.chart())?;
+            report.heartbeats = Some(heartbeats);
+        }
+    }
+    if wants(Part::Saving) {
+        show("saving: the first build");
+        let checkout = Workspace::find(&std::env::current_dir()?)?;
+        report.saving = saving::run(&checkout, |save| show(&format!("saving: {save}"))).await?;
+        args.plot("saving", || saving::chart(&report.saving))?;
+    }
+    Ok(report)
+}
+
+impl TortureArgs {
+    fn plot(&self, name: &str, chart: impl FnOnce() -> Chart) -> io::Result<()> {
+        let Some(folder) = &self.plots else { return Ok(()) };
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(format!("{name}.svg")), chart().svg())
+    }
 }
 
 fn line(progress: Progress<'_>) -> String {

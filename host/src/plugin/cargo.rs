@@ -144,6 +144,12 @@ impl Workspace {
         &self.root
     }
 
+    /// The folder that cargo builds into.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Whether `plugin` is a package of this workspace.
     #[must_use]
     pub fn has(&self, plugin: &str) -> bool {

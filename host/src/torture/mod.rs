@@ -4,20 +4,28 @@
 //! back is numbered, too ([`seat`] holds what each of them must see). Meanwhile the library is replaced by its other
 //! versions, good and bad ([`libraries`]). What that has shown is the [`Certificate`].
 //!
+//! Beside it stand measurements, each on servers of its own: [`unloading`], [`pauses`], [`heartbeats`], [`saving`].
+//!
 //! The plugin is `plugins/ledger`. Nothing here reaches into the server: what it knows, it has from sockets, from the log
 //! and from `/proc`.
 
 pub mod certificate;
 pub mod crowd;
+pub mod heartbeats;
 pub mod libraries;
 pub mod memory;
+pub mod pauses;
 pub mod plan;
+pub mod plot;
+pub mod report;
 pub mod said;
+pub mod saving;
 pub mod seat;
 pub mod sequence;
 pub mod server;
 pub mod tally;
 pub mod topic;
+pub mod unloading;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -64,6 +72,9 @@ pub enum TortureError {
     /// Something of the system's.
     #[error("the system does not give what this needs")]
     System(#[from] io::Error),
+    /// A client of a measurement.
+    #[error(transparent)]
+    Client(#[from] crate::client::ClientError),
     /// The clients did not get in.
     #[error("after {0:?} only {1} of {2} joins were answered")]
     Joining(Duration, i64, i64),

@@ -80,8 +80,18 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("bennu-torture-").tempdir()?;
         fs::write(folder.path().join("bennu.toml"), configuration(setup))?;
         fs::write(folder.path().join(library_name()), library)?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", "--config", "bennu.toml"])
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["serve", "--config", "bennu.toml"]);
+        Self::spawn(folder, command, START).await
+    }
+
+    /// Runs a command in its folder, and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// If it does not, within so long.
+    pub async fn spawn(folder: TempDir, mut command: Command, patience: Duration) -> Result<Self, ServerError> {
+        let mut child = command
             .current_dir(folder.path())
             .env("BENNU_SECRET_KEY_BASE", secret()?)
             .env_remove("BENNU_LOG")
@@ -107,7 +117,7 @@ impl Server {
             last_lines: Vec::new(),
         };
         while server.address.port() == 0 {
-            if let Said::Listening(address) = server.said(START).await? {
+            if let Said::Listening(address) = server.said(patience).await? {
                 server.address = address;
             }
         }

@@ -22,7 +22,11 @@ fn torture(arguments: &str, change: impl FnOnce(&mut Command) -> &mut Command) -
 }
 
 fn certificate(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+    let report = serde_json::from_slice::<Value>(&output.stdout);
+    let messages = report
+        .ok()
+        .and_then(|mut report| Some(report.get_mut("messages")?.take()));
+    messages.unwrap_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr);
         panic!("no certificate, but {said}")
     })
@@ -39,8 +43,8 @@ fn reloads_under_fire_lose_double_and_reorder_nothing() {
     }
     let reloads = &certificate["reloads"];
     assert_eq!(
-        ["done", "refused", "rolled_back", "unexpected"].map(|what| &reloads[what]),
-        [&12.into(), &1.into(), &2.into(), &0.into()],
+        ["done", "refused", "rolled_back", "unexpected"].map(|what| reloads[what].as_i64()),
+        [12, 1, 2, 0].map(Some),
         "{}",
         shown()
     );
@@ -100,4 +104,21 @@ fn without_libraries_there_is_no_certificate() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("cannot read /no/such/folder/libledger-v2.so"), "{said}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn of_libraries_with_a_runtime_nothing_stays_mapped_and_it_is_plotted() {
+    let plots = tempfile::tempdir().expect("a folder");
+    let output = torture("--part unloading --unloads 5 --json", |command| {
+        command.arg("--plots").arg(plots.path())
+    });
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let unloading = &report["unloading"];
+    assert_eq!(
+        (&unloading["replaced"], &unloading["unmapped"]),
+        (&5.into(), &5.into()),
+        "{report:#}"
+    );
+    let plot = std::fs::read_to_string(plots.path().join("unloading.svg")).expect("a plot");
+    assert!(plot.starts_with("<svg") && plot.contains("<polyline"), "{plot}");
 }
