@@ -13,7 +13,7 @@
 //! 9. [`pubsub`]: broadcasts, back to every I/O thread.
 //!
 //! Around them: [`config`], [`server`] (start and stop), [`admin`], [`metrics`], [`timers`], [`wake`], [`cli`]; [`client`], the
-//! other end of the wire; and [`torture`], which proves that reloads lose nothing.
+//! other end of the wire; [`load`], the same ten thousand times; and [`torture`], which proves that reloads lose nothing.
 //! `ARCHITECTURE.md` says what must not break.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
@@ -28,6 +28,7 @@ pub mod endpoint;
 pub mod hub;
 pub mod id;
 pub mod io;
+pub mod load;
 pub mod message;
 pub mod metrics;
 pub mod plugin;

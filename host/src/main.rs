@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
 use bennu::cli::{check, completions, dev, plugins, routes, schema, secret, serve, torture};
+use bennu::load;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Plugins(args) => plugins::run(&args),
+        Command::Load(args) => load::run(&args).map(exit_code).map_err(Into::into),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
         Command::Schema => {
             schema::run();
@@ -27,4 +29,8 @@ fn main() -> ExitCode {
         bennu::cli::complain(&error);
         ExitCode::FAILURE
     })
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -18,6 +18,7 @@ use super::serve::{self, ServeArgs};
 use super::torture::{self, TortureArgs};
 use super::{schema, secret};
 use crate::config::Config;
+use crate::load::{self, LoadArgs};
 
 const HELP: &str = "\
 Start here: `bennu dev` in the checkout, then open the address that it prints.
@@ -63,6 +64,9 @@ pub enum Command {
     /// Shows what a running host says of its plugins, and has it load one again
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
+    /// Puts a server under load: many clients that connect, echo or broadcast, and what that costs the server
+    #[command(after_help = load::HELP)]
+    Load(LoadArgs),
     /// Prints a fresh secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
@@ -212,6 +216,7 @@ mod tests {
             "check",
             "routes",
             "plugins",
+            "load",
             "secret",
             "schema",
             "completions",

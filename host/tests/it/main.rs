@@ -18,6 +18,7 @@ mod hang;
 mod hostile;
 mod intercepting;
 mod limits;
+mod load;
 mod longpoll;
 mod origins;
 mod panics;

@@ -1,0 +1,265 @@
+//! What can be written behind `bennu load`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::dialect::Dialect;
+use super::work::{Kind, Pace};
+
+/// `bennu load`
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct LoadArgs {
+    /// What the clients do
+    #[command(subcommand)]
+    pub(super) work: WorkArgs,
+}
+
+/// What the clients do.
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkArgs {
+    /// Connects, joins, and stays: how fast, and how much memory each takes
+    Connect {
+        #[command(flatten)]
+        common: CommonArgs,
+        /// Topics that each client joins
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        topics_per_client: u32,
+        /// Closes everyone and begins anew, so many times; memory is shown after each
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        cycles: u32,
+        /// How long the clients stay
+        #[arg(long, default_value_t = 0, value_name = "S")]
+        hold_s: u64,
+    },
+    /// Each client sends `echo` on a topic of its own, and waits for the answer
+    Echo {
+        #[command(flatten)]
+        common: CommonArgs,
+        #[command(flatten)]
+        sending: SendingArgs,
+    },
+    /// All clients join one topic; one of them sends `shout`, which everyone gets
+    Fanout {
+        #[command(flatten)]
+        common: CommonArgs,
+        #[command(flatten)]
+        sending: SendingArgs,
+    },
+    /// As fanout, in many topics at the same time
+    Rooms {
+        #[command(flatten)]
+        common: CommonArgs,
+        #[command(flatten)]
+        sending: SendingArgs,
+    },
+}
+
+/// Where, how many, and how it is told.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CommonArgs {
+    /// The server's WebSocket [default: ws://127.0.0.1:4000/socket/websocket?vsn=2.0.0; of Socket.IO, port 3000]
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// What is spoken there
+    #[arg(long, value_enum, default_value_t = Dialect::Phoenix)]
+    pub(super) protocol: Dialect,
+    /// How many clients connect
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) clients: u32,
+    /// Different topics, given out in turn [default: 1 for fanout, a tenth of the clients for rooms, else one for each join]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) topics: Option<u32>,
+    /// What every topic's name begins with; a number follows
+    #[arg(long, default_value = "echo:", value_name = "TEXT")]
+    pub(super) topic_prefix: String,
+    /// Clients that may be on their way in at a time
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) connecting: u32,
+    /// Source addresses, from 127.0.0.10 on, as each has ports for some 28,000 connections; 0 leaves the choice to the system
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u8).range(..=200))]
+    pub(super) sources: u8,
+    /// The server's process, and its children: shows their CPU and memory. May be given again
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Vec<u32>,
+    /// How long nothing may join or be answered before it counts as lost
+    #[arg(long, default_value_t = 5, value_name = "S")]
+    pub(super) timeout_s: u64,
+    /// Writes one JSON object in place of text
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What is sent, and when.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SendingArgs {
+    /// The event that is sent [default: `echo`, or `shout`]
+    #[arg(long, value_name = "NAME")]
+    pub(super) event: Option<String>,
+    /// The JSON payload's size in bytes, 40 at least
+    #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(40..=200_000))]
+    pub(super) payload: u32,
+    /// Messages of one sender that may be on their way at a time: a closed loop
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) window: u32,
+    /// Messages a second, of all senders together, whether they are answered or not
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(super) rate: Option<f64>,
+    /// How long it is measured
+    #[arg(long, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
+    pub(super) duration_s: f64,
+    /// How long the same goes on before
+    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = seconds)]
+    pub(super) warmup_s: f64,
+}
+
+/// All that was asked for, with the defaults of its command.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) command: &'static str,
+    pub(super) common: CommonArgs,
+    pub(super) kind: Kind,
+    pub(super) pace: Pace,
+    pub(super) event: String,
+    pub(super) payload_bytes: usize,
+    pub(super) warmup: Duration,
+    pub(super) duration: Duration,
+    pub(super) topics: usize,
+    pub(super) topics_per_client: usize,
+    pub(super) cycles: u32,
+    pub(super) hold: Duration,
+}
+
+impl LoadArgs {
+    pub(super) fn plan(&self) -> Plan {
+        match &self.work {
+            WorkArgs::Connect {
+                common,
+                topics_per_client,
+                cycles,
+                hold_s,
+            } => Plan {
+                topics: common.topics.unwrap_or(common.clients * topics_per_client) as usize,
+                topics_per_client: *topics_per_client as usize,
+                cycles: *cycles,
+                hold: Duration::from_secs(*hold_s),
+                ..Plan::idle(common)
+            },
+            WorkArgs::Echo { common, sending } => {
+                Plan::sending("echo", Kind::Echo, common, sending).with_topics(common.clients)
+            }
+            WorkArgs::Fanout { common, sending } => {
+                Plan::sending("fanout", Kind::Fanout, common, sending).with_topics(1)
+            }
+            WorkArgs::Rooms { common, sending } => {
+                Plan::sending("rooms", Kind::Fanout, common, sending).with_topics(common.clients.div_ceil(10))
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn idle(common: &CommonArgs) -> Self {
+        Self {
+            command: "connect",
+            common: common.clone(),
+            kind: Kind::Idle,
+            pace: Pace::Window(0),
+            event: String::new(),
+            payload_bytes: 0,
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            topics: 1,
+            topics_per_client: 1,
+            cycles: 1,
+            hold: Duration::ZERO,
+        }
+    }
+
+    fn sending(command: &'static str, kind: Kind, common: &CommonArgs, sending: &SendingArgs) -> Self {
+        let event = if kind == Kind::Echo { "echo" } else { "shout" };
+        Self {
+            command,
+            kind,
+            pace: sending.rate.map_or(Pace::Window(sending.window), Pace::PerSecond),
+            event: sending.event.clone().unwrap_or_else(|| event.to_owned()),
+            payload_bytes: sending.payload as usize,
+            warmup: Duration::from_secs_f64(sending.warmup_s),
+            duration: Duration::from_secs_f64(sending.duration_s),
+            ..Self::idle(common)
+        }
+    }
+
+    fn with_topics(self, default: u32) -> Self {
+        let topics = self.common.topics.unwrap_or(default) as usize;
+        Self { topics, ..self }
+    }
+
+    /// A JSON object of the size that was asked for, with a time stamp in it.
+    pub(super) fn payload(&self) -> String {
+        let empty = format!(r#"{{"t":"{:016}","p":""}}"#, 0);
+        let filling = "x".repeat(self.payload_bytes.saturating_sub(empty.len()));
+        format!(r#"{{"t":"{:016}","p":"{filling}"}}"#, 0)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= 1e9);
+    rate.ok_or_else(|| "write a number of messages a second, such as 20".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "write a number of seconds, such as 5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        load: LoadArgs,
+    }
+
+    fn plan(line: &str) -> Plan {
+        let words = ["load"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .load
+            .plan()
+    }
+
+    #[test]
+    fn topics_are_as_many_as_the_command_needs() {
+        assert_eq!(plan("connect --clients 7").topics, 7);
+        assert_eq!(plan("connect --clients 7 --topics-per-client 3").topics, 21);
+        assert_eq!(plan("echo --clients 7").topics, 7);
+        assert_eq!(plan("fanout --clients 7").topics, 1);
+        assert_eq!(plan("rooms --clients 70").topics, 7);
+        assert_eq!(plan("rooms --clients 70 --topics 2").topics, 2);
+    }
+
+    #[test]
+    fn a_payload_has_the_size_that_was_asked_for() {
+        for bytes in [40, 128, 1000] {
+            let payload = plan(&format!("echo --payload {bytes}")).payload();
+            assert_eq!(payload.len(), bytes);
+            assert!(serde_json::from_str::<serde_json::Value>(&payload).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_rate_takes_the_place_of_the_window() {
+        assert_eq!(plan("fanout --window 4").pace, Pace::Window(4));
+        assert_eq!(plan("fanout --rate 20").pace, Pace::PerSecond(20.0));
+        assert!(Line::try_parse_from(["load", "fanout", "--rate", "20", "--window", "4"]).is_err());
+    }
+}

@@ -1,0 +1,380 @@
+//! The generator's loop: one thread, one epoll, no allocation for a message.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use super::client::{Client, State};
+use super::dialect::Dialect;
+use super::wire::{self, Next, Prepared};
+use super::work::{Kind, Said, Work};
+
+/// The timer that wakes the loop for what is to be sent at a time.
+const TIMER: Token = Token(usize::MAX);
+/// What is read at a time, and the largest frame that is understood.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How often the loop looks for clients that are silent or stuck.
+const TICK: u64 = 500_000_000;
+/// A client that has sent nothing for so long sends a heartbeat.
+const HEARTBEAT: u64 = 30_000_000_000;
+
+/// Who connects where, and how.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) server: SocketAddr,
+    pub(super) request: Vec<u8>,
+    pub(super) dialect: Dialect,
+    /// Source addresses 127.0.0.10 and so on; 0 leaves the choice to the system.
+    pub(super) sources: u8,
+    pub(super) clients: usize,
+    /// Different topics, of all clients together.
+    pub(super) topics: usize,
+    pub(super) topics_per_client: usize,
+    pub(super) topic_prefix: String,
+    pub(super) event: String,
+    pub(super) payload: String,
+    /// Clients that may be on their way in at a time.
+    pub(super) connecting: usize,
+}
+
+impl Target {
+    fn source(&self, index: usize) -> Option<Ipv4Addr> {
+        let sources = usize::from(self.sources);
+        (sources > 0).then(|| Ipv4Addr::new(127, 0, 0, 10 + (index % sources) as u8))
+    }
+
+    fn topic(&self, index: usize, number: usize) -> String {
+        let topic = (index * self.topics_per_client + number) % self.topics;
+        format!("{}{topic}", self.topic_prefix)
+    }
+}
+
+/// All clients, and the loop that serves them.
+#[derive(Debug)]
+pub(super) struct Engine {
+    target: Target,
+    poll: Poll,
+    events: Events,
+    timer: OwnedFd,
+    start: Instant,
+    buffer: Vec<u8>,
+    pub(super) clients: Vec<Client>,
+    pub(super) work: Work,
+    /// Clients that were opened and have neither joined nor failed.
+    on_their_way: usize,
+    next_tick: u64,
+    armed: u64,
+    /// When the last client joined or failed.
+    progressed: u64,
+    /// Why the first client failed.
+    pub(super) first_failure: Option<String>,
+}
+
+impl Engine {
+    pub(super) fn new(target: Target, work: Work) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let timer = rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let source = timer.as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&source), TIMER, Interest::READABLE)?;
+        Ok(Self {
+            clients: Vec::with_capacity(target.clients),
+            target,
+            poll,
+            events: Events::with_capacity(1024),
+            timer,
+            start: Instant::now(),
+            buffer: vec![0; BUFFER_BYTES],
+            work,
+            on_their_way: 0,
+            next_tick: TICK,
+            armed: u64::MAX,
+            progressed: 0,
+            first_failure: None,
+        })
+    }
+
+    /// Nanoseconds since the engine was made.
+    pub(super) fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Connects and joins everyone. Who has not joined when nobody has for `patience` is closed. `news` is called often.
+    pub(super) fn connect(&mut self, patience: Duration, news: &mut dyn FnMut(&Self)) -> io::Result<()> {
+        self.progressed = self.now();
+        loop {
+            while self.on_their_way < self.target.connecting && self.clients.len() < self.target.clients {
+                self.open()?;
+            }
+            if self.on_their_way == 0 {
+                return Ok(());
+            }
+            let now = self.now();
+            if now - self.progressed > patience.as_nanos() as u64 {
+                break;
+            }
+            self.turn(now + 100_000_000)?;
+            news(self);
+        }
+        for index in 0..self.clients.len() {
+            if self.clients[index].state != State::Joined {
+                self.fail(index, "no answer to its join in time");
+            }
+        }
+        // Those that were never tried.
+        self.work.counts.failed += (self.target.clients - self.clients.len()) as u64;
+        Ok(())
+    }
+
+    /// Has the clients work until `until`, or until `done`. `news` is called often.
+    pub(super) fn run(&mut self, until: u64, done: fn(&Self) -> bool, news: &mut dyn FnMut(&Self)) -> io::Result<()> {
+        while self.now() < until && !done(self) {
+            self.turn(until)?;
+            news(self);
+        }
+        Ok(())
+    }
+
+    /// Begins the work.
+    pub(super) fn begin(&mut self) {
+        let now = self.now();
+        let broken = self.work.start(&mut self.clients, now);
+        self.fail_all(broken);
+    }
+
+    /// Closes everyone.
+    pub(super) fn close(&mut self) {
+        for client in &mut self.clients {
+            client.close();
+        }
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let index = self.clients.len();
+        let now = self.now();
+        let mut client = Client::open(self.target.server, self.target.source(index), now)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Some(stream) = client.stream() {
+            self.poll.registry().register(stream, Token(index), interest)?;
+        }
+        self.clients.push(client);
+        self.on_their_way += 1;
+        Ok(())
+    }
+
+    /// Waits for what happens next, at most until `until`, and deals with it.
+    fn turn(&mut self, until: u64) -> io::Result<()> {
+        let now = self.now();
+        self.arm(now)?;
+        let wait = Duration::from_nanos(until.min(self.next_tick).saturating_sub(now));
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            if event.token() == TIMER {
+                let mut expired = [0; 8];
+                let _ = rustix::io::read(&self.timer, &mut expired);
+                self.armed = u64::MAX;
+                continue;
+            }
+            let index = event.token().0;
+            if let Err(error) = self.happened(index, event.is_writable(), event.is_readable()) {
+                self.fail(index, &error.to_string());
+            }
+        }
+        self.events = events;
+        let now = self.now();
+        let broken = self.work.send_due(&mut self.clients, now);
+        self.fail_all(broken);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now);
+        }
+        Ok(())
+    }
+
+    /// Sets the timer for what is to be sent next.
+    fn arm(&mut self, now: u64) -> io::Result<()> {
+        let Some(due) = self.work.next_due().filter(|due| *due != self.armed) else {
+            return Ok(());
+        };
+        self.armed = due;
+        // Zero would disarm it.
+        let wait = due.saturating_sub(now).max(1);
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let it_value = Timespec {
+            tv_sec: (wait / 1_000_000_000) as i64,
+            tv_nsec: (wait % 1_000_000_000) as _,
+        };
+        let set = Itimerspec {
+            it_interval: zero,
+            it_value,
+        };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &set)?;
+        Ok(())
+    }
+
+    fn tick(&mut self, now: u64) {
+        self.work.forgive(&mut self.clients, now);
+        let mut broken = Vec::new();
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            let silent = self.target.dialect == Dialect::Phoenix && now - client.spoke > HEARTBEAT;
+            if client.state == State::Joined && silent {
+                broken.extend(client.say(self.target.dialect.heartbeat(), now).err().map(|_| index));
+            }
+        }
+        self.fail_all(broken);
+    }
+
+    fn happened(&mut self, index: usize, writable: bool, readable: bool) -> io::Result<()> {
+        let now = self.start.elapsed().as_nanos() as u64;
+        let client = &mut self.clients[index];
+        if writable {
+            if client.state == State::Connecting {
+                client.connected()?;
+                client.state = State::Upgrading;
+                client.send(&self.target.request, now)?;
+            } else {
+                client.flush()?;
+            }
+        }
+        if readable { self.read(index) } else { Ok(()) }
+    }
+
+    fn read(&mut self, index: usize) -> io::Result<()> {
+        loop {
+            let (filled, more) = self.clients[index].fill(&mut self.buffer)?;
+            let now = self.now();
+            let mut at = 0;
+            while let Some(used) = self.take(index, at, filled, now)? {
+                at += used;
+            }
+            if filled > 0 {
+                self.clients[index].keep(&self.buffer[at..filled]);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what the buffer begins with. Returns how long that was, or nothing if it is not whole.
+    fn take(&mut self, index: usize, at: usize, filled: usize, now: u64) -> io::Result<Option<usize>> {
+        let client = &mut self.clients[index];
+        let bytes = &self.buffer[at..filled];
+        if client.state == State::Upgrading {
+            return match wire::upgraded(bytes) {
+                Next::Whole((), used) => {
+                    client.state = State::Joining(self.target.topics_per_client as u32);
+                    if self.target.dialect.is_ready_at_once() {
+                        self.join(index, now)?;
+                    }
+                    Ok(Some(used))
+                }
+                Next::Partial => Ok(None),
+                Next::Bad => Err(io::Error::other(refusal(bytes))),
+            };
+        }
+        let (frame, used) = match wire::frame(bytes) {
+            Next::Whole(frame, used) => (frame, used),
+            Next::Partial => return Ok(None),
+            Next::Bad => {
+                self.work.counts.not_understood += 1;
+                return Err(io::Error::other("a frame that `bennu load` does not understand"));
+            }
+        };
+        match frame {
+            (wire::TEXT, text) => {
+                let said = self.work.heard(client, index, text, now)?;
+                self.said(index, said, now)?;
+            }
+            (wire::PING, payload) => client.send(&wire::masked(wire::PONG, payload).0, now)?,
+            (wire::CLOSE, reason) => return Err(io::Error::other(closed(reason))),
+            _ => {}
+        }
+        Ok(Some(used))
+    }
+
+    fn said(&mut self, index: usize, said: Said, now: u64) -> io::Result<()> {
+        match said {
+            Said::Nothing => Ok(()),
+            Said::Ready => self.join(index, now),
+            Said::Refused => Err(io::Error::other("its join was refused")),
+            Said::Joined => {
+                self.on_their_way -= 1;
+                self.progressed = now;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends all joins of a client, and prepares what it will send as its work.
+    fn join(&mut self, index: usize, now: u64) -> io::Result<()> {
+        let target = &self.target;
+        let dialect = target.dialect;
+        let client = &mut self.clients[index];
+        let mut joins = Vec::new();
+        for number in 0..target.topics_per_client {
+            let join = dialect.join(&target.topic(index, number), number + 1);
+            joins.extend(wire::masked(wire::TEXT, join.as_bytes()).0);
+        }
+        client.send(&joins, now)?;
+        let write = match self.work.kind {
+            Kind::Idle => return Ok(()),
+            Kind::Echo => Dialect::echo,
+            Kind::Fanout => Dialect::shout,
+        };
+        let text = write(dialect, &target.topic(index, 0), 1, &target.event, &target.payload);
+        client.prepared = Some(Box::new(Prepared::new(text.as_bytes())));
+        Ok(())
+    }
+
+    fn fail_all(&mut self, broken: Vec<usize>) {
+        for index in broken {
+            self.fail(index, "cannot be written to");
+        }
+    }
+
+    fn fail(&mut self, index: usize, why: &str) {
+        let now = self.now();
+        let client = &mut self.clients[index];
+        match client.state {
+            State::Closed => return,
+            State::Joined => self.work.counts.closed += 1,
+            _ => {
+                self.work.counts.failed += 1;
+                self.on_their_way -= 1;
+                self.progressed = now;
+            }
+        }
+        self.first_failure.get_or_insert_with(|| why.to_owned());
+        client.close();
+        self.work.closed(client, index);
+    }
+}
+
+/// The first line of an answer that is no upgrade.
+fn refusal(answer: &[u8]) -> String {
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    format!("the server answers {}", String::from_utf8_lossy(line))
+}
+
+fn closed(reason: &[u8]) -> String {
+    match reason {
+        [a, b, text @ ..] => {
+            let code = u16::from_be_bytes([*a, *b]);
+            format!("closed by the server: {code} {}", String::from_utf8_lossy(text))
+        }
+        _ => "closed by the server".to_owned(),
+    }
+}

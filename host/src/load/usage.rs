@@ -1,0 +1,137 @@
+//! What processes use: CPU and memory, as `/proc` tells it.
+
+use std::fs;
+use std::io;
+
+/// CPU time, in microseconds. Counted by the system in steps of 10,000.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(super) struct Cpu {
+    pub(super) user_us: u64,
+    pub(super) system_us: u64,
+}
+
+impl Cpu {
+    pub(super) fn total_us(self) -> u64 {
+        self.user_us + self.system_us
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            user_us: self.user_us.saturating_sub(earlier.user_us),
+            system_us: self.system_us.saturating_sub(earlier.system_us),
+        }
+    }
+}
+
+/// Processes, each with all its children.
+#[derive(Clone, Debug)]
+pub(super) struct Processes(Vec<u32>);
+
+impl Processes {
+    pub(super) fn new(pids: &[u32]) -> Option<Self> {
+        (!pids.is_empty()).then(|| Self(pids.to_vec()))
+    }
+
+    pub(super) fn own() -> Self {
+        Self(vec![std::process::id()])
+    }
+
+    /// What all their threads have used, those that have ended included.
+    pub(super) fn cpu(&self) -> io::Result<Cpu> {
+        let mut sum = Cpu::default();
+        for pid in self.all() {
+            let Cpu { user_us, system_us } = cpu(pid)?;
+            sum.user_us += user_us;
+            sum.system_us += system_us;
+        }
+        Ok(sum)
+    }
+
+    /// What they hold in memory, in bytes; pages that are shared with others count in part.
+    pub(super) fn memory(&self) -> io::Result<u64> {
+        self.all().into_iter().map(memory).sum()
+    }
+
+    fn all(&self) -> Vec<u32> {
+        let mut all = self.0.clone();
+        let mut at = 0;
+        while let Some(pid) = all.get(at) {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+            let lists = tasks
+                .flatten()
+                .map(|task| fs::read_to_string(task.path().join("children")));
+            // A kernel may not list children: then those that were named are all.
+            let children: Vec<u32> = { lists.flatten() }
+                .flat_map(|list| {
+                    list.split_whitespace()
+                        .filter_map(|pid| pid.parse().ok())
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            all.extend(children);
+            at += 1;
+        }
+        all
+    }
+}
+
+fn cpu(pid: u32) -> io::Result<Cpu> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second();
+    let [user, system] = ticks(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))?;
+    Ok(Cpu {
+        user_us: user * tick_us,
+        system_us: system * tick_us,
+    })
+}
+
+/// User and system time in a line of `/proc/PID/stat`, where a program's name may hold anything.
+fn ticks(stat: &str) -> Option<[u64; 2]> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some([fields.next()?.parse().ok()?, fields.next()?.parse().ok()?])
+}
+
+fn memory(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    pss_kib(&text).map_or_else(
+        || Err(io::Error::other(format!("/proc/{pid}/smaps_rollup has no Pss"))),
+        |kib| Ok(kib * 1024),
+    )
+}
+
+fn pss_kib(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_may_have_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 84 0 0 0 12 34 0 0 20 0 1 0 100 0 0";
+        assert_eq!(ticks(stat), Some([12, 34]));
+    }
+
+    #[test]
+    fn the_share_of_memory_is_found() {
+        assert_eq!(
+            pss_kib("1-2 [rollup]\nRss:  9 kB\nPss:     17 kB\nPss_Dirty: 3 kB\n"),
+            Some(17)
+        );
+    }
+
+    #[test]
+    fn a_process_with_a_child_uses_more_than_without() {
+        let own = Processes::own();
+        let alone = own.all().len();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let both = own.all();
+        let memory = own.memory();
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert!(both.contains(&child.id()) && both.len() > alone);
+        assert!(memory.expect("readable") > 0 && own.cpu().is_ok());
+    }
+}
