@@ -1,6 +1,6 @@
 //! The loop of an I/O thread, and all that it owns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,11 @@ const SCRATCH: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(250);
 /// How long HTTP responses have to go out when the thread ends.
 const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Connections that are written to in a turn. After them others are read from: what that brings for those that still wait
+/// goes out in the same write.
+const WRITES: usize = 1024;
+/// Messages that may gather before all connections are written to. Beyond, the inbox waits.
+const MAX_GATHERED: usize = 128 * 1024;
 /// Turns without giving hyper's connections theirs.
 const TURNS: usize = 8;
 
@@ -52,7 +57,9 @@ pub struct Core {
     /// Long-poll sessions.
     pub(crate) sessions: Sessions,
     /// Connections with something to write.
-    dirty: Vec<usize>,
+    dirty: VecDeque<usize>,
+    /// Messages queued since there were none of those.
+    gathered: usize,
     /// Connections that may have more to read than their turn allowed.
     again: Vec<usize>,
     /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
@@ -85,7 +92,8 @@ impl Core {
             subscriptions: Subscriptions::default(),
             ids: HashMap::new(),
             sessions: Sessions::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
             stopping: false,
@@ -115,6 +123,9 @@ impl Core {
                 }
             }
         }
+        while !self.dirty.is_empty() {
+            self.finish_turn();
+        }
         // Responses that were decided just now are still to be written.
         tokio::time::sleep(LAST_WORDS).await;
         Ok(())
@@ -124,7 +135,7 @@ impl Core {
     fn turn(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
         let busy = wake::together(PutOff::All, || self.take_in(entries))?;
         self.finish_turn();
-        Ok(busy && !self.stopping)
+        Ok((busy || !self.dirty.is_empty()) && !self.stopping)
     }
 
     /// Takes in what clients and other threads have sent.
@@ -161,9 +172,15 @@ impl Core {
         for slot in again {
             self.receive(slot, now);
         }
-        self.inbox.take(entries);
+        if entries.is_empty() {
+            self.inbox.take(entries);
+            // The first is taken from the end.
+            entries.reverse();
+        }
         busy |= !entries.is_empty();
-        for entry in entries.drain(..) {
+        while self.gathered < MAX_GATHERED
+            && let Some(entry) = entries.pop()
+        {
             self.handle(entry, now);
         }
         Ok(busy)
@@ -177,12 +194,14 @@ impl Core {
                 self.close(slot, close_code::POLICY, "too slow", end::OVERLOADED);
             }
         }
-        while !self.dirty.is_empty() {
-            for slot in std::mem::take(&mut self.dirty) {
-                if let Some(socket) = self.sockets.get_mut(slot) {
-                    socket.dirty = false;
-                    self.flush(slot);
-                }
+        for _ in 0..WRITES {
+            let Some(slot) = self.dirty.pop_front() else {
+                self.gathered = 0;
+                return;
+            };
+            if let Some(socket) = self.sockets.get_mut(slot) {
+                socket.dirty = false;
+                self.flush(slot);
             }
         }
     }
@@ -353,6 +372,7 @@ impl Core {
                 return;
             }
         }
+        self.gathered += 1;
         self.shared.hub.metrics.messages_out.inc();
         self.mark(slot);
     }
@@ -361,7 +381,7 @@ impl Core {
         if let Some(socket) = self.sockets.get_mut(slot)
             && !std::mem::replace(&mut socket.dirty, true)
         {
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
