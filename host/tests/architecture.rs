@@ -27,28 +27,38 @@ fn every_place_and_test_in_the_page_of_the_seeds_exists() {
     assert!(rows.len() >= 28, "{} rows only", rows.len());
     for cells in rows {
         assert_eq!(cells.len(), 3, "{cells:?}");
-        for (cell, keyword) in [(cells[1], ""), (cells[2], "fn ")] {
-            check_names(cell, keyword);
-        }
+        check_names(cells[1], |text, name| {
+            let forms = ["{name}(", "fn {name}<", "trait {name}:"].map(|form| form.replace("{name}", name));
+            forms.iter().any(|form| text.contains(form))
+        });
+        let shown = check_names(cells[2], has_test);
+        assert!(shown > 0, "nothing shows it: {}", cells[2]);
     }
 }
 
-/// Each name behind a path in a cell stands in that file.
-fn check_names(cell: &str, keyword: &str) {
-    let mut file = None;
+/// Each name behind a path in a cell is in that file. Returns how many names and transcripts there are.
+fn check_names(cell: &str, is_there: impl Fn(&str, &str) -> bool) -> usize {
+    let (mut file, mut found) = (None, 0);
     for span in code_spans(cell) {
         if looks_like_a_path(span) {
             file = Some((span, read(span)));
+            found += usize::from(span.ends_with(".txt"));
         } else if let Some((path, text)) = &file {
-            let forms = [
-                format!("{keyword}{span}("),
-                format!("fn {span}<"),
-                format!("trait {span}:"),
-            ];
-            assert!(forms.iter().any(|form| text.contains(form)), "{path} has no `{span}`");
+            assert!(is_there(text, span), "{path} has no `{span}`");
+            found += 1;
         }
     }
-    assert!(keyword.is_empty() || file.is_some(), "nothing shows it: {cell}");
+    found
+}
+
+/// Whether a function of this name has the attribute of a test right before it.
+fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.iter().enumerate().any(|(at, line)| {
+        let mut before = lines[..at].iter().rev().take_while(|line| line.starts_with(['#', '/']));
+        line.trim_start_matches("async ").starts_with(&format!("fn {name}("))
+            && before.any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
 }
 
 #[test]
