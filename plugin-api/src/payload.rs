@@ -223,9 +223,20 @@ pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Re
             .map_or(text.as_str(), |(message, _)| message);
         ReadError {
             path: if path == "." { String::new() } else { path },
-            message: message.to_owned(),
+            message: in_clients_words(message),
         }
     })
+}
+
+/// Says `an object` for `struct Params`: what the plugin calls it is no concern of the one who sent it.
+fn in_clients_words(message: &str) -> String {
+    match message.split_once("expected struct ") {
+        Some((before, name)) => {
+            let behind = name.find(|c: char| c == ' ' || c == ',').map_or("", |end| &name[end..]);
+            format!("{before}expected an object{behind}")
+        }
+        None => message.to_owned(),
+    }
 }
 
 fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) {
@@ -273,6 +284,14 @@ mod tests {
         check(
             Payload::json_text("{}"),
             r#"{"reason":"invalid payload","field":"user","message":"missing field `user`"}"#,
+        );
+        check(
+            Payload::json_text("7"),
+            r#"{"reason":"invalid payload","message":"invalid type: integer `7`, expected an object"}"#,
+        );
+        check(
+            Payload::json_text(r#"{"user":"ann"}"#),
+            r#"{"reason":"invalid payload","field":"user","message":"invalid type: string \"ann\", expected an object"}"#,
         );
         check(
             Payload::of_event(&[1], true),

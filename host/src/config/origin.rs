@@ -103,6 +103,8 @@ pub(crate) fn own_port(scheme: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -163,5 +165,14 @@ mod tests {
         check_refused("//example.com:0", OriginError::Port);
         check_refused("//example.com:+1", OriginError::Port);
         check_refused("//example.com:65536", OriginError::Port);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_entries_have_a_host_or_are_refused(text in "(https?:)?[/*.:a-z0-9é@\\[\\]-]{0,16}") {
+            if let Ok(pattern) = OriginPattern::parse(&text) {
+                prop_assert!(!pattern.host.is_empty() && !pattern.host.contains('*'), "{}", text);
+            }
+        }
     }
 }

@@ -179,6 +179,8 @@ pub enum EncodeError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(vsn: Option<&str>, serializer: Result<&str, VsnError>) {
@@ -250,6 +252,15 @@ mod tests {
             "2.0.99999999999999999999999",
         ] {
             check(Some(vsn), Err(VsnError::Malformed(vsn.into())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_versions_are_one_of_two_or_refused(vsn in "[0-9v.+a-z -]{0,12}") {
+            if let Ok(serializer) = negotiate(Some(&vsn)) {
+                prop_assert!(vsn.starts_with(&serializer.vsn()[..4]), "{}", vsn);
+            }
         }
     }
 }

@@ -152,6 +152,8 @@ fn accept(key: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEADERS: [(&str, &str); 4] = [
@@ -250,6 +252,22 @@ mod tests {
             let response = Upgrade::check(&request).unwrap_err().response();
             assert_eq!(response.status(), 426);
             assert_eq!(response.headers()["sec-websocket-version"], "13");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_headers_are_answered(at in 0..HEADERS.len(), value in "[ -~]{0,30}") {
+            let name = HEADERS[at].0;
+            if Upgrade::check(&with(name, &value)).is_ok() {
+                let lower = value.to_ascii_lowercase();
+                prop_assert!(match name {
+                    "connection" => lower.contains("upgrade"),
+                    "upgrade" => lower.contains("websocket"),
+                    "sec-websocket-version" => lower.contains("13"),
+                    _ => !value.trim().is_empty(),
+                }, "{} {}", name, value);
+            }
         }
     }
 }
