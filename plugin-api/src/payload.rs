@@ -232,7 +232,7 @@ pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Re
 fn in_clients_words(message: &str) -> String {
     match message.split_once("expected struct ") {
         Some((before, name)) => {
-            let behind = name.find(|c: char| c == ' ' || c == ',').map_or("", |end| &name[end..]);
+            let behind = name.find([' ', ',']).map_or("", |end| &name[end..]);
             format!("{before}expected an object{behind}")
         }
         None => message.to_owned(),

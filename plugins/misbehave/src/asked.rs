@@ -251,6 +251,10 @@ fn start_timer(event: &str, asked: &Asked, cx: &Context) -> Handled {
             let what = event.trim_start_matches("topic_");
             cx.topic_send_after(delay, what, json!({}));
         }
+        "disconnect_after" => {
+            cx.topic_send_after(delay, "disconnect", json!(asked.topic));
+            return Ok(Reply::ok());
+        }
         "cancelled" => {
             cx.cancel(cx.send_after(delay, "tick", &asked.payload));
             return Ok(Reply::ok());

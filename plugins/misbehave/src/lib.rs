@@ -51,6 +51,7 @@
 //! | `push`, `broadcast`, `broadcast_from` | sends `event` with `payload` |
 //! | `broadcast_to` | broadcasts `event` with `payload` to `topic` |
 //! | `disconnect` | disconnects the socket id `topic` |
+//! | `disconnect_after` | the same after `ms`; replies ok |
 //! | `push_binary`, `broadcast_binary` | sends `binary` with the bytes `00 ff 01` |
 //! | `reply_binary` | replies `00 ff 01` |
 //! | `invalid_push`, `invalid_broadcast`, `invalid_reply` | sends bytes that are no UTF-8 as JSON |
@@ -204,6 +205,7 @@ impl Channel<Unruly> for Member {
             }
             "panic" => panic!("the topic panics"),
             "hang" => unruly::hang(),
+            "disconnect" => cx.disconnect(payload.parse().unwrap_or_default()),
             "track" => cx.broadcast("tracked", json!({ "done": cx.track("topic", json!({})) })),
             _ => cx.broadcast(name, payload),
         }
