@@ -258,7 +258,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_versions_are_one_of_two_or_refused(vsn in "[0-9v.+a-z -]{0,12}") {
-            if let Ok(serializer) = negotiate(Some(&vsn)) {
+            if let Ok(serializer) = Serializers::default().negotiate(Some(&vsn)) {
                 prop_assert!(vsn.starts_with(&serializer.vsn()[..4]), "{}", vsn);
             }
         }
