@@ -1,6 +1,6 @@
 //! What the host keeps for one topic, so that it outlives the thread and the generation that serve it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -18,6 +18,8 @@ pub struct Book {
     pub presence: Option<Box<Presence>>,
     /// Answers that the plugin owes.
     pub promises: HashMap<u64, Promise>,
+    /// Those that nobody has kept yet, those of the event at hand included: a thread of the plugin may be quicker than that.
+    pub awaited: HashSet<u64>,
     /// Timers that have not fired, and whose they are: the topic's own where nobody's.
     pub timers: HashMap<u64, Option<MemberId>>,
     /// The plugin holds state of this topic.
@@ -77,8 +79,13 @@ impl Book {
             presence.commit();
         }
         if !self.promises.is_empty() {
-            self.promises.retain(|_, promise| match promise {
-                Promise::Reply { member: owner, .. } | Promise::Join { member: owner } => *owner != member,
+            let awaited = &mut self.awaited;
+            self.promises.retain(|serial, promise| {
+                let (Promise::Reply { member: owner, .. } | Promise::Join { member: owner }) = promise;
+                if *owner == member {
+                    awaited.remove(serial);
+                }
+                *owner != member
             });
         }
         let own = |_: &u64, owner: &mut Option<MemberId>| *owner == Some(member);

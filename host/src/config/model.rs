@@ -270,6 +270,10 @@ pub struct Plugin {
     pub max_promises_per_topic: usize,
     /// How long a replaced generation is kept for its own late work. Default 1 s.
     pub retire: Duration,
+    /// Effects that one event may have, its reply not counted. Beyond: the plugin is refused more. Default 10_000.
+    pub max_effects_per_event: usize,
+    /// Their bytes, and those of anything else that the plugin hands over at a time. Default 64 MiB.
+    pub max_effect_bytes_per_event: usize,
     /// How long a callback may take before a line of the log says so. Default 50 ms.
     pub warn: Duration,
     /// How long it may take before its shard is given up. Default 10 s.

@@ -295,6 +295,8 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         max_timers_per_topic: section.count("max_timers_per_topic", 10_000, 1..=MANY),
         max_promises_per_topic: section.count("max_promises_per_topic", 10_000, 1..=MANY),
         retire: section.millis("retire_ms", 1_000, 0..=HOUR_MS),
+        max_effects_per_event: section.count("max_effects_per_event", 10_000, 1..=MANY),
+        max_effect_bytes_per_event: section.count("max_effect_bytes_per_event", 64 * MEBIBYTE, 1_024..=GIBIBYTE),
         warn: section.millis("warn_ms", 50, 1..=HOUR_MS),
         deadline: section.millis("deadline_ms", 10_000, 10..=HOUR_MS),
         max_stuck_threads: section.count("max_stuck_threads", 8, 0..=1_000),

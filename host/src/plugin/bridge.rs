@@ -19,38 +19,55 @@ impl HostCalls for Bridge {
     fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64 {
         let payload = match checked(binary, payload) {
             Ok(payload) => payload,
-            Err(code) => return code,
+            Err(code) => return self.counted(code),
         };
+        let serial = token.serial;
         if token.topic == 0 {
-            let known = self.env.hub.connects.complete(token.serial, payload.bytes().clone());
-            return if known { 0 } else { error::GONE };
+            let known = self.env.hub.connects.complete(serial, payload.bytes().clone());
+            return if known { 0 } else { self.late() };
         }
         let Some(topic) = self.env.slot.find_number(token.topic) else {
-            return error::GONE;
+            return self.late();
         };
+        // Once only, and not at all where nobody waits any more.
+        if !topic.book().awaited.remove(&serial) {
+            return self.late();
+        }
         let input = Input::Complete {
-            serial: token.serial,
+            serial,
             status: status.into(),
             payload,
         };
-        answer(topic.push(input))
+        let pushed = topic.push(input);
+        if pushed == Err(Refused::Overloaded) {
+            topic.book().awaited.insert(serial);
+        }
+        self.counted(answer(pushed))
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.env.slot.config().max_effect_bytes_per_event
+    }
+
+    fn refused(&self) {
+        self.env.refused_effect();
     }
 
     fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64 {
         let payload = match checked(binary, payload) {
             Ok(payload) => payload,
-            Err(code) => return code,
+            Err(code) => return self.counted(code),
         };
         let Some(topic) = self.env.slot.find_number(topic) else {
             return error::GONE;
         };
         let member = MemberId::from_number(member);
-        answer(topic.push(Input::Info {
+        self.counted(answer(topic.push(Input::Info {
             member,
             name: name.into(),
             payload,
             timer: None,
-        }))
+        })))
     }
 
     fn log(&self, level: u32, target: &str, message: &str) {
@@ -62,6 +79,22 @@ impl HostCalls for Bridge {
             4 => tracing::debug!(plugin, target, "{message}"),
             _ => tracing::trace!(plugin, target, "{message}"),
         }
+    }
+}
+
+impl Bridge {
+    /// Counts what is refused, but for what has only come too late.
+    fn counted(&self, code: i64) -> i64 {
+        if matches!(code, error::INVALID | error::LIMIT) {
+            self.env.refused_effect();
+        }
+        code
+    }
+
+    /// Nobody waits for the answer, or never did.
+    fn late(&self) -> i64 {
+        self.env.hub.metrics.late_answers.inc();
+        error::GONE
     }
 }
 

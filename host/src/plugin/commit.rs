@@ -8,7 +8,7 @@ mod members;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu_plugin::abi::{error, event, read, reason};
+use bennu_plugin::abi::{effect, error, event, read, reason};
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -30,6 +30,9 @@ pub(super) struct Commit<'a> {
     /// The step at hand: all before it are done.
     at: usize,
     fx: Vec<Fx>,
+    /// How many the event at hand has asked for, and their bytes.
+    effects: usize,
+    effect_bytes: usize,
     /// Inputs that go in front of the mailboxes, by topic.
     followups: Vec<(usize, Input)>,
     /// Topics that the plugin has closed.
@@ -45,6 +48,8 @@ impl<'a> Commit<'a> {
             env,
             at: 0,
             fx: Vec::new(),
+            effects: 0,
+            effect_bytes: 0,
             followups: Vec::new(),
             closed: Vec::new(),
             back: false,
@@ -77,7 +82,27 @@ impl<'a> Commit<'a> {
             self.topic(step).count_handled();
         }
         self.finish(outcome, message);
+        (self.effects, self.effect_bytes) = (0, 0);
         self.at += 1;
+    }
+
+    /// Counts an effect of the event at hand. The one answer that each event may have is always taken.
+    fn bound(&mut self, effect: &Effect<'_>) -> Result<(), i64> {
+        let answers = matches!(effect.kind, effect::ACCEPT | effect::REFUSE | effect::LATER)
+            || (effect.kind == effect::REPLY && effect.token == 0);
+        if answers {
+            return Ok(());
+        }
+        let config = self.env.slot.config();
+        let bytes = self
+            .effect_bytes
+            .saturating_add(effect.name.len() + effect.payload.len());
+        if self.effects >= config.max_effects_per_event || bytes > config.max_effect_bytes_per_event {
+            return Err(error::LIMIT);
+        }
+        self.effects += 1;
+        self.effect_bytes = bytes;
+        Ok(())
     }
 
     /// Tells the plan how far it is carried out, for whoever goes on with it.
@@ -161,9 +186,17 @@ impl<'a> Commit<'a> {
         let topic = self.topic(step);
         let fx = std::mem::take(&mut self.fx);
         let mut book = topic.book();
+        if outcome != Outcome::Ok {
+            forget_promises(&fx, &mut book);
+        }
         match step.kind {
             event::JOIN | event::ANSWER => self.finish_join(step, outcome, text, fx, &mut book),
-            event::CLOSE => self.finish_close(step, &mut book),
+            event::CLOSE => {
+                if outcome == Outcome::Panicked {
+                    self.env.panicked(&topic.name, step.callback(), text);
+                }
+                self.finish_close(step, &mut book);
+            }
             _ if outcome == Outcome::Ok => self.apply_all(step, fx, &mut book),
             _ => self.fail(step, outcome, text, &mut book),
         }
@@ -177,6 +210,7 @@ impl<'a> Commit<'a> {
         book.live = false;
         book.presence = None;
         book.promises.clear();
+        book.awaited.clear();
         for (timer, _) in book.timers.drain() {
             self.env.hub.timers.cancel(timer);
         }
@@ -269,7 +303,7 @@ impl<'a> Commit<'a> {
                     );
                 }
             }
-            Fx::Reply { token, status, payload } => match book.promises.remove(&token) {
+            Fx::Reply { token, status, payload } if book.awaited.remove(&token) => match book.promises.remove(&token) {
                 Some(Promise::Reply { member, msg_ref }) => {
                     self.env.send(
                         member,
@@ -352,7 +386,18 @@ impl<'a> Commit<'a> {
                     self.env.hub.timers.cancel(number);
                 }
             }
+            // Somebody else was quicker with the answer.
+            Fx::Reply { .. } => drop(self.env.hub.metrics.late_answers.inc()),
             Fx::Accept(_) | Fx::Refuse(_) | Fx::Tracked(_) => {}
+        }
+    }
+}
+
+/// What the event at hand has promised does not hold.
+fn forget_promises(fx: &[Fx], book: &mut Book) {
+    for fx in fx {
+        if let Fx::Later(serial) = fx {
+            book.awaited.remove(serial);
         }
     }
 }
@@ -378,6 +423,9 @@ impl Calls for Commit<'_> {
         let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };
+        if let Err(code) = self.bound(effect) {
+            return self.refuse(code);
+        }
         let topic = self.topic(step);
         let mut book = topic.book();
         match effects::note(effect, step, topic, &mut book, &self.fx, self.env) {
@@ -385,12 +433,17 @@ impl Calls for Commit<'_> {
                 self.fx.extend(fx);
                 answer
             }
-            Err(code) => {
-                self.env.slot.stats.refused_effects.inc();
-                self.env.health.erred();
-                code
-            }
+            Err(code) => self.refuse(code),
         }
+    }
+
+    fn refuse(&mut self, code: i64) -> i64 {
+        self.env.refused_effect();
+        code
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.env.slot.config().max_effect_bytes_per_event
     }
 
     fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64 {

@@ -230,6 +230,28 @@ impl Calls for Decision<'_> {
     }
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
+        match self.take(effect) {
+            code @ ..0 => self.refuse(code),
+            answer => answer,
+        }
+    }
+
+    fn refuse(&mut self, code: i64) -> i64 {
+        self.env.refused_effect();
+        code
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.env.slot.config().max_effect_bytes_per_event
+    }
+
+    fn read(&mut self, _what: u32, _key: &str, _out: &mut Vec<u8>) -> i64 {
+        error::MISPLACED
+    }
+}
+
+impl Decision<'_> {
+    fn take(&mut self, effect: &Effect<'_>) -> i64 {
         if self.answer.is_some() || self.later.is_some() {
             return error::MISPLACED;
         }
@@ -271,9 +293,5 @@ impl Calls for Decision<'_> {
             }
             _ => error::MISPLACED,
         }
-    }
-
-    fn read(&mut self, _what: u32, _key: &str, _out: &mut Vec<u8>) -> i64 {
-        error::MISPLACED
     }
 }

@@ -193,7 +193,7 @@ fn is_stop(reason: u32) -> bool {
     )
 }
 
-fn answer(effect: &Effect<'_>, step: &Step, book: &Book, noted: &[Fx], env: &Env) -> Noted {
+fn answer(effect: &Effect<'_>, step: &Step, book: &mut Book, noted: &[Fx], env: &Env) -> Noted {
     let is_join = matches!(step.kind, event::JOIN | event::ANSWER);
     let answered = noted.iter().any(|fx| {
         matches!(
@@ -206,7 +206,10 @@ fn answer(effect: &Effect<'_>, step: &Step, book: &Book, noted: &[Fx], env: &Env
             let promised = noted
                 .iter()
                 .any(|fx| matches!(fx, Fx::Later(serial) if *serial == effect.token));
-            if !promised && !book.promises.contains_key(&effect.token) {
+            let kept = noted
+                .iter()
+                .any(|fx| matches!(fx, Fx::Reply { token, .. } if *token == effect.token));
+            if kept || (!promised && !book.awaited.contains(&effect.token)) {
                 return Err(error::GONE);
             }
             let (status, payload) = (effect.name.into(), payload(effect, step)?);
@@ -248,6 +251,7 @@ fn answer(effect: &Effect<'_>, step: &Step, book: &Book, noted: &[Fx], env: &Env
                 return Ok((error::LIMIT, Some(fx)));
             }
             let serial = env.hub.number();
+            book.awaited.insert(serial);
             Ok((
                 i64::try_from(serial).map_err(|_| error::LIMIT)?,
                 Some(Fx::Later(serial)),

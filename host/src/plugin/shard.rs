@@ -44,6 +44,12 @@ impl Env {
         self.slot.stats.panics.inc();
         tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
     }
+
+    /// Notes that the plugin asked for something that it does not get.
+    pub fn refused_effect(&self) {
+        self.slot.stats.refused_effects.inc();
+        self.health.erred();
+    }
 }
 
 /// What waits for a shard.

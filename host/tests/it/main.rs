@@ -17,6 +17,7 @@ mod handshake;
 mod hang;
 mod hostile;
 mod intercepting;
+mod lies;
 mod limits;
 mod load;
 mod longpoll;

@@ -171,6 +171,76 @@ async fn in_a_thread_of_the_plugin() {
     assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
 }
 
+/// The new code has the state by then: nobody notices.
+#[tokio::test]
+async fn in_drop_behind_a_reload() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut ann = Client::joined(&server, TOPIC).await;
+    let mut bob = Client::joined(&server, TOPIC).await;
+    ann.push(TOPIC, "arm", json!({ "at": "drop" })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server
+        .log
+        .line(&["plugin panicked", TOPIC, "callback=\"drop\"", "trap in drop"])
+        .await;
+    server.unloaded("misbehave", 1).await;
+    assert_eq!(ann.push(TOPIC, "count", json!({})).await["version"], 2);
+    assert_eq!(bob.push(TOPIC, "count", json!({})).await["topic"], 2);
+    assert_eq!([ann.rest().await, bob.rest().await], [[], []]);
+}
+
+/// Written or read: the topic stays on the old code, and nobody notices.
+#[tokio::test]
+async fn in_snapshot_and_restore() {
+    for trap in ["snapshot", "restore"] {
+        let bench = Bench::new();
+        let server = bench.serve().await;
+        let mut ann = Client::joined(&server, TOPIC).await;
+        let mut bob = Client::joined(&server, TOPIC).await;
+        ann.push(TOPIC, "arm", json!({ "at": trap })).await;
+        bench.put("misbehave", Build::MisbehaveV2);
+        server
+            .log
+            .line(&["could not be carried over", "failed=1", "trap in"])
+            .await;
+        for (client, topic) in [(&mut ann, 1), (&mut bob, 2)] {
+            let expected = json!({ "topic": topic, "member": 1, "version": 1 });
+            assert_eq!(client.push(TOPIC, "count", json!({})).await, expected, "{trap}");
+            assert_eq!(client.rest().await, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_connect() {
+    let mut two = Two::new().await;
+    let path = "/gate/longpoll?vsn=2.0.0&token=panic";
+    let origin = "origin: https://example.com\r\n";
+    let refused = crate::support::http::get_with(two.server.address, path, origin).await;
+    assert_eq!(refused.json()["status"], 403);
+    two.server
+        .log
+        .line(&["plugin panicked", "callback=\"connect\"", "gate panics"])
+        .await;
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await["topic"], 2);
+    assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
+}
+
+#[tokio::test]
+async fn in_init_the_code_in_service_stays() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    bench.set("plugins.misbehave", "settings", "{ init = \"panic\" }");
+    server
+        .log
+        .line(&["the configuration is refused", "init panicked", "panics on request"])
+        .await;
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 1);
+    assert_eq!(client.rest().await, []);
+}
+
 #[tokio::test]
 async fn nothing_of_an_event_that_panics_goes_out() {
     let mut two = Two::new().await;

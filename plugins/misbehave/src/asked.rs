@@ -5,7 +5,7 @@ use bennu_plugin::prelude::*;
 
 use crate::Context;
 use crate::state::{Member, Topic};
-use crate::unruly::misbehave;
+use crate::unruly::{misbehave, too_long};
 
 const BYTES: Binary<'static> = Binary(&[0, 255, 1]);
 const NO_UTF8: &[u8] = &[b'"', 0xff, 0xfe, b'"'];
@@ -148,7 +148,8 @@ impl Member {
                 let (later, delay) = (cx.later(), asked.delay());
                 cx.spawn(move |remote| {
                     std::thread::sleep(delay);
-                    remote.complete(later, "ok", json!({ "late": true }));
+                    let taken = remote.complete(later, "ok", json!({ "late": true }));
+                    remote.log(Level::Info, &format!("completed late: {taken}"));
                 });
             }
             "twice" => {
@@ -159,8 +160,17 @@ impl Member {
             "twice_thread" => {
                 let later = cx.later();
                 cx.spawn(move |remote| {
-                    remote.complete(later.clone(), "ok", json!({ "n": 1 }));
-                    remote.complete(later, "ok", json!({ "n": 2 }));
+                    for n in [1, 2] {
+                        let taken = remote.complete(later.clone(), "ok", json!({ "n": n }));
+                        remote.log(Level::Info, &format!("completed {n}: {taken}"));
+                    }
+                });
+            }
+            "forged" => {
+                let later: Later = Payload::json_text(&asked.payload.to_string()).parse()?;
+                cx.spawn(move |remote| {
+                    let taken = remote.complete(later, "ok", json!({}));
+                    remote.log(Level::Info, &format!("completed: {taken}"));
                 });
             }
             "twice_now" => {
@@ -219,8 +229,27 @@ fn flood(asked: &Asked, send: impl Fn(Value)) {
     }
 }
 
+/// Lies, and says what the host answers to that.
+fn lie(asked: &Asked, cx: &Context) -> Handled {
+    let push = |name: &[u8], payload: &[u8]| cx.raw_effect(effect::PUSH, false, name, payload);
+    let answer = match asked.at.as_str() {
+        "payload" => push(b"invalid", NO_UTF8),
+        "json" => push(b"invalid", b"{not json"),
+        "array" => push(b"invalid", b"[1]"),
+        "name" => push(NO_UTF8, b"{}"),
+        "kind" => cx.raw_effect(9_999, false, b"invalid", b"{}"),
+        "length" => push(b"invalid", too_long()),
+        "misplaced" => cx.raw_effect(effect::ACCEPT, false, b"", b"{}"),
+        "timer" => cx.raw_effect(effect::CANCEL, false, b"", b""),
+        "state" => cx.raw_effect(effect::STATE, true, b"", b"x"),
+        _ => 0,
+    };
+    Ok(Reply::ok_with(json!({ "answer": answer })))
+}
+
 fn send_invalid(event: &str, asked: &Asked, cx: &Context) -> Handled {
     match event {
+        "lie" => return lie(asked, cx),
         "invalid_field" => {
             cx.push(&"x".repeat(256), BYTES);
             cx.broadcast(&"x".repeat(256), BYTES);

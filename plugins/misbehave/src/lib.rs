@@ -59,6 +59,8 @@
 //! | `invalid_name` | pushes an event whose name is no UTF-8 |
 //! | `invalid_field` | pushes, broadcasts and replies bytes with an event or a status of 256 bytes |
 //! | `invalid_meta` | tracks `invalid` with a number; replies `{"done":false}` |
+//! | `lie` | lies in what `at` says: `payload`, `json`, `array`, `name`, `kind`, `length`, `misplaced`, `timer`, `state`; replies `{"answer":n}`, with what the host said to it |
+//! | `forged` | keeps the promise `payload` from another thread, and logs `completed: ` and whether the host took it |
 //! | `invalid_kind` | asks for an effect that does not exist |
 //! | `flood` | pushes `count` times `flood` `{"n":…,"fill":"xx…"}` with `bytes` in `fill` |
 //! | `flood_broadcast` | broadcasts them |

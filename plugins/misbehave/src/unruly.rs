@@ -91,6 +91,13 @@ fn crash() {
     unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
 }
 
+/// A length that goes far beyond what is there.
+#[allow(unsafe_code, reason = "a lie cannot be told safely")]
+pub(crate) fn too_long() -> &'static [u8] {
+    // SAFETY: none; the host is not to read it.
+    unsafe { std::slice::from_raw_parts(b"{}".as_ptr(), 1 << 40) }
+}
+
 /// Runs while the library is loaded, before anything of the host's can look at it.
 #[cfg(feature = "at_load")]
 #[allow(unsafe_code, reason = "constructors have no safe form")]

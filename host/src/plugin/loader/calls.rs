@@ -112,6 +112,14 @@ pub trait Calls {
     fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go;
     /// The event at hand asks for this. Returns a number, 0 or one of [`abi::error`].
     fn effect(&mut self, effect: &Effect<'_>) -> i64;
+    /// Notes that something was refused before it could be handed over, with this code, which it returns.
+    fn refuse(&mut self, code: i64) -> i64 {
+        code
+    }
+    /// How long something that the plugin lends may be.
+    fn most_bytes(&self) -> usize {
+        isize::MAX as usize
+    }
     /// Appends what is asked for (one of [`abi::read`]) to `out`, which is empty. Returns 0 or one of [`abi::error`].
     fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64;
 }
@@ -178,16 +186,20 @@ impl<'a> Batch<'a> {
     }
 
     fn effect(&mut self, effect: &abi::Effect) -> i64 {
+        let most = self.calls.most_bytes();
         // SAFETY: lent by the plugin for this call, all three.
-        let (name, payload, topic) = unsafe {
+        let read = unsafe {
             (
-                effect.name.as_slice(),
-                effect.payload.as_slice(),
-                effect.topic.as_slice(),
+                text(effect.name, most),
+                lent(effect.payload, most),
+                text(effect.topic, most),
             )
         };
-        let (Ok(name), Ok(topic)) = (str::from_utf8(name), str::from_utf8(topic)) else {
-            return error::INVALID;
+        let (name, payload, topic) = match read {
+            (Ok(name), Ok(payload), Ok(topic)) => (name, payload, topic),
+            (Err(code), ..) | (_, Err(code), _) | (.., Err(code)) => {
+                return self.guard(false, error::GONE, |calls| calls.refuse(code));
+            }
         };
         let effect = Effect {
             kind: effect.kind,
@@ -201,6 +213,33 @@ impl<'a> Batch<'a> {
         };
         self.guard(false, error::GONE, |calls| calls.effect(&effect))
     }
+}
+
+/// What a plugin lends, as far as it can be looked through: a null pointer and a length that nothing can have are lies.
+///
+/// # Safety
+///
+/// If there are `len` bytes at `ptr`, they stay as they are for `'a`.
+pub(super) unsafe fn lent<'a>(bytes: Bytes, most: usize) -> Result<&'a [u8], i64> {
+    if bytes.len > 0 && bytes.ptr.is_null() {
+        return Err(error::INVALID);
+    }
+    if bytes.len > most.min(isize::MAX as usize) {
+        return Err(error::LIMIT);
+    }
+    // SAFETY: promised by the caller, and no length that a slice cannot have.
+    Ok(unsafe { bytes.as_slice() })
+}
+
+/// The same, of text.
+///
+/// # Safety
+///
+/// As [`lent`].
+pub(super) unsafe fn text<'a>(bytes: Bytes, most: usize) -> Result<&'a str, i64> {
+    // SAFETY: promised by the caller.
+    let bytes = unsafe { lent(bytes, most) }?;
+    str::from_utf8(bytes).map_err(|_| error::INVALID)
 }
 
 /// What goes with every batch.
@@ -223,7 +262,8 @@ unsafe extern "C" fn done(cx: *mut (), index: usize, outcome: u32, message: Byte
     // SAFETY: the plugin hands back its `cx` during `handle`, on its thread; no call into it happens below.
     let batch = unsafe { batch(cx) };
     // SAFETY: lent by the plugin for this call.
-    match batch.done(index, outcome, unsafe { message.as_slice() }) {
+    let message = unsafe { lent(message, batch.calls.most_bytes()) };
+    match batch.done(index, outcome, message.unwrap_or_default()) {
         Go::On => go::ON,
         Go::Back => go::BACK,
     }
@@ -240,9 +280,12 @@ unsafe extern "C" fn effect(cx: *mut (), effect: *const abi::Effect) -> i64 {
 }
 
 unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64 {
+    // SAFETY: as in `done`; given back at once.
+    let most = unsafe { batch(cx) }.calls.most_bytes();
     // SAFETY: lent by the plugin for this call.
-    let Ok(key) = str::from_utf8(unsafe { key.as_slice() }) else {
-        return error::INVALID;
+    let key = match unsafe { text(key, most) } {
+        Ok(key) => key,
+        Err(code) => return code,
     };
     let (answer, bytes) = {
         // SAFETY: as in `done`; given back before the plugin is called below.
@@ -261,4 +304,30 @@ unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i6
     // SAFETY: as above.
     unsafe { batch(cx) }.scratch = bytes;
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_pointer_and_an_impossible_length_are_not_followed() {
+        let null = Bytes {
+            ptr: std::ptr::null(),
+            len: 1,
+        };
+        let long = |len| Bytes {
+            len,
+            ..Bytes::lend(b"{}")
+        };
+        // SAFETY: those that are not refused lend what is there.
+        unsafe {
+            assert_eq!(lent(null, 100), Err(error::INVALID));
+            assert_eq!(lent(Bytes { len: 0, ..null }, 100), Ok(&b""[..]));
+            assert_eq!(lent(long(usize::MAX), usize::MAX), Err(error::LIMIT));
+            assert_eq!(lent(long(101), 100), Err(error::LIMIT));
+            assert_eq!(text(Bytes::lend(b"\xff"), 100), Err(error::INVALID));
+            assert_eq!(text(long(2), 2), Ok("{}"));
+        }
+    }
 }

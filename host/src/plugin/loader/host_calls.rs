@@ -6,12 +6,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use abi_stable::prefix_type::WithMetadata;
 use bennu_plugin::abi::{self, Bytes, HostRef, Token, error, flag};
 
+use super::calls::{lent, text};
+
 /// The host, as a generation sees it. Called from any thread, between `init` and `shutdown`.
 pub trait HostCalls: Send + Sync {
     /// A promise is kept. Returns 0 or one of [`abi::error`].
     fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64;
     /// A message for `member` of `topic`, or for the topic (0). Returns 0 or one of [`abi::error`].
     fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64;
+    /// How long something that the plugin lends may be.
+    fn most_bytes(&self) -> usize {
+        isize::MAX as usize
+    }
+    /// Notes that something was refused before it could be handed over.
+    fn refused(&self) {}
     /// A line for the log. `level`: 1 error … 5 trace.
     fn log(&self, level: u32, target: &str, message: &str);
 }
@@ -67,32 +75,51 @@ unsafe fn link(cx: *const ()) -> &'static Link {
 }
 
 unsafe extern "C" fn complete(cx: *const (), token: Token, flags: u32, status: Bytes, payload: Bytes) -> i64 {
-    // SAFETY: the plugin hands back its `host_cx`, and lends the rest for this call.
-    let (link, status, payload) = unsafe { (link(cx), status.as_slice(), payload.as_slice()) };
-    match str::from_utf8(status) {
-        Ok(status) => link.call(|host| host.complete(token, flags & flag::BINARY != 0, status, payload)),
-        Err(_) => error::INVALID,
-    }
+    // SAFETY: the plugin hands back its `host_cx`.
+    let link = unsafe { link(cx) };
+    link.call(|host| {
+        let most = host.most_bytes();
+        // SAFETY: lent by the plugin for this call.
+        match unsafe { (text(status, most), lent(payload, most)) } {
+            (Ok(status), Ok(payload)) => host.complete(token, flags & flag::BINARY != 0, status, payload),
+            (Err(code), _) | (_, Err(code)) => {
+                host.refused();
+                code
+            }
+        }
+    })
 }
 
 unsafe extern "C" fn send(cx: *const (), topic: u64, member: u64, flags: u32, name: Bytes, payload: Bytes) -> i64 {
     // SAFETY: as in `complete`.
-    let (link, name, payload) = unsafe { (link(cx), name.as_slice(), payload.as_slice()) };
-    match str::from_utf8(name) {
-        Ok(name) => link.call(|host| host.send(topic, member, flags & flag::BINARY != 0, name, payload)),
-        Err(_) => error::INVALID,
-    }
+    let link = unsafe { link(cx) };
+    link.call(|host| {
+        let most = host.most_bytes();
+        // SAFETY: lent by the plugin for this call.
+        match unsafe { (text(name, most), lent(payload, most)) } {
+            (Ok(name), Ok(payload)) => host.send(topic, member, flags & flag::BINARY != 0, name, payload),
+            (Err(code), _) | (_, Err(code)) => {
+                host.refused();
+                code
+            }
+        }
+    })
 }
 
 unsafe extern "C" fn log(cx: *const (), level: u32, target: Bytes, message: Bytes) {
     // SAFETY: as in `complete`.
-    let (link, target, message) = unsafe { (link(cx), target.as_slice(), message.as_slice()) };
+    let link = unsafe { link(cx) };
     link.call(|host| {
-        host.log(
-            level,
-            &String::from_utf8_lossy(target),
-            &String::from_utf8_lossy(message),
-        );
+        let most = host.most_bytes();
+        // SAFETY: lent by the plugin for this call.
+        match unsafe { (lent(target, most), lent(message, most)) } {
+            (Ok(target), Ok(message)) => host.log(
+                level,
+                &String::from_utf8_lossy(target),
+                &String::from_utf8_lossy(message),
+            ),
+            _ => host.refused(),
+        }
         0
     });
 }
