@@ -21,6 +21,7 @@ mod lies;
 mod limits;
 mod load;
 mod longpoll;
+mod memory;
 mod origins;
 mod panics;
 mod presence;
