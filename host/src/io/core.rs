@@ -1,5 +1,7 @@
 //! The loop of an I/O thread, and all that it owns.
 
+mod connections;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -11,16 +13,14 @@ use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
 use super::{Entry, Inbox, Subscriptions, WAKER, http};
-use crate::channel::{Ending, Input, Notice};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
-use crate::id::MAX_SOCKETS;
 use crate::message::Outgoing;
 use crate::serializer::EncodeError;
-use crate::socket::{Encoding, NewSocket, Socket};
-use crate::transport::longpoll::{Published, Sessions};
+use crate::socket::{Encoding, Socket};
+use crate::transport::longpoll::Sessions;
 use crate::transport::websocket::frame::close_code;
-use crate::transport::{Door, Flushed, Frame, Newcomer, Received, Transport};
+use crate::transport::{Flushed, Frame, Received};
 use crate::wake::{self, PutOff};
 
 /// What is read at once, by all connections of the thread in turn.
@@ -257,47 +257,6 @@ impl Core {
             .map(|(slot, _)| slot)
     }
 
-    fn adopt(&mut self, newcomer: Box<dyn Newcomer>, info: NewSocket, now: Instant) {
-        let door = Door {
-            limits: &self.routing.config.limits,
-            registry: self.poll.get_ref().registry(),
-            inbox: &self.inbox,
-            slot: self.sockets.vacant_key(),
-        };
-        match newcomer.enter(&door) {
-            Ok(transport) => {
-                if let Some(slot) = self.open(info, transport, now) {
-                    // What came right behind the handshake is read at once.
-                    self.again.push(slot);
-                }
-            }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a connection cannot be polled"
-            ),
-        }
-    }
-
-    /// Gives a socket its slot. `None` if the thread has as many as it can have.
-    pub(crate) fn open(&mut self, mut info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
-        if self.sockets.len() >= MAX_SOCKETS {
-            return None;
-        }
-        let serial = self.next_serial();
-        let arrival = info.arrival.take();
-        let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
-        let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
-        if let Some(id) = id {
-            self.ids.entry(id).or_default().push(slot);
-        }
-        self.shared.acquire(self.index);
-        self.hub().metrics.sockets.inc();
-        if arrival.is_some_and(|arrival| arrival.is_disconnected()) {
-            self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
-        }
-        Some(slot)
-    }
-
     fn receive(&mut self, slot: usize, now: Instant) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
@@ -394,88 +353,6 @@ impl Core {
         if transport.flush() == Flushed::Ended && !socket.closing {
             self.drop_socket(slot, end::CLOSED);
         }
-    }
-
-    /// A client that still reads has more time to read its goodbye, which stands behind all that waited.
-    fn spare(&mut self, slot: usize, now: Instant) {
-        if let Some(socket) = self.sockets.get_mut(slot)
-            && socket.closing
-        {
-            socket.heard = now;
-        }
-    }
-
-    /// Closes a connection: its channels end, the client is told why, and has a moment to read it.
-    pub(crate) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
-        if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
-            return;
-        }
-        self.end_channels(slot, ending);
-        if let Some(transport) = &mut self.sockets[slot].transport {
-            transport.close(code, reason);
-        }
-        self.mark(slot);
-    }
-
-    /// Ends all channels of a socket that is about to go.
-    fn end_channels(&mut self, slot: usize, ending: u32) {
-        let Some(socket) = self.sockets.get_mut(slot) else {
-            return;
-        };
-        socket.closing = true;
-        socket.heard = Instant::now();
-        while let Some(last) = self.sockets[slot].channels.len().checked_sub(1) {
-            let mut channel = self.take_channel(slot, last);
-            channel.tell(Published::Gone);
-            channel
-                .topic
-                .owe(Input::End(Ending::new(channel.member, ending, Notice::None)));
-        }
-    }
-
-    /// Forgets a socket.
-    pub(crate) fn drop_socket(&mut self, slot: usize, ending: u32) {
-        self.end_channels(slot, ending);
-        let Some(socket) = self.sockets.try_remove(slot) else {
-            return;
-        };
-        self.sessions.forget(slot);
-        let id = socket
-            .info
-            .identity
-            .as_ref()
-            .and_then(|identity| identity.socket_id.as_ref());
-        if let Some(slots) = id.and_then(|id| self.ids.get_mut(id)) {
-            slots.retain(|known| *known != slot);
-        }
-        if let Some(id) = id.filter(|id| self.ids.get(*id).is_some_and(Vec::is_empty)) {
-            self.ids.remove(id);
-        }
-        self.hub().metrics.sockets.dec();
-        self.shared.release(self.index);
-    }
-
-    /// Looks after what has no event of its own: silent clients, goodbyes that nobody reads, long-poll sessions.
-    fn tick(&mut self, now: Instant) {
-        let limits = &self.routing.config.limits;
-        let (idle, close) = (limits.idle_timeout, limits.close_timeout);
-        let mut silent = Vec::new();
-        let mut over = Vec::new();
-        for (slot, socket) in &self.sockets {
-            let quiet = now.saturating_duration_since(socket.heard);
-            if socket.closing && quiet > close {
-                over.push(slot);
-            } else if !socket.closing && quiet > idle && !self.sessions.owns(slot) {
-                silent.push(slot);
-            }
-        }
-        for slot in silent {
-            self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
-        }
-        for slot in over {
-            self.drop_socket(slot, end::CLOSED);
-        }
-        self.expire_sessions(now);
     }
 
     /// The sockets with this id.
