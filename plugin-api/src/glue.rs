@@ -291,7 +291,7 @@ impl Calls {
         unsafe { self.calls.effect()(self.cx, &raw const effect) }
     }
 
-    /// Reads one of [`read`] as JSON; otherwise one of [`error`].
+    /// Reads one of [`abi::read`] as JSON; otherwise one of [`error`].
     pub(crate) fn read(self, what: u32, key: &str) -> Result<Vec<u8>, i64> {
         unsafe extern "C" fn append(cx: *mut (), bytes: Bytes) {
             // SAFETY: `cx` is the `out` below, `bytes` is lent for this call.

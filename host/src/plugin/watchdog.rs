@@ -1,7 +1,7 @@
 //! Notices handlers that do not return, says so, and gives their shards up.
 //!
 //! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
-//! its events ([`Pulse`]). What becomes of a shard that is given up stands in [`super::giveup`].
+//! its events ([`Pulse`]). What becomes of a shard that is given up stands in [`giveup`].
 
 mod pulse;
 mod thread;
