@@ -173,6 +173,11 @@ pub mod effect {
     /// Sends the keys of the JSON object `payload`, which has none called `metas`, beside the metas of the key `name`
     /// from now on, until nobody is tracked under it. (since 1.2)
     pub const DESCRIBE: u32 = 17;
+    /// The promise `token` was read out of a payload or of state: this generation answers for it from now on. Comes after
+    /// whatever else the event asks for; also in answer to `RESTORE` and `RESTORE_MEMBER`. (since 1.2)
+    pub const PROMISE_READ: u32 = 18;
+    /// The promise `token` was written into a payload: whoever reads it answers for it. (since 1.2)
+    pub const PROMISE_WRITTEN: u32 = 19;
 }
 
 /// One effect. Read by the host during [`Calls::effect`].

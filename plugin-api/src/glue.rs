@@ -20,7 +20,7 @@ use crate::connect::Connect;
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
 use crate::payload::Payload;
 use crate::plugin::{Plugin, read_settings};
-use crate::remote::{Later, Level, Remote, Threads};
+use crate::remote::{Later, Level, Remote, Seen, Threads};
 use crate::shard::{Fault, Shard};
 
 /// The [`Module`] of a plugin that serves channels `C` and connects by `G`.
@@ -172,7 +172,12 @@ unsafe extern "C" fn handle<C: Channel<P>, G: Connect<P>, P: Plugin>(
     for (index, event) in events.iter().enumerate() {
         // SAFETY: what an event points to is lent for this call, which outlives the view.
         let event = unsafe { Incoming::view(event) };
-        let result = catch(|| shard.handle(&event)).unwrap_or_else(|panic| Err(Fault::Panicked(panic)));
+        let (result, promises) = Seen::during(|| catch(|| shard.handle(&event)));
+        let result = result.unwrap_or_else(|panic| Err(Fault::Panicked(panic)));
+        // State is written to be read, which is noticed there.
+        if event.kind != abi::event::SNAPSHOT {
+            promises.into_iter().for_each(|promise| calls.tell(promise));
+        }
         if calls.done(index, &result) == go::BACK {
             break;
         }
@@ -289,6 +294,20 @@ impl Calls {
         };
         // SAFETY: within `handle`, on its thread; the host reads `effect` during the call only.
         unsafe { self.calls.effect()(self.cx, &raw const effect) }
+    }
+
+    /// Tells who answers for a promise from now on.
+    fn tell(self, promise: Seen) {
+        let (kind, token) = match promise {
+            Seen::Read(token) => (abi::effect::PROMISE_READ, token),
+            Seen::Written(token) => (abi::effect::PROMISE_WRITTEN, token),
+        };
+        // A host that does not know this answers `UNKNOWN`: to it all promises are alike.
+        self.effect(&Effect {
+            kind,
+            token,
+            ..Effect::default()
+        });
     }
 
     /// Reads one of [`abi::read`] as JSON; otherwise one of [`error`].

@@ -1,5 +1,6 @@
 //! What other threads of a plugin use to reach the host: [`Remote`], and the promises that they keep, [`Later`].
 
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,13 +15,69 @@ use crate::payload::IntoPayload;
 /// reload there. Made by [`Context::later`](crate::Context::later), kept by [`Remote::complete`] or
 /// [`Context::complete`](crate::Context::complete). Where the client is gone, or the host's deadline is over, the answer
 /// is dropped.
+///
+/// When a generation ends, what it has promised and can no longer answer is answered with the error `{"reason":"reloaded"}`.
+/// A promise goes on where it has become data: in state that the next generation reads, or in the payload of a message or a
+/// timer. One that only a thread holds is kept by that thread within `retire_ms`, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Data", into = "Data")]
 #[must_use = "a promise that is not kept leaves its client waiting"]
 pub struct Later {
     pub(crate) topic: u64,
     pub(crate) serial: u64,
     /// A reply goes to the client, any other answer back to the plugin.
     pub(crate) reply: bool,
+}
+
+/// A [`Later`] as it is written. Going to and fro is noticed: see [`Seen`].
+#[derive(Serialize, Deserialize)]
+struct Data {
+    topic: u64,
+    serial: u64,
+    reply: bool,
+}
+
+impl From<Data> for Later {
+    fn from(Data { topic, serial, reply }: Data) -> Self {
+        Seen::note(Seen::Read(serial));
+        Self { topic, serial, reply }
+    }
+}
+
+impl From<Later> for Data {
+    fn from(Later { topic, serial, reply }: Later) -> Self {
+        Seen::note(Seen::Written(serial));
+        Self { topic, serial, reply }
+    }
+}
+
+/// A promise that was read from data, or written as such, while the host was not looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Read(u64),
+    Written(u64),
+}
+
+thread_local! {
+    /// Whether this is a shard's thread at work: on others nothing is noted, so that nothing is to be dropped there.
+    static LOOKING: Cell<bool> = const { Cell::new(false) };
+    static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Seen {
+    fn note(seen: Self) {
+        if LOOKING.get() {
+            SEEN.with_borrow_mut(|all| all.push(seen));
+        }
+    }
+
+    /// Does `work`; returns what it gives and the promises that went by meanwhile.
+    pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, Vec<Self>) {
+        LOOKING.set(true);
+        let done = work();
+        LOOKING.set(false);
+        (done, SEEN.take())
+    }
 }
 
 /// Reaches the host from any thread: `Send`, `Sync`, cheap to clone. Belongs to the member, or the topic, in whose callback

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Channel`](crate::Channel) and [`Shared`](crate::Channel::Shared), as serde writes them | kept |
 //! | timers and messages on their way | kept: they arrive in the new code, so their names are part of its state |
-//! | promises ([`Later`](crate::Later)), also those kept in state | kept: answered by either generation |
+//! | promises ([`Later`](crate::Later)), also those kept in state | kept: who has read the promise answers it; what nobody has read when its generation ends is answered with the error `reloaded` |
 //! | presence, socket ids, assigns of the socket | kept, by the host |
 //! | the [`Plugin`](crate::Plugin) value, statics, thread-locals | made anew |
 //! | fields with `#[serde(skip)]` | `default()` |

@@ -57,12 +57,33 @@ pub enum Promise {
         member: MemberId,
         /// What the reply repeats.
         msg_ref: Ref,
+        /// The generation that answers for it; 0: nobody, it is data on its way.
+        by: u64,
     },
     /// To a join.
     Join {
         /// Whose.
         member: MemberId,
+        /// As above.
+        by: u64,
     },
+}
+
+impl Promise {
+    /// The generation that answers for it; 0: nobody, it is data on its way.
+    #[must_use]
+    pub fn by(&self) -> u64 {
+        match self {
+            Self::Reply { by, .. } | Self::Join { by, .. } => *by,
+        }
+    }
+
+    /// Another generation answers for it.
+    pub fn pass_to(&mut self, generation: u64) {
+        match self {
+            Self::Reply { by, .. } | Self::Join { by, .. } => *by = generation,
+        }
+    }
 }
 
 impl Book {
@@ -81,7 +102,7 @@ impl Book {
         if !self.promises.is_empty() {
             let awaited = &mut self.awaited;
             self.promises.retain(|serial, promise| {
-                let (Promise::Reply { member: owner, .. } | Promise::Join { member: owner }) = promise;
+                let (Promise::Reply { member: owner, .. } | Promise::Join { member: owner, .. }) = promise;
                 if *owner == member {
                     awaited.remove(serial);
                 }

@@ -72,6 +72,11 @@ pub enum Input {
     },
     /// Changes of the topic's presence that had to wait may be announced.
     PresenceDiff,
+    /// A generation has ended: what it has promised is answered now.
+    Retired {
+        /// Its number.
+        generation: u64,
+    },
     /// The topic has been taken over by new code: the plugin may say so.
     Restored,
     /// The topic ends, in the plugin and in the directory.

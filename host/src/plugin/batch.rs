@@ -213,6 +213,7 @@ impl Plan {
             Input::End(ending) => (event.name, event.number) = (&ending.text, u64::from(ending.reason)),
             Input::Complete { serial, payload, .. } => (event.token, event.payload) = (*serial, payload.bytes()),
             Input::JoinDeadline { .. }
+            | Input::Retired { .. }
             | Input::Linger { .. }
             | Input::PresenceDiff
             | Input::Restored
@@ -302,7 +303,7 @@ fn plan(book: &mut Book, ahead: &mut Ahead, input: &mut Input, env: &Env) -> Opt
         }
         Input::Complete { serial, .. } => match book.promises.get(serial) {
             Some(Promise::Reply { member, .. }) => Some((HOST, none, Some(*member))),
-            Some(Promise::Join { member }) => match book.members.get(member) {
+            Some(Promise::Join { member, .. }) => match book.members.get(member) {
                 Some(Member::Pending(pending)) => Some((event::ANSWER, pending.info.clone(), Some(*member))),
                 _ => None,
             },
@@ -311,7 +312,7 @@ fn plan(book: &mut Book, ahead: &mut Ahead, input: &mut Input, env: &Env) -> Opt
                 None
             }
         },
-        Input::JoinDeadline { .. } => Some((HOST, none, None)),
+        Input::JoinDeadline { .. } | Input::Retired { .. } => Some((HOST, none, None)),
         Input::Linger { epoch } => {
             let idle = book.members.is_empty() && ahead.joining.is_empty() && *epoch == book.epoch;
             idle.then_some((event::CLOSE, none, None))

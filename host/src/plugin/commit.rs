@@ -154,7 +154,7 @@ impl<'a> Commit<'a> {
                 status,
                 payload,
             } => {
-                if let Some(Promise::Reply { member, msg_ref }) = book.promises.remove(serial) {
+                if let Some(Promise::Reply { member, msg_ref, .. }) = book.promises.remove(serial) {
                     let (status, payload) = (status.clone(), payload.clone());
                     self.env.send(
                         member,
@@ -168,7 +168,7 @@ impl<'a> Commit<'a> {
                 }
             }
             Input::JoinDeadline { serial } => {
-                if let Some(Promise::Join { member }) = book.promises.get(serial) {
+                if let Some(Promise::Join { member, .. }) = book.promises.get(serial) {
                     let member = *member;
                     let reply = Payload::reason(message::reason::JOIN_TIMEOUT);
                     self.env.send(member, Entry::Refused { member, reply });
@@ -176,7 +176,40 @@ impl<'a> Commit<'a> {
                     self.back = true;
                 }
             }
+            Input::Retired { generation } => self.break_promises(topic, &mut book, *generation),
             _ => {}
+        }
+    }
+
+    /// Answers what a generation has promised that is no more.
+    fn break_promises(&mut self, topic: &Arc<Topic>, book: &mut Book, generation: u64) {
+        let broken: Vec<_> = book
+            .promises
+            .extract_if(|_, promise| promise.by() == generation)
+            .collect();
+        let payload = Payload::reason(message::reason::RELOADED);
+        for (serial, promise) in broken {
+            book.awaited.remove(&serial);
+            match promise {
+                Promise::Reply { member, msg_ref, .. } => {
+                    let (status, payload) = (ByteString::from_static("error"), payload.clone());
+                    self.env.send(
+                        member,
+                        Entry::Reply {
+                            member,
+                            msg_ref,
+                            status,
+                            payload,
+                        },
+                    );
+                }
+                Promise::Join { member, .. } => {
+                    let reply = payload.clone();
+                    self.env.send(member, Entry::Refused { member, reply });
+                    self.env.dismiss(topic, book, member);
+                    self.back = true;
+                }
+            }
         }
     }
 
@@ -304,7 +337,7 @@ impl<'a> Commit<'a> {
                 }
             }
             Fx::Reply { token, status, payload } if book.awaited.remove(&token) => match book.promises.remove(&token) {
-                Some(Promise::Reply { member, msg_ref }) => {
+                Some(Promise::Reply { member, msg_ref, .. }) => {
                     self.env.send(
                         member,
                         Entry::Reply {
@@ -333,8 +366,14 @@ impl<'a> Commit<'a> {
                         Promise::Reply {
                             member: *member,
                             msg_ref: msg_ref.clone(),
+                            by: self.env.generation,
                         },
                     );
+                }
+            }
+            Fx::Answerable { serial, by } => {
+                if let Some(promise) = book.promises.get_mut(&serial) {
+                    promise.pass_to(by);
                 }
             }
             Fx::Push { member, event, payload } => self.env.send(member, Entry::Push { member, event, payload }),

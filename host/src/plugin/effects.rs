@@ -62,6 +62,8 @@ pub(super) enum Fx {
     },
     /// A timer is stopped.
     Cancel(u64),
+    /// This generation answers for a promise; 0: whoever reads it.
+    Answerable { serial: u64, by: u64 },
 }
 
 impl Fx {
@@ -165,6 +167,8 @@ pub(super) fn note(effect: &Effect<'_>, step: &Step, topic: &Topic, book: &mut B
                 Err(error::GONE)
             }
         }
+        effect::PROMISE_READ => Ok((0, Some(answerable(effect, env.generation)))),
+        effect::PROMISE_WRITTEN => Ok((0, Some(answerable(effect, 0)))),
         effect::STATE | effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => Err(error::MISPLACED),
         _ => Err(error::UNKNOWN),
     }
@@ -183,6 +187,11 @@ fn is_too_long(effect: &Effect<'_>, topic: &Topic) -> bool {
         effect::ACCEPT | effect::REFUSE => topic.len() > most,
         _ => false,
     }
+}
+
+fn answerable(effect: &Effect<'_>, by: u64) -> Fx {
+    let serial = effect.token;
+    Fx::Answerable { serial, by }
 }
 
 /// Reasons that a callback may stop with.

@@ -176,7 +176,7 @@ fn end(
         answer(topic, &mut book, late, announced, env);
     }
     for promise in book.promises.into_values() {
-        if let Promise::Reply { member, msg_ref } = promise {
+        if let Promise::Reply { member, msg_ref, .. } = promise {
             fail(member, msg_ref, env);
         }
     }
@@ -218,7 +218,7 @@ fn answer(topic: &Arc<Topic>, book: &mut Book, late: &Late, announced: Option<Me
             }
         },
         Late::Complete(serial, status, payload) => {
-            if let Some(Promise::Reply { member, msg_ref }) = book.promises.remove(serial) {
+            if let Some(Promise::Reply { member, msg_ref, .. }) = book.promises.remove(serial) {
                 let (status, payload) = (status.clone(), payload.clone());
                 env.send(
                     member,

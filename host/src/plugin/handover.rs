@@ -186,6 +186,13 @@ pub(super) fn take(home: &Arc<ShardQueue>, mut carried: Carried, instance: &mut 
             forget(home, &topic, instance, env);
             return give_back(carried, &why, env);
         }
+        let mut book = topic.book();
+        for serial in read.promises {
+            if let Some(promise) = book.promises.get_mut(&serial) {
+                promise.pass_to(home.generation);
+            }
+        }
+        drop(book);
         // A shard that is closed has forgotten everything.
         let _ = carried.from.control(Control::Forget(Arc::clone(&topic)));
         first.push(Input::Restored);
@@ -324,6 +331,8 @@ fn plain(kind: u32, topic: &Topic) -> Event<'_> {
 struct Written {
     shared: Option<Bytes>,
     members: Vec<(MemberId, Bytes)>,
+    /// Promises that stood in what was read.
+    promises: Vec<u64>,
     done: usize,
     failed: Option<String>,
 }
@@ -357,8 +366,13 @@ impl Calls for Written {
     }
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
-        if effect.kind != effect::STATE {
-            return error::MISPLACED;
+        match effect.kind {
+            effect::STATE => {}
+            effect::PROMISE_READ => {
+                self.promises.push(effect.token);
+                return 0;
+            }
+            _ => return error::MISPLACED,
         }
         let state = Bytes::copy_from_slice(effect.payload);
         match MemberId::from_number(effect.member) {

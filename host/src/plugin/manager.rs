@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bennu_plugin::abi::reason;
+use bennu_plugin::abi::{ABI_MAJOR, reason};
 
 use super::generation::{Generation, Retired};
 use super::health::{Bell, Health};
@@ -258,13 +258,14 @@ impl Plugins {
         {
             reads_state_of(&manifest, &current)?;
         }
+        // It counts only once it is in service: a library that is refused uses up no number.
+        let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
         let env = Env {
+            generation: number,
             hub: Arc::clone(&self.hub),
             slot: Arc::clone(slot),
             health: Arc::new(Health::new(Arc::clone(&self.bell), config.probation_errors > 0)),
         };
-        // It counts only once it is in service: a library that is refused uses up no number.
-        let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
         trail.step(&slot.name, "load", || {
             Generation::start(number, manifest, staged, config, &env)
                 .map_err(|error| Refusal::by("load", "start", &error))
@@ -464,10 +465,30 @@ fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refus
     Err(Refusal::new("manifest", "state_version", message))
 }
 
+/// Has what a generation has promised be answered, now that it cannot any more: but for what has become data, which other
+/// code has read or will.
+fn break_promises(slot: &PluginSlot, generation: u64) {
+    // Code of an older kit does not say what it has read.
+    if slot
+        .current()
+        .is_some_and(|current| current.manifest.abi < (ABI_MAJOR, 2))
+    {
+        return;
+    }
+    for topic in slot.topics() {
+        let owes = topic.book().promises.values().any(|promise| promise.by() == generation);
+        if owes {
+            topic.owe(Input::Retired { generation });
+        }
+    }
+}
+
 /// Ends a generation and says what is left of it.
 fn bury(slot: &PluginSlot, generation: &Generation) {
     let start = Instant::now();
-    match generation.retire() {
+    let retired = generation.retire();
+    break_promises(slot, generation.number);
+    match retired {
         Retired::Unmapped => {
             let took_ms = start.elapsed().as_millis();
             slot.journal.passed(&slot.name, "retire");

@@ -33,6 +33,8 @@ pub struct Env {
     pub hub: Arc<Hub>,
     /// The plugin it serves.
     pub slot: Arc<PluginSlot>,
+    /// The number of its generation.
+    pub generation: u64,
     /// How its generation fares.
     pub health: Arc<Health>,
 }

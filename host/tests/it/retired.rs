@@ -107,3 +107,63 @@ async fn a_thread_of_a_plugin_that_does_not_end_is_not_pulled_from_under_it() {
     assert_eq!(client.answer(&answer).await["status"], "ok");
     drop(late);
 }
+
+/// Replaces the plugin and waits until nothing of the old code is left.
+async fn replaced(bench: &Bench, server: &Server) {
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    server.unloaded("misbehave", 1).await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_answer_any_more_is_answered_when_the_old_code_ends() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "join_deadline_ms", "60_000");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let reply = client.start(TOPIC, "never", json!({})).await;
+    let join = client.start_join("misbehave:2", json!({ "do": "never" })).await;
+    replaced(&bench, &server).await;
+    let reloaded = json!({ "status": "error", "response": { "reason": "reloaded" } });
+    assert_eq!(client.answer(&reply).await, reloaded);
+    assert_eq!(client.answer(&join).await, reloaded);
+    assert_eq!(
+        client.push(TOPIC, "count", json!({})).await["version"],
+        2,
+        "the channel goes on"
+    );
+}
+
+#[tokio::test]
+async fn a_promise_in_state_or_in_a_timer_is_kept_by_the_code_that_follows() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "join_deadline_ms", "60_000");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let ms = json!({ "ms": 2_500, "do": "later_timer" });
+    let answers = [
+        client.start(TOPIC, "later", ms.clone()).await,
+        client.start(TOPIC, "later_data", ms.clone()).await,
+        client.start_join("misbehave:2", ms).await,
+    ];
+    replaced(&bench, &server).await;
+    assert_eq!(client.rest().await, [], "not yet");
+    for answer in answers {
+        let late = json!({ "status": "ok", "response": { "late": true } });
+        assert_eq!(client.answer(&answer).await, late);
+    }
+}
+
+/// The old code's thread is done within `retire_ms`, and its answer finds the topic in the new code.
+#[tokio::test]
+async fn late_work_of_the_old_code_reaches_its_topic() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "retire_ms", "60_000");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let reply = client.start(TOPIC, "later_thread", json!({ "ms": 1_500 })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    assert_eq!(client.rest().await, [], "not yet");
+    assert_eq!(client.answer(&reply).await["response"], json!({ "late": true }));
+}

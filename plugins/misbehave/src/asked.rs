@@ -144,6 +144,10 @@ impl Member {
                 self.owed.push(cx.later());
                 cx.send_after(asked.delay(), "owed", json!({}));
             }
+            "later_data" => {
+                let payload = json!({ "later": cx.later() });
+                cx.send_after(asked.delay(), "data", payload);
+            }
             "later_thread" => {
                 let (later, delay) = (cx.later(), asked.delay());
                 cx.spawn(move |remote| {

@@ -39,6 +39,7 @@
 //! | `sleep`, `spin` | blocks for `ms`, or computes, then replies ok |
 //! | `unruly` | does what `at` says, see below, then replies ok |
 //! | `later` | replies `{"late":true}` after a timer of `ms` |
+//! | `later_data` | the same; the promise is kept in the timer's payload alone |
 //! | `later_thread` | replies `{"late":true}` from another thread after `ms` |
 //! | `twice` | promises, then replies twice: `{"n":1}`, `{"n":2}` |
 //! | `twice_thread` | the same from another thread |
@@ -139,6 +140,12 @@ use unruly::Unruly;
 /// What callbacks get, with this plugin's own value.
 type Context = bennu_plugin::Context<Unruly>;
 
+/// The payload of a timer that keeps a promise.
+#[derive(Deserialize)]
+struct Promised {
+    later: Later,
+}
+
 impl Channel<Unruly> for Member {
     type Shared = Topic;
 
@@ -191,6 +198,11 @@ impl Channel<Unruly> for Member {
         match name {
             "owed" => {
                 for later in self.owed.drain(..) {
+                    cx.complete(later, "ok", json!({ "late": true }));
+                }
+            }
+            "data" => {
+                if let Ok(Promised { later }) = payload.parse() {
                     cx.complete(later, "ok", json!({ "late": true }));
                 }
             }

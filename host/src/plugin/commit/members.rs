@@ -80,7 +80,8 @@ impl Commit<'_> {
             waiting,
         };
         book.members.insert(member, Member::Pending(Box::new(pending)));
-        book.promises.insert(serial, Promise::Join { member });
+        let by = self.env.generation;
+        book.promises.insert(serial, Promise::Join { member, by });
         let (timers, deadline) = (&self.env.hub.timers, self.env.slot.config().join_deadline);
         timers.set(
             timers.number(),
