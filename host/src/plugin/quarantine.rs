@@ -117,7 +117,8 @@ impl Quarantine {
         let known = self.unwritten().remove(&hash).is_some();
         match fs::remove_file(self.file(hash)) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(known),
+            // There is no entry, or no folder that could have one.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(known),
             Err(error) => Err(error),
         }
     }
