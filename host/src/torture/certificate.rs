@@ -81,6 +81,8 @@ pub struct InFlight {
     pub least: i64,
     /// In half of the reloads there were no more.
     pub median: i64,
+    /// In each reload, in their order.
+    pub each: Vec<i64>,
     /// Events that waited in held mailboxes, in all reloads together.
     pub held: u64,
 }

@@ -218,7 +218,9 @@ impl Reloading {
         };
         self.puts += 1;
         self.good += u64::from(is_good);
-        self.tally.excuse(variant.fate() == Fate::RolledBack);
+        if variant.fate() == Fate::RolledBack {
+            self.tally.turn_window();
+        }
         server.replace(&libraries.bytes(variant, self.puts))?;
         let swap = self.outcome(server, variant.fate()).await?;
         if let Some(swap) = swap {
@@ -226,6 +228,7 @@ impl Reloading {
         }
         if variant.fate() == Fate::RolledBack {
             self.all_back().await;
+            self.tally.turn_window();
         }
         tokio::time::sleep(Duration::from_millis(self.rng.u64(BETWEEN_MS))).await;
         self.resident.push(memory::resident_kib(server)?);
@@ -308,10 +311,12 @@ impl Reloading {
             }
         }
         let replaced = self.generations.len() - 1;
+        let each = self.in_flight.clone();
         self.in_flight.sort_unstable();
         certificate.in_flight = InFlight {
             least: quantile(&self.in_flight, 0.0).unwrap_or_default(),
             median: quantile(&self.in_flight, 0.5).unwrap_or_default(),
+            each,
             held: self.held,
         };
         certificate.panics = self.panics;

@@ -31,6 +31,8 @@ pub struct Seat {
     /// The last one that was answered at once.
     answered: u32,
     notes: Sequence,
+    /// [`Tally::windows`] when it was joined.
+    joined: u64,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,8 @@ enum Stay {
 struct Put {
     number: u32,
     later: bool,
+    /// [`Tally::windows`] when it was sent.
+    windows: u64,
 }
 
 /// What the state must be, after all that came.
@@ -101,6 +105,7 @@ impl Seat {
             pardoned: 0,
             answered: 0,
             notes: Sequence::after(0),
+            joined: 0,
         }
     }
 
@@ -141,7 +146,12 @@ impl Seat {
 
     /// `number` was put as `msg_ref`, to be answered at once or `later`.
     pub fn put(&mut self, msg_ref: u64, number: u32, later: bool) {
-        self.owed.insert(msg_ref, Put { number, later });
+        let put = Put {
+            number,
+            later,
+            windows: self.tally.windows(),
+        };
+        self.owed.insert(msg_ref, put);
         self.tally.sent.one();
         self.tally.in_flight.one();
     }
@@ -205,6 +215,7 @@ impl Seat {
             return self.differ(|| format!("a join was answered with {status}: {response}"));
         };
         self.tally.inside.one();
+        self.joined = self.tally.windows();
         self.notes = Sequence::after(0);
         self.answered = 0;
         self.stay = Stay::Inside(View::new(told));
@@ -217,7 +228,7 @@ impl Seat {
         if self.is_inside() {
             self.tally.inside.add(-1);
         }
-        if self.tally.is_excusing() {
+        if self.may_end() {
             self.tally.excused_ends.one();
         } else {
             self.tally.ended.one();
@@ -236,8 +247,18 @@ impl Seat {
         }
     }
 
+    /// Whether a panic may have ended it, or the way back from code that panics. The news of that may take its time.
+    fn may_end(&self) -> bool {
+        let now = self.tally.windows();
+        let (is_open, closed) = (now % 2 == 1, now / 2 * 2);
+        let is_from_before = |windows: u64| windows < closed;
+        // Who came within a window is unknown to the state from before it.
+        let came_within = self.joined % 2 == 1 && now - self.joined <= 1;
+        is_open || came_within || self.owed.values().any(|put| is_from_before(put.windows))
+    }
+
     fn answered(&mut self, put: Put, status: &str, response: Value) {
-        let Put { number, later } = put;
+        let Put { number, later, .. } = put;
         let (Ok(Answer { n, s, expected }), "ok") = (Answer::deserialize(&response), status) else {
             self.tally.lost.one();
             return self.find(|| format!("{number} was answered with {status}: {response}"));

@@ -1,6 +1,6 @@
 //! What all clients together have counted so far.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::sequence::Place;
@@ -37,7 +37,8 @@ pub struct Tally {
     pub excused: Count,
     /// Numbers that are not answered yet.
     pub in_flight: Count,
-    is_excusing: AtomicBool,
+    /// Windows in which channels may end: odd while one is open.
+    windows: AtomicU64,
     findings: Mutex<Vec<String>>,
 }
 
@@ -64,15 +65,15 @@ impl Count {
 }
 
 impl Tally {
-    /// Says whether code is in service that panics: channels may end then.
-    pub fn excuse(&self, excuse: bool) {
-        self.is_excusing.store(excuse, Ordering::Relaxed);
+    /// Says that code which panics is about to come into service, or is gone again: channels may end in between.
+    pub fn turn_window(&self) {
+        self.windows.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether channels may end.
+    /// How often a window was opened or closed. Odd: one is open.
     #[must_use]
-    pub fn is_excusing(&self) -> bool {
-        self.is_excusing.load(Ordering::Relaxed)
+    pub fn windows(&self) -> u64 {
+        self.windows.load(Ordering::Relaxed)
     }
 
     /// Counts where a number stands; says what is wrong, if anything, in the words of `what`.
