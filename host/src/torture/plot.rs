@@ -28,6 +28,8 @@ pub struct Axis {
 
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 450.0;
+/// Of a logarithmic axis.
+const MOST_DECADES: i32 = 20;
 /// Left, right, top and bottom.
 const MARGINS: [f64; 4] = [70.0, 20.0, 40.0, 50.0];
 const COLOURS: [&str; 5] = ["#0b6e99", "#c2541d", "#3a7d34", "#7b4397", "#555"];
@@ -129,12 +131,12 @@ impl Scale {
     fn new(axis: &Axis, values: impl Iterator<Item = f64>, places: [f64; 2]) -> Self {
         let smallest = if axis.is_logarithmic { 1e-3 } else { f64::MIN };
         let (mut least, mut most) = (f64::MAX, f64::MIN);
-        for value in values {
+        for value in values.filter(|value| value.is_finite()) {
             least = least.min(value.max(smallest));
             most = most.max(value.max(smallest));
         }
         if least > most {
-            (least, most) = (0.0, 1.0);
+            (least, most) = (smallest.max(0.0), 1.0);
         }
         let values = if axis.is_logarithmic {
             [
@@ -164,7 +166,7 @@ impl Scale {
     fn ticks(&self) -> Vec<f64> {
         let [least, most] = self.values;
         if self.is_logarithmic {
-            let decades = (most / least).log10().round() as i32;
+            let decades = ((most / least).log10().round() as i32).min(MOST_DECADES);
             return (0..=decades).map(|decade| least * 10f64.powi(decade)).collect();
         }
         let rough = (most - least) / 6.0;
