@@ -249,7 +249,8 @@ impl Guest {
         let puts: Vec<(u32, bool, Value)> = (0..count.min(MOST_AT_ONCE))
             .map(|_| {
                 let number = seat.next_number();
-                let later = !number.is_multiple_of(3);
+                // Two of three, and of all clients at each moment, too.
+                let later = !(number as usize + self.number).is_multiple_of(3);
                 let later_ms = later.then(|| self.rng.u64(self.plan.later_ms()));
                 (number, later, json!({ "n": number, "later_ms": later_ms }))
             })
