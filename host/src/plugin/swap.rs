@@ -13,8 +13,10 @@ use super::slot::PluginSlot;
 use crate::channel::{Input, Notice, Topic};
 use crate::config::{OnMigrateError, OnRollback, Reload};
 
-/// Topics on the move at a time: the others go on being served meanwhile.
-const IN_FLIGHT: usize = 32;
+/// Topics on the move at a time, for each shard that takes them; the others go on being served meanwhile. A topic is held
+/// for as long as others take that are to be read before it, so hardly any are; that all of them together take longer,
+/// nobody notices.
+const IN_FLIGHT: usize = 1;
 
 /// How long a swap waits for the next topic to have moved.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,7 +99,7 @@ pub fn swap(
                 old,
                 snapshots,
             };
-            carry(elsewhere(slot, new), &mut way, &mut report);
+            carry(elsewhere(slot, new), new, &mut way, &mut report);
         }
     }
     report.took = start.elapsed();
@@ -131,7 +133,7 @@ pub fn swap_back(
         restored: 0,
         rejoined: 0,
     };
-    carry(topics, &mut way, &mut report);
+    carry(topics, good, &mut way, &mut report);
     report.lost_events = way.lost_events;
     report.restored = way.restored;
     report.rejoined = way.rejoined;
@@ -163,10 +165,11 @@ trait Way {
     fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
 }
 
-/// Has all of `waiting` go its way.
-fn carry(mut waiting: VecDeque<Arc<Topic>>, way: &mut impl Way, report: &mut SwapReport) {
+/// Has all of `waiting` go its way, to `taker`.
+fn carry(mut waiting: VecDeque<Arc<Topic>>, taker: &Generation, way: &mut impl Way, report: &mut SwapReport) {
     let (reporter, reports) = mpsc::channel();
-    let (mut moving, mut most) = (0, IN_FLIGHT);
+    let usual = IN_FLIGHT * taker.shard_count();
+    let (mut moving, mut most) = (0, usual);
     loop {
         while moving < most
             && let Some(topic) = waiting.pop_front()
@@ -179,7 +182,7 @@ fn carry(mut waiting: VecDeque<Arc<Topic>>, way: &mut impl Way, report: &mut Swa
         let moved = match reports.recv_timeout(PATIENCE) {
             Ok(moved) => moved,
             // A handler of the old code is stuck. All other topics go now, and its own when it comes back, if it does.
-            Err(_) if most == IN_FLIGHT => {
+            Err(_) if most == usual => {
                 most = usize::MAX;
                 continue;
             }
