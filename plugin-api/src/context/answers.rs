@@ -1,0 +1,84 @@
+//! Answers that come later, and the end of a channel.
+
+use super::{Context, MemberId};
+use crate::abi::{effect, reason};
+use crate::glue::Effect;
+use crate::payload::IntoPayload;
+use crate::remote::Later;
+use crate::reply::Stop;
+
+impl<P> Context<P> {
+    /// Promises to answer the join or the event at hand later: return [`Join::later`](crate::JoinExt::later) or
+    /// [`Reply::none`](crate::Reply::none), and give the promise to [`Context::complete`] or [`Remote::complete`].
+    pub fn later(&self) -> Later {
+        let serial = self.emit(&Effect {
+            kind: effect::LATER,
+            member: self.member,
+            ..Effect::default()
+        });
+        self.promised.set(true);
+        Later {
+            topic: self.topic,
+            serial: serial.try_into().unwrap_or(0),
+            reply: self.replies,
+        }
+    }
+
+    /// Keeps a promise, as [`Remote::complete`] does; a reply within the same topic takes effect with the callback.
+    pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) {
+        if !later.reply || later.topic != self.topic {
+            self.remote().complete(later, status, payload);
+            return;
+        }
+        let name = status.as_bytes();
+        self.ask(
+            Effect {
+                kind: effect::REPLY,
+                token: later.serial,
+                name,
+                ..Effect::default()
+            },
+            payload,
+        );
+    }
+
+    /// Ends the member's channel when the callback has returned, its reply included.
+    pub fn stop(&self, why: Stop) {
+        self.stop_member(MemberId(self.member), why);
+    }
+
+    /// Ends the channel of another member of the topic when the callback has returned.
+    pub fn stop_member(&self, member: MemberId, why: Stop) {
+        let mut stops = self.stops.take();
+        stops.push((member.0, why));
+        self.stops.set(stops);
+    }
+
+    /// Tells the host who stops. Comes last in an event.
+    pub(crate) fn emit_stops(&self) {
+        for (member, why) in self.stops.take() {
+            let (number, text) = match &why {
+                Stop::Normal => (reason::NORMAL, ""),
+                Stop::Shutdown => (reason::SHUTDOWN, ""),
+                Stop::Other(text) => (reason::OTHER, text.as_str()),
+            };
+            self.emit_stop(member, number, text);
+        }
+    }
+
+    pub(crate) fn emit_stop(&self, member: u64, why: u32, text: &str) {
+        let (number, name) = (why.into(), text.as_bytes());
+        self.emit(&Effect {
+            kind: effect::STOP,
+            member,
+            number,
+            name,
+            ..Effect::default()
+        });
+    }
+
+    /// Forgets what a callback that panicked had asked for at the end.
+    pub(crate) fn forget_stops(&self) {
+        self.stops.take();
+    }
+}
