@@ -175,6 +175,7 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
         reload,
         rollback,
         on_probation,
+        left,
         ..
     } = slot.journal.read();
     let refusal = refusal.map(|refusal| {
@@ -203,6 +204,7 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
         "loads": slot.stats.loads.get(),
         "rollbacks": slot.stats.rollbacks.get(),
         "leaked_generations": slot.stats.leaked_generations.get(),
+        "leaked": left.iter().map(|(generation, left)| json!({ "generation": generation, "cause": left.cause })).collect::<Vec<_>>(),
         "last_reload": reload.map(|reload| shown_reload(&reload)),
         "last_refusal": refusal,
         "last_rollback": rollback.map(|rollback| shown_rollback(&rollback)),

@@ -357,6 +357,9 @@ pub struct Module {
     /// Drops what `init` made and joins every thread that the plugin started. (shard 0)
     #[sabi(last_prefix_field)]
     pub shutdown: unsafe extern "C" fn(plugin: *mut (), deadline_ms: u32) -> u32,
+    /// Reads state of a topic ([`event::RESTORE`]) or of a member ([`event::RESTORE_MEMBER`]) that version `version` wrote, and
+    /// drops it: whether it can be read. Nothing else was called before but `check`. On failure writes why. (probe; since 1.2)
+    pub try_restore: unsafe extern "C" fn(kind: u32, version: u32, state: Bytes, error: Writer) -> u32,
 }
 
 impl RootModule for ModuleRef {

@@ -15,7 +15,7 @@ use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader,
 use abi_stable::prefix_type::WithMetadata;
 
 use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Token, Writer, error, flag, go, outcome};
-use crate::channel::Channel;
+use crate::channel::{Channel, Old};
 use crate::connect::Connect;
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
 use crate::payload::Payload;
@@ -35,6 +35,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Entry<C, G, P> {
         handle: handle::<C, G, P>,
         close: close::<C, G, P>,
         shutdown: shutdown::<P>,
+        try_restore: try_restore::<C, P>,
     };
 
     abi_stable::staticref!(const WITH_METADATA: WithMetadata<Module> = WithMetadata::new(Self::MODULE));
@@ -80,6 +81,25 @@ unsafe extern "C" fn check<P: Plugin>(settings: Bytes, error: Writer) -> u32 {
         },
     };
     write(error, &serde_json::to_string(&refused).unwrap_or(refused.message))
+}
+
+unsafe extern "C" fn try_restore<C: Channel<P>, P: Plugin>(
+    kind: u32,
+    version: u32,
+    state: Bytes,
+    error: Writer,
+) -> u32 {
+    // SAFETY: the host lends `state` for this call.
+    let state = unsafe { state.as_slice() };
+    let read = catch(|| match kind {
+        abi::event::RESTORE => C::migrate_shared(version, Old::new(state)).map(drop),
+        _ => C::migrate(version, Old::new(state)).map(drop),
+    });
+    match read {
+        Ok(Ok(())) => 0,
+        Ok(Err(refused)) => write(error, &refused.to_string()),
+        Err(panic) => write(error, &format!("reading it panicked: {panic}")),
+    }
 }
 
 unsafe extern "C" fn init<P: Plugin>(

@@ -280,6 +280,12 @@ pub struct Plugin {
     pub deadline: Duration,
     /// Threads of the plugin that may be stuck at a time. Beyond: a shard that is given up is not replaced. Default 8.
     pub max_stuck_threads: usize,
+    /// Replaced libraries that may stay in memory; beyond, no other is loaded. Default 16.
+    pub max_leaked: usize,
+    /// Topics whose live state the probe tries new code on, while [`Plugin::on_migrate_error`] is `keep`. Default 8.
+    pub probe_topics: usize,
+    /// Their states, in bytes. A topic with more than its share is left out. Default 1 MiB.
+    pub probe_bytes: usize,
     /// How long new code is on probation. Default 10 s; zero: not at all.
     pub probation: Duration,
     /// Panics on probation that lead back to the code before. Default 3.

@@ -3,7 +3,9 @@
 //! Loading a file that is still being written kills the process: what lies beyond its end is a SIGBUS. A hole inside
 //! is not seen here; that a file has stopped changing is for [`stage`](super::stage), the rest for the probe.
 
-use object::elf::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD, SHT_NOBITS};
+use object::elf::{
+    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD, SHT_NOBITS, SHT_NULL,
+};
 use object::endian::LittleEndian;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 
@@ -142,6 +144,10 @@ fn check_sections(header: &Header, bytes: &[u8]) -> Result<(), ElfError> {
     let sections = header
         .section_headers(LittleEndian, bytes)
         .map_err(|_| ElfError::Damaged("its section table can't be read"))?;
+    // As in a copy whose end was never written.
+    if sections.iter().all(|section| section.sh_type(LittleEndian) == SHT_NULL) {
+        return Err(ElfError::Damaged("its section table is empty"));
+    }
     for section in sections {
         if section.sh_type(LittleEndian) != SHT_NOBITS {
             inside(section.sh_offset(LittleEndian), section.sh_size(LittleEndian), bytes)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bridge::Bridge;
 use super::giveup;
 use super::health::Health;
+use super::left::{Left, name_of_threads};
 use super::loader::{self, Instance, Library, LoadError, ShardInstance};
 use super::manifest::Manifest;
 use super::mapping::Mapping;
@@ -36,6 +37,8 @@ pub struct Generation {
     /// The staged copy, while it is loaded.
     library: PathBuf,
     crew: Arc<Crew>,
+    /// What was left of it when it ended, if anything was.
+    left: Mutex<Option<Left>>,
 }
 
 /// The shards of a generation. One that hangs is replaced by another of the same place.
@@ -131,6 +134,7 @@ impl Generation {
             health: Arc::clone(&env.health),
             crew,
             library,
+            left: Mutex::default(),
         })
     }
 
@@ -172,13 +176,29 @@ impl Generation {
     /// Ends all shards, closes the library and looks whether it is gone. Blocks until they have ended or are given up.
     pub fn retire(&self) -> Retired {
         let running = self.crew.running.lock().expect("no holder panics").take();
-        running.map_or(Retired::Unmapped, Running::stop)
+        let Some(running) = running else {
+            return Retired::Unmapped;
+        };
+        let mapping = running.mapping.clone();
+        let (retired, held) = running.stop();
+        if retired != Retired::Unmapped {
+            let left = Left::of(&self.crew.env.slot.name, self.number, mapping, held);
+            *self.left.lock().expect("no holder panics") = Some(left);
+        }
+        retired
+    }
+
+    /// What [`Generation::retire`] has left in memory.
+    #[must_use]
+    pub fn left(&self) -> Option<Left> {
+        self.left.lock().expect("no holder panics").clone()
     }
 }
 
 impl Running {
     /// Ends all threads, shard 0 last, as it is the one that calls `shutdown`; then closes the library.
-    fn stop(self) -> Retired {
+    /// Also returns how many references hold the library open after that.
+    fn stop(self) -> (Retired, usize) {
         let Self {
             instance,
             library,
@@ -188,13 +208,14 @@ impl Running {
         drop(instance);
         let (first, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|thread| thread.index == 0);
         let stuck = end(others) + end(first);
+        let held = Arc::strong_count(&library) - 1;
         drop(library);
         if stuck > 0 {
-            return Retired::Stuck(stuck);
+            return (Retired::Stuck(stuck), held);
         }
         match mapping.is_executable() {
-            Ok(false) => Retired::Unmapped,
-            Ok(true) | Err(_) => Retired::Mapped,
+            Ok(false) => (Retired::Unmapped, held),
+            Ok(true) | Err(_) => (Retired::Mapped, held),
         }
     }
 }
@@ -240,7 +261,7 @@ impl Crew {
         let own = Arc::clone(shard);
         let (plugin, hash) = (self.env.slot.name.clone(), format!("{:#}", self.hash));
         let thread = std::thread::Builder::new()
-            .name(format!("{}.{}.{index}", self.env.slot.name, self.number))
+            .name(format!("{}{index}", name_of_threads(&self.env.slot.name, self.number)))
             .spawn(move || {
                 own.pulse.attach();
                 loader::crash::attach(&plugin, &hash);

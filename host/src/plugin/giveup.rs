@@ -55,7 +55,7 @@ pub(super) fn close(crew: &Arc<Crew>, shard: &Home, replace: bool) -> Lost {
             moving.fail(Instant::now(), 0, HUNG);
         }
         Some(Work::Take(carried)) => handover::give_back(carried, HUNG, env),
-        Some(Work::Forget | Work::Life(_)) | None => {}
+        Some(Work::Sample(_) | Work::Forget | Work::Life(_)) | None => {}
     }
     let mut lost = Lost {
         replaced: other.is_some(),
@@ -84,7 +84,7 @@ fn pass_on(control: Control, other: Option<&Home>, env: &Env) {
     let control = match (control, other) {
         // Its topic has ended.
         (Control::Give(moving), _) => return moving.fail(Instant::now(), 0, HUNG),
-        (Control::Forget(_), _) => return,
+        (Control::Forget(_) | Control::Sample(_), _) => return,
         (control, Some(other)) => match other.control(control) {
             Ok(()) => return,
             Err(control) => control,
@@ -94,7 +94,7 @@ fn pass_on(control: Control, other: Option<&Home>, env: &Env) {
     match control {
         Control::Connect(call) => call.answer(Connected::Crashed),
         Control::Take(carried) => handover::give_back(*carried, HUNG, env),
-        Control::Give(_) | Control::Forget(_) => {}
+        Control::Give(_) | Control::Forget(_) | Control::Sample(_) => {}
     }
 }
 

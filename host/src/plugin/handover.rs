@@ -47,6 +47,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The topic's own state.
+    pub(super) fn shared(&self) -> &[u8] {
+        &self.shared
+    }
+
+    /// Those of its members.
+    pub(super) fn members(&self) -> impl Iterator<Item = &[u8]> {
+        self.members.iter().map(|(_, state)| &**state)
+    }
+
     /// How large it is.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -135,6 +145,24 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
             }
         }
     }
+}
+
+/// A topic's state as it is now, for a look at it: up to `most_bytes`, and the topic goes on here. `None` if it cannot be had.
+pub(super) fn snapshot_up_to(
+    home: &ShardQueue,
+    topic: &Arc<Topic>,
+    version: u32,
+    most_bytes: usize,
+    instance: &mut ShardInstance,
+) -> Option<Snapshot> {
+    let mut written = Written {
+        most_bytes: Some(most_bytes),
+        ..Written::default()
+    };
+    home.begin(Work::Sample(Arc::clone(topic)));
+    instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written).ok()?;
+    home.end();
+    written.snapshot(version, topic).ok()
 }
 
 /// A move with the state that it carries, which is none where the plugin holds none. Nothing, if the shard was given up
@@ -333,6 +361,8 @@ struct Written {
     members: Vec<(MemberId, Bytes)>,
     /// Promises that stood in what was read.
     promises: Vec<u64>,
+    /// How much may still be written, where that is limited.
+    most_bytes: Option<usize>,
     done: usize,
     failed: Option<String>,
 }
@@ -373,6 +403,12 @@ impl Calls for Written {
                 return 0;
             }
             _ => return error::MISPLACED,
+        }
+        if let Some(most) = &mut self.most_bytes {
+            let Some(left) = most.checked_sub(effect.payload.len()) else {
+                return error::LIMIT;
+            };
+            *most = left;
         }
         let state = Bytes::copy_from_slice(effect.payload);
         match MemberId::from_number(effect.member) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::left::Left;
 use super::pipeline::{Refusal, Trail};
 use super::quarantine::unix_seconds;
 use super::stage::ContentHash;
@@ -24,6 +25,8 @@ pub struct Entries {
     pub reload: Option<Reload>,
     /// The last time that code had to go back to what was there before.
     pub rollback: Option<Rollback>,
+    /// Generations that have ended and are still in memory, by number.
+    pub left: BTreeMap<u64, Left>,
     /// The code in service has yet to prove itself.
     pub on_probation: bool,
     /// How often each step was passed.
@@ -96,6 +99,23 @@ impl Journal {
     /// Whether the code in service has yet to prove itself.
     pub fn proves_itself(&self, on_probation: bool) {
         self.entries().on_probation = on_probation;
+    }
+
+    /// A generation has ended, and something of it is still in memory.
+    pub fn left_behind(&self, generation: u64, left: Left) {
+        self.entries().left.insert(generation, left);
+    }
+
+    /// Looks again at what was left: the system takes some away when another library is closed. Returns those that are gone.
+    pub fn gone_since(&self) -> Vec<u64> {
+        let left = self.read().left;
+        let gone: Vec<u64> = left
+            .into_iter()
+            .filter(|(_, left)| !left.is_there())
+            .map(|(number, _)| number)
+            .collect();
+        self.entries().left.retain(|number, _| !gone.contains(number));
+        gone
     }
 
     /// Code gave its topics back.

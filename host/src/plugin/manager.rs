@@ -5,21 +5,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bennu_plugin::abi::{ABI_MAJOR, reason};
+use bennu_plugin::abi::reason;
 
-use super::generation::{Generation, Retired};
+use super::generation::Generation;
 use super::health::{Bell, Health};
 use super::manifest::Manifest;
-use super::pipeline::{Pipeline, Ready, Refusal, Trail, Wanted};
+use super::pipeline::{Pipeline, Refusal, Trail, Wanted};
 use super::probation::{AllPanics, AllProving};
+use super::sample;
 use super::shard::Env;
 use super::slot::PluginSlot;
 use super::stage::{ContentHash, Contents};
 use super::swap::{Snapshots, SwapReport, swap};
 use crate::channel::{Input, Notice};
-use crate::config::{self, Reload};
+use crate::config::{self, OnMigrateError, Reload};
 use crate::hub::Hub;
 
 /// All plugins of a host.
@@ -27,12 +28,12 @@ use crate::hub::Hub;
 pub struct Plugins {
     hub: Arc<Hub>,
     pub(super) pipeline: Pipeline,
-    slots: BTreeMap<String, Arc<PluginSlot>>,
+    pub(super) slots: BTreeMap<String, Arc<PluginSlot>>,
     /// Generations that may still have topics, by plugin; the last one is in service.
     pub(super) live: BTreeMap<String, Vec<Arc<Generation>>>,
     /// Generations without topics, and since when.
-    retiring: Vec<(Arc<PluginSlot>, Arc<Generation>, Instant)>,
-    retirements: Vec<std::thread::JoinHandle<()>>,
+    pub(super) retiring: Vec<(Arc<PluginSlot>, Arc<Generation>, Instant)>,
+    pub(super) retirements: Vec<std::thread::JoinHandle<()>>,
     /// Libraries that `dev` built, which go before what the configuration names.
     built: BTreeMap<String, PathBuf>,
     /// The contents that were taken up last, by plugin: they are in service, or were refused.
@@ -244,6 +245,16 @@ impl Plugins {
         config: &config::Plugin,
         trail: &mut Trail,
     ) -> Result<Generation, Refusal> {
+        let left = slot.journal.read().left;
+        if left.len() >= config.max_leaked {
+            let causes: Vec<_> = left.values().map(|left| &*left.cause).collect();
+            let message = format!(
+                "{} replaced libraries of this plugin are still in memory ({}): restart the host, or raise max_leaked",
+                left.len(),
+                causes.first().copied().unwrap_or_default()
+            );
+            return Err(Refusal::new("load", "leaked", message));
+        }
         self.attempts += 1;
         let wanted = Wanted {
             plugin: &slot.name,
@@ -251,13 +262,19 @@ impl Plugins {
             settings: &config.settings,
             allow: config.allow.as_deref(),
         };
-        let Ready { manifest, staged } = self.pipeline.check(&wanted, contents, trail)?;
+        let manifest = self.pipeline.check(&wanted, contents, trail)?;
+        let mut samples = Vec::new();
         if let Some(current) = slot
             .current()
             .filter(|_| config.reload == Reload::Migrate && slot.topic_count() > 0)
         {
             reads_state_of(&manifest, &current)?;
+            // Where topics may start anew, one that is not read is no reason to refuse the library.
+            if config.on_migrate_error == OnMigrateError::Keep {
+                samples = sample::of(slot, config.probe_topics, config.probe_bytes);
+            }
         }
+        let staged = self.pipeline.try_out(&wanted, contents, samples, trail)?;
         // It counts only once it is in service: a library that is refused uses up no number.
         let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
         let env = Env {
@@ -350,7 +367,7 @@ impl Plugins {
     }
 
     /// Which events have to be looked at by whom, in all code that is live.
-    fn tell_interceptors(&self) {
+    pub(super) fn tell_interceptors(&self) {
         let mut interceptors: std::collections::HashMap<String, Vec<Arc<PluginSlot>>> =
             std::collections::HashMap::new();
         for (name, generations) in &self.live {
@@ -366,77 +383,6 @@ impl Plugins {
             }
         }
         self.hub.pubsub.set_interceptors(interceptors);
-    }
-
-    /// Whether [`Plugins::retire`] has something to wait for.
-    #[must_use]
-    pub fn is_retiring(&self) -> bool {
-        !self.retiring.is_empty() || self.has_old()
-    }
-
-    /// Whether topics may still be at home in code that is out of service.
-    fn has_old(&self) -> bool {
-        self.live.values().any(|live| live.len() > 1)
-    }
-
-    /// Ends generations that no topic needs any more, once they have had their time for late work.
-    pub fn retire(&mut self) {
-        for (name, live) in &mut self.live {
-            let Some(slot) = self.slots.get(name) else { continue };
-            let last = live.len().saturating_sub(1);
-            let mut index = 0;
-            live.retain(|generation| {
-                index += 1;
-                let proving = self.proving.get(name).and_then(|proving| proving.before.as_ref());
-                let fallback = proving.is_some_and(|before| before.number == generation.number);
-                let keep = index > last || fallback || generation.residents() > 0;
-                if !keep {
-                    self.retiring
-                        .push((Arc::clone(slot), Arc::clone(generation), Instant::now()));
-                }
-                keep
-            });
-        }
-        let due = |(slot, generation, since): &mut (Arc<PluginSlot>, Arc<Generation>, Instant)| {
-            generation.residents() == 0 && since.elapsed() >= slot.config().retire
-        };
-        let due: Vec<_> = self.retiring.extract_if(.., due).collect();
-        if !due.is_empty() {
-            self.tell_interceptors();
-        }
-        self.retirements.retain(|thread| !thread.is_finished());
-        for (slot, generation, _) in due {
-            // On a thread of its own: a stuck handler must not keep other plugins from being replaced.
-            let body = move || bury(&slot, &generation);
-            match std::thread::Builder::new().name("retire".into()).spawn(body) {
-                Ok(thread) => self.retirements.push(thread),
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "no thread to retire a generation on"
-                ),
-            }
-        }
-    }
-
-    /// Ends everything: the host stops.
-    pub fn stop(mut self, deadline: Instant) {
-        for slot in self.slots.values() {
-            slot.put_in_service(None);
-        }
-        let all = std::mem::take(&mut self.live);
-        for (name, generations) in all {
-            let Some(slot) = self.slots.get(&name) else { continue };
-            for generation in generations {
-                let slot = Arc::clone(slot);
-                self.retirements
-                    .push(std::thread::spawn(move || bury(&slot, &generation)));
-            }
-        }
-        while Instant::now() < deadline && self.retirements.iter().any(|thread| !thread.is_finished()) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Stays where something is left in it.
-        let _ = std::fs::remove_dir(&self.pipeline.stage_dir);
     }
 }
 
@@ -463,58 +409,4 @@ fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refus
         reads.end()
     );
     Err(Refusal::new("manifest", "state_version", message))
-}
-
-/// Has what a generation has promised be answered, now that it cannot any more: but for what has become data, which other
-/// code has read or will.
-fn break_promises(slot: &PluginSlot, generation: u64) {
-    // Code of an older kit does not say what it has read.
-    if slot
-        .current()
-        .is_some_and(|current| current.manifest.abi < (ABI_MAJOR, 2))
-    {
-        return;
-    }
-    for topic in slot.topics() {
-        let owes = topic.book().promises.values().any(|promise| promise.by() == generation);
-        if owes {
-            topic.owe(Input::Retired { generation });
-        }
-    }
-}
-
-/// Ends a generation and says what is left of it.
-fn bury(slot: &PluginSlot, generation: &Generation) {
-    let start = Instant::now();
-    let retired = generation.retire();
-    break_promises(slot, generation.number);
-    match retired {
-        Retired::Unmapped => {
-            let took_ms = start.elapsed().as_millis();
-            slot.journal.passed(&slot.name, "retire");
-            tracing::info!(
-                plugin = slot.name,
-                generation = generation.number,
-                took_ms,
-                "generation unloaded"
-            );
-        }
-        Retired::Mapped => {
-            slot.stats.leaked_generations.inc();
-            tracing::warn!(
-                plugin = slot.name,
-                generation = generation.number,
-                "generation ended, but its library is still mapped"
-            );
-        }
-        Retired::Stuck(threads) => {
-            slot.stats.leaked_generations.inc();
-            tracing::error!(
-                plugin = slot.name,
-                generation = generation.number,
-                threads,
-                "generation ended, but its library stays mapped: threads of it do not return"
-            );
-        }
-    }
 }

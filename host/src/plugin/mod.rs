@@ -6,11 +6,12 @@
 //! 4. **Manifest**: [`manifest`] reads what the library says of itself.
 //! 5. **Quarantine**: contents that did harm before are not loaded again ([`quarantine`]), nor what is not allowed.
 //! 6. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
-//! 7. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked.
+//! 7. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked, and a
+//!    [`sample`] of the live state read.
 //! 7. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
 //! 8. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
 //! 9. **Probation**: [`probation`] has the code before take over again if the new code does not do.
-//! 10. **Retire**: [`manager`] ends a generation that no topic needs; [`mapping`] tells whether it is really gone.
+//! 10. **Retire**: `retire` ends a generation that no topic needs; [`mapping`] tells whether it is really gone, and [`left`] why not.
 //!
 //! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics, and the
 //! [`journal`] keeps what happened last.
@@ -31,6 +32,7 @@ pub mod handover;
 pub mod health;
 pub mod journal;
 pub mod kept;
+pub mod left;
 pub mod loader;
 pub mod manager;
 pub mod manifest;
@@ -40,6 +42,8 @@ pub mod plan;
 pub mod probation;
 pub mod probe;
 pub mod quarantine;
+mod retire;
+pub mod sample;
 pub mod service;
 pub mod shard;
 mod slot;

@@ -9,6 +9,7 @@ use super::kept::Kept;
 use super::manifest::{Manifest, ManifestError};
 use super::probe::{self, ProbeError, ProbeLimits, probe};
 use super::quarantine::{Quarantine, Quarantined, private_dir, unix_seconds, write_whole};
+use super::sample::Sample;
 use super::stage::{ContentHash, Contents, StagedFile, read_settled};
 
 /// Between two looks at a file that may still be written.
@@ -40,15 +41,6 @@ pub struct Wanted<'a> {
     pub settings: &'a str,
     /// The contents that may be loaded; `None`: any.
     pub allow: Option<&'a [ContentHash]>,
-}
-
-/// A library that passed.
-#[derive(Debug)]
-pub struct Ready {
-    /// What it says of itself.
-    pub manifest: Manifest,
-    /// The copy to be loaded.
-    pub staged: StagedFile,
 }
 
 /// The steps that a library has passed so far, and how long each took.
@@ -137,12 +129,12 @@ impl Pipeline {
             .map_err(|error| Refusal::by("read", error.code(), &error))
     }
 
-    /// Checks, stages and probes what was read. Notes what was passed in `trail`.
+    /// Checks what was read, before any of it runs. Notes what was passed in `trail`.
     ///
     /// # Errors
     ///
     /// If it is not to be loaded.
-    pub fn check(&self, wanted: &Wanted<'_>, contents: &Contents, trail: &mut Trail) -> Result<Ready, Refusal> {
+    pub fn check(&self, wanted: &Wanted<'_>, contents: &Contents, trail: &mut Trail) -> Result<Manifest, Refusal> {
         let Wanted { plugin, .. } = *wanted;
         trail.step(plugin, "check", || {
             Elf::check(&contents.bytes)
@@ -153,15 +145,37 @@ impl Pipeline {
             read_manifest(plugin, contents).map_err(|error| Refusal::by("manifest", error.code(), &error))
         })?;
         trail.step(plugin, "quarantine", || self.may_run(wanted, contents.hash))?;
+        Ok(manifest)
+    }
+
+    /// Stages what was checked and tries it in a child, on `samples` of live state, too.
+    ///
+    /// # Errors
+    ///
+    /// If it is not to be loaded.
+    pub fn try_out(
+        &self,
+        wanted: &Wanted<'_>,
+        contents: &Contents,
+        samples: Vec<Sample>,
+        trail: &mut Trail,
+    ) -> Result<StagedFile, Refusal> {
+        let Wanted { plugin, .. } = *wanted;
         let staged = trail.step(plugin, "stage", || {
             StagedFile::write(&self.stage_dir, plugin, wanted.attempt, contents)
                 .map_err(|error| Refusal::by("stage", error.code(), &error))
         })?;
         trail.step(plugin, "probe", || {
-            probe(&self.exe, staged.path(), wanted.settings, &ProbeLimits::default())
-                .map_err(|error| self.not_probed(plugin, contents.hash, error))
+            probe(
+                &self.exe,
+                staged.path(),
+                wanted.settings,
+                samples,
+                &ProbeLimits::default(),
+            )
+            .map_err(|error| self.not_probed(plugin, contents.hash, error))
         })?;
-        Ok(Ready { manifest, staged })
+        Ok(staged)
     }
 
     /// Whether these contents may run at all.

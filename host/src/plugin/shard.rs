@@ -14,6 +14,7 @@ use super::connect::ConnectCall;
 use super::handover::{self, Carried, Move};
 use super::health::Health;
 use super::loader::ShardInstance;
+use super::sample::{self, Sampling};
 use super::slot::PluginSlot;
 use super::watchdog::Pulse;
 use crate::channel::Topic;
@@ -85,6 +86,8 @@ pub(super) enum Work {
     Give(Move),
     /// A topic is read.
     Take(Carried),
+    /// A topic is written for the probe.
+    Sample(Arc<Topic>),
     /// What came over is dropped.
     Forget,
     /// The plugin makes what it needs for the shard, or drops it, or drops its own value.
@@ -115,6 +118,8 @@ pub enum Control {
     Take(Box<Carried>),
     /// Forget what was given: it has arrived.
     Forget(Arc<Topic>),
+    /// Write a topic's state for the probe.
+    Sample(Box<Sampling>),
 }
 
 /// What a shard does next.
@@ -297,6 +302,7 @@ pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> S
             Next::Control(Control::Give(moving)) => handover::give(queue, *moving, &mut instance, env),
             Next::Control(Control::Take(carried)) => handover::take(queue, *carried, &mut instance, env),
             Next::Control(Control::Forget(topic)) => handover::forget(queue, &topic, &mut instance, env),
+            Next::Control(Control::Sample(sampling)) => sample::take(queue, &sampling, &mut instance),
             Next::Stop => return instance,
         }
     }

@@ -213,6 +213,11 @@ impl Doing {
                 topic: topic(&moving.topic),
                 ..Self::default()
             },
+            Some(Work::Sample(sampled)) => Self {
+                callback: "snapshot",
+                topic: topic(sampled),
+                ..Self::default()
+            },
             Some(Work::Take(carried)) => Self {
                 callback: "restore",
                 topic: topic(carried.topic()),

@@ -232,7 +232,15 @@ async fn upgrade(address: std::net::SocketAddr, path: &str) -> u16 {
 
 #[tokio::test]
 async fn while_state_is_written_for_a_reload() {
+    for probe_topics in ["0", "8"] {
+        check_snapshot(probe_topics).await;
+    }
+}
+
+/// At the swap, or for the probe already.
+async fn check_snapshot(probe_topics: &str) {
     let bench = bench();
+    bench.set("plugins.misbehave", "probe_topics", probe_topics);
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
     client.push(TOPIC, "arm", json!({ "at": "hang:snapshot" })).await;
@@ -252,6 +260,7 @@ async fn while_state_is_written_for_a_reload() {
 #[tokio::test]
 async fn while_state_is_read_after_a_reload() {
     let bench = bench();
+    bench.set("plugins.misbehave", "probe_topics", "0");
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
     client.push(TOPIC, "count", json!({})).await;

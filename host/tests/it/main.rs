@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod longpoll;
 mod memory;
+mod noticed;
 mod origins;
 mod panics;
 mod presence;

@@ -163,3 +163,205 @@ async fn the_same_bad_file_is_refused_once() {
     bench.put_bytes("misbehave", b"not a library\n");
     server.log.nth_line(1, &["library refused"]).await;
 }
+
+/// Puts each of these in the plugin's place, one after the other; each is refused, none runs.
+async fn check_all(files: impl IntoIterator<Item = Vec<u8>>, step: &str, codes: &[&str]) {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let step = format!("step={step:?}");
+    for (before, bytes) in files.into_iter().enumerate() {
+        bench.put_bytes("misbehave", &bytes);
+        let said = server
+            .log
+            .nth_line(before, &["library refused", &of("misbehave"), &step])
+            .await;
+        assert!(
+            codes.iter().any(|code| said.contains(&format!("code={code:?}"))),
+            "{said}"
+        );
+    }
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 1);
+    assert_eq!(client.rest().await, []);
+}
+
+#[tokio::test]
+async fn a_file_cut_off_anywhere_is_refused() {
+    let whole = Build::MisbehaveV2.bytes();
+    let lengths = [
+        1,
+        3,
+        63,
+        64,
+        1_000,
+        whole.len() / 3,
+        whole.len() - 4_096,
+        whole.len() - 64,
+        whole.len() - 1,
+    ];
+    check_all(
+        lengths.map(|length| whole[..length].to_vec()),
+        "check",
+        &["truncated", "not_elf"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_whose_end_is_zeros_is_refused() {
+    let whole = Build::MisbehaveV2.bytes();
+    let zeroed = |zeros: usize| {
+        let mut bytes = whole.clone();
+        let start = bytes.len() - zeros;
+        bytes[start..].fill(0);
+        bytes
+    };
+    let codes = ["damaged", "truncated", "no_manifest", "not_elf"];
+    let files = [whole.len() / 2, whole.len() - 64].map(zeroed);
+    check_all(files, "check", &codes).await;
+}
+
+#[tokio::test]
+async fn a_library_for_another_machine_is_refused() {
+    let mut bytes = Build::MisbehaveV2.bytes();
+    // `e_machine` of the header: RISC-V.
+    bytes[18..20].copy_from_slice(&243_u16.to_le_bytes());
+    check(&bytes, "check", "wrong_arch", "ELF machine").await;
+}
+
+#[tokio::test]
+async fn a_library_that_speaks_another_contract_is_refused() {
+    let mut bytes = Build::MisbehaveV2.bytes();
+    let magic = bennu_plugin::manifest::MAGIC;
+    let starts: Vec<_> = bytes
+        .windows(magic.len())
+        .enumerate()
+        .filter(|(_, found)| *found == magic)
+        .collect();
+    let starts: Vec<usize> = starts.into_iter().map(|(at, _)| at).collect();
+    let major = std::mem::offset_of!(bennu_plugin::manifest::Manifest, abi_major);
+    for start in starts {
+        bytes[start + major..start + major + 4].copy_from_slice(&7_u32.to_le_bytes());
+    }
+    check(&bytes, "manifest", "abi_major", "it speaks plugin ABI 7").await;
+}
+
+#[tokio::test]
+async fn a_library_whose_panics_would_end_the_host_is_refused() {
+    check(
+        &Build::MisbehaveAborts.bytes(),
+        "manifest",
+        "panic_abort",
+        "built with panic = ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
+    for (how, code, words) in [
+        ("crash", "probe_crashed", "it crashed with SIGSEGV while it was loaded"),
+        ("abort", "probe_crashed", "it crashed with SIGABRT while it was loaded"),
+        (
+            "exit",
+            "probe_exited",
+            "it ended the process with code 3 while it was loaded",
+        ),
+        ("allocate", "probe_crashed", "while it was loaded"),
+        ("thread", "threads", "it leaves threads behind"),
+    ] {
+        let bench = Bench::new();
+        let server = bench.serve_with(|command| command.env("MISBEHAVE_AT_LOAD", how)).await;
+        let mut client = Client::joined(&server, TOPIC).await;
+        bench.put("misbehave", Build::MisbehaveAtLoad);
+        refused(&server, "probe", code, words).await;
+        assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 1, "{how}");
+    }
+}
+
+/// The settings of the plugin are in its configuration, which is refused whole.
+async fn settings_refused(settings: &str, words: &[&str]) {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    bench.set("plugins.misbehave", "settings", settings);
+    server.log.line(&["the configuration is refused"]).await;
+    for words in words {
+        server.log.line(&[words]).await;
+    }
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
+    assert_eq!(plugin(server.admin().await, "misbehave").await["generation"], 1);
+}
+
+#[tokio::test]
+async fn settings_that_the_plugins_type_does_not_take_are_shown_at_their_line() {
+    settings_refused(
+        "{ chekc = \"\" }",
+        &["unknown field `chekc`", "bennu.toml:", "| settings = { chekc"],
+    )
+    .await;
+    settings_refused("{ check = 7 }", &["expected a string", "| settings = { check = 7"]).await;
+    settings_refused("{ check = \"refuse\" }", &["refused on request"]).await;
+}
+
+#[tokio::test]
+async fn what_goes_wrong_while_settings_are_checked_goes_wrong_in_the_probe() {
+    for (how, words) in [
+        ("panic", "check panicked"),
+        ("crash", "it crashed with SIGSEGV while it checked its settings"),
+        ("abort", "it crashed with SIGABRT while it checked its settings"),
+        ("exit", "it ended the process with code 3 while it checked its settings"),
+        ("allocate", "while it checked its settings"),
+        ("thread", "it leaves threads behind"),
+    ] {
+        settings_refused(&format!("{{ check = {how:?} }}"), &[words]).await;
+    }
+}
+
+#[tokio::test]
+async fn code_that_does_not_read_the_live_state_is_refused_by_the_probe() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.push(TOPIC, "count", json!({})).await;
+    bench.put("misbehave", Build::MisbehaveBadRestore);
+    let words = "it does not read the live state of misbehave:1: built never to read";
+    refused(&server, "probe", "restore", words).await;
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 2);
+}
+
+#[tokio::test]
+async fn a_shard_that_is_busy_keeps_no_library_from_being_probed() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "shards", "1");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let slept = client.start(TOPIC, "sleep", json!({ "ms": 1_500 })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server
+        .log
+        .line(&["step passed", &of("misbehave"), "step=\"notice\""])
+        .await;
+    server
+        .log
+        .nth_line(1, &["step passed", &of("misbehave"), "step=\"probe\""])
+        .await;
+    assert_eq!(client.answer(&slept).await["status"], "ok");
+    server.in_service("misbehave", 2).await;
+}
+
+/// The check of completeness does not see holes: code that is not there crashes where the probe runs it.
+#[tokio::test]
+async fn a_file_with_a_hole_in_its_code_is_refused_by_the_probe() {
+    use object::{Object as _, ObjectSection as _};
+    let mut bytes = Build::MisbehaveV2.bytes();
+    let library = object::File::parse(&*bytes).expect("a library");
+    let code = library.section_by_name(".text").and_then(|code| code.file_range());
+    let (start, length) = code.expect("code");
+    let (start, length) = (
+        usize::try_from(start).expect("fits"),
+        usize::try_from(length).expect("fits"),
+    );
+    bytes[start..start + length].fill(0);
+    check(&bytes, "probe", "probe_crashed", "it crashed with SIGSEGV").await;
+}

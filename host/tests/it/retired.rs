@@ -102,6 +102,10 @@ async fn a_thread_of_a_plugin_that_does_not_end_is_not_pulled_from_under_it() {
         .await,
         1
     );
+    let shown = plugin(server.admin().await, "misbehave").await;
+    assert_eq!(shown["leaked"][0]["generation"], 1);
+    let cause = shown["leaked"][0]["cause"].as_str().expect("a cause");
+    assert!(cause.starts_with("threads: misbehave.1."), "{cause}");
     // The thread wakes, and the host is still there.
     let answer = client.start(TOPIC, "later", json!({ "ms": 2_500 })).await;
     assert_eq!(client.answer(&answer).await["status"], "ok");
@@ -166,4 +170,27 @@ async fn late_work_of_the_old_code_reaches_its_topic() {
     server.in_service("misbehave", 2).await;
     assert_eq!(client.rest().await, [], "not yet");
     assert_eq!(client.answer(&reply).await["response"], json!({ "late": true }));
+}
+
+#[tokio::test]
+async fn past_the_bound_of_libraries_that_stay_no_other_is_loaded() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "max_leaked", "1");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.start(TOPIC, "later_thread", json!({ "ms": 60_000 })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    server.log.line(&["what is left of it", "generation=1"]).await;
+    bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
+    let said = server
+        .log
+        .line(&["library refused", "step=\"load\"", "code=\"leaked\""])
+        .await;
+    assert!(said.contains("threads: misbehave.1."), "{said}");
+    assert_eq!(
+        client.push(TOPIC, "count", json!({})).await["version"],
+        2,
+        "the code in service goes on"
+    );
 }

@@ -15,10 +15,10 @@ use crate::server;
 /// Takes a library through all steps that come before it is loaded; how long its probe took.
 pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) -> Result<(Manifest, Duration), Refusal> {
     let mut trail = Trail::default();
-    let ready = pipeline
-        .read(library)
-        .and_then(|contents| pipeline.check(wanted, &contents, &mut trail))?;
-    Ok((ready.manifest, trail.took("probe")))
+    let contents = pipeline.read(library)?;
+    let manifest = pipeline.check(wanted, &contents, &mut trail)?;
+    pipeline.try_out(wanted, &contents, Vec::new(), &mut trail)?;
+    Ok((manifest, trail.took("probe")))
 }
 
 /// The same without a name of its own: it is taken for the plugin that it says it is.

@@ -139,6 +139,24 @@ impl Library {
         }
     }
 
+    /// Asks the plugin whether it could read what another version wrote: the state of a topic (`RESTORE` of
+    /// [`event`](bennu_plugin::abi::event)) or of a member (`RESTORE_MEMBER`). A plugin of an older kit is not asked.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot; says why.
+    pub fn try_restore(&self, kind: u32, version: u32, state: &[u8]) -> Result<(), String> {
+        let Some(try_restore) = self.module.try_restore() else {
+            return Ok(());
+        };
+        let mut text = Text::default();
+        // SAFETY: `state` and `text` outlive the call.
+        match unsafe { try_restore(kind, version, Bytes::lend(state), text.writer()) } {
+            0 => Ok(()),
+            _ => Err(text.into_string()),
+        }
+    }
+
     /// Makes the plugin's value from `settings` (JSON). Call it on the thread of shard 0. `host` is let go when
     /// [`Instance::shutdown`] returns.
     ///

@@ -1,14 +1,26 @@
 //! The probe's child: this process may be killed by what it loads.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bennu_plugin::abi::event;
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
+use super::super::sample::Sample;
 use super::{Answer, Line, MARK, Request, Step};
 use crate::plugin::loader::{Library, LoadError};
+
+/// How long threads that the plugin has started may take to end.
+const THREADS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Serves `bennu probe --library FILE`; `main` calls this for it, before anything else. Reads a request from standard
 /// input and writes what it finds to standard output.
@@ -67,6 +79,7 @@ fn confine(request: &Request) -> io::Result<()> {
 }
 
 fn try_library(path: &Path, request: &Request) -> io::Result<Answer> {
+    let own = threads()?;
     tell(&Line::Step(Step::Load))?;
     let library = match Library::open_checked(path) {
         Ok(library) => library,
@@ -84,13 +97,60 @@ fn try_library(path: &Path, request: &Request) -> io::Result<Answer> {
         }
     };
     tell(&Line::Step(Step::Check))?;
-    Ok(match library.check(&request.settings) {
-        Ok(()) => Answer::Good {},
-        Err(error) => Answer::Settings {
+    if let Err(error) = library.check(&request.settings) {
+        return Ok(Answer::Settings {
             path: error.path,
             message: error.message,
-        },
+        });
+    }
+    tell(&Line::Step(Step::Restore))?;
+    for sample in &request.samples {
+        if let Err(message) = restore(&library, sample) {
+            let topic = sample.topic.clone();
+            return Ok(Answer::Restore { topic, message });
+        }
+    }
+    Ok(match threads_left(&own)? {
+        threads if threads.is_empty() => Answer::Good {},
+        threads => Answer::Threads { threads },
     })
+}
+
+/// Has the plugin read the state of a topic and of its members.
+fn restore(library: &Library, sample: &Sample) -> Result<(), String> {
+    let bytes = |text: &String| STANDARD.decode(text).map_err(|error| error.to_string());
+    library.try_restore(event::RESTORE, sample.version, &bytes(&sample.shared)?)?;
+    for member in &sample.members {
+        let read = library.try_restore(event::RESTORE_MEMBER, sample.version, &bytes(member)?);
+        read.map_err(|why| format!("a member's state: {why}"))?;
+    }
+    Ok(())
+}
+
+/// The names of threads that were not there before. Those that are about to end are waited for.
+fn threads_left(own: &BTreeMap<OsString, String>) -> io::Result<Vec<String>> {
+    let until = Instant::now() + THREADS_PATIENCE;
+    loop {
+        let mut left = threads()?;
+        left.retain(|number, _| !own.contains_key(number));
+        if left.is_empty() || Instant::now() >= until {
+            return Ok(left.into_values().collect());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// All threads of this process, with their names.
+fn threads() -> io::Result<BTreeMap<OsString, String>> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?;
+        // It may have ended just now.
+        if let Ok(name) = fs::read_to_string(task.path().join("comm")) {
+            threads.insert(task.file_name(), name.trim_end().to_owned());
+        }
+    }
+    Ok(threads)
 }
 
 /// Writes a line that the parent finds, also behind something that the plugin left unfinished.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::child::run_child;
 use super::loader::LayoutError;
+use super::sample::Sample;
 
 /// The hidden subcommand that [`run_child`] serves.
 pub const SUBCOMMAND: &str = "probe";
@@ -90,6 +91,17 @@ pub enum ProbeError {
         /// What is wrong.
         message: String,
     },
+    /// The plugin does not read a topic's live state.
+    #[error("it does not read the live state of {topic}: {message}")]
+    Restore {
+        /// The topic.
+        topic: String,
+        /// Why.
+        message: String,
+    },
+    /// Threads that the plugin has started do not end.
+    #[error("it leaves threads behind that it started while it was loaded or checked: {0}")]
+    Threads(String),
     /// The child was killed by a signal.
     #[error("it crashed with {} {step}", signal_name(*signal))]
     Crashed {
@@ -129,6 +141,8 @@ impl ProbeError {
             Self::Load { code, .. } => code,
             Self::Layout(_) => "layout",
             Self::Settings { .. } => "settings",
+            Self::Restore { .. } => "restore",
+            Self::Threads(_) => "threads",
             Self::Crashed { .. } => "probe_crashed",
             Self::Exited { .. } => "probe_exited",
             Self::TimedOut { .. } => "probe_timed_out",
@@ -146,6 +160,8 @@ pub enum Step {
     Load,
     /// The plugin was checking its settings.
     Check,
+    /// The plugin was reading state.
+    Restore,
     /// All was done.
     End,
 }
@@ -156,6 +172,7 @@ impl std::fmt::Display for Step {
             Self::Start => "before it was loaded",
             Self::Load => "while it was loaded",
             Self::Check => "while it checked its settings",
+            Self::Restore => "while it read a sample of the live state",
             Self::End => "after all was done",
         })
     }
@@ -165,6 +182,8 @@ impl std::fmt::Display for Step {
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
     settings: String,
+    #[serde(default)]
+    samples: Vec<Sample>,
     memory_bytes: u64,
     cpu_s: u64,
     files: u64,
@@ -187,6 +206,8 @@ enum Answer {
     Load { code: String, message: String },
     Layout { line: String, report: String },
     Settings { path: String, message: String },
+    Restore { topic: String, message: String },
+    Threads { threads: Vec<String> },
 }
 
 impl Answer {
@@ -201,28 +222,41 @@ impl Answer {
             }
             Self::Layout { line, report } => Err(ProbeError::Layout(LayoutError { line, report })),
             Self::Settings { path, message } => Err(ProbeError::Settings { path, message }),
+            Self::Restore { topic, message } => Err(ProbeError::Restore { topic, message }),
+            Self::Threads { threads } => Err(ProbeError::Threads(threads.join(", "))),
         }
     }
 }
 
-/// Tries the staged file `library` with `settings` (JSON). `exe` is this program: `/proc/self/exe`. Blocks, at most
+/// Tries the staged file `library` with `settings` (JSON) and on samples of live state. `exe` is this program: `/proc/self/exe`. Blocks, at most
 /// about [`ProbeLimits::wall`].
 ///
 /// # Errors
 ///
 /// What is wrong with the library, or with running the probe.
-pub fn probe(exe: &Path, library: &Path, settings: &str, limits: &ProbeLimits) -> Result<ProbeReport, ProbeError> {
+pub fn probe(
+    exe: &Path,
+    library: &Path,
+    settings: &str,
+    samples: Vec<Sample>,
+    limits: &ProbeLimits,
+) -> Result<ProbeReport, ProbeError> {
     let mut command = Command::new(exe);
     command.arg(SUBCOMMAND).arg("--library").arg(library);
-    run(command, settings, limits)
+    run(command, settings, samples, limits)
 }
 
-fn run(mut command: Command, settings: &str, limits: &ProbeLimits) -> Result<ProbeReport, ProbeError> {
+fn run(
+    mut command: Command,
+    settings: &str,
+    samples: Vec<Sample>,
+    limits: &ProbeLimits,
+) -> Result<ProbeReport, ProbeError> {
     let started = Instant::now();
     // Files in memory instead of pipes: neither side ever waits for the other.
     let (stdout, stderr) = (memory("stdout")?, memory("stderr")?);
     command
-        .stdin(request(settings, limits)?)
+        .stdin(request(settings, samples, limits)?)
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?);
     // A group of its own: what the plugin starts is killed with it.
@@ -292,7 +326,7 @@ impl Drop for Running {
 }
 
 /// A file that holds what the child reads.
-fn request(settings: &str, limits: &ProbeLimits) -> io::Result<Stdio> {
+fn request(settings: &str, samples: Vec<Sample>, limits: &ProbeLimits) -> io::Result<Stdio> {
     let ProbeLimits {
         memory_bytes,
         cpu_s,
@@ -302,6 +336,7 @@ fn request(settings: &str, limits: &ProbeLimits) -> io::Result<Stdio> {
     } = *limits;
     let request = Request {
         settings: settings.to_owned(),
+        samples,
         memory_bytes,
         cpu_s,
         files,

@@ -20,7 +20,7 @@ fn try_library(library: &Path, settings: &str, limits: &ProbeLimits) -> Result<P
     command
         .args(["--exact", "plugin::probe::tests::as_child", "--nocapture"])
         .env(LIBRARY, library);
-    run(command, settings, limits)
+    run(command, settings, Vec::new(), limits)
 }
 
 /// Probes the good plugin with `settings`; what it is refused for.
