@@ -368,7 +368,8 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Lo
 
 fn refuse(slot: &crate::plugin::PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
     let message = blame_settings(config, &slot.name, refusal);
-    if mode == Mode::Serve {
+    // One plugin that crashed, and was never good, does not keep the others from being served.
+    if mode == Mode::Serve && refusal.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
             step: refusal.step,

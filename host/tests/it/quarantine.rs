@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bennu::client::{Options, Transport};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -78,26 +79,23 @@ async fn a_start_on_a_library_in_quarantine_goes_back_to_the_last_good_one() {
 }
 
 #[tokio::test]
-async fn without_a_last_good_library_a_start_on_one_in_quarantine_fails() {
+async fn without_a_last_good_library_the_others_are_served() {
     let bench = Bench::new();
     let bytes = Build::Misbehave.bytes();
     fs::create_dir_all(bench.path("state/quarantine")).expect("made");
     fs::write(bench.path(&format!("state/quarantine/{}.json", sha256(&bytes))), "").expect("written");
-    let output = crate::support::server::bennu()
-        .args(["serve", "--config"])
-        .arg(bench.config())
-        .output()
-        .expect("it runs");
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{complained}");
-    assert!(
-        complained.contains("`misbehave` is refused (quarantine)"),
-        "{complained}"
-    );
-    assert!(
-        complained.contains("bennu plugins --lift"),
-        "it says what to do: {complained}"
-    );
+    let server = bench.serve().await;
+    let said = server
+        .log
+        .line(&["plugin refused", &of("misbehave"), "code=\"quarantined\""])
+        .await;
+    assert!(said.contains("bennu plugins --lift"), "it says what to do: {said}");
+    let options = Options::new(server.address, Transport::WebSocket);
+    let mut client = bennu::client::Client::connect(&options).await.expect("connected");
+    let refused = client.join(TOPIC, json!({})).await.expect("answered");
+    assert_eq!(refused.response, json!({ "reason": "plugin unavailable" }).into());
+    let joined = client.join("echo:1", json!({})).await.expect("answered");
+    assert_eq!(joined.status, "ok");
 }
 
 #[tokio::test]
