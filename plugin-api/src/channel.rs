@@ -34,7 +34,12 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
     /// A client wants to join. The member comes into being with the value that is returned.
     ///
     /// [`Context::track`] may be called here already: `presence_state` follows the reply. A push may not.
-    fn join(shared: &mut Self::Shared, params: Payload<'_>, cx: &mut Context<P>) -> Join<Self>;
+    ///
+    /// By default **everybody is let in**, whatever the params, with a member that is made from nothing: a unit struct, or
+    /// one whose fields all have `#[serde(default)]`. Any other has a `join` of its own, or each join panics and says so.
+    fn join(_shared: &mut Self::Shared, _params: Payload<'_>, _cx: &mut Context<P>) -> Join<Self> {
+        Join::accept(from_nothing())
+    }
 
     /// The answer to what [`join`](Channel::join) promised with [`Join::later`](JoinExt::later): `answer` is what was
     /// given to `complete`. Not called when the client is gone in the meantime.
@@ -90,6 +95,19 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
 
     /// The topic and its members have come over from another generation, and are in service again.
     fn restored(_shared: &mut Self::Shared, _cx: &mut Context<P>) {}
+}
+
+/// # Panics
+///
+/// If a `T` has fields without a default.
+fn from_nothing<T: DeserializeOwned>() -> T {
+    serde_json::from_str("{}").unwrap_or_else(|error| {
+        let unit = serde_json::from_str("null");
+        unit.unwrap_or_else(|_| {
+            let name = std::any::type_name::<T>();
+            panic!("{name} cannot be made from nothing ({error}): it needs a `join` of its own")
+        })
+    })
 }
 
 /// State as another generation wrote it: MessagePack with field names.

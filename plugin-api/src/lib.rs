@@ -83,9 +83,11 @@ pub mod abi;
 mod channel;
 mod connect;
 mod context;
+mod event;
 #[doc(hidden)]
 pub mod export;
 mod glue;
+mod history;
 mod info;
 pub mod manifest;
 mod panics;
@@ -95,6 +97,7 @@ mod remote;
 mod reply;
 mod shard;
 pub mod state;
+mod text;
 pub mod wire;
 
 pub use serde_json::{Value, json};
@@ -102,10 +105,12 @@ pub use serde_json::{Value, json};
 pub use channel::{Channel, MigrateError, Old};
 pub use connect::{Connect, ConnectContext, ConnectRequest, Connected, Connection, Denial, Origin};
 pub use context::{Context, MemberId, Presence, Presences, Timer};
+pub use history::History;
 pub use payload::{Binary, IntoPayload, Payload};
 pub use plugin::{NoSettings, Plugin};
 pub use remote::{Later, Level, Remote};
 pub use reply::{Handled, Join, JoinExt, Joined, Reason, Refusal, Reply, Stop};
+pub use text::{OutOfBounds, Text};
 
 /// All that a plugin needs: `use bennu_plugin::prelude::*;`.
 pub mod prelude {
@@ -115,8 +120,8 @@ pub mod prelude {
 
     pub use crate::{
         Binary, Channel, Connect, ConnectContext, ConnectRequest, Connected, Connection, Context, Denial, Handled,
-        Join, JoinExt, Later, Level, MemberId, MigrateError, NoSettings, Old, Origin, Payload, Plugin, Presence,
-        Reason, Refusal, Remote, Reply, Stop, Timer, Value, export_plugin, json,
+        History, Join, JoinExt, Later, Level, MemberId, MigrateError, NoSettings, Old, Origin, Payload, Plugin,
+        Presence, Reason, Refusal, Remote, Reply, Stop, Text, Timer, Value, export_plugin, json,
     };
 }
 

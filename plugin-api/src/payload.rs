@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::de::SliceRead;
 
 use crate::reply::Refusal;
 
@@ -44,10 +45,18 @@ impl<'a> Payload<'a> {
     /// If it is no such `T`, or binary. Given back with `?` from `join` or `handle_in`, the error answers the client with
     /// `{"reason":"invalid payload","field":"user.name","message":"…"}`.
     pub fn parse<T: Deserialize<'a>>(self) -> Result<T, Refusal> {
+        self.json_bytes().and_then(read_json).map_err(ReadError::into_refusal)
+    }
+
+    /// What is to be read as JSON.
+    pub(crate) fn json_bytes(self) -> Result<&'a [u8], ReadError> {
         if self.binary {
-            return Err(Refusal::field("", "expected JSON, got binary"));
+            return Err(ReadError {
+                path: String::new(),
+                message: "expected JSON, got binary".to_owned(),
+            });
         }
-        read_json(self.bytes).map_err(|error| Refusal::field(&error.field(), &error.message))
+        Ok(self.bytes)
     }
 
     /// The JSON text; `None` if the payload is binary.
@@ -190,6 +199,7 @@ impl Body {
 }
 
 /// Where and why JSON could not be read.
+#[derive(Debug)]
 pub(crate) struct ReadError {
     /// Keys joined by dots; empty: the whole.
     pub(crate) path: String,
@@ -197,6 +207,11 @@ pub(crate) struct ReadError {
 }
 
 impl ReadError {
+    /// As the client is told.
+    pub(crate) fn into_refusal(self) -> Refusal {
+        Refusal::field(&self.field(), &self.message)
+    }
+
     /// The field at fault, which is below `path` where it is missing.
     fn field(&self) -> String {
         let missing = self
@@ -213,10 +228,23 @@ impl ReadError {
 
 /// Reads JSON; an error says where.
 pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ReadError> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let text = error.into_inner().to_string();
+    read_json_with(bytes, |reader| T::deserialize(reader))
+}
+
+/// serde's view of JSON, which notes where it is.
+pub(crate) type Reader<'r, 'a> =
+    serde_path_to_error::Deserializer<'r, 'r, &'r mut serde_json::Deserializer<SliceRead<'a>>>;
+
+/// Does [`read_json`] by `read`.
+pub(crate) fn read_json_with<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(Reader<'_, 'a>) -> serde_json::Result<T>,
+) -> Result<T, ReadError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut track = serde_path_to_error::Track::new();
+    read(serde_path_to_error::Deserializer::new(&mut json, &mut track)).map_err(|error| {
+        let path = track.path().to_string();
+        let text = error.to_string();
         // The line and column are those of compact JSON that nobody wrote by hand.
         let message = text
             .rsplit_once(" at line ")
@@ -228,14 +256,16 @@ pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Re
     })
 }
 
-/// Says `an object` for `struct Params`: what the plugin calls it is no concern of the one who sent it.
+/// Says `an object` for `struct Params` or `struct variant Event::Say`: what the plugin calls it is no concern of the one
+/// who sent it.
 fn in_clients_words(message: &str) -> String {
+    let message = message.replace("expected struct variant ", "expected struct ");
     match message.split_once("expected struct ") {
         Some((before, name)) => {
             let behind = name.find([' ', ',']).map_or("", |end| &name[end..]);
             format!("{before}expected an object{behind}")
         }
-        None => message.to_owned(),
+        None => message,
     }
 }
 

@@ -64,9 +64,7 @@ impl Reply {
     /// The plugin does not know this event: status `error`, `{"reason":"unhandled event"}`. The channel lives on.
     #[must_use]
     pub fn unhandled() -> Self {
-        Self::error(Because {
-            reason: "unhandled event",
-        })
+        Refusal::unhandled().into()
     }
 }
 
@@ -100,6 +98,11 @@ impl Refusal {
             field,
             message,
         })
+    }
+
+    /// As [`Reply::unhandled`].
+    pub(crate) fn unhandled() -> Self {
+        Self::reason("unhandled event")
     }
 
     pub(crate) fn into_body(self) -> Body {

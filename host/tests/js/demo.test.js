@@ -17,12 +17,12 @@ const FIRST_BUILD_MS = 10 * 60_000;
 const REBUILD_MS = 2 * 60_000;
 
 /** The line of the room that is edited, and what becomes of it. */
-const LINE = "body: new.body,";
-const NEW_LINE = 'body: format!("{} (edited)", new.body),';
-const BROKEN_LINE = "body: new.buddy,";
+const LINE = '"body": body });';
+const NEW_LINE = '"body": format!("{body} (edited)") });';
+const BROKEN_LINE = '"body": buddy });';
 /** What the room keeps, and a field that no state of the code before has. */
-const STATE = "    history: VecDeque<Message>,\n";
-const NEW_STATE = "    history: VecDeque<Message>,\n    _mood: String,\n";
+const STATE = "    history: History,\n";
+const NEW_STATE = "    history: History,\n    _mood: String,\n";
 
 const CONFIGURATION = `
 [server]
