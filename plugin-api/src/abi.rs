@@ -94,7 +94,9 @@ pub mod event {
     pub const TERMINATE: u32 = 6;
     /// The topic ends here, and so do members that are left: the plugin drops all its state, silently.
     pub const CLOSE: u32 = 7;
-    /// The plugin writes the topic's state (`STATE`, member 0) and each member's. Nothing changes.
+    /// The plugin writes the topic's state (`STATE`, member 0), then each member's. Nothing changes. A member whose state
+    /// cannot be written because that panics is named by `STOP` with [`reason::PANICKED`](super::reason::PANICKED), and the
+    /// others are written (since 1.2).
     pub const SNAPSHOT: u32 = 8;
     /// The topic comes into being from `payload`, written by state version `number`. `name`: the topic.
     pub const RESTORE: u32 = 9;

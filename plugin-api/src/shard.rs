@@ -171,7 +171,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
             }) {
                 Ok(()) => cx.emit_stops(),
                 // Only this member's channel ends; the event goes on to the others.
-                Err(panic) => cx.emit_stop(number, reason::PANICKED, &panic),
+                Err(panic) => drop(cx.emit_stop(number, reason::PANICKED, &panic)),
             }
         }
         Ok(())
@@ -227,10 +227,15 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         cx.enter(event, topic, 0, None);
         let mut bytes = Vec::new();
         write_state(0, &topic.shared, &mut bytes, cx)?;
-        topic
-            .members
-            .iter()
-            .try_for_each(|(&number, member)| write_state(number, &member.state, &mut bytes, cx))
+        for (&number, member) in &topic.members {
+            match catch(|| write_state(number, &member.state, &mut bytes, cx)) {
+                Ok(written) => written?,
+                // Only this member's channel ends; the others go on. A host that does not know that gets none of them.
+                Err(panic) if cx.emit_stop(number, reason::PANICKED, &panic) < 0 => return Err(Fault::Panicked(panic)),
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn restore(&mut self, event: &Incoming<'_>) -> Done {

@@ -96,7 +96,8 @@
 //! ```
 //!
 //! State of a version outside `READS_FROM ..= READS_TO` is not even tried: the library is refused and the old code goes on. The
-//! same happens to a topic whose state fails to migrate, by an error or a panic, unless the configuration says otherwise.
+//! same happens to a topic whose state fails to migrate, by an error or a panic, unless the configuration says otherwise. A member
+//! whose `Serialize` panics ends there, and the others move on.
 //!
 //! # Going back
 //!

@@ -4,18 +4,22 @@
 //! worked does the mailbox wake on the new shard and the old one forget the topic. If it did not, the mailbox wakes where
 //! it was, as if nothing had been tried.
 
+mod written;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use bennu_plugin::abi::{effect, error, event, reason};
+use bennu_plugin::abi::{event, reason};
 use bytes::Bytes;
 
+use self::written::{Panic, Written, Wrote};
 use super::giveup;
-use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
-use super::shard::{Control, Env, ShardQueue, Work};
+use super::loader::{Event, ShardInstance};
+use super::shard::{BATCH, Control, Env, ShardQueue, Work, run_topics};
 use crate::channel::{Ending, Home, Input, Member, Notice, Topic};
+use crate::config::OnPanic;
 use crate::id::MemberId;
 
 /// One topic, to be given to another generation.
@@ -127,12 +131,13 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
         moving.tell(since, 0, None, None);
         return;
     }
-    let Some((moving, state)) = with_state(moving, home, instance) else {
+    let Some((moving, wrote)) = with_state(moving, home, instance) else {
         return;
     };
-    match state {
-        Err(why) => fail(moving, home, since, &why, env),
-        Ok(state) => {
+    match wrote {
+        Wrote::Failed(why) => fail(moving, home, since, &why, env),
+        Wrote::Panicked(panics) => end_first(home, moving, since, panics, instance, env),
+        Wrote::State(state) => {
             let to = Arc::clone(&moving.to.0);
             let carried = Carried {
                 moving,
@@ -147,6 +152,36 @@ pub(super) fn give(home: &Home, moving: Move, instance: &mut ShardInstance, env:
     }
 }
 
+/// Members whose state could not be written end where they are, all of them where a panic is the topic's; what is left moves
+/// then.
+fn end_first(home: &Home, moving: Move, since: Instant, panics: Vec<Panic>, instance: &mut ShardInstance, env: &Env) {
+    let topic = Arc::clone(&moving.topic);
+    for Panic { message, .. } in &panics {
+        env.panicked(&topic.name, "snapshot", message);
+    }
+    let ends: Vec<Input> = match env.slot.config().on_panic {
+        OnPanic::Topic => vec![Input::EndAll {
+            reason: reason::PANICKED,
+            notice: Notice::Error,
+        }],
+        OnPanic::Member => panics.iter().filter_map(Panic::end).collect(),
+    };
+    if ends.is_empty() {
+        // It was nobody's.
+        return fail(moving, home, since, &panics[0].message, env);
+    }
+    let batches = ends.len().div_ceil(BATCH);
+    topic.release(home, ends);
+    // Asked for before the ends run: should one of them hang, whoever gives the shard up finds it.
+    if let Err(Control::Give(moving)) = home.control(Control::Give(Box::new(moving))) {
+        giveup::sweep(home, env);
+        return moving.fail(since, 0, "the shard that serves it is closed");
+    }
+    for _ in 0..batches {
+        run_topics(home, vec![Arc::clone(&topic)], instance, env);
+    }
+}
+
 /// A topic's state as it is now, for a look at it: up to `most_bytes`, and the topic goes on here. `None` if it cannot be had.
 pub(super) fn snapshot_up_to(
     home: &ShardQueue,
@@ -155,29 +190,25 @@ pub(super) fn snapshot_up_to(
     most_bytes: usize,
     instance: &mut ShardInstance,
 ) -> Option<Snapshot> {
-    let mut written = Written {
-        most_bytes: Some(most_bytes),
-        ..Written::default()
-    };
+    let mut written = Written::up_to(most_bytes);
     home.begin(Work::Sample(Arc::clone(topic)));
     instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written).ok()?;
     home.end();
-    written.snapshot(version, topic).ok()
+    match written.wrote(version, topic) {
+        Wrote::State(state) => state,
+        Wrote::Panicked(_) | Wrote::Failed(_) => None,
+    }
 }
 
 /// A move with the state that it carries, which is none where the plugin holds none. Nothing, if the shard was given up
 /// meanwhile.
-fn with_state(
-    moving: Move,
-    home: &Home,
-    instance: &mut ShardInstance,
-) -> Option<(Move, Result<Option<Snapshot>, String>)> {
+fn with_state(moving: Move, home: &Home, instance: &mut ShardInstance) -> Option<(Move, Wrote)> {
     let topic = Arc::clone(&moving.topic);
     if !topic.book().live {
-        return Some((moving, Ok(None)));
+        return Some((moving, Wrote::State(None)));
     }
     if let Some(snapshot) = moving.from.clone() {
-        return Some((moving, Ok(Some(snapshot))));
+        return Some((moving, Wrote::State(Some(snapshot))));
     }
     let mut written = Written::default();
     home.begin(Work::Give(moving));
@@ -185,8 +216,8 @@ fn with_state(
     let Some(Work::Give(moving)) = home.end() else {
         return None;
     };
-    let state = written.snapshot(moving.version, &topic).map(Some);
-    Some((moving, state))
+    let wrote = written.wrote(moving.version, &topic);
+    Some((moving, wrote))
 }
 
 /// The new shard's half.
@@ -351,75 +382,6 @@ fn plain(kind: u32, topic: &Topic) -> Event<'_> {
         name: &topic.name,
         payload: b"",
         info: b"",
-    }
-}
-
-/// Takes what the plugin writes, and how it went.
-#[derive(Default)]
-struct Written {
-    shared: Option<Bytes>,
-    members: Vec<(MemberId, Bytes)>,
-    /// Promises that stood in what was read.
-    promises: Vec<u64>,
-    /// How much may still be written, where that is limited.
-    most_bytes: Option<usize>,
-    done: usize,
-    failed: Option<String>,
-}
-
-impl Written {
-    fn failure(&mut self) -> Option<String> {
-        self.failed.take()
-    }
-
-    fn snapshot(self, version: u32, topic: &Topic) -> Result<Snapshot, String> {
-        if let Some(why) = self.failed {
-            return Err(why);
-        }
-        Ok(Snapshot {
-            version,
-            handled: topic.handled(),
-            shared: self.shared.ok_or("no state was written")?,
-            members: self.members,
-        })
-    }
-}
-
-impl Calls for Written {
-    fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go {
-        self.done = index + 1;
-        if outcome == Outcome::Ok {
-            return Go::On;
-        }
-        self.failed = Some(message.to_owned());
-        Go::Back
-    }
-
-    fn effect(&mut self, effect: &Effect<'_>) -> i64 {
-        match effect.kind {
-            effect::STATE => {}
-            effect::PROMISE_READ => {
-                self.promises.push(effect.token);
-                return 0;
-            }
-            _ => return error::MISPLACED,
-        }
-        if let Some(most) = &mut self.most_bytes {
-            let Some(left) = most.checked_sub(effect.payload.len()) else {
-                return error::LIMIT;
-            };
-            *most = left;
-        }
-        let state = Bytes::copy_from_slice(effect.payload);
-        match MemberId::from_number(effect.member) {
-            None => self.shared = Some(state),
-            Some(member) => self.members.push((member, state)),
-        }
-        0
-    }
-
-    fn read(&mut self, _what: u32, _key: &str, _out: &mut Vec<u8>) -> i64 {
-        error::MISPLACED
     }
 }
 

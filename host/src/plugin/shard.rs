@@ -22,7 +22,7 @@ use crate::hub::Hub;
 use crate::wake::{self, PutOff, Sleeper};
 
 /// Events that one call of the plugin may get: enough to spread the cost of the hop, few enough to stay fair.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// Handshakes that may wait for one shard. Beyond: 503.
 const MAX_CONTROLS: usize = 1024;
@@ -309,7 +309,7 @@ pub fn run(queue: &Arc<ShardQueue>, mut instance: ShardInstance, env: &Env) -> S
 }
 
 /// One batch of several topics, at most [`BATCH`] events; what does not fit goes back to the queue's front.
-fn run_topics(queue: &Arc<ShardQueue>, topics: Vec<Arc<Topic>>, instance: &mut ShardInstance, env: &Env) {
+pub(super) fn run_topics(queue: &Arc<ShardQueue>, topics: Vec<Arc<Topic>>, instance: &mut ShardInstance, env: &Env) {
     let mut plan = Plan::default();
     let mut topics = topics.into_iter();
     for topic in topics.by_ref() {

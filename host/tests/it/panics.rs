@@ -15,7 +15,7 @@ struct Two {
     server: Server,
     ann: Client,
     bob: Client,
-    _bench: Bench,
+    bench: Bench,
 }
 
 impl Two {
@@ -32,8 +32,14 @@ impl Two {
             server,
             ann,
             bob,
-            _bench: bench,
+            bench,
         }
+    }
+
+    /// Replaces the plugin.
+    async fn put(&self, build: Build) {
+        self.bench.put("misbehave", build);
+        self.server.in_service("misbehave", 2).await;
     }
 
     /// One panic, in `callback`: Bob's channel and the topic's state are as before, and Ann's socket takes a new join.
@@ -197,26 +203,136 @@ async fn in_drop_behind_a_reload() {
     assert_eq!([ann.rest().await, bob.rest().await], [[], []]);
 }
 
-/// Written or read: the topic stays on the old code, and nobody notices.
+/// Her state cannot come along, so her channel ends; the others move on.
 #[tokio::test]
-async fn in_snapshot_and_restore() {
-    for trap in ["snapshot", "restore"] {
-        let bench = unprobed();
-        let server = bench.serve().await;
-        let mut ann = Client::joined(&server, TOPIC).await;
-        let mut bob = Client::joined(&server, TOPIC).await;
-        ann.push(TOPIC, "arm", json!({ "at": trap })).await;
-        bench.put("misbehave", Build::MisbehaveV2);
-        server
+async fn in_snapshot() {
+    let mut two = Two::new().await;
+    two.ann.push(TOPIC, "arm", json!({ "at": "snapshot" })).await;
+    two.put(Build::MisbehaveV2).await;
+    crashed(&mut two.ann).await;
+    two.ann.join(TOPIC, json!({})).await;
+    let expected = json!({ "topic": 2, "member": 2, "version": 2, "mood": "fresh" });
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await, expected);
+    let expected = json!({ "topic": 3, "member": 1, "version": 2, "mood": "" });
+    assert_eq!(two.ann.push(TOPIC, "count", json!({})).await, expected, "a new member");
+    assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
+    let callback = ["plugin panicked", TOPIC, "callback=\"snapshot\"", "trap in snapshot"];
+    two.server.log.line(&callback).await;
+    let admin = two.server.admin().await;
+    assert_eq!(metric(admin, PANICS).await, 1);
+    let failed = "bennu_plugin_failed_migrations_total{plugin=\"misbehave\"}";
+    assert_eq!(metric(admin, failed).await, 0);
+    two.server.unloaded("misbehave", 1).await;
+}
+
+/// More than a shard handles at a time, each of whom says farewell.
+#[tokio::test]
+async fn in_the_snapshot_of_many() {
+    let mut two = Two::new().await;
+    let mut many = Vec::new();
+    for _ in 0..100 {
+        let mut client = Client::joined(&two.server, TOPIC).await;
+        client.push(TOPIC, "arm", json!({ "at": "broadcast" })).await;
+        client.push(TOPIC, "arm", json!({ "at": "snapshot" })).await;
+        many.push(client);
+    }
+    two.put(Build::MisbehaveV2).await;
+    for client in &mut many {
+        crashed(client).await;
+    }
+    for _ in 0..100 {
+        let told = two.bob.event(TOPIC, "terminating").await;
+        let reason = told["reason"].as_str().expect("a text");
+        assert!(reason.starts_with("Panicked(\"trap in snapshot"), "{reason}");
+    }
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await["version"], 2);
+    assert_eq!(two.bob.rest().await, [], "that was all");
+    assert_eq!(metric(two.server.admin().await, PANICS).await, 100);
+}
+
+#[tokio::test]
+async fn in_snapshot_where_a_panic_is_the_whole_topics() {
+    for trap in ["arm", "topic_arm"] {
+        let bench = Bench::new();
+        bench.set("plugins.misbehave", "on_panic", "\"topic\"");
+        let mut two = Two::on(bench).await;
+        two.ann.push(TOPIC, trap, json!({ "at": "snapshot" })).await;
+        two.put(Build::MisbehaveV2).await;
+        crashed(&mut two.ann).await;
+        crashed(&mut two.bob).await;
+        two.bob.join(TOPIC, json!({})).await;
+        let counted = two.bob.push(TOPIC, "count", json!({})).await;
+        assert_eq!(
+            (&counted["topic"], &counted["version"]),
+            (&json!(1), &json!(2)),
+            "{trap}"
+        );
+        assert_eq!(metric(two.server.admin().await, PANICS).await, 1);
+    }
+}
+
+/// What is nobody's, and what is read: the topic stays on the old code, and nobody notices.
+#[tokio::test]
+async fn in_the_snapshot_of_the_topic_and_in_restore() {
+    for (event, trap) in [("topic_arm", "snapshot"), ("arm", "restore")] {
+        let mut two = Two::on(unprobed()).await;
+        two.ann.push(TOPIC, event, json!({ "at": trap })).await;
+        two.put(Build::MisbehaveV2).await;
+        two.server
             .log
             .line(&["could not be carried over", "failed=1", "trap in"])
             .await;
-        for (client, topic) in [(&mut ann, 1), (&mut bob, 2)] {
-            let expected = json!({ "topic": topic, "member": 1, "version": 1 });
-            assert_eq!(client.push(TOPIC, "count", json!({})).await, expected, "{trap}");
-            assert_eq!(client.rest().await, []);
-        }
+        let expected = json!({ "topic": 2, "member": 2, "version": 1 });
+        assert_eq!(two.bob.push(TOPIC, "count", json!({})).await, expected, "{trap}");
+        assert_eq!(two.ann.push(TOPIC, "count", json!({})).await["topic"], 3);
+        assert_eq!([two.ann.rest().await, two.bob.rest().await], [[], []]);
+        let panics = metric(two.server.admin().await, PANICS).await;
+        assert_eq!(panics, u64::from(trap == "snapshot"), "{trap}");
     }
+}
+
+/// Nobody is there any more when a topic ends.
+#[tokio::test]
+async fn in_drop_of_the_topics_state() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "linger_ms", "1");
+    let mut two = Two::on(bench).await;
+    two.ann.push(TOPIC, "topic_arm", json!({ "at": "drop" })).await;
+    for client in [&mut two.ann, &mut two.bob] {
+        client.push(TOPIC, "phx_leave", json!({})).await;
+    }
+    two.server
+        .log
+        .line(&["plugin panicked", TOPIC, "callback=\"drop\"", "trap in drop"])
+        .await;
+    two.ann.join(TOPIC, json!({})).await;
+    let expected = json!({ "topic": 1, "member": 1, "version": 1 });
+    assert_eq!(two.ann.push(TOPIC, "count", json!({})).await, expected);
+}
+
+/// When the code has been replaced, and when the host ends. What it has not come to end may still run: the library stays.
+#[tokio::test]
+async fn in_drop_of_the_plugins_own_value() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "settings", "{ drop = \"panic\" }");
+    let mut two = Two::on(bench).await;
+    let words = "panicked while the plugin was dropped: panics on request";
+    two.put(Build::MisbehaveV2).await;
+    two.server.log.line(&[words]).await;
+    two.server
+        .log
+        .line(&["what is left of it", "generation=1", "did not shut down well"])
+        .await;
+    for client in [&mut two.ann, &mut two.bob] {
+        assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);
+        assert_eq!(client.rest().await, []);
+    }
+    let Two {
+        server, bench: _bench, ..
+    } = two;
+    let log = server.log.clone();
+    assert!(server.stop().await.success());
+    assert_eq!(log.count(&[words]), 2, "{}", log.text());
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl<P> Context<P> {
         }
     }
 
-    pub(crate) fn emit_stop(&self, member: u64, why: u32, text: &str) {
+    pub(crate) fn emit_stop(&self, member: u64, why: u32, text: &str) -> i64 {
         let (number, name) = (why.into(), text.as_bytes());
         self.emit(&Effect {
             kind: effect::STOP,
@@ -74,7 +74,7 @@ impl<P> Context<P> {
             number,
             name,
             ..Effect::default()
-        });
+        })
     }
 
     /// Forgets what a callback that panicked had asked for at the end.

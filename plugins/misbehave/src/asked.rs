@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     ms: u64,
     count: u64,
     bytes: usize,
-    at: String,
+    pub(crate) at: String,
     key: String,
     meta: Value,
     event: String,

@@ -69,6 +69,7 @@
 //! | `topic_timer` | broadcasts `tock` with `payload` after `ms`, whether or not the member is still there |
 //! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
 //! | `timers` | starts `count` timers of `ms` |
+//! | `topic_arm` | sets the trap `at` of the topic's state: `snapshot`, `drop`; replies ok |
 //! | `topic_panic`, `topic_hang` | has a message to the topic panic, or hang, after `ms` |
 //! | `secret` | broadcasts the intercepted event `secret` with `payload`: each member is pushed `{"secret":…,"count":n}`, where n counts for the member |
 //! | `track`, `update` | does so under `key` with `meta`; replies `{"done":true}` |
@@ -114,7 +115,7 @@
 //!
 //! # Unruly
 //!
-//! By `check` and `init` in its settings, and by `at` in `unruly`: `refuse`, `panic`, `panic_twice` (the second while the first
+//! By `check`, `init` and `drop` (of its own value, when it is shut down) in its settings, and by `at` in `unruly`: `refuse`, `panic`, `panic_twice` (the second while the first
 //! unwinds), `crash` (a fault of memory), `overflow` (of the stack), `abort`, `exit`, `hang`, `allocate` (without end),
 //! `thread` (starts one that never ends).
 //!
@@ -180,6 +181,10 @@ impl Channel<Unruly> for Member {
                 Ok(Reply::ok_with(payload))
             }
             "count" => Ok(Reply::ok_with(self.count(topic))),
+            "topic_arm" => {
+                topic.traps.0.push(payload.parse::<Asked>()?.at);
+                Ok(Reply::ok())
+            }
             _ => self.handle_asked(event, &payload.parse::<Asked>()?, cx),
         }
     }

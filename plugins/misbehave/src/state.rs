@@ -16,6 +16,7 @@ pub(crate) const VERSION: u32 = 2;
 pub(crate) struct TopicV1 {
     pub(crate) count: u64,
     pub(crate) joins: Vec<Later>,
+    pub(crate) traps: TopicTraps,
 }
 
 /// The topic's state in version 2: the count is called otherwise, and is kept by origin.
@@ -24,6 +25,7 @@ pub(crate) struct TopicV1 {
 pub(crate) struct TopicV2 {
     pub(crate) counts: Counts,
     pub(crate) joins: Vec<Later>,
+    pub(crate) traps: TopicTraps,
 }
 
 /// The two parts of a topic's count.
@@ -32,6 +34,16 @@ pub(crate) struct TopicV2 {
 pub(crate) struct Counts {
     pub(crate) before: u64,
     pub(crate) since: u64,
+}
+
+/// Where the topic's state misbehaves later on: when it is written, or dropped.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct TopicTraps(#[serde(serialize_with = "write_traps")] pub(crate) Vec<String>);
+
+impl Drop for TopicTraps {
+    fn drop(&mut self) {
+        assert!(!self.0.iter().any(|trap| trap == "drop"), "trap in drop");
+    }
 }
 
 #[cfg(not(feature = "v2"))]
@@ -122,13 +134,14 @@ pub(crate) fn read_topic(from: u32, old: Old<'_>) -> Result<Topic, MigrateError>
     }
     #[cfg(feature = "v2")]
     if from == 1 {
-        let TopicV1 { count, joins } = old.read()?;
+        let TopicV1 { count, joins, traps } = old.read()?;
         return Ok(Topic {
             counts: Counts {
                 before: count,
                 since: 0,
             },
             joins,
+            traps,
         });
     }
     if from != VERSION {

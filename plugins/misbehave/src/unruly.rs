@@ -1,4 +1,5 @@
-//! What goes wrong before anything is served: in `check`, in `init`, and while the library is loaded.
+//! What goes wrong before anything is served, in `check`, in `init`, and while the library is loaded; and after that, when the
+//! plugin's own value is dropped.
 
 use std::process;
 use std::thread;
@@ -11,21 +12,31 @@ use bennu_plugin::prelude::*;
 pub(crate) struct Settings {
     check: String,
     init: String,
+    drop: String,
 }
 
 /// The plugin's own value.
-pub(crate) struct Unruly;
+pub(crate) struct Unruly {
+    drop: String,
+}
 
 impl Plugin for Unruly {
     type Settings = Settings;
 
     fn init(settings: Settings) -> Result<Self, String> {
         misbehave(&settings.init)?;
-        Ok(Self)
+        Ok(Self { drop: settings.drop })
     }
 
     fn check(settings: &Settings) -> Result<(), String> {
         misbehave(&settings.check)
+    }
+}
+
+impl Drop for Unruly {
+    fn drop(&mut self) {
+        // What is refused here, nobody hears of.
+        let _ = misbehave(&self.drop);
     }
 }
 

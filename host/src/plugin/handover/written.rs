@@ -1,0 +1,131 @@
+//! What the plugin writes of a topic, and whether it reads it.
+
+use bennu_plugin::abi::{effect, error, reason};
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::Snapshot;
+use crate::channel::{Ending, Input, Notice, Topic};
+use crate::id::MemberId;
+use crate::plugin::loader::{Calls, Effect, Go, Outcome};
+
+/// What came of writing a topic.
+pub(super) enum Wrote {
+    /// Its state, if it has any.
+    State(Option<Snapshot>),
+    /// Nothing yet: there are members whose state cannot be written.
+    Panicked(Vec<Panic>),
+    /// Nothing.
+    Failed(String),
+}
+
+/// A panic while the state of a member, or of the topic, was written.
+pub(super) struct Panic {
+    /// `None`: the topic.
+    pub(super) member: Option<MemberId>,
+    pub(super) message: ByteString,
+}
+
+impl Panic {
+    /// The end of its member.
+    pub(super) fn end(&self) -> Option<Input> {
+        let ending = Ending::new(self.member?, reason::PANICKED, Notice::Error);
+        let text = self.message.clone();
+        Some(Input::End(Ending { text, ..ending }))
+    }
+}
+
+/// Takes what the plugin writes, and how it went.
+#[derive(Default)]
+pub(super) struct Written {
+    shared: Option<Bytes>,
+    members: Vec<(MemberId, Bytes)>,
+    /// Promises that stood in what was read.
+    pub(super) promises: Vec<u64>,
+    /// How much may still be written, where that is limited.
+    most_bytes: Option<usize>,
+    pub(super) done: usize,
+    /// The event that failed, and whether that was a panic.
+    failed: Option<(String, bool)>,
+    /// Members whose state is not written for that.
+    panics: Vec<Panic>,
+}
+
+impl Written {
+    /// State of so many bytes; what goes beyond is refused.
+    pub(super) fn up_to(most_bytes: usize) -> Self {
+        Self {
+            most_bytes: Some(most_bytes),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn failure(&mut self) -> Option<String> {
+        self.failed.take().map(|(why, _)| why)
+    }
+
+    /// What came of writing `topic`.
+    pub(super) fn wrote(self, version: u32, topic: &Topic) -> Wrote {
+        match (self.failed, self.shared) {
+            (Some((why, true)), _) => {
+                let message = why.into();
+                Wrote::Panicked(vec![Panic { member: None, message }])
+            }
+            (Some((why, false)), _) => Wrote::Failed(why),
+            _ if !self.panics.is_empty() => Wrote::Panicked(self.panics),
+            (None, None) => Wrote::Failed("no state was written".to_owned()),
+            (None, Some(shared)) => Wrote::State(Some(Snapshot {
+                version,
+                handled: topic.handled(),
+                shared,
+                members: self.members,
+            })),
+        }
+    }
+}
+
+impl Calls for Written {
+    fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go {
+        self.done = index + 1;
+        if outcome == Outcome::Ok {
+            return Go::On;
+        }
+        self.failed = Some((message.to_owned(), outcome == Outcome::Panicked));
+        Go::Back
+    }
+
+    fn effect(&mut self, effect: &Effect<'_>) -> i64 {
+        match effect.kind {
+            effect::STATE => {}
+            effect::PROMISE_READ => {
+                self.promises.push(effect.token);
+                return 0;
+            }
+            // State of the topic comes first, and only where state is written.
+            effect::STOP if effect.number == u64::from(reason::PANICKED) && self.shared.is_some() => {
+                self.panics.push(Panic {
+                    member: MemberId::from_number(effect.member),
+                    message: effect.name.into(),
+                });
+                return 0;
+            }
+            _ => return error::MISPLACED,
+        }
+        if let Some(most) = &mut self.most_bytes {
+            let Some(left) = most.checked_sub(effect.payload.len()) else {
+                return error::LIMIT;
+            };
+            *most = left;
+        }
+        let state = Bytes::copy_from_slice(effect.payload);
+        match MemberId::from_number(effect.member) {
+            None => self.shared = Some(state),
+            Some(member) => self.members.push((member, state)),
+        }
+        0
+    }
+
+    fn read(&mut self, _what: u32, _key: &str, _out: &mut Vec<u8>) -> i64 {
+        error::MISPLACED
+    }
+}
