@@ -21,7 +21,7 @@ use abi_stable::sabi_types::VersionStrings;
 /// Changes when something is removed or means something else. The host refuses another one before loading.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 2;
+pub const ABI_MINOR: u32 = 3;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle where `len` is 0.
 #[repr(C)]
@@ -288,6 +288,54 @@ pub mod read {
     pub const PRESENCE_KEY: u32 = 2;
 }
 
+/// What the value of a [`Field`] is. (since 1.3)
+pub mod value {
+    /// `text`.
+    pub const TEXT: u32 = 1;
+    /// `text`, which is no text in the plugin: shown without quotes.
+    pub const WRITTEN: u32 = 2;
+    /// Whether `number` is not 0.
+    pub const BOOL: u32 = 3;
+    /// The bits of `number`, with a sign.
+    pub const I64: u32 = 4;
+    /// `number`.
+    pub const U64: u32 = 5;
+    /// The bits of `number`.
+    pub const F64: u32 = 6;
+}
+
+/// One field of a [`Record`]. (since 1.3)
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Field {
+    /// One of [`value`](mod@value).
+    pub kind: u32,
+    /// By kind.
+    pub number: u64,
+    /// What it is called; `message` is what is said. UTF-8.
+    pub name: Bytes,
+    /// By kind. UTF-8.
+    pub text: Bytes,
+}
+
+/// A line for the log. Read by the host during [`Host::record`]. (since 1.3)
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Record {
+    /// 1 error … 5 trace.
+    pub level: u32,
+    /// How many fields it has.
+    pub len: usize,
+    /// They.
+    pub fields: *const Field,
+    /// The topic that it is about; 0: none.
+    pub topic: u64,
+    /// The member that it is about; 0: none.
+    pub member: u64,
+    /// Where in the plugin's code it comes from, as filters of the log name it: `room::history`. UTF-8.
+    pub target: Bytes,
+}
+
 /// A promise to answer. Plain data: it may be stored, also in state that is carried over a reload.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -326,6 +374,11 @@ pub struct Host {
     /// Writes a line to the host's log. `level`: 1 error … 5 trace. (any)
     #[sabi(last_prefix_field)]
     pub log: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes, message: Bytes),
+    /// Whether anybody wants lines of this level (1 error … 5 trace) from this part of the plugin's code: 0 is no, for as long
+    /// as the generation lives. (any; since 1.3)
+    pub log_enabled: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes) -> u32,
+    /// Writes a line with fields to the host's log. Returns 0 or one of [`error`]. (any; since 1.3)
+    pub record: unsafe extern "C" fn(cx: *const (), record: *const Record) -> i64,
 }
 
 /// What a plugin exports.

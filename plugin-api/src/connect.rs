@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::payload::{Body, IntoPayload, Payload, read_json};
 use crate::plugin::{NoSettings, Plugin};
-use crate::remote::{Later, Level, Remote};
+use crate::remote::{Later, Remote};
 use crate::wire::{ConnectInfo, OriginInfo, Uri};
 
 /// Decides who may connect to the mounts that name this plugin under `connect`. Exported with
@@ -304,11 +304,6 @@ impl<P> ConnectContext<P> {
     /// Runs `work` on a thread of its own, as [`Context::spawn`] does.
     pub fn spawn(&self, work: impl FnOnce(Remote) + Send + 'static) {
         self.inner.spawn(work);
-    }
-
-    /// Writes a line to the host's log, which adds the plugin's name.
-    pub fn log(&self, level: Level, message: &str) {
-        self.inner.log(level, message);
     }
 }
 

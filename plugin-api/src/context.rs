@@ -19,7 +19,7 @@ pub use self::timers::Timer;
 use crate::glue::{Calls, Generation};
 use crate::payload::read_json;
 use crate::plugin::NoSettings;
-use crate::remote::{Level, Remote};
+use crate::remote::Remote;
 use crate::reply::{Refusal, Stop};
 use crate::wire::MemberInfo;
 
@@ -121,11 +121,6 @@ impl<P> Context<P> {
     /// threads before it goes, so they must end by themselves within the host's `retire_ms`.
     pub fn spawn(&self, work: impl FnOnce(Remote) + Send + 'static) {
         self.generation.threads.spawn(self.remote(), work);
-    }
-
-    /// Writes a line to the host's log, which adds the plugin's name.
-    pub fn log(&self, level: Level, message: &str) {
-        self.generation.host.log(level as u32, message);
     }
 }
 

@@ -17,10 +17,11 @@ use abi_stable::prefix_type::WithMetadata;
 use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Token, Writer, error, flag, go, outcome};
 use crate::channel::{Channel, Old};
 use crate::connect::Connect;
+use crate::log::{self, Place};
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
 use crate::payload::Payload;
 use crate::plugin::{Plugin, read_settings};
-use crate::remote::{Later, Level, Remote, Seen, Threads};
+use crate::remote::{Later, Seen, Threads};
 use crate::shard::{Fault, Shard};
 
 /// The [`Module`] of a plugin that serves channels `C` and connects by `G`.
@@ -114,11 +115,8 @@ unsafe extern "C" fn init<P: Plugin>(
         cx: host_cx,
         open: RwLock::new(true),
     });
-    install_hook(Remote {
-        host: Arc::clone(&host),
-        topic: 0,
-        member: 0,
-    });
+    log::attach(&host);
+    install_hook();
     // SAFETY: the host lends `settings` for this call.
     let json = unsafe { settings.as_slice() };
     let made = catch(|| {
@@ -132,7 +130,7 @@ unsafe extern "C" fn init<P: Plugin>(
         Ok(Ok(value)) => {
             let generation = Arc::new(Generation {
                 plugin: value,
-                host,
+                host: Arc::clone(&host),
                 threads: Threads::default(),
             });
             // SAFETY: the host lends a place for one pointer.
@@ -140,11 +138,11 @@ unsafe extern "C" fn init<P: Plugin>(
             0
         }
         Ok(Err(message)) => {
-            remove_hook();
+            let_go(&host);
             write(error, &message)
         }
         Err(panic) => {
-            remove_hook();
+            let_go(&host);
             write(error, &format!("init panicked: {panic}"))
         }
     }
@@ -208,14 +206,10 @@ unsafe extern "C" fn handle<C: Channel<P>, G: Connect<P>, P: Plugin>(
 unsafe extern "C" fn close<C: Channel<P>, G: Connect<P>, P: Plugin>(shard: *mut ()) -> u32 {
     // SAFETY: `open` made it, and the host gives it back once.
     let shard = unsafe { Box::from_raw(shard.cast::<Shard<C, G, P>>()) };
-    let log = shard.remote();
     match catch(move || shard.close()).unwrap_or_else(|panic| Err(Fault::Panicked(panic))) {
         Ok(()) => 0,
         Err(fault) => {
-            log.log(
-                Level::Error,
-                &format!("panicked while a shard was closed: {}", fault.message()),
-            );
+            tracing::error!(panic = fault.message(), "panicked while a shard was closed");
             1
         }
     }
@@ -232,15 +226,18 @@ unsafe extern "C" fn shutdown<P: Plugin>(plugin: *mut (), deadline_ms: u32) -> u
     // The plugin's value first: dropping it is how an author tells the threads to end.
     let dropped = drop_caught(plugin);
     if let Err(panic) = &dropped {
-        host.log(
-            Level::Error as u32,
-            &format!("panicked while the plugin was dropped: {panic}"),
-        );
+        tracing::error!(panic, "panicked while the plugin was dropped");
     }
     let ended = threads.join_all(Duration::from_millis(deadline_ms.into()));
-    host.close();
-    remove_hook();
+    let_go(&host);
     u32::from(dropped.is_err() || !ended)
+}
+
+/// From here on nothing of this library calls the host.
+fn let_go(host: &Arc<HostHandle>) {
+    host.close();
+    log::detach(host);
+    remove_hook();
 }
 
 /// Hands `text` to the host, and says that something went wrong.
@@ -390,12 +387,38 @@ impl HostHandle {
         self.call(|host, cx| unsafe { host.send()(cx, topic, member, flags_of(payload), name, bytes) })
     }
 
-    pub(crate) fn log(&self, level: u32, message: &str) {
-        let (target, message) = (Bytes::lend(b"plugin"), Bytes::lend(message.as_bytes()));
+    /// Whether anybody wants lines of this level from this part of the plugin's code.
+    pub(crate) fn log_enabled(&self, level: u32, target: &str) -> bool {
+        let target = Bytes::lend(target.as_bytes());
+        self.call(|host, cx| match host.log_enabled() {
+            // SAFETY: before `shutdown` returned; the host reads during the call.
+            Some(enabled) => unsafe { enabled(cx, level, target) }.into(),
+            // An older host filters what it gets.
+            None => 1,
+        }) > 0
+    }
+
+    /// Writes a line to the host's log.
+    pub(crate) fn record(&self, level: u32, target: &str, place: Place, fields: &[log::Field]) {
+        let target = Bytes::lend(target.as_bytes());
         self.call(|host, cx| {
-            // SAFETY: before `shutdown` returned; the host copies during the call.
-            unsafe { host.log()(cx, level, target, message) };
-            0
+            let Some(record) = host.record() else {
+                let text = log::as_text(fields);
+                // SAFETY: before `shutdown` returned; the host copies during the call.
+                unsafe { host.log()(cx, level, target, Bytes::lend(text.as_bytes())) };
+                return 0;
+            };
+            let fields: Vec<_> = fields.iter().map(lend_field).collect();
+            let line = abi::Record {
+                level,
+                len: fields.len(),
+                fields: fields.as_ptr(),
+                topic: place.topic,
+                member: place.member,
+                target,
+            };
+            // SAFETY: before `shutdown` returned; the host reads `line` and what it lends during the call only.
+            unsafe { record(cx, &raw const line) }
         });
     }
 
@@ -407,6 +430,24 @@ impl HostHandle {
     /// From here on the host is not called any more.
     fn close(&self) {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}
+
+fn lend_field(field: &log::Field) -> abi::Field {
+    use log::Value;
+    let (kind, number, text) = match &field.value {
+        Value::Text(text) => (abi::value::TEXT, 0, text.as_str()),
+        Value::Written(text) => (abi::value::WRITTEN, 0, text.as_str()),
+        Value::Bool(value) => (abi::value::BOOL, (*value).into(), ""),
+        Value::I64(value) => (abi::value::I64, value.cast_unsigned(), ""),
+        Value::U64(value) => (abi::value::U64, *value, ""),
+        Value::F64(value) => (abi::value::F64, value.to_bits(), ""),
+    };
+    abi::Field {
+        kind,
+        number,
+        name: Bytes::lend(field.name.as_bytes()),
+        text: Bytes::lend(text.as_bytes()),
     }
 }
 

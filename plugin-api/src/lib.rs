@@ -78,6 +78,13 @@
 //!
 //! A crate that starts threads of its own, other than by [`Context::spawn`], must end them when its [`Plugin`] value is
 //! dropped: a library whose threads still run cannot be unloaded.
+//!
+//! # Log
+//!
+//! `info!(name, "somebody came")` and the other macros of [`tracing`] write to the host's log, from any thread; beside their own
+//! fields stand the plugin, its generation, and the topic and the socket id that the callback is about. What spans around
+//! them say goes with them. The host's filter is that of its configuration, where a plugin's lines go by the plugin's own
+//! modules: `level = "info,room=debug,room::history=trace"`. What it leaves out costs nothing.
 
 pub mod abi;
 mod channel;
@@ -89,6 +96,7 @@ pub mod export;
 mod glue;
 mod history;
 mod info;
+mod log;
 pub mod manifest;
 mod panics;
 mod payload;
@@ -101,6 +109,7 @@ mod text;
 pub mod wire;
 
 pub use serde_json::{Value, json};
+pub use tracing;
 
 pub use channel::{Channel, MigrateError, Old};
 pub use connect::{Connect, ConnectContext, ConnectRequest, Connected, Connection, Denial, Origin};
@@ -108,7 +117,7 @@ pub use context::{Context, MemberId, Presence, Presences, Timer};
 pub use history::History;
 pub use payload::{Binary, IntoPayload, Payload};
 pub use plugin::{NoSettings, Plugin};
-pub use remote::{Later, Level, Remote};
+pub use remote::{Later, Remote};
 pub use reply::{Handled, Join, JoinExt, Joined, Reason, Refusal, Reply, Stop};
 pub use text::{OutOfBounds, Text};
 
@@ -117,11 +126,12 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use serde::{Deserialize, Serialize};
+    pub use tracing::{debug, error, info, trace, warn};
 
     pub use crate::{
         Binary, Channel, Connect, ConnectContext, ConnectRequest, Connected, Connection, Context, Denial, Handled,
-        History, Join, JoinExt, Later, Level, MemberId, MigrateError, NoSettings, Old, Origin, Payload, Plugin,
-        Presence, Reason, Refusal, Remote, Reply, Stop, Text, Timer, Value, export_plugin, json,
+        History, Join, JoinExt, Later, MemberId, MigrateError, NoSettings, Old, Origin, Payload, Plugin, Presence,
+        Reason, Refusal, Remote, Reply, Stop, Text, Timer, Value, export_plugin, json,
     };
 }
 

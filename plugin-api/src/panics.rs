@@ -7,8 +7,6 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
-use crate::remote::{Level, Remote};
-
 thread_local! {
     /// How many [`catch`]es this thread is in.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
@@ -34,15 +32,15 @@ pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
 }
 
 /// Installs the hook: panics of a shard are noted for [`catch`], those of other threads go to the host's log.
-pub(crate) fn install_hook(remote: Remote) {
-    panic::set_hook(Box::new(move |info| {
+pub(crate) fn install_hook() {
+    panic::set_hook(Box::new(|info| {
         let message = describe(info);
         if DEPTH.get() > 0 {
             NOTED.set(Some(message));
         } else {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or("without a name");
-            remote.log(Level::Error, &format!("thread {name} panicked: {message}"));
+            tracing::error!(thread = name, panic = message, "a thread panicked");
         }
     }));
 }

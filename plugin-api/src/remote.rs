@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::glue::HostHandle;
+use crate::log::Place;
 use crate::panics::catch;
 use crate::payload::IntoPayload;
 
@@ -108,26 +109,6 @@ impl Remote {
     pub fn send_to_topic(&self, name: &str, payload: impl IntoPayload) -> bool {
         self.host.send(self.topic, 0, name, payload.lend(&mut Vec::new())) >= 0
     }
-
-    /// Writes a line to the host's log, which adds the plugin's name.
-    pub fn log(&self, level: Level, message: &str) {
-        self.host.log(level as u32, message);
-    }
-}
-
-/// How much a line of the log matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// An operator should act, now.
-    Error = 1,
-    /// Odd, but handled.
-    Warn = 2,
-    /// Something started, stopped or was replaced.
-    Info = 3,
-    /// One client's doings.
-    Debug = 4,
-    /// Everything.
-    Trace = 5,
 }
 
 /// The threads that a plugin started with `spawn`. All of them must have ended before the library can go.
@@ -145,9 +126,10 @@ impl Threads {
             let _ = ended.join();
         }
         running.push(std::thread::spawn(move || {
-            let log = remote.clone();
-            if let Err(message) = catch(move || work(remote)) {
-                log.log(Level::Error, &format!("a spawned thread panicked: {message}"));
+            let (topic, member) = (remote.topic, remote.member);
+            Place { topic, member }.enter();
+            if let Err(panic) = catch(move || work(remote)) {
+                tracing::error!(panic, "a spawned thread panicked");
             }
         }));
     }

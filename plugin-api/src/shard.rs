@@ -17,9 +17,9 @@ use crate::connect::{Answer, Connect, ConnectContext, ConnectRequest, Origin};
 use crate::context::Context;
 use crate::glue::{Calls, Effect, Generation, Incoming};
 use crate::info::Infos;
+use crate::log::Place;
 use crate::panics::{catch, drop_caught};
 use crate::plugin::Plugin;
-use crate::remote::Remote;
 use crate::reply::{Entry, Join, Joined, Reason, Reply};
 use crate::wire::MemberInfo;
 
@@ -81,10 +81,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(crate) fn lend(&mut self, calls: Option<Calls>) {
         self.cx.calls = calls;
         self.connect.inner.calls = calls;
-    }
-
-    pub(crate) fn remote(&self) -> Remote {
-        self.cx.remote()
+        Place::NOWHERE.enter();
     }
 
     /// Handles one event. A panic comes through.
@@ -373,6 +370,7 @@ impl<P> Context<P> {
 
     /// Gets ready for a callback.
     fn enter_at(&mut self, topic: u64, name: &Rc<str>, member: u64, info: Option<Rc<MemberInfo>>) {
+        Place { topic, member }.enter();
         self.topic = topic;
         self.name = Rc::clone(name);
         self.member = member;

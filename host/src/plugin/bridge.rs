@@ -3,7 +3,8 @@
 use bennu_plugin::abi::{Token, error};
 use bytes::Bytes;
 
-use super::loader::HostCalls;
+use super::loader::{HostCalls, Line};
+use super::log;
 use super::shard::Env;
 use crate::channel::{Input, Refused};
 use crate::id::MemberId;
@@ -79,6 +80,14 @@ impl HostCalls for Bridge {
             4 => tracing::debug!(plugin, target, "{message}"),
             _ => tracing::trace!(plugin, target, "{message}"),
         }
+    }
+
+    fn log_enabled(&self, level: u32, target: &str) -> bool {
+        log::enabled(level, target)
+    }
+
+    fn record(&self, line: &Line<'_>) {
+        log::write(&self.env, line);
     }
 }
 

@@ -34,6 +34,7 @@ pub mod journal;
 pub mod kept;
 pub mod left;
 pub mod loader;
+mod log;
 pub mod manager;
 pub mod manifest;
 pub mod mapping;

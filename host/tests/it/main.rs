@@ -20,6 +20,7 @@ mod intercepting;
 mod lies;
 mod limits;
 mod load;
+mod logging;
 mod longpoll;
 mod memory;
 mod noticed;

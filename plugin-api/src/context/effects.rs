@@ -4,7 +4,6 @@ use super::Context;
 use crate::abi::{effect, error, flag};
 use crate::glue::{Effect, flags_of};
 use crate::payload::IntoPayload;
-use crate::remote::Level;
 
 impl<P> Context<P> {
     /// Asks for an effect byte by byte, for plugins that test the host.
@@ -64,10 +63,7 @@ impl<P> Context<P> {
                 error::MISPLACED if presence => "presence of another topic cannot be changed".to_owned(),
                 _ => refusal_text(answer),
             };
-            self.log(
-                Level::Warn,
-                &format!("topic {}: effect {kind} `{name}` refused: {why}", self.topic()),
-            );
+            tracing::warn!(kind, %name, why, "effect refused");
         }
         answer
     }

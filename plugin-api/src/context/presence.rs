@@ -10,7 +10,6 @@ use super::effects::refusal_text;
 use crate::abi::{effect, error, read};
 use crate::glue::Effect;
 use crate::payload::{IntoPayload, read_json};
-use crate::remote::Level;
 
 /// Who is present: what is tracked, by key.
 pub type Presences = BTreeMap<String, Presence>;
@@ -85,7 +84,7 @@ impl<P> Context<P> {
             Err(error) => Err(refusal_text(error)),
         };
         found
-            .inspect_err(|error| self.log(Level::Error, &format!("presence could not be read: {error}")))
+            .inspect_err(|error| tracing::error!(error, "presence could not be read"))
             .ok()
     }
 
@@ -101,13 +100,7 @@ impl<P> Context<P> {
 
     fn presence_effect(&self, kind: u32, key: &str, meta: impl IntoPayload) -> bool {
         if self.member == 0 {
-            self.log(
-                Level::Error,
-                &format!(
-                    "topic {}: `{key}` is not tracked: only a member can be, on its own topic",
-                    self.topic()
-                ),
-            );
+            tracing::error!(key, "nobody is tracked: only a member can be, on its own topic");
             return false;
         }
         self.ask(

@@ -137,7 +137,14 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Loaded<C, G, P> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let module = Entry::<C, G, P>::ROOT;
         let outside = Arc::new(Outside::default());
-        let host = Host { complete, send, log }.leak_into_prefix();
+        let host = Host {
+            complete,
+            send,
+            log,
+            log_enabled,
+            record,
+        };
+        let host = host.leak_into_prefix();
         let (mut plugin, mut shard) = (std::ptr::null_mut(), std::ptr::null_mut());
         let settings = Bytes::lend(settings.as_bytes());
         called(|error| {
@@ -323,6 +330,40 @@ unsafe extern "C" fn log(cx: *const (), level: u32, _: Bytes, message: Bytes) {
     let outside = unsafe { &*cx.cast::<Outside>() };
     eprintln!("log {level}: {}", text(message));
     outside.note(format!("log {level} {}", text(message)));
+}
+
+unsafe extern "C" fn log_enabled(_: *const (), level: u32, target: Bytes) -> u32 {
+    u32::from(level <= 3 && text(target) != "quiet")
+}
+
+/// Notes a line as `log 3 it::logging topic.member message="…" name=value …`.
+unsafe extern "C" fn record(cx: *const (), record: *const abi::Record) -> i64 {
+    // SAFETY: `cx` is alive until `shutdown` has returned; the record and its fields are lent for this call.
+    let (outside, record, fields) = unsafe {
+        let record = &*record;
+        let fields = std::slice::from_raw_parts(record.fields, record.len);
+        (&*cx.cast::<Outside>(), record, fields)
+    };
+    let fields = fields.iter().map(|field| {
+        let value = match field.kind {
+            abi::value::TEXT => format!("{:?}", text(field.text)),
+            abi::value::WRITTEN => text(field.text),
+            abi::value::BOOL => (field.number != 0).to_string(),
+            abi::value::I64 => field.number.cast_signed().to_string(),
+            abi::value::U64 => field.number.to_string(),
+            abi::value::F64 => f64::from_bits(field.number).to_string(),
+            other => panic!("no such value: {other}"),
+        };
+        format!(" {}={value}", text(field.name))
+    });
+    let (target, fields) = (text(record.target), fields.collect::<String>());
+    let line = format!(
+        "log {} {target} {}.{}{fields}",
+        record.level, record.topic, record.member
+    );
+    eprintln!("{line}");
+    outside.note(line);
+    0
 }
 
 fn text(bytes: Bytes) -> String {

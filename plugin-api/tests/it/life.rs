@@ -264,7 +264,9 @@ fn every_member_is_dropped_even_if_that_panics() {
         "closing the shard panicked, shutting down did not"
     );
     assert_eq!(DROPS.load(Ordering::Relaxed), 104);
-    plugin.outside.wait_for("panicked while a shard was closed: dropped (");
+    plugin
+        .outside
+        .wait_for("panicked while a shard was closed panic=\"dropped (");
 }
 
 #[derive(Serialize, Deserialize)]
@@ -293,7 +295,9 @@ fn threads_are_joined_and_what_they_keep_is_dead_after_the_shutdown() {
     assert_eq!(plugin.end(), (0, 0));
     plugin.outside.wait_for("send 1.7 from member 1");
     plugin.outside.wait_for("send 1.0 from topic 2");
-    plugin.outside.wait_for("a spawned thread panicked: and then this (");
+    plugin
+        .outside
+        .wait_for("a spawned thread panicked panic=\"and then this (");
     let lines = plugin.outside.lines.lock().expect("no panic").len();
     assert!(!REMOTE.get().expect("the thread has ended").send("too late", json!(1)));
     assert_eq!(plugin.outside.lines.lock().expect("no panic").len(), lines);

@@ -10,3 +10,4 @@ mod callbacks;
 mod connect;
 mod fake;
 mod life;
+mod logging;

@@ -98,6 +98,7 @@ pub(crate) fn join(topic: &mut Topic, asked: &Asked, cx: &mut Context) -> Join<M
             }
         }
         "stop" => cx.stop(Stop::Normal),
+        "log" => info!("joining"),
         _ => {}
     }
     Join::accept(Member::default())
@@ -132,7 +133,7 @@ impl Member {
                 panic!("handle_in panics after a broadcast");
             }
             "thread_panic" => cx.spawn(|_| panic!("a thread panics")),
-            "log" => cx.log(Level::Info, &asked.payload.to_string()),
+            "log" => log(asked),
             _ => return self.reply_late(event, asked, cx),
         }
         Ok(Reply::ok())
@@ -153,7 +154,7 @@ impl Member {
                 cx.spawn(move |remote| {
                     std::thread::sleep(delay);
                     let taken = remote.complete(later, "ok", json!({ "late": true }));
-                    remote.log(Level::Info, &format!("completed late: {taken}"));
+                    info!("completed late: {taken}");
                 });
             }
             "twice" => {
@@ -166,7 +167,7 @@ impl Member {
                 cx.spawn(move |remote| {
                     for n in [1, 2] {
                         let taken = remote.complete(later.clone(), "ok", json!({ "n": n }));
-                        remote.log(Level::Info, &format!("completed {n}: {taken}"));
+                        info!("completed {n}: {taken}");
                     }
                 });
             }
@@ -174,7 +175,7 @@ impl Member {
                 let later: Later = Payload::json_text(&asked.payload.to_string()).parse()?;
                 cx.spawn(move |remote| {
                     let taken = remote.complete(later, "ok", json!({}));
-                    remote.log(Level::Info, &format!("completed: {taken}"));
+                    info!("completed: {taken}");
                 });
             }
             "twice_now" => {
@@ -188,6 +189,15 @@ impl Member {
         }
         Ok(Reply::none())
     }
+}
+
+/// Writes lines of several levels, and one in a span.
+fn log(asked: &Asked) {
+    let text = asked.payload.to_string();
+    info!("{text}");
+    debug!(target: "misbehave::quiet", text, "seldom wanted");
+    let span = bennu_plugin::tracing::info_span!("asking", bytes = asked.bytes);
+    span.in_scope(|| warn!(count = asked.count, key = asked.key, "in a span"));
 }
 
 fn whoami(cx: &Context) -> Handled {

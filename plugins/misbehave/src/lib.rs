@@ -24,6 +24,7 @@
 //! | `push` | pushes `early` before it is accepted |
 //! | `track` | accepted; tracked under the keys `a`, `b` and `c` with `{"key":"a"}` … |
 //! | `stop` | accepted, and stopped normally at once |
+//! | `log` | writes `joining` to the log, then accepts |
 //!
 //! # Events
 //!
@@ -80,7 +81,7 @@
 //! | `presence` | replies with what is tracked under `key`, or null |
 //! | `presences` | replies with the whole list |
 //! | `push_presence` | is pushed `presence_state` |
-//! | `log` | writes `payload` to the log |
+//! | `log` | writes `payload` to the log; the same at `debug` as `misbehave::quiet`; and a warning with `count` and `key`, in the span `asking` with `bytes` |
 //!
 //! # Traps
 //!
@@ -240,7 +241,7 @@ impl Channel<Unruly> for Member {
             cx.broadcast("terminating", &payload);
         }
         if self.is_trapped("log") {
-            cx.log(Level::Info, &format!("terminating: {reason:?}"));
+            info!("terminating: {reason:?}");
         }
     }
 

@@ -72,6 +72,22 @@ pub(super) fn handling(events: &[abi::Event], at: *const usize) -> Inside {
     Inside::new(Place::Events(events.as_ptr(), events.len(), at))
 }
 
+/// What is known of the client `member` that the event at hand on this thread is about; `None` if there is no such event.
+pub(in crate::plugin) fn info_at_hand(member: u64) -> Option<Vec<u8>> {
+    let Place::Events(events, len, at) = PLACE.get() else {
+        return None;
+    };
+    // SAFETY: `handling` promised that both outlive the call that this thread is in, and only this thread writes them.
+    let at = unsafe { at.read_volatile() };
+    if at >= len {
+        return None;
+    }
+    // SAFETY: as above; it is within the events.
+    let event = unsafe { &*events.add(at) };
+    // SAFETY: the host's own, alive during the call.
+    (event.member == member).then(|| unsafe { event.info.as_slice() }.to_vec())
+}
+
 /// The thread is in a plugin while this lives.
 pub(super) struct Inside(Place);
 

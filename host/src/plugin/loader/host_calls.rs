@@ -20,9 +20,50 @@ pub trait HostCalls: Send + Sync {
     }
     /// Notes that something was refused before it could be handed over.
     fn refused(&self) {}
-    /// A line for the log. `level`: 1 error … 5 trace.
+    /// A line for the log, of a plugin that knows no fields. `level`: 1 error … 5 trace.
     fn log(&self, level: u32, target: &str, message: &str);
+    /// Whether anybody wants such lines.
+    fn log_enabled(&self, level: u32, target: &str) -> bool;
+    /// A line for the log.
+    fn record(&self, line: &Line<'_>);
 }
+
+/// A line for the log; see [`abi::Record`].
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// 1 error … 5 trace.
+    pub level: u32,
+    /// The topic that it is about; 0: none.
+    pub topic: u64,
+    /// The member that it is about; 0: none.
+    pub member: u64,
+    /// The part of the plugin's code that it comes from.
+    pub target: &'a str,
+    /// Names and values; what is called `message` is what is said.
+    pub fields: Vec<(&'a str, Value<'a>)>,
+}
+
+/// The value of a field; see [`abi::value`](mod@abi::value).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// In quotes.
+    Text(&'a str),
+    /// Without.
+    Written(&'a str),
+    /// Yes or no.
+    Bool(bool),
+    /// With a sign.
+    I64(i64),
+    /// Without.
+    U64(u64),
+    /// With a fraction.
+    F64(f64),
+}
+
+/// Fields that one line may have. More are left out.
+const MOST_FIELDS: usize = 24;
+/// Bytes of one text. The rest is cut off.
+const MOST_TEXT: usize = 16 * 1024;
 
 /// Stands between a generation and its [`HostCalls`], and outlives both.
 ///
@@ -60,7 +101,13 @@ impl Link {
 
 /// What goes with `init`.
 pub(super) const HOST: HostRef = {
-    const TABLE: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host { complete, send, log });
+    const TABLE: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
+        complete,
+        send,
+        log,
+        log_enabled,
+        record,
+    });
     HostRef(TABLE.static_as_prefix())
 };
 
@@ -122,4 +169,93 @@ unsafe extern "C" fn log(cx: *const (), level: u32, target: Bytes, message: Byte
         }
         0
     });
+}
+
+unsafe extern "C" fn log_enabled(cx: *const (), level: u32, target: Bytes) -> u32 {
+    // SAFETY: as in `complete`.
+    let link = unsafe { link(cx) };
+    let enabled = link.call(|host| {
+        // SAFETY: lent by the plugin for this call.
+        let target = unsafe { text(target, MOST_TEXT) };
+        target.map_or(0, |target| host.log_enabled(level, target).into())
+    });
+    u32::from(enabled > 0)
+}
+
+unsafe extern "C" fn record(cx: *const (), record: *const abi::Record) -> i64 {
+    // SAFETY: as in `complete`.
+    let link = unsafe { link(cx) };
+    link.call(|host| {
+        // SAFETY: lent by the plugin for this call, with what it points to; null is none.
+        match unsafe { record.as_ref().ok_or(error::INVALID).and_then(|record| line(record)) } {
+            Ok(line) => {
+                host.record(&line);
+                0
+            }
+            Err(code) => {
+                host.refused();
+                code
+            }
+        }
+    })
+}
+
+/// Reads a line, as far as it can be looked through.
+///
+/// # Safety
+///
+/// What it points to stays as it is for `'a`.
+unsafe fn line<'a>(record: &abi::Record) -> Result<Line<'a>, i64> {
+    // SAFETY: promised by the caller.
+    let target = unsafe { text(record.target, MOST_TEXT) }?;
+    if !record.fields.is_aligned() {
+        return Err(error::INVALID);
+    }
+    let len = record.len.min(MOST_FIELDS);
+    let fields = if len == 0 || record.fields.is_null() {
+        &[]
+    } else {
+        // SAFETY: promised by the caller: as many fields as it says are there.
+        unsafe { std::slice::from_raw_parts(record.fields, len) }
+    };
+    // SAFETY: promised by the caller.
+    let fields = fields
+        .iter()
+        .map(|each| unsafe { field(each) })
+        .collect::<Result<_, _>>()?;
+    Ok(Line {
+        level: record.level,
+        topic: record.topic,
+        member: record.member,
+        target,
+        fields,
+    })
+}
+
+/// Reads a field. Too long a text is cut off.
+///
+/// # Safety
+///
+/// As [`line`].
+unsafe fn field<'a>(field: &abi::Field) -> Result<(&'a str, Value<'a>), i64> {
+    // SAFETY: promised by the caller.
+    let (name, bytes) = unsafe { (text(field.name, MOST_TEXT)?, lent(field.text, isize::MAX as usize)?) };
+    let text = match str::from_utf8(&bytes[..bytes.len().min(MOST_TEXT)]) {
+        Ok(text) => text,
+        // Cut off within a character.
+        Err(error) if bytes.len() > MOST_TEXT && error.error_len().is_none() => {
+            str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return Err(error::INVALID),
+    };
+    let value = match field.kind {
+        abi::value::BOOL => Value::Bool(field.number != 0),
+        abi::value::I64 => Value::I64(field.number.cast_signed()),
+        abi::value::U64 => Value::U64(field.number),
+        abi::value::F64 => Value::F64(f64::from_bits(field.number)),
+        abi::value::WRITTEN => Value::Written(text),
+        // What a later version calls otherwise has a text, or none.
+        _ => Value::Text(text),
+    };
+    Ok((name, value))
 }

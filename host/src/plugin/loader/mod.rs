@@ -32,7 +32,7 @@ use bennu_plugin::wire::SettingsError;
 use libloading::os::unix;
 
 pub use self::calls::{Calls, Effect, Event, Go, Outcome};
-pub use self::host_calls::HostCalls;
+pub use self::host_calls::{HostCalls, Line, Value};
 pub use self::instance::{Instance, ShardInstance, ShutdownError};
 pub use self::layout::LayoutError;
 use self::text::Text;

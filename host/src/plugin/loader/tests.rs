@@ -35,6 +35,14 @@ impl HostCalls for Recorder {
     fn log(&self, level: u32, target: &str, message: &str) {
         self.0.lock().unwrap().push(format!("log {level} {target} {message}"));
     }
+
+    fn log_enabled(&self, level: u32, _: &str) -> bool {
+        level <= 3
+    }
+
+    fn record(&self, line: &Line<'_>) {
+        self.0.lock().unwrap().push(format!("{line:?}"));
+    }
 }
 
 /// One batch: what was committed, and where to stop.

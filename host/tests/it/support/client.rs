@@ -16,8 +16,12 @@ impl Client {
 
     /// Connects at `/socket`.
     pub(crate) async fn connect_by(server: &Server, transport: Transport) -> Self {
-        let options = Options::new(server.address, transport);
-        Self(client::Client::connect(&options).await.expect("connected"))
+        Self::connect_with(&Options::new(server.address, transport)).await
+    }
+
+    /// Connects however that is wanted.
+    pub(crate) async fn connect_with(options: &Options) -> Self {
+        Self(client::Client::connect(options).await.expect("connected"))
     }
 
     /// Connects, and joins a topic, which must be accepted.

@@ -1,0 +1,321 @@
+//! Where a plugin's `tracing` goes: into the host's log, with its fields.
+//!
+//! A library has a `tracing` of its own, whose events the host does not see. [`attach`] installs [`Forward`] there, which hands
+//! each event to the host: level, target and fields, those of the spans around it, and the topic and the member that it is
+//! about. What the host's filter leaves out costs a plugin one look at a number: each place in the code is asked about once.
+//!
+//! Nothing here outlives the library: after [`detach`] it holds nothing of the host.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tracing::dispatcher::{self, Dispatch};
+use tracing::field::{self, Visit};
+use tracing::metadata::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata, Subscriber, callsite};
+
+use crate::glue::HostHandle;
+
+/// Spans that may be open at a time. Beyond: events in further ones come without their fields.
+const MOST_SPANS: usize = 10_000;
+/// Spans around one event whose fields go with it.
+const MOST_PARENTS: usize = 16;
+
+static HOST: RwLock<Option<Arc<HostHandle>>> = RwLock::new(None);
+static SPANS: Mutex<BTreeMap<u64, Span>> = Mutex::new(BTreeMap::new());
+static NEXT_SPAN: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static PLACE: Cell<Place> = const { Cell::new(Place::NOWHERE) };
+    /// The spans that this thread is in, the innermost last.
+    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the code that runs is about: a topic and a member, or 0 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) topic: u64,
+    pub(crate) member: u64,
+}
+
+impl Place {
+    pub(crate) const NOWHERE: Self = Self { topic: 0, member: 0 };
+
+    /// From now on this thread runs code about this.
+    pub(crate) fn enter(self) {
+        PLACE.set(self);
+    }
+
+    fn current() -> Self {
+        PLACE.get()
+    }
+}
+
+/// One field of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Text(String),
+    /// Written by `Debug` or `Display`: shown without quotes.
+    Written(String),
+    Bool(bool),
+    I64(i64),
+    U64(u64),
+    F64(f64),
+}
+
+/// Sends this library's events to `host` from now on. Where the program has a subscriber already, as a test may, it stays.
+pub(crate) fn attach(host: &Arc<HostHandle>) {
+    *HOST.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(host));
+    if dispatcher::set_global_default(Dispatch::new(Forward)).is_err() {
+        // Another host, in a test: it may filter otherwise.
+        callsite::rebuild_interest_cache();
+    }
+}
+
+/// Sends nothing to `host` any more.
+pub(crate) fn detach(host: &Arc<HostHandle>) {
+    let mut attached = HOST.write().unwrap_or_else(PoisonError::into_inner);
+    if attached.as_ref().is_some_and(|attached| Arc::ptr_eq(attached, host)) {
+        *attached = None;
+        spans().clear();
+    }
+}
+
+fn host() -> Option<Arc<HostHandle>> {
+    HOST.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn spans() -> MutexGuard<'static, BTreeMap<u64, Span>> {
+    SPANS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number by which the contract knows a level.
+pub(crate) fn number_of(level: Level) -> u32 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
+    }
+}
+
+/// A span that is open.
+struct Span {
+    metadata: &'static Metadata<'static>,
+    parent: Option<u64>,
+    fields: Vec<Field>,
+    /// Handles to it, and open spans inside of it.
+    users: usize,
+}
+
+/// The subscriber of a plugin's library.
+struct Forward;
+
+impl Subscriber for Forward {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.enabled(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        host().is_some_and(|host| host.log_enabled(number_of(*metadata.level()), metadata.target()))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        None
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let number = NEXT_SPAN.fetch_add(1, Ordering::Relaxed);
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let parent = match attributes.parent() {
+            Some(parent) => Some(parent.into_u64()),
+            None if attributes.is_root() => None,
+            None => entered(),
+        };
+        let mut spans = spans();
+        if spans.len() < MOST_SPANS {
+            let parent = parent.filter(|parent| spans.get_mut(parent).map(|span| span.users += 1).is_some());
+            let span = Span {
+                metadata: attributes.metadata(),
+                parent,
+                fields: fields.0,
+                users: 1,
+            };
+            spans.insert(number, span);
+        }
+        Id::from_u64(number)
+    }
+
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let mut fields = Fields::default();
+        values.record(&mut fields);
+        if let Some(span) = spans().get_mut(&id.into_u64()) {
+            span.fields.extend(fields.0);
+        }
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let Some(host) = host() else { return };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut fields = fields.0;
+        let span = match event.parent() {
+            Some(parent) => Some(parent.into_u64()),
+            None if event.is_root() => None,
+            None => entered(),
+        };
+        add_spans(span, &mut fields);
+        let metadata = event.metadata();
+        host.record(
+            number_of(*metadata.level()),
+            metadata.target(),
+            Place::current(),
+            &fields,
+        );
+    }
+
+    fn enter(&self, id: &Id) {
+        ENTERED.with_borrow_mut(|entered| entered.push(id.into_u64()));
+    }
+
+    fn exit(&self, id: &Id) {
+        ENTERED.with_borrow_mut(|entered| {
+            if let Some(at) = entered.iter().rposition(|entered| *entered == id.into_u64()) {
+                entered.remove(at);
+            }
+        });
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        if let Some(span) = spans().get_mut(&id.into_u64()) {
+            span.users += 1;
+        }
+        id.clone()
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        let mut spans = spans();
+        let (mut leaving, mut closed) = (Some(id.into_u64()), false);
+        while let Some(number) = leaving {
+            let Some(span) = spans.get_mut(&number) else { break };
+            span.users -= 1;
+            if span.users > 0 {
+                break;
+            }
+            closed |= number == id.into_u64();
+            leaving = spans.remove(&number).and_then(|span| span.parent);
+        }
+        closed
+    }
+
+    fn current_span(&self) -> tracing_core::span::Current {
+        use tracing_core::span::Current;
+        let found = entered().and_then(|number| Some((number, spans().get(&number)?.metadata)));
+        found.map_or_else(Current::none, |(number, metadata)| {
+            Current::new(Id::from_u64(number), metadata)
+        })
+    }
+}
+
+/// The innermost span that this thread is in.
+fn entered() -> Option<u64> {
+    ENTERED.with_borrow(|entered| entered.last().copied())
+}
+
+/// Adds the names of the spans around an event as the field `span`, and their fields, the outermost first.
+fn add_spans(innermost: Option<u64>, fields: &mut Vec<Field>) {
+    let spans = spans();
+    let around = std::iter::successors(innermost.and_then(|number| spans.get(&number)), |span| {
+        spans.get(&span.parent?)
+    });
+    let mut around: Vec<&Span> = around.take(MOST_PARENTS).collect();
+    if around.is_empty() {
+        return;
+    }
+    around.reverse();
+    let names: Vec<_> = around.iter().map(|span| span.metadata.name()).collect();
+    fields.push(Field {
+        name: "span",
+        value: Value::Written(names.join(":")),
+    });
+    fields.extend(around.into_iter().flat_map(|span| span.fields.iter().cloned()));
+}
+
+/// Collects the fields of an event or a span.
+#[derive(Default)]
+struct Fields(Vec<Field>);
+
+impl Fields {
+    fn add(&mut self, field: &field::Field, value: Value) {
+        let name = field.name();
+        self.0.push(Field { name, value });
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &field::Field, value: &dyn fmt::Debug) {
+        self.add(field, Value::Written(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &field::Field, value: &str) {
+        self.add(field, Value::Text(value.to_owned()));
+    }
+
+    fn record_bool(&mut self, field: &field::Field, value: bool) {
+        self.add(field, Value::Bool(value));
+    }
+
+    fn record_i64(&mut self, field: &field::Field, value: i64) {
+        self.add(field, Value::I64(value));
+    }
+
+    fn record_u64(&mut self, field: &field::Field, value: u64) {
+        self.add(field, Value::U64(value));
+    }
+
+    fn record_f64(&mut self, field: &field::Field, value: f64) {
+        self.add(field, Value::F64(value));
+    }
+}
+
+/// The fields in a line of text, for hosts that know of no fields.
+pub(crate) fn as_text(fields: &[Field]) -> String {
+    let mut text = String::new();
+    for Field { name, value } in fields {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        if *name != "message" {
+            let _ = write!(text, "{name}=");
+        }
+        let _ = match value {
+            Value::Text(value) if *name == "message" => write!(text, "{value}"),
+            Value::Text(value) => write!(text, "{value:?}"),
+            Value::Written(value) => write!(text, "{value}"),
+            Value::Bool(value) => write!(text, "{value}"),
+            Value::I64(value) => write!(text, "{value}"),
+            Value::U64(value) => write!(text, "{value}"),
+            Value::F64(value) => write!(text, "{value}"),
+        };
+    }
+    text
+}
