@@ -23,6 +23,8 @@ pub struct Metrics {
     pub withheld_messages: Counter,
     /// Connections that were closed because their client took its messages too slowly.
     pub slow_consumers: Counter,
+    /// Messages that a newer one took the place of, as their client had fallen behind.
+    pub replaced_messages: Counter,
     /// Connects that were refused, by whomever.
     pub refused_connects: Counter,
     /// Answers that came when nobody waited for them any more.
@@ -79,6 +81,11 @@ impl Metrics {
             "slow_consumers",
             "Connections closed because the client read too slowly",
             self.slow_consumers.clone(),
+        );
+        registry.register(
+            "replaced_messages",
+            "Messages that a newer one took the place of, as the client had fallen behind",
+            self.replaced_messages.clone(),
         );
         registry.register("refused_connects", "Connects refused", self.refused_connects.clone());
         registry.register(

@@ -229,6 +229,7 @@ mod tests {
             transports: transports.map(owned),
             mounts: mounts.map(owned),
             assigns: None,
+            replaceable: Vec::new(),
         })
     }
 

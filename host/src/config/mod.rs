@@ -237,6 +237,7 @@ fn complete(read: sections::ReadRoute) -> Option<Route> {
         transports: names(read.transports),
         mounts: names(read.mounts),
         assigns: read.assigns,
+        replaceable: read.replaceable,
     })
 }
 

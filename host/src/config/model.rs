@@ -93,6 +93,8 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// What waits to be written to one client, in bytes. Beyond: the connection is closed (1008).
     pub max_outbound_bytes: usize,
+    /// And for all clients together.
+    pub max_outbound_total_bytes: usize,
     /// The name of a topic, in bytes. Beyond: the join is refused.
     pub max_topic_bytes: usize,
     /// What waits for one I/O thread, in messages and broadcasts. Beyond: plugins that send more wait for it.
@@ -368,4 +370,6 @@ pub struct Route {
     pub mounts: Option<Vec<String>>,
     /// A JSON object as text, handed to the plugin; `None` where absent or empty.
     pub assigns: Option<Arc<str>>,
+    /// Events of which a client that has fallen behind gets the newest only.
+    pub replaceable: Vec<String>,
 }

@@ -67,6 +67,7 @@ pub(super) struct ReadRoute {
     pub(super) transports: Option<Vec<Spanned<String>>>,
     pub(super) mounts: Option<Vec<Spanned<String>>>,
     pub(super) assigns: Option<Arc<str>>,
+    pub(super) replaceable: Vec<String>,
 }
 
 pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server {
@@ -144,6 +145,11 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         max_topic_bytes: section.count("max_topic_bytes", 1_024, 1..=MEBIBYTE),
         max_inbox_entries: section.count("max_inbox_entries", 65_536, 1_024..=MANY),
         max_outbound_bytes: section.count("max_outbound_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
+        max_outbound_total_bytes: section.count(
+            "max_outbound_total_bytes",
+            256 * MEBIBYTE,
+            MEBIBYTE..=1_024 * GIBIBYTE,
+        ),
         max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
@@ -343,6 +349,9 @@ pub(super) fn route(section: Section<'_>) -> ReadRoute {
         transports: transports(&section),
         mounts: open_to(&section, "mounts"),
         assigns: section.json("assigns").filter(|assigns| &**assigns != "{}"),
+        replaceable: { section.texts("replaceable").into_iter().flatten() }
+            .map(Spanned::into_inner)
+            .collect(),
     };
     section.finish();
     route

@@ -128,6 +128,11 @@ impl Shared {
         self.connections() > limit.saturating_add((limit / 8).max(16))
     }
 
+    /// How many I/O threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.loads.len()
+    }
+
     fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }

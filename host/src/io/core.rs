@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
+use super::untaken::Untaken;
 use super::{Entry, Inbox, Subscriptions, WAKER, http};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
@@ -20,7 +21,7 @@ use crate::serializer::EncodeError;
 use crate::socket::{Encoding, Socket};
 use crate::transport::longpoll::Sessions;
 use crate::transport::websocket::frame::close_code;
-use crate::transport::{Flushed, Frame, Received};
+use crate::transport::{Flushed, Frame, Received, Replaceable};
 use crate::wake::{self, PutOff};
 
 /// What is read at once, by all connections of the thread in turn.
@@ -64,6 +65,8 @@ pub struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
     slow: Vec<(usize, u32)>,
+    /// Bytes that clients have not taken.
+    untaken: Untaken,
     stopping: bool,
 }
 
@@ -96,6 +99,7 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            untaken: Untaken::default(),
             stopping: false,
         })
     }
@@ -305,7 +309,7 @@ impl Core {
     /// Queues what was encoded for one client.
     pub(crate) fn send_encoded(&mut self, slot: usize, frame: Result<Frame, EncodeError>) {
         match frame {
-            Ok(frame) => self.send_frame(slot, &frame),
+            Ok(frame) => self.send_frame(slot, &frame, None),
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
                 tracing::error!(%error, "a message cannot be encoded");
@@ -315,7 +319,7 @@ impl Core {
 
     /// Queues an encoded message; it goes out at the end of the turn, together with what else waits. A client that has
     /// more waiting than it may, even after another write, is closed at the end of the turn, and gets nothing more.
-    pub(crate) fn send_frame(&mut self, slot: usize, frame: &Frame) {
+    pub(crate) fn send_frame(&mut self, slot: usize, frame: &Frame, replaceable: Option<Replaceable>) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
         };
@@ -323,16 +327,21 @@ impl Core {
         if socket.slow {
             return;
         }
-        if transport.send(frame).is_err() {
+        let sent = transport.send(frame, replaceable).or_else(|_| {
             transport.flush();
-            if transport.send(frame).is_err() {
-                socket.slow = true;
-                self.slow.push((slot, socket.serial));
-                return;
-            }
-        }
+            transport.send(frame, replaceable)
+        });
+        let Ok(replaced) = sent else {
+            socket.slow = true;
+            self.slow.push((slot, socket.serial));
+            return;
+        };
         self.gathered += 1;
-        self.shared.hub.metrics.messages_out.inc();
+        let metrics = &self.shared.hub.metrics;
+        metrics.messages_out.inc();
+        if replaced > 0 {
+            metrics.replaced_messages.inc_by(replaced as u64);
+        }
         self.mark(slot);
     }
 
@@ -352,6 +361,27 @@ impl Core {
         // A connection that has said its goodbye keeps its slot until the client hangs up, or the tick sees it.
         if transport.flush() == Flushed::Ended && !socket.closing {
             self.drop_socket(slot, end::CLOSED);
+        } else {
+            self.account(slot);
+        }
+    }
+
+    /// Takes note of what a client has not taken. If that is too much of what all of the thread's clients may leave, it is
+    /// let go of at once: a goodbye would have to wait behind all the rest.
+    pub(crate) fn account(&mut self, slot: usize) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let waiting = socket.transport.as_ref().map_or(0, |transport| transport.waiting());
+        let before = std::mem::replace(&mut socket.untaken, waiting);
+        if waiting == before {
+            return;
+        }
+        self.untaken.change(before, waiting);
+        let limit = self.routing.config.limits.max_outbound_total_bytes / self.shared.threads();
+        if waiting > before && self.untaken.is_too_much(waiting, limit) {
+            self.hub().metrics.slow_consumers.inc();
+            self.drop_socket(slot, end::OVERLOADED);
         }
     }
 

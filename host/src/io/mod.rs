@@ -8,6 +8,7 @@ mod core;
 mod http;
 mod inbox;
 mod subscriptions;
+mod untaken;
 
 use std::io;
 use std::sync::Arc;

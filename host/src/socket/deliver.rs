@@ -155,7 +155,10 @@ impl Core {
             payload,
         };
         match encode(socket.encoding(), &push) {
-            Ok(frame) => self.send_frame(slot, &frame),
+            Ok(frame) => {
+                let replaceable = self.sockets[slot].channels[index].replaceable(event);
+                self.send_frame(slot, &frame, replaceable);
+            }
             Err(error) => self.withhold(slot, index, event, &error),
         }
     }
@@ -206,7 +209,10 @@ impl Core {
                 frames.len() - 1
             });
             match &frames[at].1 {
-                Ok(frame) => self.send_frame(slot, frame),
+                Ok(frame) => {
+                    let replaceable = self.sockets[slot].channels[index].replaceable(event);
+                    self.send_frame(slot, frame, replaceable);
+                }
                 Err(error) => self.withhold(slot, index, event, error),
             }
         }
@@ -270,11 +276,14 @@ impl Core {
 
     /// Other routes: whose topic leads elsewhere now is told, and rejoins there.
     pub(crate) fn reroute(&mut self, routing: Arc<Routing>) {
-        for (_, socket) in &self.sockets {
+        for (_, socket) in &mut self.sockets {
             let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
-            for channel in socket.channels.iter().filter(|channel| !channel.is_over()) {
+            for channel in socket.channels.iter_mut().filter(|channel| !channel.is_over()) {
                 let notice = match routing.find(&channel.topic.name, transport, &socket.info.mount.path) {
-                    Some((_, plugin)) if plugin.index == channel.plugin => continue,
+                    Some((route, plugin)) if plugin.index == channel.plugin => {
+                        channel.route = Arc::clone(route);
+                        continue;
+                    }
                     Some(_) => Notice::Error,
                     None => Notice::Close,
                 };

@@ -96,6 +96,7 @@ impl Core {
                 let channel = Channel {
                     member,
                     topic,
+                    route: Arc::clone(route),
                     plugin: plugin.index,
                     join_ref,
                     msg_ref,

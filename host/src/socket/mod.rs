@@ -14,12 +14,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::channel::Topic;
-use crate::config::Mount;
+use crate::config::{Mount, Route};
 use crate::id::MemberId;
 use crate::pubsub::Arrival;
 use crate::serializer::{self, Serializer};
-use crate::transport::Transport;
 use crate::transport::longpoll::Published;
+use crate::transport::{Replaceable, Transport};
 
 use dialect::Waiting;
 pub use dialect::{Dialect, Dispatched};
@@ -61,6 +61,8 @@ pub struct Socket {
     pub channels: Vec<Channel>,
     /// When it last sent anything.
     pub heard: Instant,
+    /// Bytes that its client had not taken when that was last looked at.
+    pub untaken: usize,
     /// Something waits to be written, and it stands on the list of those.
     pub dirty: bool,
     /// Its client does not keep up: it gets nothing more, and is closed at the end of the turn.
@@ -76,6 +78,8 @@ pub struct Channel {
     pub member: MemberId,
     /// The topic.
     pub topic: Arc<Topic>,
+    /// The route that leads there.
+    pub route: Arc<Route>,
     /// The plugin, as in a broadcast's `intercepted_by`.
     pub plugin: u32,
     /// As its join sent it.
@@ -150,6 +154,7 @@ impl Socket {
             transport: Some(transport),
             channels: Vec::new(),
             heard: now,
+            untaken: 0,
             dirty: false,
             slow: false,
             closing: false,
@@ -180,6 +185,12 @@ impl Channel {
             // It may have stopped waiting.
             let _ = waiting.send(published);
         }
+    }
+
+    /// What a newer message takes the place of, if the route says that it may.
+    fn replaceable(&self, event: &str) -> Option<Replaceable> {
+        let named = self.route.replaceable.iter().any(|name| name == event);
+        named.then(|| Replaceable::new(&self.topic.name, event))
     }
 
     /// What its pushes and later replies carry: the join's own `ref` where `join_ref` was null, as in Phoenix.

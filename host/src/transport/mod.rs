@@ -5,6 +5,7 @@
 
 pub mod longpoll;
 mod newcomer;
+mod replaceable;
 pub mod websocket;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::message::Payload;
 use crate::serializer::Incoming;
 
 pub use newcomer::{Bell, Door, Newcomer};
+pub use replaceable::Replaceable;
 pub use websocket::frame::Frame;
 
 /// How one client's messages travel. `websocket` is the worked example; the smallest one is the tests' own, which carries
@@ -53,12 +55,18 @@ pub trait Transport: fmt::Debug {
         false
     }
 
-    /// Takes a message to be sent with the next [`Transport::flush`].
+    /// Takes a message to be sent with the next [`Transport::flush`]. If it is `replaceable`, it may take the place of those
+    /// with the same key that a client which has fallen behind was not yet sent. Returns how many it took the place of.
     ///
     /// # Errors
     ///
     /// If more would wait than may. The connection is then to be closed.
-    fn send(&mut self, frame: &Frame) -> Result<(), Overflow>;
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow>;
+
+    /// Bytes that wait for the client. All that a thread's clients leave waiting has a limit of its own.
+    fn waiting(&self) -> usize {
+        0
+    }
 
     /// Sends what waits, as far as the client takes it.
     fn flush(&mut self) -> Flushed;

@@ -1,7 +1,10 @@
 //! Clients that do not read what they are sent: what it costs them, and nobody else.
 
-use bennu::client::{Client, Frame, Incoming, Options, RawClient, Transport};
-use serde_json::json;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bennu::client::{Client, Frame, Incoming, Options, Payload, RawClient, Transport};
+use serde_json::{Value, json};
 
 use crate::support::http::metric;
 use crate::support::server::{Bench, Server};
@@ -12,7 +15,11 @@ const FLOOD: &str = r#"["1","2","misbehave:t","flood",{"count":1000,"bytes":8000
 
 /// A client in `misbehave:t` for which the system keeps little: what it does not read stays with the server.
 async fn slow(server: &Server) -> RawClient {
-    let mut options = Options::new(server.address, Transport::WebSocket);
+    slow_over(server, Transport::WebSocket).await
+}
+
+async fn slow_over(server: &Server, transport: Transport) -> RawClient {
+    let mut options = Options::new(server.address, transport);
     options.receive_buffer_bytes = Some(131_072);
     let mut client = RawClient::connect(&options).await.expect("connected");
     let join = r#"["1","1","misbehave:t","phx_join",{}]"#;
@@ -33,6 +40,29 @@ async fn end(mut client: RawClient) -> u16 {
     }
 }
 
+/// The `n` of a message of a flood; none of other messages.
+fn number(frame: &Frame) -> Option<u64> {
+    let Frame::Text(text) = frame else { return None };
+    let message: Value = serde_json::from_str(text).expect("JSON");
+    (message[3] == "flood").then(|| message[4]["n"].as_u64().expect("a number"))
+}
+
+fn json(payload: Payload) -> Value {
+    match payload {
+        Payload::Json(value) => value,
+        Payload::Binary(bytes) => panic!("{bytes:?} are no JSON"),
+    }
+}
+
+async fn wait_for(admin: SocketAddr, name: &str, at_least: u64) {
+    within(name, async {
+        while metric(admin, name).await < at_least {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_notices() {
     let bench = Bench::new();
@@ -50,11 +80,137 @@ async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_noti
     other.push("misbehave:t", "broadcast", news).await.expect("sent");
     other.event("misbehave:t", "news").await.expect("the news");
     // The other may be served by another thread, ahead of the flood.
-    let admin = server.admin().await;
-    within("close", async {
-        while metric(admin, "bennu_slow_consumers_total").await == 0 {}
-    })
-    .await;
+    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
     assert_eq!(end(slow).await, 1008);
     assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
+}
+
+/// Of a flood of replaceable broadcasts a client that does not read gets the first ones and the last one, in order.
+async fn newest(transport: Transport) {
+    let bench = Bench::new();
+    bench.set("limits", "max_outbound_bytes", "100_000");
+    bench.set(
+        "mounts",
+        "longpoll",
+        "{ window_ms = 2_000, max_buffer_bytes = 100_000 }",
+    );
+    let config = bench.read_config();
+    let topic = r#"topic = "misbehave:*""#;
+    bench.write_config(&config.replacen(topic, &format!("{topic}\nreplaceable = [\"flood\"]"), 1));
+    let server = bench.serve().await;
+    let options = Options::new(server.address, Transport::WebSocket);
+    let mut other = Client::connect(&options).await.expect("connected");
+    other.join("misbehave:t", json!({})).await.expect("joined");
+    let mut slow = slow_over(&server, transport).await;
+    let flood = json!({ "count": 1000, "bytes": 8000 });
+    other.push("misbehave:t", "flood_broadcast", flood).await.expect("sent");
+    // Who reads is told the last one, too, and may be a little behind in a flood.
+    while json(other.event("misbehave:t", "flood").await.expect("the flood"))["n"] != 999 {}
+    let admin = server.admin().await;
+    wait_for(admin, "bennu_replaced_messages_total", 1).await;
+    assert_eq!(metric(admin, "bennu_slow_consumers_total").await, 0);
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&999) {
+        let Incoming::Frame(frame) = slow.next().await.expect("more of the flood") else {
+            panic!("closed after {numbers:?}")
+        };
+        numbers.extend(number(&frame));
+    }
+    assert!(numbers.is_sorted() && numbers.len() < 1000, "{numbers:?}");
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_the_newest_of_replaceable_events_over_websocket() {
+    newest(Transport::WebSocket).await;
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_the_newest_of_replaceable_events_over_long_polling() {
+    newest(Transport::LongPoll).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_all_stuck_clients_together_is_bounded_and_who_reads_stays() {
+    const STUCK: u64 = 40;
+    const TOTAL: u64 = 16 * 1024 * 1024;
+    let bench = Bench::new();
+    bench.set("server", "io_threads", "1");
+    bench.set("limits", "max_outbound_bytes", "8_000_000");
+    // The stuck ones are silent, too.
+    bench.set("limits", "idle_timeout_ms", "60_000");
+    bench.set("limits", "max_outbound_total_bytes", &TOTAL.to_string());
+    let server = bench.serve().await;
+    let admin = server.admin().await;
+    let options = Options::new(server.address, Transport::WebSocket);
+    let mut reads = Client::connect(&options).await.expect("connected");
+    reads.join("misbehave:t", json!({})).await.expect("joined");
+    let before = server.memory();
+    let mut stuck = Vec::new();
+    let mut most = before;
+    for count in 1..=STUCK {
+        let mut client = slow(&server).await;
+        let sent = metric(admin, "bennu_messages_out_total").await;
+        client.send(Frame::from(FLOOD)).await.expect("sent");
+        // One flood at a time, or those that wait for the I/O thread are counted, too.
+        wait_for(admin, "bennu_messages_out_total", sent + 1000).await;
+        stuck.push(client);
+        most = most.max(server.memory());
+        assert_eq!(
+            reads.heartbeat().await.expect("answered").status,
+            "ok",
+            "beside {count}"
+        );
+    }
+    // Each is owed some 4 MB that the system does not take.
+    let let_go = metric(admin, "bennu_slow_consumers_total").await;
+    assert!(let_go > 0 && let_go < STUCK, "{let_go}");
+    assert!(metric(admin, "bennu_sockets").await >= STUCK + 1 - let_go);
+    // Without a bound it would be some 200 MB. Besides what waits, a flood is on its way from the plugin.
+    let grown = most - before;
+    assert!(grown < 6 * TOTAL, "{grown} bytes more than at the start");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_ten_kilobytes_a_second_changes_nothing_for_a_hundred_others() {
+    const OTHERS: usize = 100;
+    const NEWS: u64 = 400;
+    let bench = Bench::new();
+    bench.set("limits", "max_outbound_bytes", "100_000");
+    let server = bench.serve().await;
+    let options = Options::new(server.address, Transport::WebSocket);
+    let mut others = Vec::new();
+    for _ in 0..OTHERS {
+        let mut other = Client::connect(&options).await.expect("connected");
+        other.join("misbehave:t", json!({})).await.expect("joined");
+        others.push(other);
+    }
+    let mut slow = slow(&server).await;
+    let reads = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        while let Ok(Incoming::Frame(_)) = slow.next().await {
+            pace.tick().await;
+        }
+    });
+    let mut readers = Vec::new();
+    let mut sender = others.pop().expect("others");
+    for mut other in others {
+        readers.push(tokio::spawn(async move {
+            for n in 0..NEWS {
+                let news = other.event("misbehave:t", "news").await.expect("each of the news");
+                assert_eq!(json(news)["n"], n);
+            }
+            other.heartbeat().await.expect("answered").status
+        }));
+    }
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    let fill = "x".repeat(1000);
+    for n in 0..NEWS {
+        pace.tick().await;
+        let news = json!({ "event": "news", "payload": { "n": n, "fill": fill } });
+        sender.push("misbehave:t", "broadcast", news).await.expect("sent");
+    }
+    for reader in readers {
+        assert_eq!(reader.await.expect("all of them"), "ok");
+    }
+    reads.abort();
 }

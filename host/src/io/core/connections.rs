@@ -99,6 +99,7 @@ impl Core {
             return;
         };
         self.sessions.forget(slot);
+        self.untaken.change(socket.untaken, 0);
         let id = socket
             .info
             .identity

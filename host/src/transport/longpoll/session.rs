@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::config::LongPoll;
+use crate::transport::replaceable::{Replaceable, keep_newest};
 
 /// How many windows a client may let pass between the end of one poll and the next, in halves.
 const PATIENCE_HALF_WINDOWS: u32 = 3;
@@ -25,8 +26,8 @@ const UNACKED_ANSWERS: u8 = 2;
 #[derive(Debug)]
 pub struct Session<M> {
     limits: Limits,
-    /// Those that are not acked, each with its size.
-    kept: VecDeque<(M, usize)>,
+    /// Those that are not acked.
+    kept: VecDeque<Kept<M>>,
     kept_bytes: usize,
     /// The sequence number before the first kept message's.
     acked: u64,
@@ -37,6 +38,13 @@ pub struct Session<M> {
     polls: u64,
     /// When the last poll came, or ended if it had to wait.
     last_poll: Instant,
+}
+
+#[derive(Debug)]
+struct Kept<M> {
+    message: M,
+    bytes: usize,
+    replaceable: Option<Replaceable>,
 }
 
 /// The bounds of a session.
@@ -121,21 +129,61 @@ impl<M: Clone> Session<M> {
         }
     }
 
-    /// Stores a message of so many bytes for the next answer.
+    /// Stores a message of so many bytes for the next answer. Where the limits do not allow it, replaceable ones that no
+    /// answer has held give way to newer ones. Returns how many did.
     ///
     /// # Errors
     ///
-    /// If the limits do not allow it. The message is then not stored.
-    pub fn push(&mut self, message: M, bytes: usize) -> Result<(), Overflow> {
-        if self.kept.len() >= self.limits.messages || bytes > self.limits.bytes - self.kept_bytes {
-            return Err(Overflow {
-                messages: self.kept.len(),
-                bytes: self.kept_bytes,
-            });
+    /// If the limits do not allow it even so. The message is then not stored.
+    pub fn push(&mut self, message: M, bytes: usize, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
+        let Limits {
+            messages: max_messages,
+            bytes: max_bytes,
+            ..
+        } = self.limits;
+        let mut replaced = 0;
+        if self.kept.len() >= max_messages || self.kept_bytes + bytes > max_bytes {
+            replaced = self.keep_newest();
+            // With less room than this, the next message would have all of them looked through again.
+            if self.kept.len() > max_messages - max_messages.div_ceil(8)
+                || self.kept_bytes + bytes > max_bytes - max_bytes / 8
+            {
+                return Err(Overflow {
+                    messages: self.kept.len(),
+                    bytes: self.kept_bytes,
+                });
+            }
         }
-        self.kept.push_back((message, bytes));
+        self.kept.push_back(Kept {
+            message,
+            bytes,
+            replaceable,
+        });
         self.kept_bytes += bytes;
-        Ok(())
+        Ok(replaced)
+    }
+
+    /// The size of all that is not acked.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// What an answer has held keeps its sequence number; what comes behind has none yet.
+    fn keep_newest(&mut self) -> usize {
+        let answered = usize::try_from(self.answered - self.acked).unwrap_or(usize::MAX);
+        let (mut gone, mut bytes) = (0, 0);
+        keep_newest(
+            &mut self.kept,
+            answered,
+            |kept| kept.replaceable,
+            |kept| {
+                gone += 1;
+                bytes += kept.bytes;
+            },
+        );
+        self.kept_bytes -= bytes;
+        gone
     }
 
     /// Takes a poll with the position of its token. From now on it is the newest: one that waits already will get nothing,
@@ -220,7 +268,7 @@ impl<M: Clone> Session<M> {
         let position = self.acked + self.kept.len() as u64;
         self.answered = self.answered.max(position);
         Answer {
-            messages: self.kept.iter().map(|(message, _)| message.clone()).collect(),
+            messages: self.kept.iter().map(|kept| kept.message.clone()).collect(),
             position,
         }
     }
@@ -236,10 +284,10 @@ impl<M: Clone> Session<M> {
     /// Forgets what has arrived.
     fn ack(&mut self, arrived: u64) {
         while self.acked < arrived
-            && let Some((_, bytes)) = self.kept.pop_front()
+            && let Some(kept) = self.kept.pop_front()
         {
             self.acked += 1;
-            self.kept_bytes -= bytes;
+            self.kept_bytes -= kept.bytes;
         }
         if self.kept.is_empty() {
             // A session that is idle holds no memory for messages.

@@ -33,10 +33,10 @@ fn ticket(polled: Polled<u32>) -> Ticket {
 fn a_poll_with_a_position_frees_what_is_before_it() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 10).unwrap();
-    session.push(2, 10).unwrap();
+    session.push(1, 10, None).unwrap();
+    session.push(2, 10, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[1, 2], 2));
-    session.push(3, 10).unwrap();
+    session.push(3, 10, None).unwrap();
     assert_eq!(session.kept_bytes, 30);
     assert_eq!(session.poll(2, now), answered(&[3], 3));
     assert_eq!(session.kept_bytes, 10);
@@ -48,11 +48,11 @@ fn a_poll_with_a_position_frees_what_is_before_it() {
 fn a_retry_gets_the_same_messages_again_and_what_came_since() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[1], 1));
-    session.push(2, 1).unwrap();
+    session.push(2, 1, None).unwrap();
     assert_eq!(session.poll(1, now), answered(&[2], 2));
-    session.push(3, 1).unwrap();
+    session.push(3, 1, None).unwrap();
     for _ in 0..10 {
         assert_eq!(session.poll(1, now), answered(&[2, 3], 3));
     }
@@ -63,7 +63,7 @@ fn a_retry_gets_the_same_messages_again_and_what_came_since() {
 fn a_position_that_was_never_given_frees_only_what_was_sent() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.poll(99, now), answered(&[1], 1));
 }
 
@@ -74,8 +74,8 @@ fn a_waiting_poll_gets_what_is_pushed() {
     let waits = ticket(session.poll(0, now));
     assert_eq!(session.waiting(), None);
     assert_eq!(session.take(waits, now), None);
-    session.push(1, 1).unwrap();
-    session.push(2, 1).unwrap();
+    session.push(1, 1, None).unwrap();
+    session.push(2, 1, None).unwrap();
     assert_eq!(session.waiting(), Some(waits));
     assert_eq!(
         session.take(waits, now),
@@ -92,7 +92,7 @@ fn a_waiting_poll_gets_what_is_pushed() {
 fn a_poll_that_ends_empty_keeps_its_position() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[1], 1));
     let waits = ticket(session.poll(1, now));
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_poll_that_ends_empty_keeps_its_position() {
             position: 1
         }
     );
-    session.push(2, 1).unwrap();
+    session.push(2, 1, None).unwrap();
     assert_eq!(session.waiting(), None);
     assert_eq!(session.poll(1, now), answered(&[2], 2));
 }
@@ -113,7 +113,7 @@ fn the_newest_poll_wins() {
     let mut session = session(now);
     let older = ticket(session.poll(0, now));
     let newer = ticket(session.poll(0, now));
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.take(older, now), None);
     assert_eq!(
         session.end_wait(older, now),
@@ -130,7 +130,7 @@ fn the_newest_poll_wins() {
         })
     );
     let older = ticket(session.poll(1, now));
-    session.push(2, 1).unwrap();
+    session.push(2, 1, None).unwrap();
     assert_eq!(session.poll(1, now), answered(&[2], 2));
     assert_eq!(session.take(older, now), None);
 }
@@ -139,12 +139,12 @@ fn the_newest_poll_wins() {
 fn a_client_that_never_takes_up_tokens_gets_one_batch_twice() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[1], 1));
     assert_eq!(session.poll(0, now), answered(&[1], 1));
     let waits = ticket(session.poll(0, now));
-    session.push(2, 1).unwrap();
-    session.push(3, 1).unwrap();
+    session.push(2, 1, None).unwrap();
+    session.push(3, 1, None).unwrap();
     assert_eq!(
         session.take(waits, now),
         Some(Answer {
@@ -152,7 +152,7 @@ fn a_client_that_never_takes_up_tokens_gets_one_batch_twice() {
             position: 3
         })
     );
-    session.push(4, 1).unwrap();
+    session.push(4, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[4], 4));
     let waits = ticket(session.poll(0, now));
     session.end_wait(waits, now);
@@ -163,10 +163,10 @@ fn a_client_that_never_takes_up_tokens_gets_one_batch_twice() {
 fn a_client_that_takes_up_a_token_late_is_believed() {
     let now = Instant::now();
     let mut session = session(now);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     session.poll(0, now);
     session.poll(0, now);
-    session.push(2, 1).unwrap();
+    session.push(2, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[2], 2));
     assert_eq!(session.poll(1, now), answered(&[2], 2));
     assert_eq!(session.poll(1, now), answered(&[2], 2));
@@ -178,12 +178,12 @@ fn a_post_acks_as_a_poll_does_and_shows_that_tokens_are_taken_up() {
     let now = Instant::now();
     let mut session = session(now);
     session.posted(0);
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.poll(0, now), answered(&[1], 1));
     session.posted(0);
     session.posted(1);
     assert_eq!(session.kept_bytes, 0);
-    session.push(2, 1).unwrap();
+    session.push(2, 1, None).unwrap();
     for _ in 0..4 {
         assert_eq!(session.poll(0, now), answered(&[2], 2));
     }
@@ -200,20 +200,20 @@ fn what_waits_is_bounded_in_messages_and_bytes() {
         },
         now,
     );
-    session.push(1, 50).unwrap();
-    assert_eq!(session.push(2, 51), Err(Overflow { messages: 1, bytes: 50 }));
-    session.push(2, 50).unwrap();
+    session.push(1, 50, None).unwrap();
+    assert_eq!(session.push(2, 51, None), Err(Overflow { messages: 1, bytes: 50 }));
+    session.push(2, 50, None).unwrap();
     assert_eq!(
-        session.push(3, 0),
+        session.push(3, 0, None),
         Err(Overflow {
             messages: 2,
             bytes: 100
         })
     );
     assert_eq!(session.poll(0, now), answered(&[1, 2], 2));
-    assert!(session.push(3, 0).is_err(), "what is not acked counts");
+    assert!(session.push(3, 0, None).is_err(), "what is not acked counts");
     ticket(session.poll(2, now));
-    session.push(3, 100).unwrap();
+    session.push(3, 100, None).unwrap();
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_session_dies_one_and_a_half_windows_after_its_last_poll() {
     session.end_wait(waits, start + WINDOW);
     assert_eq!(session.deadline(), Some(start + WINDOW + patience));
 
-    session.push(1, 1).unwrap();
+    session.push(1, 1, None).unwrap();
     assert_eq!(session.deadline(), Some(start + WINDOW + patience), "pushes do not");
     session.poll(0, start + WINDOW * 2);
     assert_eq!(session.deadline(), Some(start + WINDOW * 2 + patience));
@@ -321,7 +321,7 @@ impl Client {
 
     fn push(&mut self, count: u32) {
         for _ in 0..count {
-            self.session.push(self.pushed, 1).unwrap();
+            self.session.push(self.pushed, 1, None).unwrap();
             self.pushed += 1;
         }
     }
@@ -370,4 +370,22 @@ proptest! {
         prop_assert_eq!(&got, &(0..got.len() as u32).collect::<Vec<_>>());
         prop_assert_eq!(got.len() as u32, client.pushed);
     }
+}
+
+#[test]
+fn a_full_session_keeps_the_newest_of_replaceable_messages_that_no_answer_has_held() {
+    let now = Instant::now();
+    let price = Some(Replaceable::new("ticker", "price"));
+    let limits = Limits { messages: 8, ..LIMITS };
+    let mut session = Session::new(limits, now);
+    session.push(1, 1, price).unwrap();
+    assert_eq!(session.poll(0, now), answered(&[1], 1));
+    session.push(2, 1, None).unwrap();
+    for message in 3..=8 {
+        assert_eq!(session.push(message, 1, price), Ok(0));
+    }
+    assert_eq!(session.push(9, 1, price), Ok(5));
+    assert_eq!(session.poll(0, now), answered(&[1, 2, 8, 9], 4));
+    ticket(session.poll(4, now));
+    assert_eq!(session.kept_bytes, 0);
 }

@@ -12,7 +12,7 @@ use super::session::{Answer, Limits, Polled, Session, Ticket};
 use crate::io::Core;
 use crate::serializer::Incoming;
 use crate::socket::{Dispatched, NewSocket};
-use crate::transport::{Flushed, Frame, Overflow, Received, Transport};
+use crate::transport::{Flushed, Frame, Overflow, Received, Replaceable, Transport};
 
 /// Tells a session from all others: random.
 pub type SessionId = [u8; 16];
@@ -134,7 +134,7 @@ impl Core {
 
     /// Answers a poll, or lets it wait.
     pub(crate) fn poll_session(&mut self, request: PollRequest, now: Instant) {
-        let Some((_, live)) = self.sessions.find(&request.session) else {
+        let Some((slot, live)) = self.sessions.find(&request.session) else {
             let _ = request.reply.send(PollAnswer::Gone);
             return;
         };
@@ -147,6 +147,8 @@ impl Core {
             // An older poll that waits hears nothing, and runs to the end of its window.
             Polled::Wait(ticket) => live.waiting = Some((ticket, request.reply)),
         }
+        drop(live);
+        self.account(slot);
     }
 
     /// Dispatches the messages of a POST: all of them, or none.
@@ -218,14 +220,18 @@ impl Transport for LongPoll {
         Received::All
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
         let mut live = self.0.borrow_mut();
         if live.closed {
-            return Ok(());
+            return Ok(0);
         }
         live.session
-            .push(frame.clone(), frame.wire().len())
+            .push(frame.clone(), frame.wire().len(), replaceable)
             .map_err(|_| Overflow)
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.borrow().session.waiting_bytes()
     }
 
     fn flush(&mut self) -> Flushed {

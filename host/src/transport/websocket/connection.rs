@@ -1,8 +1,7 @@
 //! A WebSocket that has left hyper: a socket, a decoder that is empty while nothing is half read, and a queue that is
 //! empty while nothing waits. An idle connection keeps no buffer.
 
-use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 
@@ -11,13 +10,12 @@ use bytes::Bytes;
 use super::Echo;
 use super::extension::Deflate;
 use super::frame::{self, Decoder, Frame, Input, Rules};
+use super::outbox::Outbox;
 use crate::serializer::Incoming;
-use crate::transport::{Door, Flushed, Newcomer, Overflow, Received, Transport};
+use crate::transport::{Door, Flushed, Newcomer, Overflow, Received, Replaceable, Transport};
 
 /// As routes list it.
 const NAME: &str = "websocket";
-/// How much is joined into one write.
-const JOIN: usize = 64 * 1024;
 
 /// A connection after the handshake, on its way to an I/O thread's slab.
 #[derive(Debug)]
@@ -37,9 +35,7 @@ pub struct Upgraded {
 pub struct WebSocket {
     stream: mio::net::TcpStream,
     decoder: Decoder,
-    queue: VecDeque<Bytes>,
-    /// Bytes in `queue`.
-    waiting: usize,
+    outbox: Outbox,
     rules: Rules,
     /// The window of those who get compressed messages.
     window_bits: Option<u8>,
@@ -66,8 +62,7 @@ impl WebSocket {
         Self {
             stream: mio::net::TcpStream::from_std(upgraded.stream),
             decoder: Decoder::default(),
-            queue: VecDeque::new(),
-            waiting: 0,
+            outbox: Outbox::default(),
             rules: Rules {
                 max_message,
                 deflate: upgraded.deflate.is_some(),
@@ -78,11 +73,6 @@ impl WebSocket {
             state: State::Open,
             pinged: false,
         }
-    }
-
-    fn queue(&mut self, bytes: Bytes) {
-        self.waiting += bytes.len();
-        self.queue.push_back(bytes);
     }
 
     /// Takes in bytes of the client. Answers pings and closes itself.
@@ -106,14 +96,14 @@ impl WebSocket {
         });
         self.pinged |= pinged;
         for pong in pongs {
-            if self.state == State::Open && self.waiting + pong.len() <= self.max_waiting {
-                self.queue(pong);
+            if self.state == State::Open && self.outbox.bytes() + pong.len() <= self.max_waiting {
+                self.outbox.push(pong, None);
             }
         }
         if let Some(code) = goodbye {
             // The client's own code goes back to it: 1000 is sent in no other case.
             if self.state == State::Open {
-                self.queue(frame::close(code, ""));
+                self.outbox.push(frame::close(code, ""), None);
                 self.state = State::Closing;
             }
             return Received::Closed;
@@ -123,51 +113,6 @@ impl WebSocket {
             Err(error) => Received::Broken(error.close_code(), error.to_string()),
         }
     }
-
-    /// Writes the front of the queue. `Ok(false)`: the client takes no more now.
-    fn write(&mut self, joined: &mut Vec<u8>) -> io::Result<bool> {
-        let written = match &self.queue.front() {
-            Some(first) if self.queue.len() == 1 || first.len() >= JOIN => self.stream.write(first),
-            _ => {
-                joined.clear();
-                for bytes in &self.queue {
-                    if joined.len() + bytes.len() > JOIN {
-                        break;
-                    }
-                    joined.extend_from_slice(bytes);
-                }
-                self.stream.write(joined)
-            }
-        };
-        match written {
-            Ok(written) => {
-                self.advance(written);
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.waiting -= written;
-        while let Some(first) = self.queue.front_mut() {
-            if written < first.len() {
-                bytes::Buf::advance(first, written);
-                return;
-            }
-            written -= first.len();
-            self.queue.pop_front();
-        }
-        // An idle connection keeps no queue.
-        self.queue = VecDeque::new();
-    }
-}
-
-thread_local! {
-    /// What is joined for one write. One buffer a thread, not one a connection.
-    static JOINED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 impl Newcomer for Upgraded {
@@ -222,25 +167,38 @@ impl Transport for WebSocket {
         std::mem::take(&mut self.pinged)
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
         if self.state != State::Open {
-            return Ok(());
+            return Ok(0);
         }
-        // One message may always wait, however large, or it could never be sent.
         let wire = match self.window_bits {
             None => frame.wire(),
             Some(window_bits) => frame.deflated(window_bits),
         };
-        if self.waiting > 0 && self.waiting + wire.len() > self.max_waiting {
-            return Err(Overflow);
+        let mut replaced = 0;
+        // One message may always wait, however large, or it could never be sent.
+        if !self.outbox.is_empty() && self.outbox.bytes() + wire.len() > self.max_waiting {
+            replaced = self.outbox.keep_newest();
+            // With less room than this, the next message would have all of the queue looked through again.
+            if self.outbox.bytes() + wire.len() > self.max_waiting - self.max_waiting / 8 {
+                return Err(Overflow);
+            }
         }
-        self.queue(wire.clone());
-        Ok(())
+        self.outbox.push(wire.clone(), replaceable);
+        // A client that reads is sent every message, however many come at once.
+        if replaceable.is_some() && self.outbox.is_behind() && self.flush() == Flushed::Blocked {
+            replaced += self.outbox.keep_newest();
+        }
+        Ok(replaced)
+    }
+
+    fn waiting(&self) -> usize {
+        self.outbox.bytes()
     }
 
     fn flush(&mut self) -> Flushed {
-        while !self.queue.is_empty() {
-            match JOINED.with_borrow_mut(|joined| self.write(joined)) {
+        while !self.outbox.is_empty() {
+            match self.outbox.write(&mut self.stream) {
                 Ok(true) => {}
                 Ok(false) => return Flushed::Blocked,
                 Err(_) => return Flushed::Ended,
@@ -256,7 +214,7 @@ impl Transport for WebSocket {
 
     fn close(&mut self, code: u16, reason: &str) {
         if self.state == State::Open {
-            self.queue(frame::close(Some(code), reason));
+            self.outbox.push(frame::close(Some(code), reason), None);
             self.state = State::Closing;
         }
     }

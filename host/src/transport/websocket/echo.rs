@@ -5,7 +5,7 @@
 use super::WebSocket;
 use super::frame::{Frame, close_code};
 use crate::serializer::{Incoming, Kind};
-use crate::transport::{Flushed, Overflow, Received, Transport};
+use crate::transport::{Flushed, Overflow, Received, Replaceable, Transport};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Transport for Echo {
                 Incoming::Text(text) => Frame::of(Kind::Text, text.as_bytes()),
                 Incoming::Binary(bytes) => Frame::of(Kind::Binary, &bytes),
             };
-            if let Err(overflow) = self.socket.send(&frame) {
+            if let Err(overflow) = self.socket.send(&frame, None) {
                 return Received::Broken(close_code::POLICY, overflow.to_string());
             }
         }
@@ -52,8 +52,12 @@ impl Transport for Echo {
         self.socket.pinged() | std::mem::take(&mut self.heard)
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
-        self.socket.send(frame)
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
+        self.socket.send(frame, replaceable)
+    }
+
+    fn waiting(&self) -> usize {
+        self.socket.waiting()
     }
 
     fn flush(&mut self) -> Flushed {

@@ -5,6 +5,7 @@ mod echo;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+mod outbox;
 pub mod subprotocol;
 
 pub use connection::{Upgraded, WebSocket};

@@ -4,7 +4,7 @@ use std::io;
 
 use bennu::client::{Frame as Said, Incoming as Heard};
 use bennu::serializer::{Incoming, Kind};
-use bennu::transport::{Bell, Door, Flushed, Frame, Newcomer, Overflow, Received, Transport};
+use bennu::transport::{Bell, Door, Flushed, Frame, Newcomer, Overflow, Received, Replaceable, Transport};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that are received in one turn.
@@ -65,15 +65,18 @@ impl Transport for Memory {
         Received::More
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<(), Overflow> {
+    fn send(&mut self, frame: &Frame, _: Option<Replaceable>) -> Result<usize, Overflow> {
         let said = match frame.kind() {
             Kind::Text => Said::Text(String::from_utf8(frame.payload().to_vec()).expect("text is UTF-8")),
             Kind::Binary => Said::Binary(frame.payload()),
         };
         if self.ended {
-            return Ok(());
+            return Ok(0);
         }
-        self.heard.try_send(Heard::Frame(said)).map_err(|_| Overflow)
+        self.heard
+            .try_send(Heard::Frame(said))
+            .map(|()| 0)
+            .map_err(|_| Overflow)
     }
 
     fn flush(&mut self) -> Flushed {
