@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{check, completions, dev, plugins, routes, schema, secret, serve, torture};
+use bennu::cli::{call, check, completions, dev, plugins, routes, schema, secret, serve, torture};
 use bennu::load;
 use clap::Parser as _;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Routes(args) => routes::run(&args),
         Command::Plugins(args) => plugins::run(&args),
         Command::Load(args) => load::run(&args).map(exit_code).map_err(Into::into),
+        Command::Call(args) => call::run(*args),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
         Command::Schema => {
             schema::run();

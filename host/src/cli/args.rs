@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use super::call::{self, CallArgs};
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
@@ -67,6 +68,9 @@ pub enum Command {
     /// Puts a server under load: many clients that connect, echo or broadcast, and what that costs the server
     #[command(after_help = load::HELP)]
     Load(LoadArgs),
+    /// Talks to a server from the terminal: joins a topic, pushes events, shows what comes
+    #[command(after_help = call::HELP)]
+    Call(Box<CallArgs>),
     /// Prints a fresh secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
@@ -221,6 +225,7 @@ mod tests {
             "schema",
             "completions",
             "torture",
+            "call",
         ] {
             assert!(
                 help.contains(&format!("\n  {command} ")),

@@ -3,6 +3,7 @@
 //! A command has a file of its own here, with its arguments, its help and what it does, and a line in [`args::Command`].
 
 pub mod args;
+pub mod call;
 pub mod check;
 pub mod completions;
 pub mod dev;

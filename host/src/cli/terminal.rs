@@ -1,11 +1,12 @@
 //! How commands show what they say: in colour on a terminal, plain in a pipe, in columns where there are many of a kind.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// What matters most.
 pub(super) const STRONG: Style = Style::new().bold();
@@ -31,6 +32,24 @@ pub(super) fn say(line: &str) {
 /// A text in a style.
 pub(super) fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// The modes that the terminal has, and has again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Modes(Termios);
+
+impl Modes {
+    /// Notes the modes of the terminal that is the standard input.
+    pub(super) fn keep() -> io::Result<Self> {
+        Ok(Self(tcgetattr(io::stdin())?))
+    }
+}
+
+impl Drop for Modes {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
 }
 
 /// Rows in columns, two spaces between; the first row is the header.

@@ -1,6 +1,7 @@
 //! Channels: joins, pushes, replies, events.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -172,6 +173,12 @@ impl Client {
     /// As [`Client::reply`].
     pub async fn next(&mut self) -> Result<Message, ClientError> {
         self.wait_for(|_| true).await
+    }
+
+    /// How long each call may take.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.raw.deadline()
     }
 
     /// Everything that has come while others were waited for, and that nobody has asked for.

@@ -1,5 +1,7 @@
 //! Frames over either transport.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::longpoll::LongPoll;
@@ -93,6 +95,10 @@ impl RawClient {
             Connection::WebSocket(websocket) => options.within(websocket.next()).await,
             Connection::LongPoll(longpoll) => options.within(longpoll.next()).await,
         }
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.options.deadline
     }
 
     /// Says goodbye and waits for the server's: a WebSocket's close code. A long-poll client has no way to say it.

@@ -4,6 +4,7 @@ mod admin;
 mod arriving;
 mod auth_token;
 mod bad_input;
+mod call;
 mod check;
 mod cli;
 mod close_codes;

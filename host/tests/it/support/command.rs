@@ -2,6 +2,10 @@
 
 use std::process::{Command, Output, Stdio};
 
+use rexpect::process::WaitStatus;
+use rexpect::session::{PtySession, spawn_command};
+
+use super::DEADLINE;
 use super::server::bennu;
 
 /// What a command leaves behind: itself, its standard output, its standard error.
@@ -31,4 +35,22 @@ pub(crate) fn check_refused(change: impl FnOnce(&mut Command) -> &mut Command, w
     assert_eq!(errors.len(), 1, "{complained}");
     assert!(errors[0].contains(words), "{complained}");
     assert_eq!(said, "");
+}
+
+/// A command at a terminal, which is a real one to it. What is awaited there comes within [`DEADLINE`](super::DEADLINE).
+pub(crate) fn at_terminal(change: impl FnOnce(&mut Command) -> &mut Command) -> PtySession {
+    let mut command = bennu();
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CI");
+    change(&mut command);
+    let deadline = u64::try_from(DEADLINE.as_millis()).expect("it is short");
+    spawn_command(command, Some(deadline)).expect("a terminal")
+}
+
+/// The exit code of a command at a terminal, once it has ended.
+pub(crate) fn ended(mut terminal: PtySession) -> i32 {
+    let rest = terminal.exp_eof().expect("it ends");
+    match terminal.process().wait() {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        other => panic!("{other:?} after\n{rest}"),
+    }
 }

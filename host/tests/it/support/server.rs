@@ -10,15 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
 use super::plugins::Build;
-use super::within;
+use super::{DEADLINE, within};
 
 /// The secret of all servers here.
 pub(crate) const SECRET: &str = "not a secret: the tests' own sixty-four bytes and a few more to spare.";
+
+/// What a server says before the address of its clients.
+const LISTENING: &str = "listening on http://";
 
 /// A folder with a configuration and the libraries that it names.
 #[derive(Debug)]
@@ -153,6 +157,19 @@ pub(crate) fn bennu() -> Command {
     command
 }
 
+/// A command that runs, and what it says.
+pub(crate) fn spawned(mut command: Command) -> (Child, Log) {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let log = Log::default();
+    log.collect(child.stdout.take().expect("a pipe"));
+    log.collect(child.stderr.take().expect("a pipe"));
+    (child, log)
+}
+
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -165,21 +182,20 @@ pub(crate) struct Server {
 
 impl Server {
     /// Runs a command and waits until it listens.
-    pub(crate) async fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the server starts");
-        let log = Log::default();
-        log.collect(child.stdout.take().expect("a pipe"));
-        log.collect(child.stderr.take().expect("a pipe"));
+    pub(crate) async fn start(command: Command) -> Self {
+        Self::start_within(DEADLINE, command).await
+    }
+
+    /// The same for one that builds first.
+    pub(crate) async fn start_within(deadline: Duration, command: Command) -> Self {
+        let (child, log) = spawned(command);
         let mut server = Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             log,
         };
-        server.address = server.said_address("listening on http://").await;
+        server.log.line_within(deadline, &[LISTENING]).await;
+        server.address = server.said_address(LISTENING).await;
         server
     }
 
@@ -311,8 +327,17 @@ impl Log {
         self.nth_line(0, parts).await
     }
 
+    /// The same where a build comes first.
+    pub(crate) async fn line_within(&self, deadline: Duration, parts: &[&str]) -> String {
+        self.find(deadline, 0, parts).await
+    }
+
     /// The line that has all these parts behind `before` others that do.
     pub(crate) async fn nth_line(&self, before: usize, parts: &[&str]) -> String {
+        self.find(DEADLINE, before, parts).await
+    }
+
+    async fn find(&self, deadline: Duration, before: usize, parts: &[&str]) -> String {
         let mut lines = self.lines.subscribe();
         let matching = |lines: &Lines| {
             lines
@@ -323,7 +348,9 @@ impl Log {
                 .cloned()
         };
         let found = lines.wait_for(|lines| matching(lines).is_some() || lines.open_pipes == 0);
-        let found = within(&format!("line of the log with {parts:?}"), found).await;
+        let Ok(found) = tokio::time::timeout(deadline, found).await else {
+            panic!("no line of the log with {parts:?} within {deadline:?}")
+        };
         let found = found.ok().and_then(|lines| matching(&lines));
         found.unwrap_or_else(|| panic!("the server ended without saying {parts:?}:\n{}", self.text()))
     }
