@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bennu::cli::args::{Cli, Command};
-use bennu::cli::{call, check, completions, dev, plugins, routes, schema, secret, serve, torture};
+use bennu::cli::{call, check, completions, dev, new, plugins, routes, schema, secret, serve, torture};
 use bennu::load;
 use clap::Parser as _;
 
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Probe(_) => return bennu::plugin::probe::run_child(),
         Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::New(args) => new::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Plugins(args) => plugins::run(&args),

@@ -196,6 +196,12 @@ impl Server {
         Entrance::new(Arc::clone(&self.shared))
     }
 
+    /// The way to the routing as it will be.
+    pub fn current_routing(&self) -> impl Fn() -> Arc<Routing> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.routing()
+    }
+
     /// Takes connections until `stop` is done, then lets those that are there go, in batches. A second `stop`, if it comes
     /// while that lasts, ends it at once.
     pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {

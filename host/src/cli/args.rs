@@ -12,6 +12,7 @@ use super::call::{self, CallArgs};
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
+use super::new::{self, NewArgs};
 use super::plugins::{self, PluginsArgs};
 use super::probe::ProbeArgs;
 use super::routes::{self, RoutesArgs};
@@ -56,6 +57,9 @@ pub enum Command {
     /// Serves the plugins that the configuration names, and replaces them whenever their library changes
     #[command(after_help = serve::HELP)]
     Serve(ServeArgs),
+    /// Makes a plugin with a test, in this workspace or in a fresh one of its own
+    #[command(after_help = new::HELP)]
+    New(NewArgs),
     /// Shows every mistake in a configuration, each at its line
     #[command(after_help = check::HELP)]
     Check(CheckArgs),
@@ -153,7 +157,7 @@ pub(super) fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> 
 }
 
 /// `config/bennu.toml` of `folder` or of the nearest folder above that has one; as short as that can be written.
-fn find_config(folder: &Path) -> Result<PathBuf, NoConfig> {
+pub(super) fn find_config(folder: &Path) -> Result<PathBuf, NoConfig> {
     let file = Path::new("config").join("bennu.toml");
     if folder.join(&file).is_file() {
         return Ok(file);

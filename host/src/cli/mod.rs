@@ -7,6 +7,7 @@ pub mod call;
 pub mod check;
 pub mod completions;
 pub mod dev;
+pub mod new;
 pub mod plugins;
 pub mod probe;
 pub mod routes;
@@ -56,21 +57,22 @@ fn start_log(config: &Config) {
         .init();
 }
 
-/// Says something at each SIGINT and SIGTERM.
-fn signals() -> io::Result<mpsc::UnboundedReceiver<()>> {
+/// Says something at each SIGINT and SIGTERM; by the sender, others can say the same.
+fn signals() -> io::Result<(mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>)> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = mpsc::unbounded_channel();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let by_signal = sender.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if sender.send(()).is_err() {
+            if by_signal.send(()).is_err() {
                 return;
             }
         }
     });
-    Ok(receiver)
+    Ok((sender, receiver))
 }

@@ -40,7 +40,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     start_log(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let stop = signals()?;
+        let (_, stop) = signals()?;
         let server = Server::start(config, Mode::Serve, Vec::new(), Box::new(|_| ())).await?;
         say(&format!("listening on http://{}", server.address));
         if let Some(admin) = server.admin_address {

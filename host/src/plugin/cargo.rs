@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
+use anstream::adapter::strip_str;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
@@ -45,7 +46,7 @@ pub enum CargoError {
     /// No package is called like this plugin.
     #[error("the workspace has no package `{0}`")]
     NoPackage(String),
-    /// The code does not compile. The text is what cargo shows.
+    /// The code does not compile. The text is what cargo shows, in colour if that was asked for.
     #[error("{0}")]
     Failed(String),
     /// A package was built but makes no library that can be loaded.
@@ -61,6 +62,8 @@ pub struct Workspace {
     packages: Vec<Package>,
     /// Which packages each needs, by id.
     needs: BTreeMap<String, Vec<String>>,
+    /// What cargo says of its builds is in colour.
+    colours: bool,
 }
 
 /// What of `cargo metadata` is used.
@@ -135,7 +138,14 @@ impl Workspace {
             target: metadata.target_directory,
             packages: metadata.packages,
             needs,
+            colours: false,
         }
+    }
+
+    /// Has builds speak in colour, errors included.
+    #[must_use]
+    pub fn with_colours(self, colours: bool) -> Self {
+        Self { colours, ..self }
     }
 
     /// The folder that `Cargo.toml` of the workspace is in.
@@ -216,6 +226,7 @@ impl Workspace {
         let mut command = cargo();
         command.args(["build", "--message-format=json-render-diagnostics"]);
         command.arg("--target-dir").arg(self.target.join(target)).args(further);
+        command.args(["--color", if self.colours { "always" } else { "never" }]);
         for plugin in plugins {
             command.args(["-p", plugin]);
         }
@@ -350,21 +361,20 @@ fn listen(stderr: impl Read, mut said: impl FnMut(&str)) -> String {
 
 /// From the first error or warning on: what was compiled before does not matter.
 fn failure(status: ExitStatus, text: &str) -> String {
-    let start = ["error", "warning"]
-        .iter()
-        .filter_map(|word| line_start(text, word))
-        .min();
-    match text[start.unwrap_or(0)..].trim_end() {
-        "" => format!("cargo ended with {status}"),
-        rest => rest.to_owned(),
+    let begins = |line: &&str| {
+        let plain = strip_str(line).to_string();
+        plain.starts_with("error") || plain.starts_with("warning")
+    };
+    let mut from = 0;
+    for line in text.split_inclusive('\n') {
+        if begins(&line) {
+            return text[from..].trim_end().to_owned();
+        }
+        from += line.len();
     }
-}
-
-fn line_start(text: &str, word: &str) -> Option<usize> {
-    if text.starts_with(word) {
-        Some(0)
-    } else {
-        text.find(&format!("\n{word}")).map(|at| at + 1)
+    match text.trim_end() {
+        "" => format!("cargo ended with {status}"),
+        all => all.to_owned(),
     }
 }
 

@@ -256,6 +256,12 @@ impl Running {
         };
         // What was given on the command line goes on to hold.
         config.listen_instead = old.config.listen_instead;
+        if self.mode == Mode::Dev {
+            // What is not there will be built; a file that is missing refuses the configuration in `serve` only.
+            for plugin in config.plugins.values_mut() {
+                plugin.library = plugin.library.take().filter(|library| library.exists());
+            }
+        }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

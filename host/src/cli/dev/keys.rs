@@ -1,0 +1,70 @@
+//! The keys of `bennu dev`, where it runs in a terminal.
+
+use std::io::{self, IsTerminal as _, Read as _};
+use std::process::{Command, Stdio};
+
+use rustix::process::getpgrp;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
+
+use crate::cli::terminal::Modes;
+
+pub(super) const HELP: &str = "keys: o opens the page, r lists routes and plugins, h shows this, q quits";
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Open,
+    Routes,
+    Help,
+    Quit,
+}
+
+/// Calls with each key from now on, on a thread of its own; the terminal shows them no more. The terminal is as it was when
+/// what is returned is dropped. `None`: nobody can press a key, as this is no terminal, or another program has it.
+///
+/// # Errors
+///
+/// If the terminal cannot be set, or there is no thread.
+pub(super) fn listen(mut pressed: impl FnMut(Key) + Send + 'static) -> io::Result<Option<Modes>> {
+    let stdin = io::stdin();
+    let is_ours = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
+    if !stdin.is_terminal() || !io::stdout().is_terminal() || !is_ours() {
+        return Ok(None);
+    }
+    let modes = Modes::keep()?;
+    let mut bare = tcgetattr(&stdin)?;
+    // Ctrl-C stays a signal, and a line's end one.
+    bare.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+    tcsetattr(&stdin, OptionalActions::Now, &bare)?;
+    std::thread::Builder::new().name("keys".into()).spawn(move || {
+        let mut byte = [0];
+        while stdin.lock().read_exact(&mut byte).is_ok() {
+            match byte[0] {
+                b'o' => pressed(Key::Open),
+                b'r' => pressed(Key::Routes),
+                b'h' | b'?' => pressed(Key::Help),
+                b'q' => pressed(Key::Quit),
+                _ => {}
+            }
+        }
+    })?;
+    Ok(Some(modes))
+}
+
+/// Opens a page in the browser of this desktop.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn open(url: &str) -> io::Result<()> {
+    let mut command = Command::new("xdg-open");
+    command
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    // Its end is waited for, elsewhere, so that it leaves nothing behind.
+    std::thread::spawn(move || drop(child.wait()));
+    Ok(())
+}

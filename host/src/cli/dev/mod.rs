@@ -1,0 +1,174 @@
+//! `bennu dev`: builds the plugins, serves them with a page to try them on, and replaces them when their source changes.
+
+mod keys;
+mod reloads;
+mod screen;
+mod sources;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+
+use clap::Args;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use super::args::{ConfigArg, address, override_listen};
+use super::terminal::{FAINT, STRONG, has_colours, styled, table};
+use super::{LOG_VARIABLE, read_config, signals};
+use crate::config::{Config, Mode};
+use crate::endpoint::Routing;
+use crate::server::Server;
+use keys::Key;
+use reloads::Reloads;
+use screen::Screen;
+use sources::{Change, Sources};
+
+pub(super) const HELP: &str = "\
+Examples:
+  bennu dev                            config/bennu.toml of this folder or of one above it
+  bennu dev --config my/bennu.toml
+  bennu dev --listen 127.0.0.1:8080    another port than the configuration says
+
+Watches the sources of each plugin, those of the packages in this workspace that it needs, and the
+configuration. A plugin that does not compile, or is refused, changes nothing: the code before serves on.
+
+Keys, in a terminal:
+  o  opens the page    r  lists routes and plugins    q  quits
+
+BENNU_LOG goes before the configuration's log level.";
+
+/// `bennu dev`
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArg,
+    /// Where clients connect, in place of what the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub(super) listen: Option<SocketAddr>,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+///
+/// If the configuration is refused, there is no workspace to build, or the host does not start. A plugin that does not
+/// compile is none: it may be mended while the host runs.
+pub fn run(args: &DevArgs) -> anyhow::Result<()> {
+    let file = args.config.find()?;
+    let mut config = read_config(&file, Mode::Dev)?;
+    override_listen(&mut config, args.listen);
+    let screen = Screen::new();
+    start_log(&config, &screen);
+    let workspace = folder(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A taken port is said before the build, which may take a minute.
+    runtime.block_on(async { Server::try_addresses(&config) })?;
+    let (changed, changes) = mpsc::channel();
+    // Before the first build, so that what is saved meanwhile is not missed.
+    let mut sources = Sources::watch(workspace, changed.clone(), screen.clone())?;
+    sources.follow(&config)?;
+    let built = sources.first_build();
+
+    let done = runtime.block_on(async {
+        let (stop, stopped) = signals()?;
+        let configured = move |config: &Config| drop(changed.send(Change::Configuration(Box::new(config.clone()))));
+        let server = Server::start(config, Mode::Dev, built, Box::new(configured)).await?;
+        greet(&server, &screen);
+        let service = server.service.clone();
+        std::thread::Builder::new()
+            .name("builder".into())
+            .spawn(move || sources.build(&changes, &service))?;
+        let _modes = listen_to_keys(&server, &screen, stop)?;
+        server.run(stopped).await;
+        Ok(())
+    });
+    // A plugin's thread that never ends must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// The log goes to the screen; what a reload consists of is one line there instead, unless the log was asked for.
+fn start_log(config: &Config, screen: &Screen) {
+    let directives = std::env::var(LOG_VARIABLE)
+        .unwrap_or_else(|_| format!("{},bennu::plugin=warn,bennu::cli=warn", config.log.level));
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(screen.clone())
+        .with_ansi(has_colours(&std::io::stderr()))
+        .with_filter(EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info")));
+    let of_reloads =
+        Targets::new().with_targets([("bennu::plugin", LevelFilter::INFO), ("bennu::cli", LevelFilter::INFO)]);
+    let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
+    tracing_subscriber::registry().with(log).with(reloads).init();
+}
+
+/// The folder that the workspace is looked for in: the configuration's.
+fn folder(config: &Config) -> std::io::Result<PathBuf> {
+    let file = config.file.canonicalize()?;
+    Ok(file.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from))
+}
+
+fn greet(server: &Server, screen: &Screen) {
+    let routing = server.routing();
+    let url = format!("http://{}", server.address);
+    screen.say(&format!("\nlistening on {url}"));
+    if let Some(admin) = server.admin_address {
+        screen.say(&format!("admin on http://{admin}"));
+    }
+    screen.say(&format!("\n{}\n", listing(&routing)));
+    let hint = match routing.plugins.keys().next() {
+        _ if routing.plugins.contains_key("room") => {
+            format!("Open {url} in two tabs and chat; then change a line of plugins/room/src/lib.rs and save it.")
+        }
+        Some(plugin) => format!(
+            "Try it with `bennu call {} TOPIC`; then change the source of {plugin} and save it.",
+            server.address
+        ),
+        None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
+    };
+    screen.say(&format!("{}\n", styled(STRONG, hint)));
+}
+
+/// Which topics go where, and what is in service.
+fn listing(routing: &Routing) -> String {
+    let state = |plugin: &str| match routing.plugins.get(plugin).and_then(|slot| slot.current()) {
+        Some(current) => format!("{} generation {}", current.manifest.version, current.number),
+        None => "not in service".to_owned(),
+    };
+    let routes = routing.config.routes.iter();
+    let mut rows: Vec<_> = routes
+        .map(|route| [route.topic.to_string(), route.plugin.clone(), state(&route.plugin)])
+        .collect();
+    let routed: Vec<_> = rows.iter().map(|[_, plugin, _]| plugin.clone()).collect();
+    for plugin in routing.plugins.keys().filter(|plugin| !routed.contains(plugin)) {
+        rows.push(["(no route)".to_owned(), plugin.clone(), state(plugin)]);
+    }
+    table(["topic", "plugin", "state"], &rows)
+}
+
+/// Does what keys ask for.
+fn listen_to_keys(
+    server: &Server,
+    screen: &Screen,
+    stop: UnboundedSender<()>,
+) -> std::io::Result<Option<super::terminal::Modes>> {
+    let (url, routing) = (format!("http://{}", server.address), server.current_routing());
+    let keys_screen = screen.clone();
+    let modes = keys::listen(move |key| match key {
+        Key::Open => match keys::open(&url) {
+            Ok(()) => keys_screen.say(&format!("opening {url}")),
+            Err(error) => keys_screen.say(&format!("cannot open a browser ({error}): the page is at {url}")),
+        },
+        Key::Routes => keys_screen.say(&listing(&Arc::clone(&routing()))),
+        Key::Help => keys_screen.say(&styled(FAINT, keys::HELP)),
+        Key::Quit => drop(stop.send(())),
+    })?;
+    if modes.is_some() {
+        screen.say(&styled(FAINT, keys::HELP));
+    }
+    Ok(modes)
+}

@@ -1,0 +1,226 @@
+//! `bennu new`: makes a plugin with a test, in this workspace or in a fresh one of its own.
+
+mod name;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use toml::Table;
+
+use super::args::find_config;
+use super::terminal::{FAINT, GOOD, STRONG, say, styled};
+use crate::config::{Config, Mode, schema};
+use crate::router::TopicPattern;
+use name::PluginName;
+
+pub(super) const HELP: &str = "\
+Examples:
+  bennu new greeter                    in a workspace of Bennu: plugins/greeter, and the route to add
+  bennu new greeter --route            adds the route, too
+  bennu new greeter                    anywhere else: a workspace greeter/ with everything in it
+
+Then:
+  cd greeter && bennu dev              serves it, and replaces it whenever it is saved
+  cargo test                           runs its test";
+
+/// The checkout that this program was built from: there is the kit.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// `bennu new`
+#[derive(Args, Debug)]
+pub struct NewArgs {
+    /// Its name: of its folder, its crate, its section in the configuration, and at the start of its topics
+    #[arg(value_parser = PluginName::parse)]
+    name: PluginName,
+    /// Adds its route to the configuration of this workspace
+    #[arg(long)]
+    route: bool,
+    /// Where `bennu-plugin` is, for a fresh workspace [default: in the checkout that bennu was built from]
+    #[arg(long, value_name = "FOLDER")]
+    kit: Option<PathBuf>,
+}
+
+/// Makes it.
+///
+/// # Errors
+///
+/// If it is there already, or cannot be written.
+pub fn run(args: &NewArgs) -> anyhow::Result<()> {
+    let here = std::env::current_dir().context("cannot tell which folder this is")?;
+    match Workspace::around(&here)? {
+        Some(workspace) => workspace.add(&args.name, args.route),
+        None => fresh(&here.join(args.name.as_str()), args),
+    }
+}
+
+/// A workspace that plugins can be added to.
+struct Workspace {
+    root: PathBuf,
+    /// Its configuration.
+    config: PathBuf,
+}
+
+impl Workspace {
+    /// The nearest one that has a configuration and takes every folder in `plugins/` for a package.
+    fn around(here: &Path) -> anyhow::Result<Option<Self>> {
+        let Ok(config) = find_config(here) else {
+            return Ok(None);
+        };
+        let config = here.join(config);
+        let Some(root) = config.parent().and_then(Path::parent) else {
+            return Ok(None);
+        };
+        let manifest = root.join("Cargo.toml");
+        if !manifest.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+        let table: Table = text
+            .parse()
+            .with_context(|| format!("cannot understand {}", manifest.display()))?;
+        let workspace = table.get("workspace");
+        let members = workspace.and_then(|workspace| workspace.get("members")?.as_array());
+        let takes_plugins =
+            members.is_some_and(|members| members.iter().any(|member| member.as_str() == Some("plugins/*")));
+        let shares_kit = workspace.is_some_and(|workspace| {
+            workspace
+                .get("dependencies")
+                .is_some_and(|shared| shared.get("bennu-plugin").is_some())
+        });
+        let root = root.to_owned();
+        Ok((takes_plugins && shares_kit).then_some(Self { root, config }))
+    }
+
+    fn add(&self, name: &PluginName, with_route: bool) -> anyhow::Result<()> {
+        let folder = self.root.join("plugins").join(name.as_str());
+        refuse_existing(&folder)?;
+        let text = fs::read_to_string(&self.config)?;
+        let route = name.fill(include_str!("template/route.toml.txt"));
+        let extended = format!("{}\n\n{route}", text.trim_end());
+        if with_route {
+            // Before anything is written: a mistake that is there already is shown as one of the file.
+            Config::parse(&self.config, &extended, Mode::Dev)?;
+        }
+        write_plugin(&folder, name)?;
+        say(&format!("{} {}", styled(GOOD, "created"), folder.display()));
+        if with_route {
+            fs::write(&self.config, extended)?;
+            say(&format!(
+                "{} its route in {}",
+                styled(GOOD, "added"),
+                self.config.display()
+            ));
+        } else {
+            say(&format!(
+                "\nAdd this to {}, while `bennu dev` runs or before, or say --route next time:\n",
+                self.config.display()
+            ));
+            say(&styled(STRONG, route.trim_end()));
+        }
+        if let Some(taken) = self.taken_by(name) {
+            say(&taken);
+        }
+        say(&next(name));
+        Ok(())
+    }
+
+    /// The route before that takes the topics of this plugin, if there is one.
+    fn taken_by(&self, name: &PluginName) -> Option<String> {
+        let config = Config::read(&self.config, Mode::Dev).ok()?;
+        let wanted = TopicPattern::parse(&format!("{}:*", name.as_str())).ok()?;
+        let (place, route) = { config.routes.iter().enumerate() }
+            .find(|(_, route)| route.topic.covers(&wanted) && route.plugin != name.as_str())?;
+        Some(format!(
+            "\nThe route `{}` at {} takes these topics: put the new one above it, as the first that matches wins.",
+            route.topic,
+            config.route_place(place)
+        ))
+    }
+}
+
+/// Makes a workspace with one plugin and its configuration.
+fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
+    refuse_existing(root)?;
+    let name = &args.name;
+    let kit = kit(args.kit.as_deref())?;
+    let kit_text = kit.to_str().context("the path of bennu-plugin is no UTF-8")?;
+    let manifest = include_str!("template/workspace.toml.txt").replace("KIT", &toml::Value::from(kit_text).to_string());
+    let config =
+        include_str!("template/bennu.toml.txt").to_owned() + &name.fill(include_str!("template/route.toml.txt"));
+    write_plugin(&root.join("plugins").join(name.as_str()), name)?;
+    write(&root.join("Cargo.toml"), &manifest)?;
+    write(&root.join("config/bennu.toml"), &config)?;
+    write(&root.join("config/bennu.schema.json"), &format!("{:#}\n", schema()))?;
+    write(
+        &root.join("README.md"),
+        &name.fill(include_str!("template/workspace.md.txt")),
+    )?;
+    write(&root.join(".gitignore"), "/target\n.bennu/\n")?;
+    // The versions that the kit is tested with; cargo takes out what is not needed.
+    let lock = kit.with_file_name("Cargo.lock");
+    if lock.is_file() {
+        fs::copy(&lock, root.join("Cargo.lock")).with_context(|| format!("cannot copy {}", lock.display()))?;
+    }
+    say(&format!(
+        "{} {}: a workspace with the plugin {}",
+        styled(GOOD, "created"),
+        root.display(),
+        name.as_str()
+    ));
+    say(&format!("\n  cd {}", name.as_str()));
+    say(&next(name));
+    Ok(())
+}
+
+fn kit(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = named.map_or_else(|| Path::new(CHECKOUT).join("plugin-api"), Path::to_owned);
+    let found = folder
+        .canonicalize()
+        .ok()
+        .filter(|folder| folder.join("Cargo.toml").is_file());
+    found.with_context(|| {
+        format!(
+            "there is no bennu-plugin in {}: say where it is with --kit FOLDER",
+            folder.display()
+        )
+    })
+}
+
+fn next(name: &PluginName) -> String {
+    let hint = styled(FAINT, "# in another terminal");
+    format!(
+        "  cargo test -p {name}\n  bennu dev\n  bennu call localhost:4000 {name}:1 hello '{{\"name\": \"ann\"}}'    {hint}",
+        name = name.as_str()
+    )
+}
+
+fn write_plugin(folder: &Path, name: &PluginName) -> anyhow::Result<()> {
+    let readme = include_str!("template/README.md.txt").replace("ROUTE", include_str!("template/route.toml.txt"));
+    write(
+        &folder.join("Cargo.toml"),
+        &name.fill(include_str!("template/Cargo.toml.txt")),
+    )?;
+    write(
+        &folder.join("src/lib.rs"),
+        &name.fill(include_str!("template/lib.rs.txt")),
+    )?;
+    write(&folder.join("README.md"), &name.fill(&readme))
+}
+
+fn refuse_existing(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        bail!(
+            "{} is there already: choose another name, or remove it",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,223 @@
+//! `bennu new`: from an empty folder to a plugin that is tested, served and replaced, as a new user would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::command::{check_refused, said};
+use crate::support::server::{Bench, Server, bennu};
+
+/// A build of everything that a plugin needs, on a small and busy machine.
+const BUILD: Duration = Duration::from_secs(600);
+
+/// Where the new workspaces are built: the same for all runs, so that only the first builds everything.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugin")
+}
+
+/// A folder that is empty but for what `bennu new` makes.
+struct World(Bench);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(Bench::new());
+        fs::create_dir(world.path("")).expect("made");
+        world
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path("empty").join(path)
+    }
+
+    /// A command in one of its folders.
+    fn at<'a>(&self, folder: &str, command: &'a mut Command, args: &[&str]) -> &'a mut Command {
+        command.current_dir(self.path(folder)).args(args)
+    }
+
+    /// Makes a plugin in a workspace of its own, listening at ports of its own.
+    fn greeter(&self) {
+        let made = said(0, |command| self.at("", command, &["new", "greeter"]));
+        assert!(made.contains("created") && made.contains("cd greeter"), "{made}");
+        let ports = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        self.edit("greeter/config/bennu.toml", "[[mounts]]", &format!("{ports}[[mounts]]"));
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let file = self.path(file);
+        let text = fs::read_to_string(&file).expect("text");
+        assert!(text.contains(from), "there is no {from:?} in\n{text}");
+        fs::write(file, text.replacen(from, to, 1)).expect("written");
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let file = self.path(file);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(file, text).expect("written");
+    }
+
+    /// Runs its tests, in the target directory that `dev` uses.
+    fn test(&self) -> Output {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .current_dir(self.path("greeter"))
+            .env("CARGO_TARGET_DIR", target().join("bennu-dev"))
+            .arg("test");
+        cargo.output().expect("cargo")
+    }
+
+    async fn dev(&self) -> Server {
+        let mut command = bennu();
+        command
+            .current_dir(self.path("greeter"))
+            .env("CARGO_TARGET_DIR", target())
+            .arg("dev");
+        Server::start_within(BUILD, command).await
+    }
+}
+
+const SOURCE: &str = "greeter/plugins/greeter/src/lib.rs";
+
+#[tokio::test]
+async fn a_new_plugin_is_tested_served_and_replaced() {
+    let world = World::new();
+    world.greeter();
+
+    let tested = world.test();
+    let shown = String::from_utf8_lossy(&tested.stdout) + String::from_utf8_lossy(&tested.stderr);
+    assert!(tested.status.success() && shown.contains("1 passed"), "{shown}");
+    assert!(!shown.contains("warning"), "{shown}");
+    world.edit(SOURCE, "\"Hello, {name}!\"", "\"Goodbye, {name}!\"");
+    assert!(
+        !world.test().status.success(),
+        "its test fails when the answer is wrong"
+    );
+    world.edit(SOURCE, "\"Goodbye, {name}!\"", "\"Hello, {name}!\"");
+
+    for args in [&["check", "--dev"][..], &["routes", "greeter:1"]] {
+        said(0, |command| world.at("greeter/plugins/greeter", command, args));
+    }
+
+    let server = world.dev().await;
+    let mut client = Client::joined(&server, "greeter:1").await;
+    let greeted = |greeting: &str, number| json!({ "greeting": greeting, "number": number });
+    let hello = json!({ "name": "ann" });
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Hello, ann!", 1)
+    );
+
+    // A change is live on save, and the state is kept.
+    world.edit(SOURCE, "\"Hello, {name}!\"", "\"Welcome, {name}!\"");
+    let line = server.log.line_within(BUILD, &["greeter generation 2: built in"]).await;
+    assert!(
+        line.contains("probed in") && line.contains("1 topic carried over in"),
+        "{line}"
+    );
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Welcome, ann!", 2)
+    );
+    server
+        .log
+        .line_within(BUILD, &["greeter generation 1 unloaded in"])
+        .await;
+
+    // What does not compile is shown as cargo shows it, and changes nothing.
+    world.edit(SOURCE, "topic.greet(&name)", "topic.greet(&nam)");
+    server
+        .log
+        .line_within(BUILD, &["error[E0425]: cannot find value `nam`"])
+        .await;
+    server
+        .log
+        .line_within(BUILD, &["greeter does not compile; the code in service goes on"])
+        .await;
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Welcome, ann!", 3)
+    );
+
+    // A package that it comes to need is watched, too.
+    world.write(
+        "greeter/words/Cargo.toml",
+        "[package]\nname = \"words\"\nversion = \"1.0.0\"\nedition = \"2024\"\n",
+    );
+    world.write("greeter/words/src/lib.rs", "pub const WORD: &str = \"Hi\";\n");
+    world.edit(
+        "greeter/plugins/greeter/Cargo.toml",
+        "[dependencies]",
+        "[dependencies]\nwords = { path = \"../../words\" }",
+    );
+    world.edit(SOURCE, "topic.greet(&nam)", "topic.greet(&name)");
+    world.edit(
+        SOURCE,
+        "format!(\"Welcome, {name}!\")",
+        "format!(\"{}, {name}!\", words::WORD)",
+    );
+    server.log.line_within(BUILD, &["greeter generation 3: built in"]).await;
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Hi, ann!", 4)
+    );
+    world.edit("greeter/words/src/lib.rs", "Hi", "Ho");
+    server.log.line_within(BUILD, &["greeter generation 4: built in"]).await;
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Ho, ann!", 5)
+    );
+
+    // One more, in the same workspace, is taken up while it runs.
+    let made = said(0, |command| {
+        world.at("greeter/plugins", command, &["new", "other-one", "--route"])
+    });
+    assert!(made.contains("added"), "{made}");
+    server
+        .log
+        .line_within(BUILD, &["other-one generation 1: built in"])
+        .await;
+    client.join("other-one:1", json!({})).await;
+    assert_eq!(
+        client.push("other-one:1", "hello", hello).await,
+        greeted("Hello, ann!", 1)
+    );
+}
+
+#[test]
+fn a_route_is_suggested_and_not_written_unless_asked_for() {
+    let world = World::new();
+    world.greeter();
+    let config = world.path("greeter/config/bennu.toml");
+    let before = fs::read_to_string(&config).expect("text");
+    fs::write(
+        &config,
+        format!("{before}\n[[routes]]\ntopic = \"*\"\nplugin = \"greeter\"\n"),
+    )
+    .expect("written");
+    let made = said(0, |command| world.at("greeter", command, &["new", "other"]));
+    assert!(made.contains("topic = \"other:*\"\nplugin = \"other\"\n"), "{made}");
+    assert!(
+        made.contains("The route `*` at ") && made.contains("put the new one above it"),
+        "{made}"
+    );
+    assert!(!fs::read_to_string(&config).expect("text").contains("other"));
+    assert!(world.path("greeter/plugins/other/README.md").is_file());
+}
+
+#[test]
+fn what_cannot_be_made_is_explained_and_leaves_nothing() {
+    let world = World::new();
+    let refused = |name: &str, words: &str| check_refused(|command| world.at("", command, &["new", name]), words);
+    refused("Chat Room", "`chat-room` would do");
+    refused("fn", "`fn-channel` would do");
+    assert_eq!(fs::read_dir(world.path("")).expect("read").count(), 0);
+    fs::create_dir(world.path("greeter")).expect("made");
+    refused("greeter", "is there already");
+    check_refused(
+        |command| world.at("", command, &["new", "chat", "--kit", "/nowhere"]),
+        "--kit",
+    );
+}
