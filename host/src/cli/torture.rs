@@ -1,8 +1,10 @@
 //! `bennu torture`: runs it, and shows the certificate.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
@@ -24,8 +26,8 @@ Examples:
   bennu torture --part all --plots plots             the certificate, and all that is measured
 
 Starts a server of its own. The exit code is 1 when anything was lost, doubled, reordered or
-closed, when a state differs, when a library was not taken or refused as it should be, or when more stays of
-replaced libraries than may.";
+closed, when a state differs, when too little was in flight, when a library was not taken or refused as it should be,
+or when more stays of replaced libraries than may.";
 
 /// `bennu torture`
 #[derive(Args, Debug)]
@@ -97,13 +99,13 @@ impl TortureArgs {
         }
     }
 
-    fn libraries(&self) -> anyhow::Result<Libraries> {
+    fn libraries(&self, shown: &Shown) -> anyhow::Result<Libraries> {
         let variants: Vec<Variant> = Variant::GOOD.into_iter().chain(Variant::BAD).collect();
         if let Some(folder) = &self.libraries {
             return Ok(Libraries::read(folder, &variants)?);
         }
         let libraries = Libraries::build(&std::env::current_dir()?, &variants, |variant| {
-            show(&format!("building {variant}"));
+            shown.step(&format!("building {variant}"));
         });
         Ok(libraries?)
     }
@@ -116,8 +118,9 @@ impl TortureArgs {
 /// If something cannot be run: no libraries, or no server.
 pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(report(args));
-    show("");
+    let shown = Shown::new();
+    let report = runtime.block_on(report(args, &shown));
+    shown.end();
     let report = report?;
     if args.json.json {
         say(&serde_json::to_string_pretty(&report)?);
@@ -132,42 +135,43 @@ pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs all parts, one after the other.
-async fn report(args: &TortureArgs) -> anyhow::Result<Report> {
+async fn report(args: &TortureArgs, shown: &Shown) -> anyhow::Result<Report> {
     let wants = |part| args.part.iter().any(|wanted| [part, Part::All].contains(wanted));
     let mut report = Report::default();
     let libraries = if [Part::Messages, Part::Unloading, Part::Pauses, Part::Heartbeats].map(wants) == [false; 4] {
         None
     } else {
-        Some(args.libraries()?)
+        Some(args.libraries(shown)?)
     };
     if let Some(libraries) = &libraries {
         if wants(Part::Messages) {
             let plan = args.plan();
-            show(&format!("{} clients connect", plan.clients));
-            report.messages = Some(torture::run(&plan, libraries, |progress| show(&line(progress))).await?);
+            shown.step(&format!("{} clients connect", plan.clients));
+            let progress = |progress: Progress<'_>| shown.progress(|| line(progress));
+            report.messages = Some(torture::run(&plan, libraries, progress).await?);
         }
         if wants(Part::Unloading) {
-            let done = |reload| show(&format!("unloading: reload {reload} of {}", args.unloads));
+            let done = |reload| shown.progress(|| format!("unloading: reload {reload} of {}", args.unloads));
             let unloading = unloading::run(libraries, args.unloads, done).await?;
             args.plot("unloading", || unloading.chart())?;
             report.unloading = Some(unloading);
         }
         if wants(Part::Pauses) {
-            let next = |members, kib| show(&format!("pauses: {members} members, {kib} KiB"));
+            let next = |members, kib| shown.step(&format!("pauses: {members} members, {kib} KiB"));
             report.pauses = pauses::run(libraries, next).await?;
             args.plot("pauses", || pauses::chart(&report.pauses))?;
         }
         if wants(Part::Heartbeats) {
-            show("heartbeats: 10,000 topics are joined, and move");
+            shown.step("heartbeats: 10,000 topics are joined, and move");
             let heartbeats = heartbeats::run(libraries).await?;
             args.plot("heartbeats", || heartbeats.chart())?;
             report.heartbeats = Some(heartbeats);
         }
     }
     if wants(Part::Saving) {
-        show("saving: the first build");
+        shown.step("saving: the first build");
         let checkout = Workspace::find(&std::env::current_dir()?)?;
-        report.saving = saving::run(&checkout, |save| show(&format!("saving: {save}"))).await?;
+        report.saving = saving::run(&checkout, |save| shown.step(&format!("saving: {save}"))).await?;
         args.plot("saving", || saving::chart(&report.saving))?;
     }
     Ok(report)
@@ -198,11 +202,46 @@ fn line(progress: Progress<'_>) -> String {
     )
 }
 
-/// One line that replaces the one before, where somebody sees it.
-fn show(line: &str) {
-    let mut out = io::stderr();
-    if out.is_terminal() {
-        let _ = write!(out, "\r\x1b[2K{line}");
+/// How far it is, on standard error: one line that is written over, or, where nobody looks at a terminal, lines.
+struct Shown {
+    is_terminal: bool,
+    last: Cell<Instant>,
+}
+
+impl Shown {
+    /// Between two lines about how far a part is, where they stay.
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn new() -> Self {
+        Self {
+            is_terminal: io::stderr().is_terminal(),
+            last: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Something else begins.
+    fn step(&self, line: &str) {
+        self.last.set(Instant::now());
+        let mut out = io::stderr();
+        let _ = if self.is_terminal {
+            write!(out, "\r\x1b[2K{line}")
+        } else {
+            writeln!(out, "{line}")
+        };
         let _ = out.flush();
+    }
+
+    /// It is so far. Not each of these stays.
+    fn progress(&self, line: impl FnOnce() -> String) {
+        if self.is_terminal || self.last.get().elapsed() >= Self::INTERVAL {
+            self.step(&line());
+        }
+    }
+
+    /// Nothing more comes.
+    fn end(&self) {
+        if self.is_terminal {
+            self.step("");
+        }
     }
 }

@@ -81,6 +81,8 @@ pub struct InFlight {
     pub least: i64,
     /// In half of the reloads there were no more.
     pub median: i64,
+    /// So many were to be, in each.
+    pub wanted: i64,
     /// In each reload, in their order.
     pub each: Vec<i64>,
     /// Events that waited in held mailboxes, in all reloads together.
@@ -155,7 +157,13 @@ impl Certificate {
             self.differences,
             self.ended,
         ];
-        self.passed = zero == [0; 6] && self.reloads.unexpected == 0;
+        // Where nothing is on its way, nothing can be lost.
+        let InFlight { least, wanted, .. } = self.in_flight;
+        if least < wanted {
+            let finding = format!("only {least} events were in flight at a reload, {wanted} were to be");
+            self.findings.push(finding);
+        }
+        self.passed = zero == [0; 6] && self.reloads.unexpected == 0 && least >= wanted;
         self
     }
 }
@@ -305,6 +313,26 @@ pub fn grouped(value: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_with_little_in_flight_proves_nothing() {
+        let plan = Plan {
+            clients: 2,
+            topics: 1,
+            shards: 1,
+            rate: 1,
+            reloads: 1,
+            in_flight: 10,
+            seed: 0,
+        };
+        for (least, passes) in [(9, false), (10, true)] {
+            let mut certificate = Certificate::new(&plan, &Tally::default(), Duration::from_secs(1));
+            certificate.in_flight.wanted = 10;
+            certificate.in_flight.least = least;
+            let certificate = certificate.judged();
+            assert_eq!((certificate.passed, certificate.findings.is_empty()), (passes, passes));
+        }
+    }
 
     #[test]
     fn thousands_are_grouped() {

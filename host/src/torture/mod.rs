@@ -160,6 +160,8 @@ struct Reloading {
     rng: Rng,
     tally: Arc<Tally>,
     seats: i64,
+    /// Events that are to be in flight.
+    wanted: i64,
     looks: Arc<Mutex<Looks>>,
     /// How many libraries were put in place.
     puts: u64,
@@ -194,6 +196,7 @@ impl Reloading {
             rng: Rng::with_seed(plan.seed),
             tally: Arc::clone(tally),
             seats: plan.seats(),
+            wanted: plan.in_flight.into(),
             looks,
             puts: 0,
             good: 0,
@@ -316,6 +319,7 @@ impl Reloading {
         certificate.in_flight = InFlight {
             least: quantile(&self.in_flight, 0.0).unwrap_or_default(),
             median: quantile(&self.in_flight, 0.5).unwrap_or_default(),
+            wanted: self.wanted,
             each,
             held: self.held,
         };
