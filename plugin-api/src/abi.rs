@@ -379,6 +379,9 @@ pub struct Host {
     pub log_enabled: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes) -> u32,
     /// Writes a line with fields to the host's log. Returns 0 or one of [`error`]. (any; since 1.3)
     pub record: unsafe extern "C" fn(cx: *const (), record: *const Record) -> i64,
+    /// This thread is about to panic at `place` (`file:line:column`), and nothing of its stack is unwound yet: the host may
+    /// look where it is. (any; since 1.3)
+    pub panicked: unsafe extern "C" fn(cx: *const (), message: Bytes, place: Bytes),
 }
 
 /// What a plugin exports.

@@ -116,7 +116,7 @@ unsafe extern "C" fn init<P: Plugin>(
         open: RwLock::new(true),
     });
     log::attach(&host);
-    install_hook();
+    install_hook(&host);
     // SAFETY: the host lends `settings` for this call.
     let json = unsafe { settings.as_slice() };
     let made = catch(|| {
@@ -419,6 +419,18 @@ impl HostHandle {
             };
             // SAFETY: before `shutdown` returned; the host reads `line` and what it lends during the call only.
             unsafe { record(cx, &raw const line) }
+        });
+    }
+
+    /// Has the host look where this thread is, as it panics.
+    pub(crate) fn panicked(&self, message: &str, place: &str) {
+        let (message, place) = (Bytes::lend(message.as_bytes()), Bytes::lend(place.as_bytes()));
+        self.call(|host, cx| {
+            if let Some(panicked) = host.panicked() {
+                // SAFETY: before `shutdown` returned; the host copies during the call.
+                unsafe { panicked(cx, message, place) };
+            }
+            0
         });
     }
 

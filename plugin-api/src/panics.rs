@@ -1,11 +1,14 @@
 //! Catches panics on the plugin's side: none of them may reach the host, which could not catch it.
 //!
-//! The hook notes message and place and takes no backtrace: symbolising one maps the library's file, and that mapping
-//! would outlive the library.
+//! The hook notes message and place, and has the host look at the stack. It takes no backtrace itself: symbolising one maps the
+//! library's file, and that mapping would outlive the library.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Arc;
+
+use crate::glue::HostHandle;
 
 thread_local! {
     /// How many [`catch`]es this thread is in.
@@ -32,9 +35,12 @@ pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
 }
 
 /// Installs the hook: panics of a shard are noted for [`catch`], those of other threads go to the host's log.
-pub(crate) fn install_hook() {
-    panic::set_hook(Box::new(|info| {
+pub(crate) fn install_hook(host: &Arc<HostHandle>) {
+    let host = Arc::clone(host);
+    panic::set_hook(Box::new(move |info| {
         let message = describe(info);
+        let place = info.location().map(ToString::to_string);
+        host.panicked(&message, &place.unwrap_or_default());
         if DEPTH.get() > 0 {
             NOTED.set(Some(message));
         } else {

@@ -3,6 +3,7 @@
 use bennu_plugin::abi::{Token, error};
 use bytes::Bytes;
 
+use super::backtrace::Panics;
 use super::loader::{HostCalls, Line};
 use super::log;
 use super::shard::Env;
@@ -14,6 +15,7 @@ use crate::message::Payload;
 #[derive(Debug)]
 pub(super) struct Bridge {
     pub(super) env: Env,
+    pub(super) panics: Panics,
 }
 
 impl HostCalls for Bridge {
@@ -88,6 +90,10 @@ impl HostCalls for Bridge {
 
     fn record(&self, line: &Line<'_>) {
         log::write(&self.env, line);
+    }
+
+    fn panicked(&self, message: &str, place: &str) {
+        self.panics.note(message, place);
     }
 }
 

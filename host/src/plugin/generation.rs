@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::backtrace::Panics;
 use super::bridge::Bridge;
 use super::giveup;
 use super::health::Health;
@@ -277,13 +278,17 @@ impl Crew {
     fn first(&self, staged: StagedFile, config: &config::Plugin) -> Result<Running, GenerationError> {
         let (ready, started) = mpsc::channel();
         let (env, settings, shard) = (self.env.clone(), config.settings.to_string(), self.new_shard());
+        let panics = Panics::of(&env.slot.name, self.number, staged.path());
         let first = self.thread(0, &shard, move |shard| {
             // Mapped here: constructors of the library are plugin code, too.
             let library = match Library::load(staged) {
                 Ok(library) => library,
                 Err(error) => return drop(ready.send(Err(GenerationError::Load(error)))),
             };
-            let host = Arc::new(Bridge { env: env.clone() });
+            let host = Arc::new(Bridge {
+                env: env.clone(),
+                panics,
+            });
             let opened = Arc::clone(&library)
                 .init(host, &settings)
                 .and_then(|instance| Ok((instance.open_shard(0, Arc::clone(&shard.pulse))?, instance)));

@@ -18,6 +18,7 @@
 //! [`service`] is the thread that does these steps; [`shard`] is where plugin code runs, [`batch`] by batch. [`watchdog`]
 //! notices code that does not return.
 
+mod backtrace;
 mod batch;
 mod bridge;
 pub mod cargo;

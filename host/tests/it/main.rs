@@ -3,6 +3,7 @@
 mod admin;
 mod arriving;
 mod auth_token;
+mod backtraces;
 mod bad_input;
 mod call;
 mod check;

@@ -143,6 +143,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Loaded<C, G, P> {
             log,
             log_enabled,
             record,
+            panicked,
         };
         let host = host.leak_into_prefix();
         let (mut plugin, mut shard) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -364,6 +365,12 @@ unsafe extern "C" fn record(cx: *const (), record: *const abi::Record) -> i64 {
     eprintln!("{line}");
     outside.note(line);
     0
+}
+
+unsafe extern "C" fn panicked(cx: *const (), message: Bytes, place: Bytes) {
+    // SAFETY: `cx` is alive until `shutdown` has returned.
+    let outside = unsafe { &*cx.cast::<Outside>() };
+    outside.note(format!("panicked {} | {}", text(message), text(place)));
 }
 
 fn text(bytes: Bytes) -> String {

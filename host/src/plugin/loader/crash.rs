@@ -72,6 +72,26 @@ pub(super) fn handling(events: &[abi::Event], at: *const usize) -> Inside {
     Inside::new(Place::Events(events.as_ptr(), events.len(), at))
 }
 
+/// What the host has called a plugin for on this thread, if it has.
+pub(in crate::plugin) fn entry_at_hand() -> Option<&'static str> {
+    match PLACE.get() {
+        Place::Host => None,
+        Place::Call(what) => Some(what),
+        Place::Events(events, len, at) => {
+            // SAFETY: `handling` promised that both outlive the call that this thread is in, and only this thread writes them.
+            let at = unsafe { at.read_volatile() };
+            // SAFETY: as above; it is within the events.
+            (at < len).then(|| callback(unsafe { &*events.add(at) }))
+        }
+    }
+}
+
+/// What this thread is called, as far as the system keeps that: 15 bytes.
+pub(in crate::plugin) fn name_of_thread() -> String {
+    let name = thread_name();
+    String::from_utf8_lossy(name.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// What is known of the client `member` that the event at hand on this thread is about; `None` if there is no such event.
 pub(in crate::plugin) fn info_at_hand(member: u64) -> Option<Vec<u8>> {
     let Place::Events(events, len, at) = PLACE.get() else {

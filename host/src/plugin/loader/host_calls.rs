@@ -26,6 +26,8 @@ pub trait HostCalls: Send + Sync {
     fn log_enabled(&self, level: u32, target: &str) -> bool;
     /// A line for the log.
     fn record(&self, line: &Line<'_>);
+    /// The calling thread panics at `place`; its stack is as it was.
+    fn panicked(&self, message: &str, place: &str);
 }
 
 /// A line for the log; see [`abi::Record`].
@@ -107,6 +109,7 @@ pub(super) const HOST: HostRef = {
         log,
         log_enabled,
         record,
+        panicked,
     });
     HostRef(TABLE.static_as_prefix())
 };
@@ -198,6 +201,21 @@ unsafe extern "C" fn record(cx: *const (), record: *const abi::Record) -> i64 {
             }
         }
     })
+}
+
+unsafe extern "C" fn panicked(cx: *const (), message: Bytes, place: Bytes) {
+    // SAFETY: as in `complete`.
+    let link = unsafe { link(cx) };
+    link.call(|host| {
+        // SAFETY: lent by the plugin for this call.
+        match unsafe { (lent(message, MOST_TEXT), lent(place, MOST_TEXT)) } {
+            (Ok(message), Ok(place)) => {
+                host.panicked(&String::from_utf8_lossy(message), &String::from_utf8_lossy(place));
+            }
+            _ => host.refused(),
+        }
+        0
+    });
 }
 
 /// Reads a line, as far as it can be looked through.

@@ -18,6 +18,7 @@ pub(in crate::plugin) mod crash;
 mod host_calls;
 mod instance;
 mod layout;
+pub(in crate::plugin) mod stack;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -43,6 +43,10 @@ impl HostCalls for Recorder {
     fn record(&self, line: &Line<'_>) {
         self.0.lock().unwrap().push(format!("{line:?}"));
     }
+
+    fn panicked(&self, message: &str, place: &str) {
+        self.0.lock().unwrap().push(format!("panicked {message} {place}"));
+    }
 }
 
 /// One batch: what was committed, and where to stop.
