@@ -68,6 +68,17 @@ fn the_plugin_in_the_readme_is_the_echo_plugin() {
     assert!(readme.contains(&format!("```rust\n{plugin}```")));
 }
 
+#[test]
+fn the_plugins_to_copy_and_to_show_are_short() {
+    for (plugin, most) in [("plugins/echo/src/lib.rs", 15), ("plugins/room/src/lib.rs", 40)] {
+        let source = read(plugin);
+        let (code, _tests) = source.split_once("#[cfg(test)]").expect("it has tests");
+        let lines = code.lines().map(str::trim);
+        let count = lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count();
+        assert!(count <= most, "{plugin} has {count} lines of code");
+    }
+}
+
 fn read(page: &str) -> String {
     std::fs::read_to_string(Path::new(ROOT).join(page)).expect("the page is there")
 }

@@ -82,11 +82,26 @@ macro_rules! export_plugin {
     };
 }
 
-/// The second step of [`export_plugin!`](crate::export_plugin): what is left out is filled in.
+/// Says to the [test kit](crate::test) what is tested where it is not exported: an old version of a plugin, or one that only
+/// stands in a test. What stands in the brackets is as for [`export_plugin!`](crate::export_plugin), which says it of what it
+/// exports.
+#[macro_export]
+macro_rules! test_plugin {
+    (connect = $connect:ty $(, plugin = $plugin:ty)? $(,)?) => {
+        $crate::__test_plugin!([] [$($plugin)?] [$connect]);
+    };
+    ($channel:ty $(, plugin = $plugin:ty)? $(, connect = $connect:ty)? $(,)?) => {
+        $crate::__test_plugin!([$channel] [$($plugin)?] [$($connect)?]);
+    };
+}
+
+/// The second step of [`export_plugin!`](crate::export_plugin): what a library exports.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_plugin {
     ([$($channel:ty)?] [$($plugin:ty)?] [$($connect:ty)?]) => {
+        $crate::__test_plugin!([$($channel)?] [$($plugin)?] [$($connect)?]);
+
         const _: () = {
             type Channel = $crate::__first!($($channel,)? $crate::export::NoChannel,);
             type Plugin = $crate::__first!($($plugin,)? $crate::NoSettings,);
@@ -94,19 +109,50 @@ macro_rules! __export_plugin {
 
             #[used]
             #[unsafe(link_section = ".bennu.plugin")]
-            static MANIFEST: $crate::manifest::Manifest = $crate::export::manifest::<Channel, Plugin>(
-                ::core::env!("CARGO_PKG_NAME"),
-                ::core::env!("CARGO_PKG_VERSION"),
-                (if ::core::cfg!(panic = "unwind") { $crate::export::flags::UNWINDS } else { 0 })
-                    $(| $crate::__flag!(CHANNEL, $channel))?
-                    $(| $crate::__flag!(CONNECT, $connect))?
-                    $(| $crate::__flag!(SETTINGS, $plugin))?,
-            );
+            static MANIFEST: $crate::manifest::Manifest =
+                $crate::__manifest!([$($channel)?] [$($plugin)?] [$($connect)?]);
 
             // The name that abi_stable looks for, `ROOT_MODULE_LOADER_NAME`.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
             static HEADER: $crate::export::LibHeader = $crate::export::Entry::<Channel, Connect, Plugin>::header();
         };
+    };
+}
+
+/// The second step of [`test_plugin!`](crate::test_plugin).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __test_plugin {
+    ([$($channel:ty)?] [$($plugin:ty)?] [$($connect:ty)?]) => {
+        const _: () = {
+            type Channel = $crate::__first!($($channel,)? $crate::export::NoChannel,);
+            type Plugin = $crate::__first!($($plugin,)? $crate::NoSettings,);
+            type Connect = $crate::__first!($($connect,)? $crate::export::NoConnect,);
+
+            impl $crate::test::Exported for $crate::__first!($($channel,)? $($connect,)?) {
+                fn code() -> $crate::test::Code {
+                    const MANIFEST: $crate::manifest::Manifest =
+                        $crate::__manifest!([$($channel)?] [$($plugin)?] [$($connect)?]);
+                    $crate::test::Code::new($crate::export::Entry::<Channel, Connect, Plugin>::ROOT, MANIFEST)
+                }
+            }
+        };
+    };
+}
+
+/// The manifest, where `Channel` and `Plugin` name types.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __manifest {
+    ([$($channel:ty)?] [$($plugin:ty)?] [$($connect:ty)?]) => {
+        $crate::export::manifest::<Channel, Plugin>(
+            ::core::env!("CARGO_PKG_NAME"),
+            ::core::env!("CARGO_PKG_VERSION"),
+            (if ::core::cfg!(panic = "unwind") { $crate::export::flags::UNWINDS } else { 0 })
+                $(| $crate::__flag!(CHANNEL, $channel))?
+                $(| $crate::__flag!(CONNECT, $connect))?
+                $(| $crate::__flag!(SETTINGS, $plugin))?,
+        )
     };
 }
 

@@ -105,6 +105,7 @@ mod remote;
 mod reply;
 mod shard;
 pub mod state;
+pub mod test;
 mod text;
 pub mod wire;
 

@@ -26,7 +26,8 @@ const MOST_SPANS: usize = 10_000;
 /// Spans around one event whose fields go with it.
 const MOST_PARENTS: usize = 16;
 
-static HOST: RwLock<Option<Arc<HostHandle>>> = RwLock::new(None);
+/// The last one is told. More than one only in a test.
+static HOSTS: RwLock<Vec<Arc<HostHandle>>> = RwLock::new(Vec::new());
 static SPANS: Mutex<BTreeMap<u64, Span>> = Mutex::new(BTreeMap::new());
 static NEXT_SPAN: AtomicU64 = AtomicU64::new(1);
 
@@ -76,7 +77,9 @@ pub(crate) enum Value {
 
 /// Sends this library's events to `host` from now on. Where the program has a subscriber already, as a test may, it stays.
 pub(crate) fn attach(host: &Arc<HostHandle>) {
-    *HOST.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(host));
+    let mut hosts = HOSTS.write().unwrap_or_else(PoisonError::into_inner);
+    hosts.push(Arc::clone(host));
+    drop(hosts);
     if dispatcher::set_global_default(Dispatch::new(Forward)).is_err() {
         // Another host, in a test: it may filter otherwise.
         callsite::rebuild_interest_cache();
@@ -85,15 +88,15 @@ pub(crate) fn attach(host: &Arc<HostHandle>) {
 
 /// Sends nothing to `host` any more.
 pub(crate) fn detach(host: &Arc<HostHandle>) {
-    let mut attached = HOST.write().unwrap_or_else(PoisonError::into_inner);
-    if attached.as_ref().is_some_and(|attached| Arc::ptr_eq(attached, host)) {
-        *attached = None;
+    let mut attached = HOSTS.write().unwrap_or_else(PoisonError::into_inner);
+    attached.retain(|attached| !Arc::ptr_eq(attached, host));
+    if attached.is_empty() {
         spans().clear();
     }
 }
 
 fn host() -> Option<Arc<HostHandle>> {
-    HOST.read().unwrap_or_else(PoisonError::into_inner).clone()
+    HOSTS.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
 }
 
 fn spans() -> MutexGuard<'static, BTreeMap<u64, Span>> {

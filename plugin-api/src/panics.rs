@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::glue::HostHandle;
 
@@ -34,8 +34,26 @@ pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
     catch(move || drop(value))
 }
 
+/// Whether the process is a test's: see [`share_hook`].
+static SHARED: Once = Once::new();
+
+/// In a test the process is not the plugin's own: a hook is installed once and for all, which leaves to the one before what is
+/// not caught here.
+pub(crate) fn share_hook() {
+    SHARED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| match DEPTH.get() {
+            0 => before(info),
+            _ => NOTED.set(Some(describe(info))),
+        }));
+    });
+}
+
 /// Installs the hook: panics of a shard are noted for [`catch`], those of other threads go to the host's log.
 pub(crate) fn install_hook(host: &Arc<HostHandle>) {
+    if SHARED.is_completed() {
+        return;
+    }
     let host = Arc::clone(host);
     panic::set_hook(Box::new(move |info| {
         let message = describe(info);
@@ -53,7 +71,9 @@ pub(crate) fn install_hook(host: &Arc<HostHandle>) {
 
 /// Removes the hook and what it holds.
 pub(crate) fn remove_hook() {
-    drop(panic::take_hook());
+    if !SHARED.is_completed() {
+        drop(panic::take_hook());
+    }
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> String {

@@ -20,6 +20,7 @@ mod handshake;
 mod hang;
 mod hostile;
 mod intercepting;
+mod kit;
 mod lies;
 mod limits;
 mod load;

@@ -19,3 +19,26 @@ impl Channel for Echo {
 }
 
 export_plugin!(Echo);
+
+#[cfg(test)]
+mod tests {
+    use bennu_plugin::test::Server;
+
+    use super::*;
+
+    fn a_shout_reaches_everyone(server: &Server) {
+        let (ann, bob) = (server.join("echo:1", json!({})), server.join("echo:1", json!({})));
+        let hello = json!({ "say": "hello" });
+        ann.push("echo", &hello).assert_reply("ok", &hello);
+        ann.push("shout", &hello).refute_reply();
+        ann.assert_push("shout", &hello);
+        bob.assert_push("shout", &hello);
+        bob.refute_push("echo", &hello);
+    }
+
+    #[test]
+    fn a_shout_reaches_everyone_of_this_code_and_of_the_library_built() {
+        a_shout_reaches_everyone(&Server::start::<Echo>());
+        a_shout_reaches_everyone(&Server::built("echo"));
+    }
+}

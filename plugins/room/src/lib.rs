@@ -57,3 +57,81 @@ impl Channel<Settings> for Member {
 }
 
 export_plugin!(Member, plugin = Settings);
+
+#[cfg(test)]
+mod tests {
+    use bennu_plugin::test::{Code, Server, any, like};
+
+    use super::*;
+
+    fn server() -> Server {
+        Server::start_with::<Member>(json!({ "max_history": 2 }))
+    }
+
+    fn named(name: &str) -> Value {
+        json!({ "name": name })
+    }
+
+    #[test]
+    fn what_is_said_reaches_everyone_and_is_kept_for_who_comes_later() {
+        for server in [server(), Server::run(Code::built("room"), json!({ "max_history": 2 }))] {
+            let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
+            for (id, body) in [(1, "a"), (2, "b"), (3, "c")] {
+                ann.push("new_msg", json!({ "body": body }))
+                    .assert_reply("ok", json!({ "id": id }));
+                let message = json!({ "id": id, "name": "ann", "body": body });
+                ann.assert_push("new_msg", &message);
+                bob.assert_push("new_msg", &message);
+            }
+            let history = server.join("room:1", named("eve")).join_reply()["history"].clone();
+            assert_eq!(history[0], json!({ "id": 2, "name": "ann", "body": "b" }));
+            assert_eq!(history.as_array().map(Vec::len), Some(2));
+        }
+    }
+
+    #[test]
+    fn who_types_is_told_to_the_others() {
+        let server = server();
+        let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
+        ann.push("typing", json!({ "typing": true })).refute_reply();
+        bob.assert_push("typing", json!({ "name": "ann", "typing": true }));
+        ann.refute_push("typing", any());
+    }
+
+    #[test]
+    fn who_is_there_can_be_seen() {
+        let server = server();
+        let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
+        bob.assert_push("presence_state", like(json!({ "ann": {}, "bob": {} })));
+        bob.assert_presence("ann", json!({}));
+        ann.leave();
+        bob.refute_presence("ann");
+    }
+
+    #[test]
+    fn what_is_missing_or_too_long_is_refused_by_its_name() {
+        let server = server();
+        let refusal = server.try_join("room:1", named("")).unwrap_err();
+        assert_eq!(refusal["field"], "name");
+        let ann = server.join("room:1", named("ann"));
+        let refused = |field: &str| like(json!({ "reason": "invalid payload", "field": field }));
+        ann.push("new_msg", json!({})).assert_reply("error", refused("body"));
+        let long = "x".repeat(2_001);
+        ann.push("new_msg", json!({ "body": long }))
+            .assert_reply("error", refused("body"));
+        ann.push("whisper", json!({}))
+            .assert_reply("error", json!({ "reason": "unhandled event" }));
+    }
+
+    #[test]
+    fn the_room_is_what_it_was_after_a_reload() {
+        let server = server();
+        let ann = server.join("room:1", named("ann"));
+        ann.push("new_msg", json!({ "body": "before" }));
+        server.reload::<Member>();
+        ann.push("new_msg", json!({ "body": "after" }))
+            .assert_reply("ok", json!({ "id": 2 }));
+        let history = server.join("room:1", named("bob")).join_reply();
+        assert_eq!(history["history"][0]["body"], "before");
+    }
+}

@@ -1,0 +1,331 @@
+//! The server of a test: [`Server`].
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::body::Body;
+use super::client::{Client, Joining, Membership};
+use super::code::{Code, Exported};
+use super::core::{ClientInfo, Core};
+use crate::panics;
+use crate::payload::IntoPayload;
+
+/// Runs one plugin, and stops it when it is dropped with all clients. A clone is the same server.
+#[derive(Clone)]
+pub struct Server {
+    pub(super) core: Rc<RefCell<Core>>,
+}
+
+impl Server {
+    /// Runs the plugin that `E` stands for, without settings.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin refuses that. Says why.
+    #[must_use]
+    #[track_caller]
+    pub fn start<E: Exported>() -> Self {
+        Self::run(Code::of::<E>(), json!({}))
+    }
+
+    /// Runs the plugin that `E` stands for, with these settings.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin refuses them. Says why.
+    #[must_use]
+    #[track_caller]
+    pub fn start_with<E: Exported>(settings: Value) -> Self {
+        Self::run(Code::of::<E>(), settings)
+    }
+
+    /// Runs the library that cargo builds of this package, without settings: see [`Code::built`].
+    ///
+    /// # Panics
+    ///
+    /// If it can't be built or loaded, or refuses to run. Says why.
+    #[must_use]
+    #[track_caller]
+    pub fn built(package: &str) -> Self {
+        Self::run(Code::built(package), json!({}))
+    }
+
+    /// Runs any code with any settings.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin refuses them. Says why.
+    #[must_use]
+    #[track_caller]
+    pub fn run(code: Code, settings: Value) -> Self {
+        match Self::try_run(code, settings) {
+            Ok(server) => server,
+            Err(why) => panic!("the plugin does not start: {why}"),
+        }
+    }
+
+    /// Runs any code with any settings, if the plugin takes them.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin's `check` or `init` says: a JSON object with `path` and `message` where settings are refused.
+    pub fn try_run(code: Code, settings: Value) -> Result<Self, String> {
+        panics::share_hook();
+        let core = Core::new(code, &settings.to_string())?;
+        Ok(Self {
+            core: Rc::new(RefCell::new(core)),
+        })
+    }
+
+    /// A new client, let in without being asked, as by a mount without a connect handler.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let mut core = self.core.borrow_mut();
+        core.clients.push(ClientInfo::default());
+        Client {
+            core: Rc::clone(&self.core),
+            number: core.clients.len() - 1,
+        }
+    }
+
+    /// A client asks the plugin's connect handler to be let in, with the query's params or a whole [`Request`].
+    ///
+    /// # Errors
+    ///
+    /// With what it was denied.
+    ///
+    /// # Panics
+    ///
+    /// If an answer that was promised does not come while there is [patience](Server::patience).
+    #[track_caller]
+    pub fn connect(&self, request: impl Into<Request>) -> Result<Client, Denied> {
+        let info = request.into().info();
+        let number = self.core.borrow_mut().connect(info);
+        let mut core = self.core.borrow_mut();
+        let answer = core.wait_until(|core| core.connects.get_mut(&number)?.answer.take());
+        drop(core);
+        match answer {
+            None => panic!("the connect is not answered{}", self.core.borrow().logged()),
+            Some(Ok((id, assigns))) => {
+                let client = self.client();
+                let mut core = self.core.borrow_mut();
+                let known = &mut core.clients[client.number];
+                known.socket_id = Some(id).filter(|id| !id.is_empty());
+                known.assigns = Some(assigns.value()).filter(|assigns| *assigns != json!({}));
+                drop(core);
+                Ok(client)
+            }
+            Some(Err((status, body))) => Err(Denied {
+                status,
+                body: body.map(|body| body.value()),
+            }),
+        }
+    }
+
+    /// A new client joins a topic and is accepted.
+    ///
+    /// # Panics
+    ///
+    /// If it is refused, or not answered. Says with what.
+    #[track_caller]
+    pub fn join(&self, topic: &str, params: impl IntoPayload) -> Membership {
+        self.client().join(topic, params)
+    }
+
+    /// A new client tries to join a topic.
+    ///
+    /// # Errors
+    ///
+    /// What it is refused with.
+    ///
+    /// # Panics
+    ///
+    /// If it is not answered.
+    #[track_caller]
+    pub fn try_join(&self, topic: &str, params: impl IntoPayload) -> Result<Membership, Value> {
+        self.client().try_join(topic, params)
+    }
+
+    /// A new client asks to join a topic whose plugin answers later.
+    pub fn start_join(&self, topic: &str, params: impl IntoPayload) -> Joining {
+        self.client().start_join(topic, params)
+    }
+
+    /// Sets the assigns of the route, for joins from now on: a JSON object.
+    pub fn route(&self, assigns: Value) {
+        self.core.borrow_mut().route = Some(assigns);
+    }
+
+    /// Turns the clock. Timers that become due on the way fire one after the other, each at its time.
+    pub fn advance(&self, by: Duration) {
+        self.core.borrow_mut().advance(by);
+    }
+
+    /// How long an assertion waits for what the plugin's own threads have to do. If nothing is said: a second, five while a
+    /// promise is open. Real time, not that of [`Server::advance`].
+    pub fn patience(&self, most: Duration) {
+        self.core.borrow_mut().patience = Some(most);
+    }
+
+    /// Broadcasts an event to a topic, as another plugin would.
+    pub fn broadcast(&self, topic: &str, event: &str, payload: impl IntoPayload) {
+        let mut core = self.core.borrow_mut();
+        core.broadcast_to(topic, event, Body::of(&payload), 0);
+        core.settle();
+    }
+
+    /// Sends a message to a topic: it arrives in `handle_topic_info`.
+    pub fn send(&self, topic: &str, name: &str, payload: impl IntoPayload) {
+        let mut core = self.core.borrow_mut();
+        let topic = core.topic_number(topic);
+        core.send(topic, 0, name, Body::of(&payload));
+    }
+
+    /// The next callback panics at its very end: what it changed in state has changed, what it asked for does not happen, and
+    /// its member ends as after any panic.
+    pub fn inject_panic(&self) {
+        self.core.borrow_mut().panic_next = true;
+    }
+
+    /// What the members of a topic share, as the plugin writes it for a reload, read as any type that fits.
+    ///
+    /// # Panics
+    ///
+    /// If the topic has no state, or it can't be written or read as a `T`. Says why.
+    #[must_use]
+    #[track_caller]
+    pub fn shared<T: DeserializeOwned>(&self, topic: &str) -> T {
+        let mut core = self.core.borrow_mut();
+        let number = core.topic_number(topic);
+        core.state_of(number, 0)
+            .unwrap_or_else(|why| panic!("the state of `{topic}`: {why}"))
+    }
+
+    /// Replaces the plugin by the one that `E` stands for, with the same settings: the state of all topics is written by the
+    /// old code and read by the new. Reloading the same code shows that state comes back as it was.
+    ///
+    /// # Panics
+    ///
+    /// If the new code does not run, or a topic's state can't be carried over. Says why.
+    #[track_caller]
+    pub fn reload<E: Exported>(&self) {
+        self.reload_to(Code::of::<E>());
+    }
+
+    /// Does [`Server::reload`] to any code.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn reload_to(&self, code: Code) {
+        if let Err(why) = self.try_reload_to(code) {
+            panic!("the reload failed: {why}{}", self.core.borrow().logged());
+        }
+    }
+
+    /// Does [`Server::reload`] to any code, if that reads what is there. As in the host, a topic that it can't read stays on
+    /// the code before.
+    ///
+    /// # Errors
+    ///
+    /// Which topics stay, and why.
+    pub fn try_reload_to(&self, code: Code) -> Result<(), String> {
+        self.core.borrow_mut().reload(code)
+    }
+
+    /// What the plugin has logged, and how it has panicked, one line each, the level first.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.core.borrow().outside.log()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+/// A request to connect: [`Server::connect`] takes it, or just the query's params.
+#[derive(Clone, Debug)]
+pub struct Request {
+    info: Map<String, Value>,
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    /// A request with these params, over a WebSocket to the mount `/socket`.
+    #[must_use]
+    pub fn new(params: Value) -> Self {
+        let request = Self {
+            info: Map::new(),
+            headers: Vec::new(),
+        };
+        request
+            .with("mount", "/socket")
+            .with("transport", "websocket")
+            .with("params", params)
+    }
+
+    /// Goes to another mount.
+    #[must_use]
+    pub fn mount(self, path: &str) -> Self {
+        self.with("mount", path)
+    }
+
+    /// Comes by long polling.
+    #[must_use]
+    pub fn longpoll(self) -> Self {
+        self.with("transport", "longpoll")
+    }
+
+    /// Has this header, its name in lower case, among those that the mount selects.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has this token.
+    #[must_use]
+    pub fn auth_token(self, token: &str) -> Self {
+        self.with("auth_token", token)
+    }
+
+    /// Comes from this address and port: `127.0.0.1:5000`.
+    #[must_use]
+    pub fn peer(self, address: &str) -> Self {
+        self.with("peer", address)
+    }
+
+    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.info.insert(key.to_owned(), value.into());
+        self
+    }
+
+    fn info(self) -> String {
+        let headers = json!(self.headers);
+        Value::from(self.with("headers", headers).info).to_string()
+    }
+}
+
+impl From<Value> for Request {
+    fn from(params: Value) -> Self {
+        Self::new(params)
+    }
+}
+
+/// How a client was not let in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denied {
+    /// The HTTP status.
+    pub status: u16,
+    /// The response's body, if it has one.
+    pub body: Option<Value>,
+}
