@@ -100,7 +100,7 @@ fn run(line: &Line) -> io::Result<()> {
 /// One run of one row. Returns what `bennu load` says of it.
 fn measure(line: &Line, row: &Row, peer: Peer) -> io::Result<Value> {
     let [server_cpu, generator_cpu] = [line.cpus[0], line.cpus[1]];
-    let server = peer.start(server_cpu, &servers::checkout().join("config/bench.toml"))?;
+    let server = peer.start(&server_cpu.to_string(), &servers::checkout().join("config/bench.toml"))?;
     let cpu = if row.place == Place::Shared {
         server_cpu
     } else {

@@ -67,11 +67,11 @@ impl Peer {
         Ok(())
     }
 
-    /// Starts it on a free port, on this CPU only.
-    pub(crate) fn start(self, cpu: usize, config: &Path) -> io::Result<Server> {
+    /// Starts it on a free port, on these CPUs only.
+    pub(crate) fn start(self, cpus: &str, config: &Path) -> io::Result<Server> {
         let address = free_address()?;
         let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &cpu.to_string()]);
+        command.args(["--cpu-list", cpus]);
         match self {
             Self::Bennu => {
                 command
