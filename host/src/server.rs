@@ -1,7 +1,7 @@
 //! A whole host: started in order, stopped in order.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use crate::config::secret::{SecretError, SecretKeyBase};
 use crate::config::{Config, Mode};
 use crate::endpoint::{Entrance, Routing, Shared};
 use crate::hub::Hub;
-use crate::io::{self as io_threads, Entry};
+use crate::io::{self as io_threads, Acceptor, Entry};
 use crate::plugin::crash;
 use crate::plugin::kept::Kept;
 use crate::plugin::manager::{Loaded, Occasion, Plugins};
@@ -85,7 +85,7 @@ pub struct Server {
     /// The way to change plugins.
     pub service: Service,
     shared: Arc<Shared>,
-    listener: TcpListener,
+    acceptor: Acceptor,
     threads: Vec<JoinHandle<()>>,
     plugins: JoinHandle<()>,
     /// Where libraries are staged, if that is a folder of our own.
@@ -177,7 +177,7 @@ impl Server {
             loaded,
             service,
             shared,
-            listener,
+            acceptor: Acceptor::new(listener.into_std()?)?,
             threads,
             plugins,
             staging,
@@ -207,8 +207,8 @@ impl Server {
     pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.hand_over(stream),
+                accepted = self.acceptor.accept() => match accepted {
+                    Ok((stream, peer)) => self.hand_over(stream, peer),
                     Err(error) => {
                         // Out of descriptors, most often: some will be free in a moment.
                         tracing::error!(error = &error as &dyn std::error::Error, "a connection cannot be accepted");
@@ -224,12 +224,11 @@ impl Server {
         }
     }
 
-    fn hand_over(&self, stream: tokio::net::TcpStream) {
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
         // Small frames must not wait for more: every reply is one.
-        let nodelay = stream.set_nodelay(true);
-        let Ok(stream) = nodelay.and_then(|()| stream.into_std()) else {
+        if stream.set_nodelay(true).is_err() {
             return;
-        };
+        }
         // A little above the limit there is still an answer, 503; far above it, none.
         if self.shared.is_flooded() {
             return;
@@ -237,7 +236,7 @@ impl Server {
         let thread = self.shared.idlest();
         self.shared.acquire(thread);
         if let Some(inbox) = self.shared.inbox(usize::from(thread)) {
-            inbox.push_now(Entry::Accept(stream));
+            inbox.push_now(Entry::Accept(stream, peer));
         }
     }
 
@@ -245,14 +244,14 @@ impl Server {
     async fn drain(self) {
         let Self {
             shared,
-            listener,
+            acceptor,
             threads,
             plugins,
             service,
             staging,
             ..
         } = self;
-        drop(listener);
+        drop(acceptor);
         shared.stop();
         let server = shared.routing().config.server.clone();
         let deadline = tokio::time::Instant::now() + server.shutdown_timeout;

@@ -41,17 +41,14 @@ pub struct Client {
     pub peer: SocketAddr,
 }
 
-/// The router for the connections of one client.
-pub fn app(shared: Arc<Shared>, thread: u8, peer: SocketAddr) -> Router {
+/// The router for all connections. Each request brings its [`Client`] along as an extension.
+pub fn app(shared: Arc<Shared>) -> Router {
     let router = if shared.dev.is_some() {
         page::routes()
     } else {
         Router::new()
     };
-    router
-        .fallback(mounts)
-        .with_state(shared)
-        .layer(Extension(Client { thread, peer }))
+    router.fallback(mounts).with_state(shared)
 }
 
 /// Anything that is not a page: a transport of a mount, or nothing.

@@ -12,12 +12,13 @@ use bytestring::ByteString;
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
+use super::http::Http;
 use super::untaken::Untaken;
-use super::{Entry, Inbox, Subscriptions, WAKER, http};
+use super::{Entry, Inbox, Subscriptions, WAKER};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
 use crate::message::Outgoing;
-use crate::serializer::EncodeError;
+use crate::serializer::{EncodeError, Incoming};
 use crate::socket::{Encoding, Socket};
 use crate::transport::longpoll::Sessions;
 use crate::transport::websocket::frame::close_code;
@@ -48,6 +49,8 @@ pub struct Core {
     poll: AsyncFd<mio::Poll>,
     events: mio::Events,
     scratch: Vec<u8>,
+    /// What was read of one connection. Empty between two of them, and kept for its memory.
+    frames: Vec<Incoming>,
     serial: u32,
     /// The connections that speak channels.
     pub(crate) sockets: Slab<Socket>,
@@ -67,6 +70,7 @@ pub struct Core {
     slow: Vec<(usize, u32)>,
     /// Bytes that clients have not taken.
     untaken: Untaken,
+    http: Http,
     stopping: bool,
 }
 
@@ -85,11 +89,13 @@ impl Core {
         Ok(Self {
             index,
             routing: shared.routing(),
+            http: Http::new(index, Arc::clone(&shared)),
             shared,
             inbox,
             poll,
             events: mio::Events::with_capacity(1024),
             scratch: vec![0; SCRATCH],
+            frames: Vec::new(),
             serial: 0,
             sockets: Slab::new(),
             subscriptions: Subscriptions::default(),
@@ -230,7 +236,7 @@ impl Core {
             Entry::Broadcast(broadcast) => self.broadcast(&broadcast),
             Entry::Ended { member, notice } => self.ended(member, notice),
             Entry::Gone { member } => self.gone(member),
-            Entry::Accept(stream) => http::serve(stream, self.index, &self.shared),
+            Entry::Accept(stream, peer) => self.http.serve(stream, peer),
             Entry::Adopt(newcomer, info) => self.adopt(newcomer, info, now),
             Entry::Ready(slot) => {
                 self.flush(slot);
@@ -268,14 +274,14 @@ impl Core {
         let Some(mut transport) = socket.transport.take() else {
             return;
         };
-        let mut frames = Vec::new();
+        let mut frames = std::mem::take(&mut self.frames);
         let received = transport.receive(&mut self.scratch, &mut |frame| frames.push(frame));
         let heard = transport.pinged() || !frames.is_empty();
         socket.transport = Some(transport);
         if !socket.closing && heard {
             socket.heard = now;
         }
-        for frame in frames {
+        for frame in frames.drain(..) {
             if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
                 break;
             }
@@ -284,6 +290,7 @@ impl Core {
                 self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);
             }
         }
+        self.frames = frames;
         match received {
             Received::All => self.mark(slot),
             Received::More => {

@@ -80,8 +80,8 @@ pub enum Entry {
         /// Who.
         member: MemberId,
     },
-    /// A new connection.
-    Accept(std::net::TcpStream),
+    /// A new connection, and where it comes from.
+    Accept(std::net::TcpStream, std::net::SocketAddr),
     /// A client that may connect: a new WebSocket, or whatever else carries its messages.
     Adopt(Box<dyn Newcomer>, NewSocket),
     /// The transport in this slot may have more to receive, or room to send.

@@ -4,6 +4,7 @@
 //! [`Core`]'s slab and are polled by it directly. All that comes from elsewhere comes through its [`Inbox`].
 //! An I/O thread never waits for a shard, and never runs plugin code.
 
+mod acceptor;
 mod core;
 mod http;
 mod inbox;
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 
 pub use self::core::Core;
 pub(crate) use self::core::encode;
+pub use acceptor::Acceptor;
 pub use inbox::{Entry, Inbox};
 pub use subscriptions::Subscriptions;
 
