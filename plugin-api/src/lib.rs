@@ -1,8 +1,7 @@
 //! What a Bennu channel plugin is written with.
 //!
 //! A plugin is a library that Bennu loads, and replaces while its clients stay connected. It has one [`Channel`], and maybe
-//! a [`Connect`] handler. This is a whole one: a `lib.rs` in a crate of type `cdylib` that depends on `bennu-plugin` and
-//! `serde`.
+//! a [`Connect`] handler. This is a whole one with its test: the `lib.rs` of a crate that `bennu new` makes.
 //!
 //! ```rust,standalone_crate
 //! #![forbid(unsafe_code)]
@@ -11,49 +10,73 @@
 //! /// One for each topic.
 //! #[derive(Default, Serialize, Deserialize)]
 //! struct Room {
-//!     history: Vec<Message>,
+//!     history: History,
 //! }
 //!
-//! /// One for each client in it.
+//! /// One for each client in it, read from what its join says.
 //! #[derive(Serialize, Deserialize)]
 //! struct Member {
-//!     name: String,
+//!     name: Text<1, 32>,
 //! }
 //!
-//! #[derive(Serialize, Deserialize)]
-//! struct Message {
-//!     body: String,
-//! }
-//!
+//! /// What a client may push: `new_msg` is `NewMsg`.
 //! #[derive(Deserialize)]
-//! struct Params {
-//!     name: String,
+//! enum Event {
+//!     NewMsg { body: Text<1, 2000> },
 //! }
 //!
 //! impl Channel for Member {
 //!     type Shared = Room;
 //!
 //!     fn join(room: &mut Room, params: Payload, cx: &mut Context) -> Join<Self> {
-//!         let Params { name } = params.parse()?; // a bad payload becomes an error reply that says what is wrong
-//!         cx.track(&name, json!({})); // presence_state and presence_diff follow the join's reply
-//!         Join::reply(Member { name }, json!({ "history": room.history }))
+//!         let member: Member = params.parse()?; // what does not fit is refused, and the client told why
+//!         cx.track(&member.name, json!({})); // presence_state and presence_diff follow the join's reply
+//!         Join::reply(member, json!({ "history": room.history.all() }))
 //!     }
 //!
 //!     fn handle_in(&mut self, room: &mut Room, event: &str, payload: Payload, cx: &mut Context) -> Handled {
-//!         match event {
-//!             "new_msg" => {
-//!                 let message: Message = payload.parse()?;
-//!                 cx.broadcast("new_msg", json!({ "name": self.name, "body": message.body }));
-//!                 room.history.push(message);
+//!         match payload.parse_as(event)? {
+//!             Event::NewMsg { body } => {
+//!                 let message = json!({ "id": room.history.next_id(), "name": self.name, "body": body });
+//!                 cx.broadcast("new_msg", &message);
+//!                 room.history.push(message, 50);
 //!                 Ok(Reply::ok())
 //!             }
-//!             _ => Ok(Reply::unhandled()),
 //!         }
 //!     }
 //! }
 //!
 //! export_plugin!(Member);
+//!
+//! # macro_rules! as_a_doctest { (#[cfg(test)] mod tests { use super::*; $use:item #[test] fn $name:ident() $body:block }) => {
+//! #     fn main() { $use $body }
+//! # } }
+//! # as_a_doctest! {
+//! #[cfg(test)]
+//! mod tests {
+//!     use super::*;
+//!     use bennu_plugin::test::Server;
+//!
+//!     #[test]
+//!     fn what_is_said_reaches_everyone_and_stays() {
+//!         let server = Server::start::<Member>();
+//!         let ann = server.join("room:1", json!({ "name": "ann" }));
+//!         let bob = server.join("room:1", json!({ "name": "bob" }));
+//!         ann.push("new_msg", json!({ "body": "hello" })).assert_reply("ok", json!({}));
+//!         let message = json!({ "id": 1, "name": "ann", "body": "hello" });
+//!         bob.assert_push("new_msg", &message);
+//!         bob.assert_presence("ann", json!({}));
+//!         server.reload::<Member>();
+//!         let eve = server.join("room:1", json!({ "name": "eve" }));
+//!         assert_eq!(eve.join_reply()["history"], json!([message]));
+//!     }
+//! }
+//! # }
 //! ```
+//!
+//! `plugin-api/GUIDE.md` walks from nothing to a plugin like this and on to its second version. [`mod@test`] is how plugins are
+//! tested, [`state`] how their state comes over a reload and changes its shape, [`phoenix`] where things are for those who
+//! know Phoenix.
 //!
 //! # Three levels of state
 //!
@@ -100,6 +123,7 @@ mod log;
 pub mod manifest;
 mod panics;
 mod payload;
+pub mod phoenix;
 mod plugin;
 mod remote;
 mod reply;

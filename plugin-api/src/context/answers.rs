@@ -9,7 +9,7 @@ use crate::reply::Stop;
 
 impl<P> Context<P> {
     /// Promises to answer the join or the event at hand later: return [`Join::later`](crate::JoinExt::later) or
-    /// [`Reply::none`](crate::Reply::none), and give the promise to [`Context::complete`] or [`Remote::complete`].
+    /// [`Reply::none`](crate::Reply::none), and give the promise to [`Context::complete`] or [`Remote::complete`](crate::Remote::complete).
     pub fn later(&self) -> Later {
         let serial = self.emit(&Effect {
             kind: effect::LATER,
@@ -24,7 +24,7 @@ impl<P> Context<P> {
         }
     }
 
-    /// Keeps a promise, as [`Remote::complete`] does; a reply within the same topic takes effect with the callback.
+    /// Keeps a promise, as [`Remote::complete`](crate::Remote::complete) does; a reply within the same topic takes effect with the callback.
     pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) {
         if !later.reply || later.topic != self.topic {
             self.remote().complete(later, status, payload);
