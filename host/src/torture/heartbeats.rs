@@ -12,7 +12,7 @@ use super::certificate::quantile;
 use super::libraries::{Libraries, PLUGIN, Variant};
 use super::plot::{Axis, Chart};
 use super::said::Said;
-use super::server::{Server, Setup};
+use super::server::{PROBATION, Server, Setup};
 use super::{OUTCOME, TortureError};
 use crate::client::{Client, ClientError, Options, Transport};
 
@@ -69,6 +69,7 @@ pub async fn run(libraries: &Libraries) -> Result<Heartbeats, TortureError> {
         clients: MEMBERS + HEARTS,
         joins: TOPICS,
         retire: Duration::from_millis(100),
+        probation: PROBATION,
         settings: "{ tick_ms = 0 }".to_owned(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;

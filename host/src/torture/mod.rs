@@ -40,7 +40,7 @@ use crowd::{Crowd, Phase};
 use libraries::{Fate, Libraries, Variant};
 use plan::Plan;
 use said::Said;
-use server::{Server, ServerError, Setup};
+use server::{PROBATION, Server, ServerError, Setup};
 use tally::Tally;
 use topic::KEEP;
 
@@ -106,6 +106,7 @@ pub async fn run(
         clients: plan.clients,
         joins: plan.joins(),
         retire: plan.retire(),
+        probation: PROBATION,
         settings: format!("{{ keep = {KEEP} }}"),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;

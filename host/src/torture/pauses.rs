@@ -10,7 +10,7 @@ use super::certificate::Pauses;
 use super::libraries::{Libraries, PLUGIN, Variant};
 use super::plot::{Axis, Chart};
 use super::said::Said;
-use super::server::{Server, Setup};
+use super::server::{PROBATION, Server, Setup};
 use super::{OUTCOME, TortureError};
 use crate::client::{Client, ClientError, Options, Transport};
 
@@ -64,6 +64,7 @@ async fn held(libraries: &Libraries, members: usize, kib: usize) -> Result<Vec<D
         clients: members,
         joins: TOPICS,
         retire: Duration::from_millis(1),
+        probation: PROBATION,
         settings: format!("{{ keep = {entries}, tick_ms = 0 }}"),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;

@@ -21,6 +21,8 @@ const START: Duration = Duration::from_secs(30);
 /// How long a request of a long-poll client may wait for its I/O thread: however busy the machine is with other things, no
 /// session is to end for it.
 const PATIENCE_MS: u32 = 60_000;
+/// How long new code is on probation, where that is not to be shorter.
+pub const PROBATION: Duration = Duration::from_secs(2);
 /// Lines that are shown when it ends before its time.
 const LAST_LINES: usize = 20;
 
@@ -49,6 +51,8 @@ pub struct Setup {
     pub joins: usize,
     /// How long replaced code is kept.
     pub retire: Duration,
+    /// How long new code is on probation, and the code before it stays.
+    pub probation: Duration,
     /// JSON without quotes or not: the plugin's settings, in TOML.
     pub settings: String,
 }
@@ -109,6 +113,8 @@ impl Server {
             let lines = lines.clone();
             thread::Builder::new().spawn(move || listen(pipe, &lines))?;
         }
+        // The threads have the rest: when both have ended, so has the server.
+        drop(lines);
         let mut server = Self {
             child,
             folder,
@@ -216,11 +222,13 @@ fn configuration(setup: &Setup) -> String {
         clients,
         joins,
         retire,
+        probation,
         settings,
     } = setup;
     // A long-poll client has two connections, and one that ends may overlap with the next.
     let connections = 3 * clients + 100;
-    let (joins, retire_ms, library) = (joins.max(&1), retire.as_millis(), library_name());
+    let (joins, library) = (joins.max(&1), library_name());
+    let (retire_ms, probation_ms) = (retire.as_millis(), probation.as_millis());
     format!(
         "[server]\n\
          listen = \"127.0.0.1:0\"\n\
@@ -240,7 +248,7 @@ fn configuration(setup: &Setup) -> String {
          library = \"{library}\"\n\
          shards = {shards}\n\
          retire_ms = {retire_ms}\n\
-         probation_ms = 2_000\n\
+         probation_ms = {probation_ms}\n\
          settings = {settings}\n\
          [[routes]]\n\
          topic = \"{PLUGIN}:*\"\n\

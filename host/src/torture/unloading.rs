@@ -17,7 +17,7 @@ use super::{OUTCOME, TortureError, memory};
 
 /// A few clients keep the runtimes busy.
 const CLIENTS: usize = 4;
-/// How long replaced code is kept.
+/// How long replaced code is kept, and new code on probation.
 const RETIRE: Duration = Duration::from_millis(100);
 
 /// What is left of replaced libraries.
@@ -58,6 +58,7 @@ pub async fn run(
         clients: plan.clients,
         joins: plan.joins(),
         retire: RETIRE,
+        probation: RETIRE,
         settings: "{}".to_owned(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::Runtime, 0)).await?;

@@ -107,6 +107,23 @@ fn without_libraries_there_is_no_certificate() {
 }
 
 #[test]
+fn what_the_server_says_of_libraries_that_it_does_not_take_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(Build::folder()).expect("the libraries") {
+        let name = entry.expect("a library").file_name();
+        std::fs::write(folder.path().join(name), "no library").expect("written");
+    }
+    let output = bennu()
+        .args(["torture", "--libraries"])
+        .arg(folder.path())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the server has ended") && said.contains("`ledger` is refused (check)"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn of_libraries_with_a_runtime_nothing_stays_mapped_and_it_is_plotted() {
     let plots = tempfile::tempdir().expect("a folder");
     let output = torture("--part unloading --unloads 5 --json", |command| {
