@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Source};
+use crate::plugin::probe::ProbeLimits;
 use crate::plugin::stage::ContentHash;
 use crate::router::TopicPattern;
 use crate::serializer::Serializers;
@@ -288,6 +289,10 @@ pub struct Plugin {
     pub probe_topics: usize,
     /// Their states, in bytes. A topic with more than its share is left out. Default 1 MiB.
     pub probe_bytes: usize,
+    /// How long a swap waits for a topic whose handler is busy; the topic moves when that returns. Default 5 s.
+    pub swap_patience: Duration,
+    /// How long the probe may take, and how much memory. Default 10 s and 2 GiB.
+    pub probe: ProbeLimits,
     /// How long new code is on probation. Default 10 s; zero: not at all.
     pub probation: Duration,
     /// Panics on probation that lead back to the code before. Default 3.

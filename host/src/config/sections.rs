@@ -21,6 +21,7 @@ use super::{
     Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
     OriginPattern, Plugin, Reload, Server,
 };
+use crate::plugin::probe::ProbeLimits;
 use crate::plugin::stage::ContentHash;
 use crate::router::{PatternError, TopicPattern};
 
@@ -309,6 +310,11 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         max_leaked: section.count("max_leaked", 16, 1..=100_000),
         probe_topics: section.count("probe_topics", 8, 0..=1_000),
         probe_bytes: section.count("probe_bytes", MEBIBYTE, 0..=64 * MEBIBYTE),
+        swap_patience: section.millis("swap_patience_ms", 5_000, 1..=HOUR_MS),
+        probe: ProbeLimits::new(
+            section.millis("probe_ms", 10_000, 10..=HOUR_MS),
+            section.number("probe_memory_bytes", 2 << 30, 64 << 20..=1 << 40),
+        ),
         probation: section.millis("probation_ms", 10_000, 0..=HOUR_MS),
         probation_panics: section.number("probation_panics", 3, 1..=1_000_000),
         probation_errors: section.number("probation_errors", 0, 0..=1_000_000),

@@ -261,6 +261,7 @@ impl Plugins {
             attempt: self.attempts,
             settings: &config.settings,
             allow: config.allow.as_deref(),
+            limits: config.probe,
         };
         let manifest = self.pipeline.check(&wanted, contents, trail)?;
         let mut samples = Vec::new();

@@ -41,6 +41,8 @@ pub struct Wanted<'a> {
     pub settings: &'a str,
     /// The contents that may be loaded; `None`: any.
     pub allow: Option<&'a [ContentHash]>,
+    /// What its probe may use.
+    pub limits: ProbeLimits,
 }
 
 /// The steps that a library has passed so far, and how long each took.
@@ -166,14 +168,8 @@ impl Pipeline {
                 .map_err(|error| Refusal::by("stage", error.code(), &error))
         })?;
         trail.step(plugin, "probe", || {
-            probe(
-                &self.exe,
-                staged.path(),
-                wanted.settings,
-                samples,
-                &ProbeLimits::default(),
-            )
-            .map_err(|error| self.not_probed(plugin, contents.hash, error))
+            probe(&self.exe, staged.path(), wanted.settings, samples, &wanted.limits)
+                .map_err(|error| self.not_probed(plugin, contents.hash, error))
         })?;
         Ok(staged)
     }

@@ -18,9 +18,6 @@ use crate::config::{OnMigrateError, OnRollback, Reload};
 /// nobody notices.
 const IN_FLIGHT: usize = 1;
 
-/// How long a swap waits for the next topic to have moved.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How a swap went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SwapReport {
@@ -99,7 +96,13 @@ pub fn swap(
                 old,
                 snapshots,
             };
-            carry(elsewhere(slot, new), new, &mut way, &mut report);
+            carry(
+                elsewhere(slot, new),
+                new,
+                slot.config().swap_patience,
+                &mut way,
+                &mut report,
+            );
         }
     }
     report.took = start.elapsed();
@@ -133,7 +136,7 @@ pub fn swap_back(
         restored: 0,
         rejoined: 0,
     };
-    carry(topics, good, &mut way, &mut report);
+    carry(topics, good, slot.config().swap_patience, &mut way, &mut report);
     report.lost_events = way.lost_events;
     report.restored = way.restored;
     report.rejoined = way.rejoined;
@@ -165,8 +168,14 @@ trait Way {
     fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
 }
 
-/// Has all of `waiting` go its way, to `taker`.
-fn carry(mut waiting: VecDeque<Arc<Topic>>, taker: &Generation, way: &mut impl Way, report: &mut SwapReport) {
+/// Has all of `waiting` go its way, to `taker`. Waits for the next one to have moved with `patience`.
+fn carry(
+    mut waiting: VecDeque<Arc<Topic>>,
+    taker: &Generation,
+    patience: Duration,
+    way: &mut impl Way,
+    report: &mut SwapReport,
+) {
     let (reporter, reports) = mpsc::channel();
     let usual = IN_FLIGHT * taker.shard_count();
     let (mut moving, mut most) = (0, usual);
@@ -179,7 +188,7 @@ fn carry(mut waiting: VecDeque<Arc<Topic>>, taker: &Generation, way: &mut impl W
         if moving == 0 {
             return;
         }
-        let moved = match reports.recv_timeout(PATIENCE) {
+        let moved = match reports.recv_timeout(patience) {
             Ok(moved) => moved,
             // A handler of the old code is stuck. All other topics go now, and its own when it comes back, if it does.
             Err(_) if most == usual => {

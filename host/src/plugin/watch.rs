@@ -31,11 +31,11 @@ pub struct WatchTimes {
 }
 
 impl Default for WatchTimes {
-    /// 75 ms, 1 s, 2 s.
+    /// 75 ms, 2 s, 2 s.
     fn default() -> Self {
         Self {
             debounce: Duration::from_millis(75),
-            at_latest: Duration::from_secs(1),
+            at_latest: Duration::from_secs(2),
             poll: Duration::from_secs(2),
         }
     }
@@ -305,7 +305,8 @@ impl<F: FnMut(Changed)> Worker<F> {
 impl Entry {
     fn due(&self, times: &WatchTimes) -> Instant {
         match self.waiting {
-            Some((since, last)) => self.next_poll.min(last + times.debounce).min(since + times.at_latest),
+            // Not by a poll before that: what is being written would be seen half done.
+            Some((since, last)) => (last + times.debounce).min(since + times.at_latest),
             None => self.next_poll,
         }
     }

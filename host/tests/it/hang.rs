@@ -42,13 +42,28 @@ fn failed(reason: &str) -> Value {
 
 #[tokio::test]
 async fn everybody_on_the_shard_is_answered_and_joins_again() {
+    check_everybody(Transport::WebSocket).await;
+}
+
+#[tokio::test]
+async fn everybody_on_the_shard_is_answered_and_joins_again_by_long_polling() {
+    check_everybody(Transport::LongPoll).await;
+}
+
+async fn check_everybody(transport: Transport) {
     let bench = bench();
     let server = bench.serve().await;
-    let mut ann = Client::joined(&server, TOPIC).await;
-    let mut bob = Client::joined(&server, TOPIC).await;
-    let mut eve = Client::joined(&server, "misbehave:elsewhere").await;
-    let mut joining = Client::connect(&server).await;
-    let mut leaving = Client::joined(&server, TOPIC).await;
+    let connect = async || Client::connect_by(&server, transport).await;
+    let joined = async |topic| {
+        let mut client = connect().await;
+        client.join(topic, json!({})).await;
+        client
+    };
+    let mut ann = joined(TOPIC).await;
+    let mut bob = joined(TOPIC).await;
+    let mut eve = joined("misbehave:elsewhere").await;
+    let mut joining = connect().await;
+    let mut leaving = joined(TOPIC).await;
     bob.push(TOPIC, "count", json!({})).await;
     let pending = joining.start_join(TOPIC, json!({ "do": "never" })).await;
     let owed = bob.start(TOPIC, "never", json!({})).await;
@@ -58,7 +73,7 @@ async fn everybody_on_the_shard_is_answered_and_joins_again() {
     server.log.line(&["handler takes long"]).await;
     let waits = bob.start(TOPIC, "count", json!({})).await;
     let left = leaving.start(TOPIC, "phx_leave", json!({})).await;
-    let mut late = Client::connect(&server).await;
+    let mut late = connect().await;
     let joins = late.start_join(TOPIC, json!({})).await;
 
     assert_eq!(ann.answer(&stuck).await, failed(CRASH), "the event that hangs");
@@ -124,6 +139,21 @@ async fn a_handler_that_only_takes_long_is_reported_once_and_goes_on() {
     client.push(TOPIC, "count", json!({})).await;
     assert_eq!(client.rest().await, []);
     assert_eq!(count(&server, "slow_handlers_total").await, 1);
+    assert_eq!(count(&server, "hangs_total").await, 0);
+}
+
+#[tokio::test]
+async fn in_dev_a_handler_that_hangs_is_only_reported() {
+    let bench = bench();
+    let server = bench.dev().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let slow = client.start(TOPIC, "sleep", json!({ "ms": 1_500 })).await;
+    let behind = client.start(TOPIC, "count", json!({})).await;
+    server.log.line(&["handler takes long", "event=\"sleep\""]).await;
+    assert_eq!(client.answer(&slow).await["status"], "ok", "long past its deadline");
+    assert_eq!(client.answer(&behind).await["response"]["topic"], 1);
+    assert_eq!(client.rest().await, []);
+    assert_eq!(server.log.count(&["handler takes long"]), 1);
     assert_eq!(count(&server, "hangs_total").await, 0);
 }
 

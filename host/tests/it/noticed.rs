@@ -1,9 +1,11 @@
 //! A change of a library is noticed, and noticed once: however the file comes to its place.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 
 use crate::support::client::Client;
 use crate::support::http::plugin;
@@ -83,6 +85,58 @@ async fn of_many_saves_the_last_one_is_served() {
         loaded,
         "then it is quiet"
     );
+}
+
+/// As fast as an editor that saves at every key. Where the machine makes a pause between them it is tried again.
+#[tokio::test]
+async fn fifty_saves_in_a_second_are_one_change() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let length = Build::Room.bytes().len() as u64;
+    for attempt in 1..=20_u64 {
+        let before = loads(&server);
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+        for save in 0..50_u64 {
+            ticks.tick().await;
+            // The same code with another number behind it.
+            let file = OpenOptions::new()
+                .write(true)
+                .open(bench.library("room"))
+                .expect("it is there");
+            file.write_all_at(&(100 * attempt + save).to_le_bytes(), length)
+                .expect("written");
+            drop(file);
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        let took = start.elapsed();
+        server.log.nth_line(before, &["plugin in service", &of("room")]).await;
+        settled(&bench, &server).await;
+        // As long as nothing is written for a moment, all that was written has been seen.
+        if longest < Duration::from_millis(60) && took < Duration::from_millis(1_800) {
+            assert_eq!(loads(&server), before + 1, "{longest:?} between two of them");
+            return;
+        }
+    }
+    panic!("this machine pauses too often");
+}
+
+/// Where a file is written by another of its names, no event tells.
+#[tokio::test]
+async fn what_no_event_tells_is_noticed_nevertheless() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("elsewhere")).expect("made");
+    let other_name = bench.path("elsewhere/other.so");
+    fs::hard_link(bench.library("room"), &other_name).expect("linked");
+    let server = bench.serve().await;
+    // What is looked at once more at the start has been looked at.
+    settled(&bench, &server).await;
+    fs::write(&other_name, numbered(1)).expect("written");
+    server.in_service("room", 2).await;
+    settled(&bench, &server).await;
+    assert_eq!(loads(&server), 2);
 }
 
 /// Waits until these contents are in service; how they are shown.

@@ -102,6 +102,31 @@ async fn code_that_fails_at_every_event_is_replaced_before_all_clients_meet_it()
     );
 }
 
+/// The contents are those that were good before: it is not them that are put in quarantine.
+#[tokio::test]
+async fn from_other_settings_it_goes_back_to_those_before() {
+    let bench = strict();
+    let server = bench.serve().await;
+    let mut calm = Client::joined(&server, CALM).await;
+    count(&mut calm, CALM).await;
+    bench.set("plugins.misbehave", "settings", "{ check = \"other\" }");
+    server.in_service("misbehave", 2).await;
+    assert_eq!(count(&mut calm, CALM).await["topic"], 2);
+    panic(&server).await;
+    panic(&server).await;
+    assert!(rolled_back(&server).await.contains("nothing is lost"));
+    let expected = json!({ "topic": 3, "member": 3, "version": 1 });
+    assert_eq!(count(&mut calm, CALM).await, expected);
+    assert_eq!(calm.rest().await, []);
+    server.unloaded("misbehave", 2).await;
+    let shown = plugin(server.admin().await, "misbehave").await;
+    assert_eq!((&shown["generation"], &shown["quarantined"]), (&json!(1), &json!([])));
+    // An operator may try them again.
+    bench.set("plugins.misbehave", "settings", "{ check = \"another\" }");
+    server.in_service("misbehave", 3).await;
+    assert_eq!(count(&mut calm, CALM).await["topic"], 4);
+}
+
 #[tokio::test]
 async fn what_the_code_before_cannot_read_goes_back_to_the_snapshot() {
     let bench = strict();

@@ -269,8 +269,16 @@ async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
         ),
         ("allocate", "probe_crashed", "while it was loaded"),
         ("thread", "threads", "it leaves threads behind"),
+        (
+            "hang",
+            "probe_timed_out",
+            "it took more than 1500 ms while it was loaded",
+        ),
     ] {
         let bench = Bench::new();
+        if how == "hang" {
+            bench.set("plugins.misbehave", "probe_ms", "1_500");
+        }
         let server = bench.serve_with(|command| command.env("MISBEHAVE_AT_LOAD", how)).await;
         let mut client = Client::joined(&server, TOPIC).await;
         bench.put("misbehave", Build::MisbehaveAtLoad);
@@ -282,6 +290,9 @@ async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
 /// The settings of the plugin are in its configuration, which is refused whole.
 async fn settings_refused(settings: &str, words: &[&str]) {
     let bench = Bench::new();
+    if settings.contains("hang") {
+        bench.set("plugins.misbehave", "probe_ms", "1_500");
+    }
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
     bench.set("plugins.misbehave", "settings", settings);
@@ -313,6 +324,7 @@ async fn what_goes_wrong_while_settings_are_checked_goes_wrong_in_the_probe() {
         ("exit", "it ended the process with code 3 while it checked its settings"),
         ("allocate", "while it checked its settings"),
         ("thread", "it leaves threads behind"),
+        ("hang", "it took more than 1500 ms while it checked its settings"),
     ] {
         settings_refused(&format!("{{ check = {how:?} }}"), &[words]).await;
     }
@@ -328,6 +340,44 @@ async fn code_that_does_not_read_the_live_state_is_refused_by_the_probe() {
     let words = "it does not read the live state of misbehave:1: built never to read";
     refused(&server, "probe", "restore", words).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 2);
+}
+
+#[tokio::test]
+async fn code_that_hangs_over_the_live_state_is_refused_by_the_probe() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "probe_ms", "1_500");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.push(TOPIC, "arm", json!({ "at": "hang:restore" })).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    let words = "it took more than 1500 ms while it read a sample of the live state";
+    refused(&server, "probe", "probe_timed_out", words).await;
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
+}
+
+/// Built with a contract in which a field has another name.
+#[tokio::test]
+async fn a_library_with_another_layout_is_refused_in_a_line_and_with_a_report() {
+    let mut bytes = Build::MisbehaveV2.bytes();
+    let (name, other) = (b"try_restore", b"try_rastore");
+    let found: Vec<usize> = bytes
+        .windows(name.len())
+        .enumerate()
+        .filter(|(_, found)| found == name)
+        .map(|(at, _)| at)
+        .collect();
+    for at in found {
+        bytes[at..at + name.len()].copy_from_slice(other);
+    }
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    bench.put_bytes("misbehave", &bytes);
+    let line = "a field of `Module`: expected try_restore, found try_rastore";
+    refused(&server, "probe", "layout", line).await;
+    let report = fs::read_to_string(bench.path("state/reports/misbehave.txt")).expect("a report");
+    assert!(report.lines().count() > 20, "{report}");
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
 }
 
 #[tokio::test]

@@ -338,3 +338,40 @@ async fn a_join_that_waits_behind_the_end_of_its_topic_is_served_by_the_new_code
     ann.event(TOPIC, "phx_error").await;
     assert_eq!(count(&mut bob, TOPIC).await["version"], 2);
 }
+
+/// The first change waits for a handler when the second comes: the topic goes to the code that is in service when it returns.
+#[tokio::test]
+async fn a_second_change_during_a_swap_supersedes_the_first() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "swap_patience_ms", "300");
+    let server = bench.serve().await;
+    let mut ann = Client::joined(&server, TOPIC).await;
+    let mut bob = Client::connect(&server).await;
+    for n in 2..8 {
+        bob.join(&format!("misbehave:{n}"), json!({})).await;
+        count(&mut bob, &format!("misbehave:{n}")).await;
+    }
+    count(&mut ann, TOPIC).await;
+    let slow = ann.start(TOPIC, "sleep", json!({ "ms": 4_000 })).await;
+    let behind = ann.start(TOPIC, "count", json!({})).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    let loaded = ["step passed", &of("misbehave"), "step=\"load\""];
+    server.log.nth_line(1, &loaded).await;
+    bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
+    let busy = ["could not be carried over", "is busy"];
+    server.in_service("misbehave", 2).await;
+    server.log.line(&busy).await;
+    server.in_service("misbehave", 3).await;
+    server.log.nth_line(1, &busy).await;
+
+    assert_eq!(ann.answer(&slow).await["status"], "ok");
+    assert_eq!(ann.answer(&behind).await["response"]["topic"], 2);
+    server.unloaded("misbehave", 1).await;
+    server.unloaded("misbehave", 2).await;
+    assert_eq!(count(&mut ann, TOPIC).await["version"], 2);
+    for n in 2..8 {
+        let counted = count(&mut bob, &format!("misbehave:{n}")).await;
+        assert_eq!((&counted["topic"], &counted["version"]), (&json!(2), &json!(2)));
+    }
+    assert_eq!([ann.rest().await, bob.rest().await], [[], []]);
+}

@@ -10,6 +10,7 @@ use crate::cli::terminal::{BAD, GOOD, say, styled};
 use crate::config::{Config, Mode};
 use crate::plugin::manifest::Manifest;
 use crate::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
+use crate::plugin::probe::ProbeLimits;
 use crate::server;
 
 /// Takes a library through all steps that come before it is loaded; how long its probe took.
@@ -32,6 +33,7 @@ fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
         attempt: 0,
         settings,
         allow: None,
+        limits: ProbeLimits::default(),
     };
     tried(pipeline, library, &wanted)
 }

@@ -174,6 +174,7 @@ fn refused_libraries(config: &Config) -> io::Result<Vec<Diagnostic>> {
             attempt,
             settings: &plugin.settings,
             allow: plugin.allow.as_deref(),
+            limits: plugin.probe,
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {
             refused.push(match &refusal.settings_path {

@@ -45,17 +45,25 @@ pub struct ProbeLimits {
     pub written_bytes: u64,
 }
 
-impl Default for ProbeLimits {
-    /// Ten seconds, two of them on a processor, 2 GiB, 64 descriptors, 4 MiB written.
-    fn default() -> Self {
+impl ProbeLimits {
+    /// So much time, a fifth of it on a processor, and so much memory; 64 descriptors, 4 MiB written.
+    #[must_use]
+    pub fn new(wall: Duration, memory_bytes: u64) -> Self {
         Self {
-            // Long, as the machine may be busy with the build that made it: only a plugin that hangs takes it all.
-            wall: Duration::from_secs(10),
-            memory_bytes: 2 << 30,
-            cpu_s: 2,
+            wall,
+            memory_bytes,
+            cpu_s: wall.as_secs().div_ceil(5).max(1),
             files: 64,
             written_bytes: 4 << 20,
         }
+    }
+}
+
+impl Default for ProbeLimits {
+    /// Ten seconds, as the machine may be busy with the build that made the library: only a plugin that hangs takes them all.
+    /// 2 GiB.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(10), 2 << 30)
     }
 }
 
