@@ -49,8 +49,9 @@
 //! export_plugin!(Member);
 //!
 //! # macro_rules! as_a_doctest { (#[cfg(test)] mod tests { use super::*; $use:item #[test] fn $name:ident() $body:block }) => {
-//! #     fn main() { $use $body }
+//! #     fn test() { $use $body }
 //! # } }
+//! # fn main() { test() }
 //! # as_a_doctest! {
 //! #[cfg(test)]
 //! mod tests {
@@ -108,6 +109,11 @@
 //! fields stand the plugin, its generation, and the topic and the socket id that the callback is about. What spans around
 //! them say goes with them. The host's filter is that of its configuration, where a plugin's lines go by the plugin's own
 //! modules: `level = "info,room=debug,room::history=trace"`. What it leaves out costs nothing.
+
+#![allow(
+    clippy::test_attr_in_doctest,
+    reason = "the test on this page is called by the doctest that it stands in"
+)]
 
 pub mod abi;
 mod channel;
