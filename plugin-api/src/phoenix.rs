@@ -90,7 +90,7 @@
 //! | `leave/1`, `close/2` | [`Membership::leave`], [`Membership::close`] | |
 //! | `assert_receive` with a timeout, `:timer.sleep` | [`Server::advance`] | timers wait for the test |
 //! | `Process.unlink` and a crash | [`Server::inject_panic`], [`Membership::assert_error`] | |
-//! | none | [`Membership::assert_presence`], [`Server::reload`], [`Server::built`], [`Server::shared`] | |
+//! | none | [`Membership::assert_presence`], [`Server::reload`], [`Server::restore`], [`Server::built`], [`Server::shared`] | |
 //!
 //! # Terms
 //!

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::body::{self, Body, Expect};
-use super::core::{Core, Message, Standing, To, Topic};
+use super::core::{Core, Standing, To, Topic};
+use super::inbox::{listed, position};
 use crate::abi::reason;
 use crate::context::Presences;
 use crate::payload::IntoPayload;
@@ -169,6 +170,11 @@ pub struct Membership {
 }
 
 impl Membership {
+    pub(super) fn new(core: &Rc<RefCell<Core>>, number: u64) -> Self {
+        let core = Rc::clone(core);
+        Self { core, number }
+    }
+
     /// What the join was answered.
     #[must_use]
     pub fn join_reply(&self) -> Value {
@@ -476,22 +482,4 @@ impl fmt::Debug for Pushed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "push of `{}`", self.event)
     }
-}
-
-impl fmt::Display for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:9} `{}` {}", self.kind, self.event, self.body)
-    }
-}
-
-fn position(messages: &[Message], event: &str, payload: &impl Expect) -> Option<usize> {
-    let is = |message: &Message| message.event == event && body::is(&message.body, payload);
-    messages.iter().position(is)
-}
-
-fn listed(messages: &[Message]) -> String {
-    if messages.is_empty() {
-        return " nothing".to_owned();
-    }
-    messages.iter().map(|message| format!("\n    {message}")).collect()
 }

@@ -100,9 +100,15 @@ impl Code {
         !names.is_empty() && names.split(|byte| *byte == b'\n').any(|name| name == event.as_bytes())
     }
 
-    /// The versions of state that it reads.
-    pub(super) fn reads(&self) -> std::ops::RangeInclusive<u32> {
-        self.manifest.reads_from..=self.manifest.reads_to
+    /// Whether it reads state of this version; otherwise why not.
+    pub(super) fn check_reads(&self, version: u32) -> Result<(), String> {
+        let (from, to) = (self.manifest.reads_from, self.manifest.reads_to);
+        if (from..=to).contains(&version) {
+            return Ok(());
+        }
+        Err(format!(
+            "the state is of version {version}, the code reads {from} to {to} (READS_FROM, READS_TO)"
+        ))
     }
 }
 

@@ -54,6 +54,7 @@ mod boundary;
 mod client;
 mod code;
 mod core;
+mod inbox;
 mod presence;
 mod server;
 

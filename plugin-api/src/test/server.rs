@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -206,6 +207,61 @@ impl Server {
             .unwrap_or_else(|why| panic!("the state of `{topic}`: {why}"))
     }
 
+    /// A topic comes into being as if other code had kept it until now: `shared` is its state, `members` that of each of its
+    /// members, all as `version` of the plugin wrote them. So a test of a migration needs no old code, only what it wrote:
+    ///
+    /// ```
+    /// # use bennu_plugin::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Room { messages: Vec<Value> }
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Member { name: String }
+    /// # impl Channel for Member {
+    /// #     type Shared = Room;
+    /// #     const STATE_VERSION: u32 = 2;
+    /// #     const READS_FROM: u32 = 1;
+    /// #     fn handle_in(&mut self, room: &mut Room, _: &str, _: Payload, _: &mut Context) -> Handled {
+    /// #         Ok(Reply::ok_with(&room.messages))
+    /// #     }
+    /// #     fn migrate_shared(_: u32, old: Old) -> Result<Room, MigrateError> {
+    /// #         #[derive(Deserialize)]
+    /// #         struct RoomV1 { messages: Vec<String> }
+    /// #         let RoomV1 { messages } = old.read()?;
+    /// #         Ok(Room { messages: messages.into_iter().map(|text| json!({ "text": text })).collect() })
+    /// #     }
+    /// # }
+    /// # bennu_plugin::test_plugin!(Member);
+    /// # use bennu_plugin::test::Server;
+    /// let server = Server::start::<Member>();
+    /// let room = json!({ "messages": ["hello"] });
+    /// let members = server.restore("room:1", 1, room, [json!({ "name": "ann" })]);
+    /// members[0].push("messages", json!({})).assert_reply("ok", json!([{ "text": "hello" }]));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the plugin can't read it. Says why.
+    #[track_caller]
+    pub fn restore(
+        &self,
+        topic: &str,
+        version: u32,
+        shared: impl Serialize,
+        members: impl IntoIterator<Item: Serialize>,
+    ) -> Vec<Membership> {
+        let restored = written(&shared).and_then(|shared| {
+            let members: Result<Vec<_>, _> = members.into_iter().map(|member| written(&member)).collect();
+            self.core.borrow_mut().restore(topic, version, shared, members?)
+        });
+        match restored {
+            Ok(members) => members
+                .into_iter()
+                .map(|number| Membership::new(&self.core, number))
+                .collect(),
+            Err(why) => panic!("`{topic}` cannot be restored: {why}{}", self.core.borrow().logged()),
+        }
+    }
+
     /// Replaces the plugin by the one that `E` stands for, with the same settings: the state of all topics is written by the
     /// old code and read by the new. Reloading the same code shows that state comes back as it was.
     ///
@@ -250,6 +306,11 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").finish_non_exhaustive()
     }
+}
+
+/// State as a plugin writes it.
+fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
+    rmp_serde::to_vec_named(state).map_err(|error| error.to_string())
 }
 
 /// A request to connect: [`Server::connect`] takes it, or just the query's params.

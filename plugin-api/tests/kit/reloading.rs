@@ -127,7 +127,7 @@ fn a_version_that_is_not_read_is_refused_at_once() {
     let server = Server::start::<v2::Member>();
     let ann = server.join("topic", json!({}));
     let why = server.try_reload_to(Code::of::<v1::Member>()).unwrap_err();
-    assert!(why.contains("version 2, the new code reads 1 to 1"), "{why}");
+    assert!(why.contains("version 2, the code reads 1 to 1"), "{why}");
     ann.push("any", json!({}))
         .assert_reply("ok", json!({ "counts": { "": 1 } }));
 }
@@ -153,4 +153,23 @@ fn a_promise_that_nobody_has_read_is_answered_when_its_code_ends() {
     let owed = ann.push("never answered", json!({}));
     server.reload::<plugin::Member>();
     owed.assert_reply("error", json!({ "reason": "reloaded" }));
+}
+
+#[test]
+fn state_of_an_old_version_can_be_made_up() {
+    let server = Server::start::<v2::Member>();
+    let members = server.restore("topic", 1, json!({ "count": 2 }), [json!({}), json!({})]);
+    members[1].assert_push("restored", json!({}));
+    members[0]
+        .push("any", json!({}))
+        .assert_reply("ok", json!({ "counts": { "": 1, "before": 2 } }));
+    let ann = server.join("topic", json!({}));
+    ann.push("any", json!({}))
+        .assert_reply("ok", json!({ "counts": { "": 2, "before": 2 } }));
+}
+
+#[test]
+#[should_panic(expected = "`topic` cannot be restored: the topic's state: too many")]
+fn state_that_cannot_be_read_is_not_restored() {
+    Server::start::<v2::Member>().restore("topic", 1, json!({ "count": 3 }), [(); 0]);
 }

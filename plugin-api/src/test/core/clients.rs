@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Connecting, Core, Input, Member, Standing};
+use super::{ClientInfo, Connecting, Core, Input, Member, Standing};
 use crate::abi::reason;
 use crate::test::body::Body;
 
@@ -19,20 +19,36 @@ impl Core {
         if let Some(old) = old {
             self.end(old, reason::DUPLICATE_JOIN, "phx_close", None);
         }
-        let info = self.member_info(client);
-        let joining = Member {
-            topic,
-            client,
-            standing: Standing::Pending,
-            info,
-            answer: None,
-            inbox: Vec::new(),
-            waiting: Vec::new(),
-        };
+        let joining = self.new_member(client, topic);
         self.members.insert(member, joining);
         self.queue.push_back(Input::Join { member, params });
         self.settle();
         member
+    }
+
+    /// A client of its own that is in a topic whose state comes from elsewhere.
+    pub(super) fn restored_member(&mut self, topic: u64) -> u64 {
+        self.clients.push(ClientInfo::default());
+        let (client, member) = (self.clients.len() - 1, self.number());
+        let joined = Member {
+            standing: Standing::In,
+            answer: Some(Ok(Body::json(&Value::Object(Map::new())))),
+            ..self.new_member(client, topic)
+        };
+        self.members.insert(member, joined);
+        member
+    }
+
+    fn new_member(&self, client: usize, topic: u64) -> Member {
+        Member {
+            topic,
+            client,
+            standing: Standing::Pending,
+            info: self.member_info(client),
+            answer: None,
+            inbox: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
     pub(super) fn member_info(&self, client: usize) -> String {

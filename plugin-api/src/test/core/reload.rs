@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::{Core, Generation, Standing};
 use crate::abi::{effect, event, reason};
 use crate::channel::Old;
-use crate::test::boundary::Event;
+use crate::test::boundary::{Asked, Event};
 use crate::test::code::Code;
 
 /// What a topic's state is when it is written: the topic's, and that of each member.
@@ -60,14 +60,8 @@ impl Core {
 
     pub(in crate::test) fn reload(&mut self, code: Code) -> Result<(), String> {
         self.settle();
-        let (old, reads) = (self.generations.len() - 1, code.reads());
-        let written = self.generations[old].code.manifest.state_version;
-        if !reads.contains(&written) {
-            let (from, to) = reads.into_inner();
-            return Err(format!(
-                "the state is of version {written}, the new code reads {from} to {to} (READS_FROM, READS_TO)"
-            ));
-        }
+        let old = self.generations.len() - 1;
+        code.check_reads(self.generations[old].code.manifest.state_version)?;
         self.load(code)
             .map_err(|why| format!("the new code does not start: {why}"))?;
         let topics = self
@@ -98,44 +92,84 @@ impl Core {
 
     /// Carries a topic's state from the generation `old` to the newest.
     fn carry(&mut self, topic: u64, old: usize) -> Result<(), String> {
-        let version = self.generations[old].code.manifest.state_version.into();
-        let (shared, members) = self.write_state(topic)?;
-        let (new, name) = (self.generations.len() - 1, self.topics[&topic].name.clone());
-        let close = Event {
-            kind: event::CLOSE,
-            topic,
-            ..Event::default()
-        };
+        let version = self.generations[old].code.manifest.state_version;
+        let state = self.write_state(topic)?;
+        let new = self.generations.len() - 1;
+        let read = self.read_state(new, topic, version, &state)?;
+        let _ = self.handle_in(old, &close(topic));
+        self.topic_mut(topic, |topic| topic.generation = new);
+        self.taken_over(topic, read);
+        Ok(())
+    }
+
+    /// A topic comes into being from state that was written by this version; its members are clients of their own.
+    pub(in crate::test) fn restore(
+        &mut self,
+        name: &str,
+        version: u32,
+        shared: Vec<u8>,
+        members: Vec<Vec<u8>>,
+    ) -> Result<Vec<u64>, String> {
+        let newest = self.generations.len() - 1;
+        self.generations[newest].code.check_reads(version)?;
+        let topic = self.topic_number(name);
+        if self.topics[&topic].live {
+            return Err("somebody has joined it already".to_owned());
+        }
+        let members: Vec<_> = members
+            .into_iter()
+            .map(|state| (self.restored_member(topic), state))
+            .collect();
+        let numbers = members.iter().map(|(number, _)| *number).collect();
+        let read = self.read_state(newest, topic, version, &(shared, members))?;
+        self.topic_mut(topic, |topic| (topic.live, topic.generation) = (true, newest));
+        self.taken_over(topic, read);
+        self.settle();
+        Ok(numbers)
+    }
+
+    /// Has a generation read a topic's state; what it reads only in part it forgets.
+    fn read_state(
+        &mut self,
+        generation: usize,
+        topic: u64,
+        version: u32,
+        (shared, members): &Written,
+    ) -> Result<Vec<(Asked, i64)>, String> {
+        let (name, number) = (self.topics[&topic].name.clone(), version.into());
+        let infos: Vec<String> = members.iter().map(|(member, _)| self.info_of(*member)).collect();
         let topic_state = Event {
             kind: event::RESTORE,
             topic,
-            number: version,
+            number,
             name: &name,
-            payload: &shared,
+            payload: shared,
             ..Event::default()
         };
-        let infos: Vec<String> = members.iter().map(|(member, _)| self.info_of(*member)).collect();
         let states = members.iter().zip(&infos).map(|((member, state), info)| Event {
             kind: event::RESTORE_MEMBER,
             topic,
             member: *member,
-            number: version,
+            number,
             payload: state,
             info,
             ..Event::default()
         });
         let mut read = Vec::new();
         for event in std::iter::once(topic_state).chain(states) {
-            match self.handle_in(new, &event) {
+            match self.handle_in(generation, &event) {
                 Ok(asked) => read.extend(asked),
                 Err(why) => {
-                    let _ = self.handle_in(new, &close);
+                    let _ = self.handle_in(generation, &close(topic));
                     return Err(why);
                 }
             }
         }
-        let _ = self.handle_in(old, &close);
-        self.topic_mut(topic, |topic| topic.generation = new);
+        Ok(read)
+    }
+
+    /// A topic is in service in other code.
+    fn taken_over(&mut self, topic: u64, read: Vec<(Asked, i64)>) {
         self.apply(topic, read);
         let kind = event::RESTORED;
         if let Ok(asked) = self.handle(&Event {
@@ -145,7 +179,6 @@ impl Core {
         }) {
             self.apply(topic, asked);
         }
-        Ok(())
     }
 
     /// Ends a generation whose topics have all gone elsewhere.
@@ -162,5 +195,14 @@ impl Core {
             self.outside.note(format!("writing state panicked: {why}"));
             self.end_untold(member, reason::PANICKED);
         }
+    }
+}
+
+/// A topic's end, which the plugin is not told of.
+fn close(topic: u64) -> Event<'static> {
+    Event {
+        kind: event::CLOSE,
+        topic,
+        ..Event::default()
     }
 }
