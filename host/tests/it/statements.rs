@@ -1,4 +1,5 @@
-//! The list of what the protocol says is true: every statement has a test that is there, or a reason.
+//! The lists of what the protocol says, and of what a reload and a fault may cost, are true: every statement has a test that is
+//! there, or a reason.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-/// The sections of the list, and how many statements each has. A row that goes is missed here.
-const SECTIONS: [(&str, usize); 18] = [
+/// The sections of a list, and how many statements each has. A row that goes is missed here.
+type Sections = [(&'static str, usize)];
+
+const PROTOCOL: &Sections = &[
     ("1.12", 25),
     ("2.1", 9),
     ("2.2", 7),
@@ -28,17 +31,41 @@ const SECTIONS: [(&str, usize); 18] = [
     ("3.4", 6),
 ];
 
+const RELOADS: &Sections = &[
+    ("notice", 6),
+    ("refused before any of it runs", 11),
+    ("refused by the probe", 7),
+    ("swap", 8),
+    ("probation", 5),
+    ("retire", 5),
+    ("panics", 9),
+    ("hangs", 7),
+    ("crashes", 3),
+    ("lies", 3),
+    ("proof", 3),
+];
+
 #[test]
 fn every_statement_of_the_protocol_has_a_test_that_is_there_or_a_reason() {
+    check_list(include_str!("statements.toml"), PROTOCOL);
+}
+
+#[test]
+fn every_statement_about_reloads_and_faults_has_a_test_that_is_there() {
+    check_list(include_str!("reloads.toml"), RELOADS);
+}
+
+#[track_caller]
+fn check_list(list: &str, expected: &Sections) {
     // TOML itself refuses a statement that stands twice in its section.
-    let list: Table = include_str!("statements.toml").parse().expect("a list");
+    let list: Table = list.parse().expect("a list");
     let mut faults = Vec::new();
     let sections: HashSet<&str> = list.keys().map(String::as_str).collect();
-    assert_eq!(sections, SECTIONS.map(|(name, _)| name).into());
+    assert_eq!(sections, expected.iter().map(|(name, _)| *name).collect());
     let mut seen = HashSet::new();
-    for (section, statements) in SECTIONS {
-        let table = list[section].as_table().expect("a section");
-        if table.len() != statements {
+    for (section, statements) in expected {
+        let table = list[*section].as_table().expect("a section");
+        if table.len() != *statements {
             faults.push(format!("{section} has {} statements, not {statements}", table.len()));
         }
         for (statement, shown_by) in table {
