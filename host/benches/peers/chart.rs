@@ -22,6 +22,7 @@ fn colour(peer: Peer) -> &'static str {
         Peer::Bennu => "#d9480f",
         Peer::Socketioxide => "#868e96",
         Peer::SocketIo => "#bac8d3",
+        Peer::Floor => "#f08c00",
     }
 }
 

@@ -4,6 +4,7 @@
 //! keeps the run that was disturbed least. It prints a table with ratios, and writes it beside a chart for the README.
 
 mod chart;
+mod floor;
 mod rows;
 mod servers;
 mod table;
@@ -31,7 +32,7 @@ struct Line {
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(ROWS.iter().map(|row| row.name)))]
     rows: Vec<String>,
     /// Only these servers, with a comma between
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Peer::Bennu, Peer::Socketioxide, Peer::SocketIo])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Peer::Bennu, Peer::Socketioxide, Peer::SocketIo, Peer::Floor])]
     peers: Vec<Peer>,
     /// The CPU of the servers, and of the generator where it has one of its own
     #[arg(long, value_delimiter = ',', num_args = 2, default_values_t = [0, 1])]
@@ -48,11 +49,18 @@ struct Line {
 type Runs = BTreeMap<(&'static str, &'static str), Vec<Value>>;
 
 fn main() -> ExitCode {
+    if let Ok(task) = std::env::var(floor::CHILD) {
+        return finish(floor::child(&task));
+    }
     let line = Line::parse();
     if !line.bench {
         return ExitCode::SUCCESS;
     }
-    match run(&line) {
+    finish(run(&line))
+}
+
+fn finish(result: io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");
@@ -83,8 +91,9 @@ fn run(line: &Line) -> io::Result<()> {
                     row.name,
                     peer.name()
                 ));
-                let report = measure(line, row, *peer)?;
-                runs.entry((row.name, peer.name())).or_default().push(report);
+                if let Some(report) = measure(line, row, *peer)? {
+                    runs.entry((row.name, peer.name())).or_default().push(report);
+                }
             }
         }
     }
@@ -97,9 +106,15 @@ fn run(line: &Line) -> io::Result<()> {
     Ok(())
 }
 
-/// One run of one row. Returns what `bennu load` says of it.
-fn measure(line: &Line, row: &Row, peer: Peer) -> io::Result<Value> {
+/// One run of one row. Returns what `bennu load` says of it; none where a peer has no such row.
+fn measure(line: &Line, row: &Row, peer: Peer) -> io::Result<Option<Value>> {
     let [server_cpu, generator_cpu] = [line.cpus[0], line.cpus[1]];
+    if peer == Peer::Floor {
+        if row.place == Place::Apart {
+            return Ok(None);
+        }
+        return floor::measure(row.load, server_cpu, line.seconds);
+    }
     let server = peer.start(&server_cpu.to_string(), &servers::checkout().join("config/bench.toml"))?;
     let cpu = if row.place == Place::Shared {
         server_cpu
@@ -115,7 +130,9 @@ fn measure(line: &Line, row: &Row, peer: Peer) -> io::Result<Value> {
     }
     let output = load.stderr(Stdio::inherit()).output()?;
     // It fails if something was lost, which the table tells.
-    serde_json::from_slice(&output.stdout).map_err(|_| io::Error::other(format!("{}: no result", row.name)))
+    serde_json::from_slice(&output.stdout)
+        .map(Some)
+        .map_err(|_| io::Error::other(format!("{}: no result", row.name)))
 }
 
 fn say(text: &str) {

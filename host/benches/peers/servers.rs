@@ -19,6 +19,8 @@ pub(crate) enum Peer {
     /// From npm, on ws
     #[value(name = "socket.io")]
     SocketIo,
+    /// No server: what the kernel takes for one send a frame
+    Floor,
 }
 
 impl Peer {
@@ -27,6 +29,7 @@ impl Peer {
             Self::Bennu => "Bennu",
             Self::Socketioxide => "socketioxide 0.18",
             Self::SocketIo => "Socket.IO 4.8",
+            Self::Floor => "send(2) alone",
         }
     }
 
@@ -34,7 +37,7 @@ impl Peer {
     pub(crate) fn protocol(self, address: SocketAddr) -> [String; 4] {
         let (protocol, path) = match self {
             Self::Bennu => ("phoenix", "/socket/websocket?vsn=2.0.0"),
-            Self::Socketioxide | Self::SocketIo => ("socketio", "/socket.io/?EIO=4&transport=websocket"),
+            Self::Socketioxide | Self::SocketIo | Self::Floor => ("socketio", "/socket.io/?EIO=4&transport=websocket"),
         };
         [
             "--protocol".into(),
@@ -60,6 +63,7 @@ impl Peer {
                 command.args(["ci", "--silent"]).current_dir(folder().join("socket.io"));
                 command
             }
+            Self::Floor => return Ok(()),
         };
         if !command.status()?.success() {
             return Err(io::Error::other(format!("{} cannot be built", self.name())));
@@ -90,6 +94,7 @@ impl Peer {
                 command.arg("node").arg(folder().join("socket.io/server.js"));
                 command.arg(address.port().to_string());
             }
+            Self::Floor => return Err(io::Error::other("there is no such server")),
         }
         let child = command.stdout(Stdio::null()).spawn()?;
         let server = Server { child, address };
