@@ -12,10 +12,10 @@ use crate::support::command::{check_refused, said};
 use crate::support::server::{Bench, Server, bennu};
 
 /// A build of everything that a plugin needs, on a small and busy machine.
-const BUILD: Duration = Duration::from_secs(600);
+pub(crate) const BUILD: Duration = Duration::from_secs(600);
 
 /// Where the new workspaces are built: the same for all runs, so that only the first builds everything.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugin")
 }
 

@@ -1,0 +1,130 @@
+//! `plugin-api/GUIDE.md`, done as it says: every command is run, every file written, what it promises is looked for.
+//!
+//! A block of the language `sh` is commands, `rust FILE` a file to write, `text` what the command before has said.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::new::{BUILD, target};
+use crate::support::server::{Bench, Server, bennu};
+
+const GUIDE: &str = include_str!("../../../plugin-api/GUIDE.md");
+
+/// A reader who has come to some place in the guide.
+struct Reader {
+    folder: PathBuf,
+    /// `bennu dev`, in the terminal that is left open.
+    server: Option<Server>,
+    /// How often it has taken up the plugin.
+    generation: u32,
+    /// What the last command said.
+    said: String,
+}
+
+#[tokio::test]
+async fn every_step_of_the_guide_works() {
+    let bench = Bench::new();
+    let folder = bench.path("empty");
+    fs::create_dir(&folder).expect("made");
+    let mut reader = Reader {
+        folder,
+        server: None,
+        generation: 1,
+        said: String::new(),
+    };
+    let mut blocks = GUIDE.split("\n```").skip(1).step_by(2);
+    let (mut commands, mut files) = (0, 0);
+    for block in &mut blocks {
+        let (language, text) = block.split_once('\n').expect("a block has lines");
+        match language.split_once(' ') {
+            Some(("rust", file)) => {
+                files += 1;
+                // The last file of a step makes it whole: only then it compiles.
+                fs::write(reader.folder.join(file), text).expect("written");
+            }
+            _ if language == "sh" => {
+                for command in text.lines() {
+                    commands += 1;
+                    reader.run(command).await;
+                }
+            }
+            _ if language == "text" => assert!(reader.said.contains(text), "{text:?} is not in {:?}", reader.said),
+            _ => panic!("no such block: {language}"),
+        }
+    }
+    assert!(commands >= 10 && files >= 6, "{commands} commands, {files} files");
+}
+
+impl Reader {
+    async fn run(&mut self, command: &str) {
+        match command.split_once(' ').expect("a command and its arguments") {
+            ("cd", folder) => {
+                self.folder.push(folder);
+                self.listen_elsewhere();
+            }
+            ("cargo", "test") => {
+                let mut cargo = Command::new(env!("CARGO"));
+                cargo.env("CARGO_TARGET_DIR", target().join("bennu-dev")).arg("test");
+                self.said = self.output(cargo);
+                assert!(!self.said.contains("warning"), "{}", self.said);
+                self.reloaded().await;
+            }
+            ("bennu", "dev") => {
+                let mut command = bennu();
+                command
+                    .current_dir(&self.folder)
+                    .env("CARGO_TARGET_DIR", target())
+                    .arg("dev");
+                self.server = Some(Server::start_within(BUILD, command).await);
+            }
+            ("bennu", arguments) => {
+                let mut command = bennu();
+                command.args(self.words(arguments));
+                self.said = self.output(command);
+            }
+            _ => panic!("no such command: {command}"),
+        }
+    }
+
+    /// The ports of the guide may be taken.
+    fn listen_elsewhere(&self) {
+        let file = self.folder.join("config/bennu.toml");
+        let text = fs::read_to_string(&file).expect("text");
+        let ports = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        fs::write(file, text.replacen("[[mounts]]", &format!("{ports}[[mounts]]"), 1)).expect("written");
+    }
+
+    /// Waits until `bennu dev`, if it runs, has taken up what was saved since the last tests.
+    async fn reloaded(&mut self) {
+        if let Some(server) = &self.server {
+            self.generation += 1;
+            let built = format!("poll generation {}: built in", self.generation);
+            server.log.line_within(BUILD, &[&built]).await;
+        }
+    }
+
+    /// The arguments of a command line that quotes with `'` alone.
+    fn words(&self, arguments: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (at, part) in arguments.split('\'').enumerate() {
+            match at % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        let server = self.server.as_ref().map(|server| server.address.to_string());
+        let address = |word: String| match (&*word, &server) {
+            ("localhost:4000", Some(address)) => address.clone(),
+            _ => word,
+        };
+        words.into_iter().map(address).collect()
+    }
+
+    fn output(&self, mut command: Command) -> String {
+        let output = command.current_dir(&self.folder).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {said}");
+        said.into_owned()
+    }
+}
