@@ -17,9 +17,25 @@ use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
 /// nothing of what that callback asked for goes out, the topic's state stays as the callback left it.
 ///
 /// Both states survive a reload of the plugin; [`state`](crate::state) says how.
+///
+/// | callback | called when | a panic in it |
+/// |---|---|---|
+/// | [`join`](Channel::join) | a client wants in | refuses the join: `{"reason":"join crashed"}` |
+/// | [`join_answer`](Channel::join_answer) | the answer is there that `join` promised | the same |
+/// | [`handle_in`](Channel::handle_in) | the member's client pushed an event; not before the join is answered | ends the member |
+/// | [`handle_out`](Channel::handle_out) | an intercepted event was broadcast, for each member that it is for | ends that member, not the others |
+/// | [`handle_info`](Channel::handle_info) | a message or a timer for the member is there | ends the member |
+/// | [`handle_topic_info`](Channel::handle_topic_info) | a message or a timer for the topic is there | nothing but a line in the log |
+/// | [`terminate`](Channel::terminate) | the member is about to go, for any [`Reason`] | the member goes |
+/// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic comes over from other code, then each member | the topic stays with that code |
+/// | [`restored`](Channel::restored) | all of the topic has come over | nothing but a line in the log |
+///
+/// A callback that takes longer than the plugin's `deadline_ms` (10 s if nothing is configured) is given up: its member ends, and
+/// what it does from then on reaches nobody. `on_panic = "topic"` in the configuration ends the topic with all its members
+/// instead of one.
 pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
-    /// What the members of a topic share. Made by `default()` at the first join, dropped some time (`linger_ms`) after the
-    /// last member is gone. `()` if there is nothing to share.
+    /// What the members of a topic share. Made by `default()` at the first join, dropped some time (`linger_ms`, 10 s if nothing
+    /// is configured) after the last member is gone. `()` if there is nothing to share.
     type Shared: Default + Serialize + DeserializeOwned + 'static;
 
     /// The version of what is written of both states. Raise it when `migrate` has something to do.
@@ -42,12 +58,17 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
     }
 
     /// The answer to what [`join`](Channel::join) promised with [`Join::later`](JoinExt::later): `answer` is what was
-    /// given to `complete`. Not called when the client is gone in the meantime.
+    /// given to `complete`. Not called when the client is gone in the meantime, or `join_deadline_ms` (10 s if nothing is
+    /// configured) is over and the client was refused. By default: refuses.
     fn join_answer(_shared: &mut Self::Shared, _answer: Payload<'_>, _cx: &mut Context<P>) -> Join<Self> {
         Join::refuse(serde_json::json!({ "reason": "no join_answer" }))
     }
 
-    /// The client pushed an event.
+    /// The client pushed an event. By default: [`Reply::unhandled`].
+    ///
+    /// Match on `event` where payloads pass through as they are; read both into an enum with [`Payload::parse_as`] where they
+    /// have fields. (An enum spares a struct for each payload and the arm for the rest, and the compiler says what is not
+    /// handled. A method for each event would need a procedural macro and hide what is called when.)
     fn handle_in(
         &mut self,
         _shared: &mut Self::Shared,
@@ -64,7 +85,8 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
         cx.push(event, payload);
     }
 
-    /// A message or timer for this member: see [`Context::send`].
+    /// A message or timer for this member: see [`Context::send`]. By default: nothing. What arrives after a reload may be of the
+    /// code before: names of messages are part of the state.
     fn handle_info(&mut self, _shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
 
     /// A message or timer for the topic: see [`Context::topic_send_after`]. Comes without a member.

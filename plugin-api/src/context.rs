@@ -28,6 +28,10 @@ use crate::wire::MemberInfo;
 /// In a callback of a member, "the member" is that one; in a callback of the topic there is none, and what needs one does
 /// nothing but write a line to the log. What is asked for takes effect when the callback returns, in this order, and not
 /// at all if it panics. Only the functions of [`Remote`] act at once.
+///
+/// Belongs to its shard's thread and to the callback; what other threads need of it is a [`Remote`]. What the host refuses is
+/// logged with the reason, and does not happen: a payload that is no JSON, or no object where clients get one, a member that
+/// is gone, more than `max_effects_per_event` (10,000) effects or `max_effect_bytes_per_event` (64 MiB) in one event.
 pub struct Context<P = NoSettings> {
     pub(crate) generation: Arc<Generation<P>>,
     /// Only while the host is in `handle`.

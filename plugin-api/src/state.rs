@@ -93,6 +93,14 @@
 //! #         Join::accept(Self { name: String::new(), mood: String::new() })
 //! #     }
 //! }
+//!
+//! # bennu_plugin::test_plugin!(Member);
+//! # use bennu_plugin::test::Server;
+//! // And a test of it, which begins with what version 1 wrote:
+//! let server = Server::start::<Member>();
+//! let members = server.restore("room:1", 1, json!({ "messages": ["hello"] }), [json!({ "name": "ann" })]);
+//! assert_eq!(server.shared::<Room>("room:1").messages[0].text, "hello");
+//! assert_eq!(members[0].state::<Member>().mood, "");
 //! ```
 //!
 //! State of a version outside `READS_FROM ..= READS_TO` is not even tried: the library is refused and the old code goes on. The

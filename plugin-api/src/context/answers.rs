@@ -10,6 +10,9 @@ use crate::reply::Stop;
 impl<P> Context<P> {
     /// Promises to answer the join or the event at hand later: return [`Join::later`](crate::JoinExt::later) or
     /// [`Reply::none`](crate::Reply::none), and give the promise to [`Context::complete`] or [`Remote::complete`](crate::Remote::complete).
+    ///
+    /// A topic has up to `max_promises_per_topic` (10,000 if nothing is configured) open; one too many is answered
+    /// `{"reason":"overloaded"}` by the host. A promise that is dropped leaves its client waiting until that times out.
     pub fn later(&self) -> Later {
         let serial = self.emit(&Effect {
             kind: effect::LATER,

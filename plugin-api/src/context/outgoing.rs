@@ -6,7 +6,8 @@ use crate::glue::Effect;
 use crate::payload::IntoPayload;
 
 impl<P> Context<P> {
-    /// Pushes `event` to the member's client.
+    /// Pushes `event` to the member's client: a JSON object or [`Binary`](crate::Binary). Not in `join`, where the client is not
+    /// in yet: there a message to oneself ([`Context::send`]) comes in time.
     pub fn push(&self, event: &str, payload: impl IntoPayload) {
         self.push_to(MemberId(self.member), event, payload);
     }
@@ -24,7 +25,8 @@ impl<P> Context<P> {
         );
     }
 
-    /// Sends `event` to every client on the topic.
+    /// Sends `event` to every client on the topic: a JSON object or [`Binary`](crate::Binary). Where it is one of
+    /// [`INTERCEPTS`](crate::Channel::INTERCEPTS), `handle_out` decides for each member.
     pub fn broadcast(&self, event: &str, payload: impl IntoPayload) {
         self.ask(
             Effect {

@@ -20,7 +20,8 @@ impl<P> Context<P> {
         self.send_after(Duration::ZERO, name, payload);
     }
 
-    /// Does [`Context::send`] after `delay`, to the millisecond. Survives a reload.
+    /// Does [`Context::send`] after `delay`, to the millisecond. Survives a reload; goes with its member. A topic has up to
+    /// `max_timers_per_topic` (10,000 if nothing is configured) at a time; one too many is refused, and that logged.
     pub fn send_after(&self, delay: Duration, name: &str, payload: impl IntoPayload) -> Timer {
         self.timer(self.member, delay, name, payload)
     }
