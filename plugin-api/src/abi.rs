@@ -87,7 +87,7 @@ pub mod event {
     /// A message or timer for `member`, or for the topic where that is 0. `name` and `payload` are as sent.
     pub const INFO: u32 = 4;
     /// The answer to what `LATER` promised for a join or a connect (`token`). `payload`: the bytes given to
-    /// `Host::complete`; `info`: that of the join or the connect. Answered as these are.
+    /// `Host::complete`, `name`: its status (since 1.3); `info`: that of the join or the connect. Answered as these are.
     pub const ANSWER: u32 = 5;
     /// `member` is no more; the plugin drops its state after handling this. `number`: one of [`reason`](super::reason),
     /// `name`: the text of a stop.
@@ -332,6 +332,8 @@ pub struct Record {
     pub topic: u64,
     /// The member that it is about; 0: none.
     pub member: u64,
+    /// The socket id of its client, where the plugin knows it; otherwise empty. UTF-8.
+    pub socket: Bytes,
     /// Where in the plugin's code it comes from, as filters of the log name it: `room::history`. UTF-8.
     pub target: Bytes,
 }

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult};
 use abi_stable::prefix_type::WithMetadata;
@@ -23,6 +23,10 @@ use crate::payload::Payload;
 use crate::plugin::{Plugin, read_settings};
 use crate::remote::{Later, Seen, Threads};
 use crate::shard::{Fault, Shard};
+use crate::tasks::Tasks;
+
+/// How long async work that a failed `init` had begun may take to end.
+const INIT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The [`Module`] of a plugin that serves channels `C` and connects by `G`.
 #[doc(hidden)]
@@ -61,6 +65,7 @@ pub(crate) struct Generation<P> {
     pub(crate) plugin: P,
     pub(crate) host: Arc<HostHandle>,
     pub(crate) threads: Threads,
+    pub(crate) tasks: Tasks,
 }
 
 unsafe extern "C" fn check<P: Plugin>(settings: Bytes, error: Writer) -> u32 {
@@ -119,12 +124,13 @@ unsafe extern "C" fn init<P: Plugin>(
     install_hook(&host);
     // SAFETY: the host lends `settings` for this call.
     let json = unsafe { settings.as_slice() };
+    let tasks = Tasks::default();
     let made = catch(|| {
         let settings = read_settings::<P>(json).map_err(|error| match error.path.as_str() {
             "" => error.message,
             path => format!("settings.{path}: {}", error.message),
         })?;
-        P::init(settings)
+        tasks.during_init(|| P::init(settings))
     });
     match made {
         Ok(Ok(value)) => {
@@ -132,16 +138,19 @@ unsafe extern "C" fn init<P: Plugin>(
                 plugin: value,
                 host: Arc::clone(&host),
                 threads: Threads::default(),
+                tasks,
             });
             // SAFETY: the host lends a place for one pointer.
             unsafe { *plugin = Arc::into_raw(generation).cast_mut().cast() };
             0
         }
         Ok(Err(message)) => {
+            tasks.end(INIT_DEADLINE);
             let_go(&host);
             write(error, &message)
         }
         Err(panic) => {
+            tasks.end(INIT_DEADLINE);
             let_go(&host);
             write(error, &format!("init panicked: {panic}"))
         }
@@ -219,16 +228,20 @@ unsafe extern "C" fn shutdown<P: Plugin>(plugin: *mut (), deadline_ms: u32) -> u
     // SAFETY: `init` made it, and the host gives it back once.
     let generation = unsafe { Arc::from_raw(plugin.cast_const().cast::<Generation<P>>()) };
     let host = Arc::clone(&generation.host);
-    let Some(Generation { plugin, threads, .. }) = Arc::into_inner(generation) else {
+    let Some(Generation {
+        plugin, threads, tasks, ..
+    }) = Arc::into_inner(generation)
+    else {
         // A shard is still open: nothing can be dropped.
         return 1;
     };
+    let (start, deadline) = (Instant::now(), Duration::from_millis(deadline_ms.into()));
     // The plugin's value first: dropping it is how an author tells the threads to end.
-    let dropped = drop_caught(plugin);
+    let dropped = tasks.inside(|| drop_caught(plugin));
     if let Err(panic) = &dropped {
         tracing::error!(panic, "panicked while the plugin was dropped");
     }
-    let ended = threads.join_all(Duration::from_millis(deadline_ms.into()));
+    let ended = threads.join_all(deadline) & tasks.end(deadline.saturating_sub(start.elapsed()));
     let_go(&host);
     u32::from(dropped.is_err() || !ended)
 }
@@ -399,7 +412,7 @@ impl HostHandle {
     }
 
     /// Writes a line to the host's log.
-    pub(crate) fn record(&self, level: u32, target: &str, place: Place, fields: &[log::Field]) {
+    pub(crate) fn record(&self, level: u32, target: &str, place: &Place, fields: &[log::Field]) {
         let target = Bytes::lend(target.as_bytes());
         self.call(|host, cx| {
             let Some(record) = host.record() else {
@@ -415,6 +428,7 @@ impl HostHandle {
                 fields: fields.as_ptr(),
                 topic: place.topic,
                 member: place.member,
+                socket: Bytes::lend(place.socket.as_deref().unwrap_or_default().as_bytes()),
                 target,
             };
             // SAFETY: before `shutdown` returned; the host reads `line` and what it lends during the call only.

@@ -103,6 +103,8 @@
 //! A crate that starts threads of its own, other than by [`Context::spawn`], must end them when its [`Plugin`] value is
 //! dropped: a library whose threads still run cannot be unloaded.
 //!
+//! With the feature `async`, futures run beside the callbacks: `cx.reply_async(async move { … })`, and the module `tasks`.
+//!
 //! # Log
 //!
 //! `info!(name, "somebody came")` and the other macros of [`tracing`] write to the host's log, from any thread; beside their own
@@ -135,6 +137,11 @@ mod remote;
 mod reply;
 mod shard;
 pub mod state;
+#[cfg(feature = "async")]
+pub mod tasks;
+#[cfg(not(feature = "async"))]
+#[path = "no_tasks.rs"]
+mod tasks;
 pub mod test;
 mod text;
 pub mod wire;

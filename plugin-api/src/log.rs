@@ -32,28 +32,38 @@ static SPANS: Mutex<BTreeMap<u64, Span>> = Mutex::new(BTreeMap::new());
 static NEXT_SPAN: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    static PLACE: Cell<Place> = const { Cell::new(Place::NOWHERE) };
+    /// The topic and the member that this thread's callback is about.
+    static CALLBACK: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     /// The spans that this thread is in, the innermost last.
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A callback of this topic (or 0) and member (or 0) begins on this thread.
+pub(crate) fn enter(topic: u64, member: u64) {
+    CALLBACK.set((topic, member));
+}
+
 /// What the code that runs is about: a topic and a member, or 0 where there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     pub(crate) topic: u64,
     pub(crate) member: u64,
+    /// The socket id, for code that runs beside the callbacks: in those the host knows it.
+    pub(crate) socket: Option<Arc<str>>,
 }
 
 impl Place {
-    pub(crate) const NOWHERE: Self = Self { topic: 0, member: 0 };
-
-    /// From now on this thread runs code about this.
-    pub(crate) fn enter(self) {
-        PLACE.set(self);
-    }
-
     fn current() -> Self {
-        PLACE.get()
+        #[cfg(feature = "async")]
+        if let Some(place) = crate::tasks::place() {
+            return place;
+        }
+        let (topic, member) = CALLBACK.get();
+        Self {
+            topic,
+            member,
+            socket: None,
+        }
     }
 }
 
@@ -191,7 +201,7 @@ impl Subscriber for Forward {
         host.record(
             number_of(*metadata.level()),
             metadata.target(),
-            Place::current(),
+            &Place::current(),
             &fields,
         );
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::glue::HostHandle;
-use crate::log::Place;
+use crate::log;
 use crate::panics::catch;
 use crate::payload::IntoPayload;
 
@@ -91,8 +91,9 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Keeps a promise. For an event, `status` and `payload` are the reply; for a join or a connect, `payload` is handed to
-    /// `join_answer` or `connect_answer`. Returns whether the host took it.
+    /// Keeps a promise. For an event, `status` and `payload` are the reply. For a join or a connect, `payload` is handed to
+    /// `join_answer` or `connect_answer`, unless `status` has decided already: `error` refuses the join with `payload`, the
+    /// number of an HTTP status refuses the connect. Returns whether the host took it.
     pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) -> bool {
         self.host.complete(&later, status, payload.lend(&mut Vec::new())) >= 0
     }
@@ -126,8 +127,7 @@ impl Threads {
             let _ = ended.join();
         }
         running.push(std::thread::spawn(move || {
-            let (topic, member) = (remote.topic, remote.member);
-            Place { topic, member }.enter();
+            log::enter(remote.topic, remote.member);
             if let Err(panic) = catch(move || work(remote)) {
                 tracing::error!(panic, "a spawned thread panicked");
             }

@@ -13,14 +13,14 @@ use serde_json::json;
 
 use crate::abi::{effect, event, flag, reason};
 use crate::channel::{Channel, Old};
-use crate::connect::{Answer, Connect, ConnectContext, ConnectRequest, Origin};
+use crate::connect::{Answer, Connect, ConnectContext, ConnectRequest, Denial, Origin};
 use crate::context::Context;
 use crate::glue::{Calls, Effect, Generation, Incoming};
 use crate::info::Infos;
-use crate::log::Place;
+use crate::log;
 use crate::panics::{catch, drop_caught};
 use crate::plugin::Plugin;
-use crate::reply::{Entry, Join, Joined, Reason, Reply};
+use crate::reply::{Entry, Join, Joined, Reason, Refusal, Reply};
 use crate::wire::MemberInfo;
 
 /// The topics of one shard, and the members in them.
@@ -81,7 +81,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(crate) fn lend(&mut self, calls: Option<Calls>) {
         self.cx.calls = calls;
         self.connect.inner.calls = calls;
-        Place::NOWHERE.enter();
+        log::enter(0, 0);
     }
 
     /// Handles one event. A panic comes through.
@@ -92,7 +92,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
             event::OUT => self.handle_out(event),
             event::INFO if event.member == 0 => self.handle_topic_info(event),
             event::INFO => self.handle_info(event),
-            event::ANSWER if event.topic == 0 => self.connect(event, G::connect_answer),
+            event::ANSWER if event.topic == 0 => self.connect_answer(event),
             event::ANSWER => self.join_answer(event),
             event::TERMINATE => self.terminate(event),
             event::CLOSE => self.topics.remove(&event.topic).map_or(Ok(()), Topic::close),
@@ -127,7 +127,11 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let Self { topics, cx, .. } = self;
         let topic = topics.get_mut(&event.topic).ok_or_else(no_topic)?;
         cx.enter(event, topic, event.member, info);
-        let join = C::join_answer(&mut topic.shared, event.payload, cx);
+        let join = match event.name {
+            // Whoever kept the promise has decided already.
+            "error" => Err(Refusal::new(event.payload)),
+            _ => C::join_answer(&mut topic.shared, event.payload, cx),
+        };
         topic.settle(join, event, cx)
     }
 
@@ -251,10 +255,19 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         Ok(())
     }
 
+    fn connect_answer(&mut self, event: &Incoming<'_>) -> Done {
+        let status = event.name.parse().ok();
+        self.connect(event, |request, answer, cx| match status {
+            // Whoever kept the promise has decided already.
+            Some(status) => Err(Denial::status(status).body(answer)),
+            None => G::connect_answer(request, answer, cx),
+        })
+    }
+
     fn connect(
         &mut self,
         event: &Incoming<'_>,
-        decide: fn(&ConnectRequest, crate::Payload<'_>, &mut ConnectContext<P>) -> crate::Connected,
+        decide: impl FnOnce(&ConnectRequest, crate::Payload<'_>, &mut ConnectContext<P>) -> crate::Connected,
     ) -> Done {
         let request = ConnectRequest::read(event.info).map_err(Fault::Failed)?;
         self.connect.inner.enter_at(0, &"".into(), 0, None);
@@ -370,7 +383,7 @@ impl<P> Context<P> {
 
     /// Gets ready for a callback.
     fn enter_at(&mut self, topic: u64, name: &Rc<str>, member: u64, info: Option<Rc<MemberInfo>>) {
-        Place { topic, member }.enter();
+        log::enter(topic, member);
         self.topic = topic;
         self.name = Rc::clone(name);
         self.member = member;

@@ -211,7 +211,11 @@ impl Plan {
                 (event.name, event.payload) = (name, payload.bytes());
             }
             Input::End(ending) => (event.name, event.number) = (&ending.text, u64::from(ending.reason)),
-            Input::Complete { serial, payload, .. } => (event.token, event.payload) = (*serial, payload.bytes()),
+            Input::Complete {
+                serial,
+                status,
+                payload,
+            } => (event.token, event.name, event.payload) = (*serial, status, payload.bytes()),
             Input::JoinDeadline { .. }
             | Input::Retired { .. }
             | Input::Linger { .. }

@@ -26,7 +26,11 @@ impl HostCalls for Bridge {
         };
         let serial = token.serial;
         if token.topic == 0 {
-            let known = self.env.hub.connects.complete(serial, payload.bytes().clone());
+            let known = self
+                .env
+                .hub
+                .connects
+                .complete(serial, status.into(), payload.bytes().clone());
             return if known { 0 } else { self.late() };
         }
         let Some(topic) = self.env.slot.find_number(token.topic) else {

@@ -58,8 +58,8 @@ pub enum Asked {
     Origin,
     /// Whether this client may connect.
     Connect,
-    /// The same, with the answer to what it promised: the promise's serial and the bytes.
-    Answer(u64, Bytes),
+    /// The same, with the answer to what it promised: the promise's serial, the status and the bytes.
+    Answer(u64, ByteString, Bytes),
 }
 
 impl Asked {
@@ -83,7 +83,7 @@ enum Awaited {
     /// The call that promised it has not returned yet.
     Promised,
     /// The answer was there before the call returned.
-    Early(Bytes),
+    Early(ByteString, Bytes),
     /// The call waits for it.
     Waiting(Arc<PluginSlot>, ConnectCall),
 }
@@ -104,9 +104,9 @@ impl Connects {
 
     fn wait(&self, serial: u64, slot: Arc<PluginSlot>, mut call: ConnectCall) {
         let mut all = self.lock();
-        if let Some(Awaited::Early(payload)) = all.remove(&serial) {
+        if let Some(Awaited::Early(status, payload)) = all.remove(&serial) {
             drop(all);
-            call.asked = Asked::Answer(serial, payload);
+            call.asked = Asked::Answer(serial, status, payload);
             slot.connect(call);
         } else {
             all.insert(serial, Awaited::Waiting(slot, call));
@@ -114,19 +114,19 @@ impl Connects {
     }
 
     /// Goes on with a connect whose answer has come. `false` if nobody waits for it any more.
-    pub fn complete(&self, serial: u64, payload: Bytes) -> bool {
+    pub fn complete(&self, serial: u64, status: ByteString, payload: Bytes) -> bool {
         let mut all = self.lock();
         match all.remove(&serial) {
             Some(Awaited::Waiting(slot, mut call)) => {
                 drop(all);
-                call.asked = Asked::Answer(serial, payload);
+                call.asked = Asked::Answer(serial, status, payload);
                 !call.reply.is_closed() && slot.connect(call)
             }
             Some(Awaited::Promised) => {
-                all.insert(serial, Awaited::Early(payload));
+                all.insert(serial, Awaited::Early(status, payload));
                 true
             }
-            Some(Awaited::Early(_)) | None => false,
+            Some(Awaited::Early(..)) | None => false,
         }
     }
 
@@ -149,10 +149,10 @@ impl ConnectCall {
         }
         // What is lent to the plugin stays here, whoever answers the call.
         let (asked, info) = (self.asked.clone(), self.info.clone());
-        let (kind, token, payload) = match &asked {
-            Asked::Origin => (event::ORIGIN, 0, &b""[..]),
-            Asked::Connect => (event::CONNECT, 0, &b""[..]),
-            Asked::Answer(serial, payload) => (event::ANSWER, *serial, &payload[..]),
+        let (kind, token, name, payload) = match &asked {
+            Asked::Origin => (event::ORIGIN, 0, "", &b""[..]),
+            Asked::Connect => (event::CONNECT, 0, "", &b""[..]),
+            Asked::Answer(serial, status, payload) => (event::ANSWER, *serial, &**status, &payload[..]),
         };
         let event = Event {
             kind,
@@ -161,7 +161,7 @@ impl ConnectCall {
             member: 0,
             token,
             number: 0,
-            name: "",
+            name,
             payload,
             info: &info,
         };

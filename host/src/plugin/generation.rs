@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backtrace::Panics;
 use super::bridge::Bridge;
@@ -23,6 +23,9 @@ use crate::config;
 
 /// How long a plugin's own `shutdown` may take, as it is told.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a library that is closed may stay in memory before something is said to be left of it.
+const LAST_THREADS: Duration = Duration::from_millis(500);
 
 /// One load of a plugin.
 #[derive(Debug)]
@@ -210,9 +213,16 @@ impl Running {
         let (first, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|thread| thread.index == 0);
         let stuck = end(others) + end(first);
         let held = Arc::strong_count(&library) - 1;
+        let path = library.path().to_owned();
         drop(library);
         if stuck > 0 {
             return (Retired::Stuck(stuck), held);
+        }
+        // Threads that a crate of the plugin's had started, and that nobody joins, are at their ends now.
+        let closed = Instant::now();
+        while held == 0 && matches!(mapping.is_executable(), Ok(true)) && closed.elapsed() < LAST_THREADS {
+            std::thread::sleep(Duration::from_millis(5));
+            loader::unload_again(&path);
         }
         match mapping.is_executable() {
             Ok(false) => (Retired::Unmapped, held),

@@ -63,6 +63,9 @@ pub(super) fn write(env: &Env, line: &Line<'_>) {
 
 /// The socket id of the client that a line is about.
 fn socket_id(env: &Env, line: &Line<'_>) -> Option<String> {
+    if !line.socket.is_empty() {
+        return Some(line.socket.to_owned());
+    }
     let id = |info: &[u8]| serde_json::from_slice::<MemberInfo>(info).ok()?.socket_id;
     let member = MemberId::from_number(line.member)?;
     let topic = env.slot.find_number(line.topic)?;

@@ -27,6 +27,7 @@ mod limits;
 mod load;
 mod logging;
 mod longpoll;
+mod lookups;
 mod memory;
 mod new;
 mod noticed;

@@ -286,7 +286,7 @@ impl Core {
                     let newest = self.generations.len() - 1;
                     self.topic_mut(topic, |topic| (topic.live, topic.generation) = (true, newest));
                 }
-                self.join_event(event::JOIN, member, 0, &params);
+                self.join_event(event::JOIN, member, 0, "", &params);
             }
             Input::In {
                 member,
@@ -344,7 +344,7 @@ impl Core {
                 kind,
                 leave,
             } => self.ended(member, reason, &text, kind, leave),
-            Input::Connect { number } => self.connect_event(event::CONNECT, number, 0, &Body::json(&Value::Null)),
+            Input::Connect { number } => self.connect_event(event::CONNECT, number, 0, "", &Body::json(&Value::Null)),
         }
     }
 

@@ -5,3 +5,5 @@ mod connecting;
 mod happening;
 mod plugin;
 mod reloading;
+#[cfg(feature = "async")]
+mod waiting;

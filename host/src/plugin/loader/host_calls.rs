@@ -39,6 +39,8 @@ pub struct Line<'a> {
     pub topic: u64,
     /// The member that it is about; 0: none.
     pub member: u64,
+    /// The socket id of its client; empty where the plugin does not know.
+    pub socket: &'a str,
     /// The part of the plugin's code that it comes from.
     pub target: &'a str,
     /// Names and values; what is called `message` is what is said.
@@ -225,7 +227,7 @@ unsafe extern "C" fn panicked(cx: *const (), message: Bytes, place: Bytes) {
 /// What it points to stays as it is for `'a`.
 unsafe fn line<'a>(record: &abi::Record) -> Result<Line<'a>, i64> {
     // SAFETY: promised by the caller.
-    let target = unsafe { text(record.target, MOST_TEXT) }?;
+    let (target, socket) = unsafe { (text(record.target, MOST_TEXT)?, text(record.socket, MOST_TEXT)?) };
     if !record.fields.is_aligned() {
         return Err(error::INVALID);
     }
@@ -245,6 +247,7 @@ unsafe fn line<'a>(record: &abi::Record) -> Result<Line<'a>, i64> {
         level: record.level,
         topic: record.topic,
         member: record.member,
+        socket,
         target,
         fields,
     })

@@ -189,6 +189,14 @@ impl fmt::Debug for Library {
     }
 }
 
+/// Has the system unmap a library that was closed while threads of its own had not quite ended, if they have now. The system
+/// does so only when something is closed: here it is the library itself, if it is still there.
+pub(super) fn unload_again(path: &Path) {
+    // SAFETY: nothing is loaded, and so nothing of it runs: the library is there already, or it is not opened.
+    let there = unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | libc::RTLD_NOLOAD) };
+    drop(there);
+}
+
 /// Finds the header that `export_plugin!` wrote. Valid while `handle` is.
 fn header(handle: &unix::Library) -> Result<&'static LibHeader, LoadError> {
     // SAFETY: the symbol's name is `abi_stable`'s own; what stands under it is this type in every version.

@@ -43,10 +43,12 @@ pub(crate) enum Build {
     LedgerPanics,
     /// That does, with a version of the state that no other reads.
     LedgerPanicsV3,
+    /// The plugin that asks a database.
+    Lookup,
 }
 
 impl Build {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -63,6 +65,7 @@ impl Build {
         Self::LedgerStranger,
         Self::LedgerPanics,
         Self::LedgerPanicsV3,
+        Self::Lookup,
     ];
 
     /// The folder that all of them lie in.
@@ -84,6 +87,7 @@ impl Build {
         match self {
             Self::Echo => "echo",
             Self::Room => "room",
+            Self::Lookup => "lookup",
             Self::Ledger
             | Self::LedgerV2
             | Self::LedgerRuntime
@@ -98,7 +102,7 @@ impl Build {
 
     fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger => None,
+            Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger | Self::Lookup => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
             Self::MisbehavePanics | Self::LedgerPanics => Some("panics"),
@@ -147,10 +151,15 @@ fn build_one(build: Build, target: &Path) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["build", "--locked", "--message-format=json", "--package", plugin])
-        .arg("--target-dir")
+        .args(["build", "--message-format=json", "--target-dir"])
         .arg(target)
         .stderr(Stdio::inherit());
+    if build == Build::Lookup {
+        // A workspace of its own.
+        cargo.args(["--manifest-path", "host/tests/lookup/Cargo.toml"]);
+    } else {
+        cargo.args(["--locked", "--package", plugin]);
+    }
     if build == Build::MisbehaveAborts {
         cargo.env("CARGO_PROFILE_DEV_PANIC", "abort");
     }

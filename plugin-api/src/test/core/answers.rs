@@ -6,7 +6,8 @@ use crate::test::body::Body;
 use crate::test::boundary::{Asked, Event};
 
 impl Core {
-    pub(super) fn join_event(&mut self, kind: u32, member: u64, token: u64, body: &Body) {
+    /// `status`: that of the answer, if it is one.
+    pub(super) fn join_event(&mut self, kind: u32, member: u64, token: u64, status: &str, body: &Body) {
         let (topic, info) = (self.members[&member].topic, self.members[&member].info.clone());
         let name = self.topics[&topic].name.clone();
         let event = Event {
@@ -14,7 +15,7 @@ impl Core {
             topic,
             member,
             token,
-            name: if kind == event::JOIN { &name } else { "" },
+            name: if kind == event::JOIN { &name } else { status },
             payload: &body.bytes,
             binary: body.binary,
             info: &info,
@@ -72,7 +73,8 @@ impl Core {
         });
     }
 
-    pub(super) fn connect_event(&mut self, kind: u32, number: u64, token: u64, body: &Body) {
+    /// `status`: that of the answer, if it is one.
+    pub(super) fn connect_event(&mut self, kind: u32, number: u64, token: u64, status: &str, body: &Body) {
         let info = self
             .connects
             .get(&number)
@@ -80,6 +82,7 @@ impl Core {
         let event = Event {
             kind,
             token,
+            name: status,
             payload: &body.bytes,
             binary: body.binary,
             info: &info,
@@ -157,10 +160,10 @@ impl Core {
             }
             To::Push { .. } => {}
             To::Join { member } if self.standing(member) == Standing::Pending => {
-                self.join_event(event::ANSWER, member, serial, &body);
+                self.join_event(event::ANSWER, member, serial, &status, &body);
             }
             To::Join { .. } => {}
-            To::Connect { number } => self.connect_event(event::ANSWER, number, serial, &body),
+            To::Connect { number } => self.connect_event(event::ANSWER, number, serial, &status, &body),
         }
     }
 

@@ -1,0 +1,211 @@
+//! Async work of plugins: real look-ups in a real database, by a crate that needs a runtime, on one that the generation owns.
+
+use bennu::client::{Options, Transport};
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::http;
+use crate::support::plugins::Build;
+use crate::support::server::{Bench, Server};
+
+const TOPIC: &str = "lookup:1";
+
+/// A bench with the plugin that asks a database, and a mount that it guards.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.put("lookup", Build::Lookup);
+    let file = bench.path("users.db");
+    bench.append(&format!(
+        "[plugins.lookup]\nlibrary = \"liblookup.so\"\nshards = 1\nprobation_ms = 0\nretire_ms = 100\n\
+         join_deadline_ms = 60_000\n\
+         settings = {{ database = {{ file = {file:?}, connections = 2 }} }}\n\
+         [[routes]]\ntopic = \"lookup:*\"\nplugin = \"lookup\"\n\
+         [[mounts]]\npath = \"/db\"\nconnect = \"lookup\"\ncheck_origin = false\nlongpoll = {{}}"
+    ));
+    bench
+}
+
+async fn joined(server: &Server) -> Client {
+    let mut client = Client::connect(server).await;
+    let reply = client.join(TOPIC, json!({ "user": "ann" })).await;
+    assert_eq!(reply, json!({ "name": "Ann" }));
+    client
+}
+
+fn refused(reason: &str) -> Value {
+    json!({ "status": "error", "response": { "reason": reason } })
+}
+
+#[tokio::test]
+async fn joins_replies_and_connects_wait_for_a_database() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let mut options = Options::new(server.address, Transport::WebSocket);
+    options.mount = "/db".into();
+    options.params = vec![("token".into(), "open".into())];
+    let mut client = Client::connect_with(&options).await;
+    client.join(TOPIC, json!({ "user": "bob" })).await;
+    assert_eq!(
+        client.push(TOPIC, "name", json!({ "id": 1 })).await,
+        json!({ "name": "Ann" })
+    );
+    assert_eq!(
+        client.try_push(TOPIC, "name", json!({ "id": 3 })).await,
+        refused("no such user")
+    );
+    let nobody = client.try_join("lookup:2", json!({ "user": "eve" })).await;
+    assert_eq!(nobody, refused("no such user"));
+    let closed = http::get(server.address, "/db/websocket?vsn=2.0.0&token=closed").await;
+    assert_eq!((closed.status, closed.json()), (403, json!({ "reason": "closed" })));
+    // What runs beside a callback says in the log whose it is; sqlx says there, from a thread of its own, what it does.
+    let of_bob = "plugin=\"lookup\" generation=1 topic=\"lookup:1\" socket=\"user:Ann\"";
+    server.log.line(&["INFO lookup: looked up", of_bob]).await;
+    server
+        .log
+        .line(&[
+            "DEBUG sqlx::query: plugin=\"lookup\" generation=1",
+            "SELECT name FROM users",
+            "rows_returned=1",
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_future_but_who_asked_for_it() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    let slow = client.start(TOPIC, "slow", json!({ "id": 2, "ms": 60_000 })).await;
+    client.push(TOPIC, "tell", json!({ "id": 2, "ms": 1 })).await;
+    assert_eq!(client.event(TOPIC, "told").await, json!({ "name": "Bob" }));
+    assert_eq!(
+        client.push(TOPIC, "name", json!({ "id": 1 })).await,
+        json!({ "name": "Ann" })
+    );
+    let thread = client.push(TOPIC, "thread", json!({})).await;
+    assert_eq!(thread, json!({ "thread": "lookup.1.async" }));
+    // The shard's only one: it is free all the time.
+    bench.put_numbered("lookup", Build::Lookup, 1);
+    server.in_service("lookup", 2).await;
+    assert_eq!(client.answer(&slow).await, refused("reloaded"));
+}
+
+#[tokio::test]
+async fn a_future_that_panics_answers_with_an_error() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    assert_eq!(client.try_push(TOPIC, "crash", json!({})).await, refused("crashed"));
+    server
+        .log
+        .line(&["where it panicked", "a future panics (", "plugin=\"lookup\""])
+        .await;
+    let crashed = client.try_join("lookup:2", json!({ "user": "crash" })).await;
+    assert_eq!(crashed, refused("join crashed"));
+    let crashed = http::get(server.address, "/db/websocket?vsn=2.0.0&token=crash").await;
+    assert_eq!(crashed.status, 500);
+    assert_eq!(
+        client.push(TOPIC, "name", json!({ "id": 1 })).await,
+        json!({ "name": "Ann" })
+    );
+}
+
+#[tokio::test]
+async fn more_futures_than_there_may_be_are_refused() {
+    let bench = bench();
+    bench.write_config(
+        &bench
+            .read_config()
+            .replace("connections = 2 }", "connections = 2 }, tasks = 1"),
+    );
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    let started = |started: bool| json!({ "started": started });
+    assert_eq!(client.push(TOPIC, "spawned", json!({})).await, started(true));
+    assert_eq!(client.push(TOPIC, "spawned", json!({})).await, started(false));
+    assert_eq!(
+        client.try_push(TOPIC, "name", json!({ "id": 1 })).await,
+        refused("overloaded")
+    );
+    assert_eq!(
+        client.try_join("lookup:2", json!({ "user": "ann" })).await,
+        refused("overloaded")
+    );
+    let busy = http::get(server.address, "/db/websocket?vsn=2.0.0&token=open").await;
+    assert_eq!(busy.status, 503);
+}
+
+/// The old code's futures are done within `retire_ms`: reply and message find the topic in the new code.
+#[tokio::test]
+async fn late_answers_of_the_old_code_reach_the_topic_in_the_new() {
+    let bench = bench();
+    bench.set("plugins.lookup", "retire_ms", "60_000");
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    let late = json!({ "id": 2, "ms": 2_000 });
+    let reply = client.start(TOPIC, "slow", late.clone()).await;
+    client.push(TOPIC, "tell", late).await;
+    bench.put_numbered("lookup", Build::Lookup, 1);
+    server.in_service("lookup", 2).await;
+    assert_eq!(client.rest().await, [], "not yet");
+    let bob = json!({ "name": "Bob" });
+    assert_eq!(client.answer(&reply).await["response"], bob);
+    assert_eq!(client.event(TOPIC, "told").await, bob);
+}
+
+/// With connections, their threads, timers and futures that never end: of each generation nothing is left.
+#[tokio::test]
+async fn a_runtime_ends_with_its_generation() {
+    let bench = bench();
+    bench.set("plugins.lookup", "retire_ms", "1");
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    for reload in 1..=reloads() {
+        client.push(TOPIC, "name", json!({ "id": 1 })).await;
+        client.push(TOPIC, "spawned", json!({})).await;
+        let never = client.start(TOPIC, "slow", json!({ "ms": 60_000 })).await;
+        bench.put_numbered("lookup", Build::Lookup, reload);
+        server.in_service("lookup", reload + 1).await;
+        server.unloaded("lookup", reload).await;
+        assert_eq!(client.answer(&never).await, refused("reloaded"));
+    }
+    assert_eq!(
+        http::plugin(server.admin().await, "lookup").await["leaked_generations"],
+        0
+    );
+    let maps = server.proc("maps");
+    let mapped = maps
+        .lines()
+        .filter(|line| line.contains(" r-xp ") && line.contains("/stage/lookup-"));
+    assert_eq!(mapped.count(), 1);
+}
+
+/// Ten, or as many as `BENNU_RELOADS` says: a thousand take some minutes.
+fn reloads() -> u64 {
+    let wanted = std::env::var("BENNU_RELOADS").ok();
+    wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(10)
+}
+
+/// It is not pulled from under a thread that does not come back in time.
+#[tokio::test]
+async fn blocking_work_keeps_the_library() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let mut client = joined(&server).await;
+    client.push(TOPIC, "block", json!({ "ms": 3_000 })).await;
+    bench.put_numbered("lookup", Build::Lookup, 1);
+    server.in_service("lookup", 2).await;
+    server
+        .log
+        .line(&[
+            "what is left of it",
+            "plugin=\"lookup\"",
+            "generation=1",
+            "threads: lookup.1.async",
+        ])
+        .await;
+    assert_eq!(
+        client.push(TOPIC, "name", json!({ "id": 1 })).await,
+        json!({ "name": "Ann" })
+    );
+}

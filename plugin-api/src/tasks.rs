@@ -1,0 +1,399 @@
+//! Async work: futures on a tokio runtime that the generation owns. With the feature `async`.
+//!
+//! A callback does not wait for anything. What has to, as a look-up in a database or a request to another server, it starts
+//! with [`Context::reply_async`], [`Context::join_async`], [`ConnectContext::connect_async`] or [`Context::spawn_async`], and
+//! returns; the answer comes later, to wherever the topic is by then.
+//!
+//! ```
+//! # use bennu_plugin::prelude::*;
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Member;
+//! # async fn ask_somebody(_: u32) -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # impl Channel for Member {
+//! #     type Shared = ();
+//! #     fn join(_: &mut (), _: Payload, _: &mut Context) -> Join<Self> { Join::accept(Self) }
+//! fn handle_in(&mut self, _: &mut (), event: &str, payload: Payload, cx: &mut Context) -> Handled {
+//!     match event {
+//!         "name" => {
+//!             let user = payload.parse()?;
+//!             cx.reply_async(async move {
+//!                 let name = ask_somebody(user).await.map_err(|_| Refusal::reason("nobody answers"))?;
+//!                 Ok(Reply::ok_with(json!({ "name": name })))
+//!             })
+//!         }
+//!         _ => Ok(Reply::unhandled()),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # The runtime
+//!
+//! There is none before it is needed. It has the threads that [`Limits`] allows, which are called after the plugin and its
+//! generation; timers and sockets work on it (`tokio::time`, `reqwest`, `sqlx`), as far as the plugin's own `tokio` has them
+//! switched on. What is opened once for all, as a pool of connections, is opened in [`Plugin::init`](crate::Plugin::init), by
+//! [`block_on`].
+//!
+//! # When the code is replaced
+//!
+//! Futures go on for the host's `retire_ms` after the last topic has gone over to new code: an answer or a message reaches the
+//! topic there. Then they are dropped where they wait, the runtime ends, and what they had promised is answered with the error
+//! `{"reason":"reloaded"}`. A future that computes without waiting, or blocking work that does not end within a second, keeps
+//! the library in memory.
+//!
+//! # Panics
+//!
+//! A future that panics ends; the log says where. The reply that it owes is the error `{"reason":"crashed"}`, the join is refused
+//! with `{"reason":"join crashed"}`, the connect with status 500.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::connect::{ConnectContext, Connected, Connection, Denial};
+use crate::context::Context;
+use crate::log::Place;
+use crate::payload::{Body, IntoPayload, Payload};
+use crate::remote::{Later, Remote};
+use crate::reply::{Handled, Join, JoinExt, Refusal, Reply};
+
+/// How much async work a generation may have under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Threads that run futures; at least 1. Default 2.
+    pub threads: usize,
+    /// Threads for `tokio::task::spawn_blocking`, and so for files and for looking up names; at least 1. Beyond, such work
+    /// waits. Default 16.
+    pub blocking_threads: usize,
+    /// Futures at a time that callbacks have started. Beyond: a reply or a join is refused with `{"reason":"overloaded"}`, a
+    /// connect with status 503, and [`Context::spawn_async`] returns false. Default 10,000.
+    pub tasks: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            blocking_threads: 16,
+            tasks: 10_000,
+        }
+    }
+}
+
+/// Sets the limits of this generation. Only in [`Plugin::init`](crate::Plugin::init), before [`block_on`].
+///
+/// # Panics
+///
+/// Anywhere else.
+pub fn set_limits(limits: Limits) {
+    Tasks::of_init().0.state().limits = limits;
+}
+
+/// Runs a future to its end, on the generation's runtime. Only in [`Plugin::init`](crate::Plugin::init), which may take as long
+/// as the host's `deadline_ms`: anywhere else nothing may wait.
+///
+/// # Panics
+///
+/// Anywhere else, and where the system gives no threads.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let handle = Tasks::of_init().0.handle().expect("an async runtime");
+    handle.block_on(future)
+}
+
+impl<P> Context<P> {
+    /// Replies to the event at hand when `answer` is there. Return what this returns, from `handle_in`.
+    ///
+    /// What the future gives is the reply; [`Reply::none`] leaves the client without one. It runs beside the callbacks of the
+    /// topic, on another thread, and so takes with it what it needs.
+    ///
+    /// # Errors
+    ///
+    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
+    pub fn reply_async(&self, answer: impl Future<Output = Handled> + Send + 'static) -> Handled {
+        let Some(room) = self.generation.tasks.room() else {
+            return Err(Refusal::reason("overloaded"));
+        };
+        let owed = Owed::new(self.remote(), self.later(), "error", "crashed");
+        room.spawn(self.place(), async move {
+            let Reply { status, body } = answer.await.unwrap_or_else(Reply::from);
+            match body {
+                Some(body) => owed.keep(&status, &body),
+                None => owed.forget(),
+            }
+        });
+        Ok(Reply::none())
+    }
+
+    /// Answers the join at hand when `answer` is there: `Ok` is handed to [`Channel::join_answer`](crate::Channel::join_answer),
+    /// which has the topic's state to decide with; `Err` refuses it. Return what this returns, from `join`.
+    ///
+    /// # Errors
+    ///
+    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
+    pub fn join_async<M, T: IntoPayload>(
+        &self,
+        answer: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Join<M> {
+        let Some(room) = self.generation.tasks.room() else {
+            return Err(Refusal::reason("overloaded"));
+        };
+        let owed = Owed::new(self.remote(), self.later(), "error", "join crashed");
+        room.spawn(self.place(), async move {
+            match answer.await {
+                Ok(answer) => owed.keep("ok", &answer.into_body()),
+                Err(refusal) => owed.keep("error", &refusal.into_body()),
+            }
+        });
+        Join::later()
+    }
+
+    /// Starts async work that answers nothing by itself; it can send messages, and keep promises, by the [`Remote`]. Returns
+    /// whether it was started: not if too many futures are under way (see [`Limits::tasks`]), which is a warning in the log.
+    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
+        let Some(room) = self.generation.tasks.room() else {
+            tracing::warn!("async work is not started: too much is under way");
+            return false;
+        };
+        room.spawn(self.place(), work(self.remote()));
+        true
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            topic: self.topic,
+            member: self.member,
+            socket: self.socket_id().map(Into::into),
+        }
+    }
+}
+
+impl<P> ConnectContext<P> {
+    /// Answers the connect at hand when `answer` is there: `Ok` is handed to
+    /// [`Connect::connect_answer`](crate::Connect::connect_answer), `Err` refuses it. Return what this returns, from `connect`.
+    ///
+    /// # Errors
+    ///
+    /// With status 503, if too many futures are under way: see [`Limits::tasks`].
+    pub fn connect_async<T: IntoPayload>(
+        &self,
+        answer: impl Future<Output = Result<T, Denial>> + Send + 'static,
+    ) -> Connected {
+        let Some(room) = self.inner.generation.tasks.room() else {
+            return Err(Denial::status(503));
+        };
+        let owed = Owed::new(self.remote(), self.later(), "500", "crashed");
+        room.spawn(Place::default(), async move {
+            match answer.await {
+                Ok(answer) => owed.keep("", &answer.into_body()),
+                Err(Denial { status, body }) => owed.keep(&status.to_string(), &body.unwrap_or(Body::EMPTY)),
+            }
+        });
+        Ok(Connection::later())
+    }
+
+    /// Starts async work, as [`Context::spawn_async`] does.
+    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
+        self.inner.spawn_async(work)
+    }
+}
+
+tokio::task_local! {
+    static PLACE: Place;
+}
+
+/// What the future that runs on this thread is about.
+pub(crate) fn place() -> Option<Place> {
+    PLACE.try_with(Clone::clone).ok()
+}
+
+/// A promise that a future keeps. If that panics, it is answered with an error; if it is dropped with its generation, the host
+/// answers.
+struct Owed {
+    remote: Remote,
+    later: Option<Later>,
+    crashed: &'static str,
+    reason: &'static str,
+}
+
+impl Owed {
+    fn new(remote: Remote, later: Later, crashed: &'static str, reason: &'static str) -> Self {
+        let later = Some(later);
+        Self {
+            remote,
+            later,
+            crashed,
+            reason,
+        }
+    }
+
+    fn keep(mut self, status: &str, body: &Body) {
+        if let Some(later) = self.later.take() {
+            self.remote.complete(later, status, body.lend(Payload::json_text("{}")));
+        }
+    }
+
+    fn forget(mut self) {
+        self.later = None;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(later) = self.later.take().filter(|_| std::thread::panicking()) {
+            self.remote
+                .complete(later, self.crashed, json!({ "reason": self.reason }));
+        }
+    }
+}
+
+thread_local! {
+    /// Those of the generation whose `init` this thread is in.
+    static OF_INIT: RefCell<Option<Tasks>> = const { RefCell::new(None) };
+}
+
+/// The async work of a generation. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Tasks(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// Futures under way.
+    running: Arc<AtomicUsize>,
+    /// Threads of the runtime.
+    threads: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct State {
+    limits: Limits,
+    /// Made when it is needed.
+    runtime: Option<Runtime>,
+    ended: bool,
+}
+
+impl Tasks {
+    /// Does the work of `init`, which may use these tasks.
+    pub(crate) fn during_init<T>(&self, work: impl FnOnce() -> T) -> T {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                OF_INIT.take();
+            }
+        }
+        OF_INIT.set(Some(self.clone()));
+        let _reset = Reset;
+        work()
+    }
+
+    fn of_init() -> Self {
+        let tasks = OF_INIT.with_borrow(Clone::clone);
+        tasks.expect("called in the plugin's `init`, on its thread")
+    }
+
+    /// Does the work of dropping what may have been made on the runtime.
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let handle = self.0.state().runtime.as_ref().map(|runtime| runtime.handle().clone());
+        let _inside = handle.as_ref().map(Handle::enter);
+        work()
+    }
+
+    /// Drops all futures where they wait, and ends the threads. Returns whether they ended in time.
+    pub(crate) fn end(&self, deadline: Duration) -> bool {
+        let mut state = self.0.state();
+        state.ended = true;
+        let Some(runtime) = state.runtime.take() else {
+            return true;
+        };
+        drop(state);
+        runtime.shutdown_timeout(deadline);
+        self.0.threads.load(Ordering::Acquire) == 0
+    }
+
+    /// Room for one more future, if there is.
+    fn room(&self) -> Option<Room> {
+        let most = self.0.state().limits.tasks;
+        let running = Arc::clone(&self.0.running);
+        let before = running.fetch_add(1, Ordering::AcqRel);
+        let slot = Slot(running);
+        let handle = self.0.handle();
+        let handle = handle.inspect_err(|error| tracing::error!(%error, "no async runtime can be made"));
+        Some(Room {
+            slot,
+            handle: handle.ok()?,
+        })
+        .filter(|_| before < most)
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The runtime, made where there is none.
+    fn handle(&self) -> io::Result<Handle> {
+        let mut state = self.state();
+        if state.ended {
+            return Err(io::Error::other("the generation has ended"));
+        }
+        if state.runtime.is_none() {
+            state.runtime = Some(self.runtime(state.limits)?);
+        }
+        match &state.runtime {
+            Some(runtime) => Ok(runtime.handle().clone()),
+            None => unreachable!("just made"),
+        }
+    }
+
+    fn runtime(&self, limits: Limits) -> io::Result<Runtime> {
+        let (started, ended) = (Arc::clone(&self.threads), Arc::clone(&self.threads));
+        Builder::new_multi_thread()
+            .worker_threads(limits.threads.max(1))
+            .max_blocking_threads(limits.blocking_threads.max(1))
+            .thread_name(name_of_threads())
+            .on_thread_start(move || _ = started.fetch_add(1, Ordering::AcqRel))
+            .on_thread_stop(move || _ = ended.fetch_sub(1, Ordering::AcqRel))
+            .enable_all()
+            .build()
+    }
+}
+
+/// The calling shard's name with `async` in the place of its number: `room.3.async`. That is how the host knows whose a thread
+/// is.
+fn name_of_threads() -> String {
+    let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
+    let whose = own.trim_end().rsplit_once('.').map_or("", |(whose, _)| whose);
+    format!("{whose}.async")
+}
+
+/// The right to run one future.
+struct Room {
+    slot: Slot,
+    handle: Handle,
+}
+
+impl Room {
+    fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
+        let Self { slot, handle } = self;
+        let work = async move {
+            work.await;
+            drop(slot);
+        };
+        drop(handle.spawn(PLACE.scope(place, work)));
+    }
+}
+
+/// Counts a future.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
