@@ -3,8 +3,8 @@
 //! Never here: a link. The system's loader knows files by name and by inode, and gives back the library that it has.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,25 @@ impl ContentHash {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The hash of a file, up to so many bytes, none of which is kept.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub fn of_file(file: File, most_bytes: u64) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut file = BufReader::with_capacity(64 * 1024, file.take(most_bytes));
+        loop {
+            let bytes = file.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(Self(hasher.finalize().into()));
+            }
+            hasher.update(bytes);
+            let read = bytes.len();
+            file.consume(read);
+        }
     }
 
     /// Reads 64 hexadecimal digits.
@@ -121,14 +140,12 @@ impl StageError {
 ///
 /// If it can't be read, is no file, is too large or keeps changing.
 pub fn read_settled(path: &Path, mut pause: impl FnMut()) -> Result<Contents, StageError> {
-    let mut seen = look(path)?;
     for _ in 0..MAX_LOOKS {
+        let (contents, stamp) = look(path)?;
         pause();
-        let again = look(path)?;
-        if again.1 == seen.1 && again.0.hash == seen.0.hash {
-            return Ok(again.0);
+        if look_again(path)? == (contents.hash, stamp) {
+            return Ok(contents);
         }
-        seen = again;
     }
     Err(StageError::Unsettled(path.to_owned()))
 }
@@ -151,14 +168,24 @@ fn look(path: &Path) -> Result<(Contents, Stamp), StageError> {
         return Err(StageError::TooLarge(path.to_owned()));
     }
     let meta = file.metadata().map_err(unreadable)?;
-    let stamp = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
-    Ok((
-        Contents {
-            hash: ContentHash::of(&bytes),
-            bytes,
-        },
-        stamp,
-    ))
+    let hash = ContentHash::of(&bytes);
+    Ok((Contents { bytes, hash }, stamp(&meta)))
+}
+
+/// The same without keeping what is read.
+fn look_again(path: &Path) -> Result<(ContentHash, Stamp), StageError> {
+    let unreadable = |source| StageError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = open_regular(path)?;
+    let stamp = stamp(&file.metadata().map_err(unreadable)?);
+    let hash = ContentHash::of_file(file, MAX_LIBRARY_BYTES).map_err(unreadable)?;
+    Ok((hash, stamp))
+}
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())
 }
 
 /// Opens a file, and nothing that one could wait at.

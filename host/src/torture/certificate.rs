@@ -105,7 +105,7 @@ pub struct Pauses {
 /// What reloads leave behind.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Memory {
-    /// Resident memory that each reload adds, in KiB: the slope over the second half of all reloads. `None` where they are
+    /// Resident memory that each reload adds, in KiB: how much the least of them grows, in the second half of all. `None` where they are
     /// too few to tell it from what is allocated once.
     pub kib_per_reload: Option<f64>,
     /// Libraries that were replaced.

@@ -37,11 +37,22 @@ pub fn mapped_libraries(server: &Server) -> io::Result<usize> {
 /// What is measured before it is known what a server allocates once.
 const WARM_UP: usize = 50;
 
-/// The KiB that each further reload adds, from what was resident after each. `None` if they are too few.
+/// Parts of what was measured, in each of which the least is what stays: above it libraries come and go that are being read.
+const PARTS: usize = 10;
+
+/// The KiB that each further reload adds, from what was resident after each: by how much the least of them grows. `None` if they
+/// are too few.
 #[must_use]
 pub fn kib_per_reload(resident: &[f64]) -> Option<f64> {
-    let half = resident.len() / 2;
-    (half >= WARM_UP).then(|| slope(&resident[half..]))
+    let settled = &resident[resident.len() / 2..];
+    if settled.len() < WARM_UP {
+        return None;
+    }
+    let length = settled.len() / PARTS;
+    let least = settled
+        .chunks_exact(length)
+        .map(|part| part.iter().copied().fold(f64::INFINITY, f64::min));
+    Some(slope(&least.collect::<Vec<_>>()) / length as f64)
 }
 
 /// How much one more of what is counted adds to what is measured: the slope of the straight line through all points.
@@ -60,6 +71,22 @@ fn slope(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stays_is_told_from_what_comes_and_goes() {
+        let resident = |kib_per_reload: f64| -> Vec<f64> {
+            let transient = [0.0, 13_000.0, 26_000.0, 6_500.0, 13_000.0, 0.0, 39_000.0];
+            let reloads = (0..1_000).zip(transient.into_iter().cycle());
+            reloads
+                .map(|(reload, more)| 80_000.0 + kib_per_reload * f64::from(reload) + more)
+                .collect()
+        };
+        for added in [0.0, 1.0, 7.5, -2.0] {
+            let found = kib_per_reload(&resident(added)).expect("they are enough");
+            assert!((found - added).abs() < 0.1, "{added}: {found}");
+        }
+        assert_eq!(kib_per_reload(&resident(1.0)[..60]), None);
+    }
 
     #[test]
     fn the_slope_is_what_each_adds() {

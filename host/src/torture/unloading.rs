@@ -27,7 +27,7 @@ pub struct Unloading {
     pub replaced: usize,
     /// Those of them that have no code in memory.
     pub unmapped: usize,
-    /// Resident memory that each adds, in KiB: the slope over the second half of all. `None` where they are too few.
+    /// Resident memory that each adds, in KiB: how much the least in each tenth grows, in the second half of all. `None` where they are too few.
     pub kib_per_reload: Option<f64>,
     /// What was resident after each, in KiB.
     #[serde(skip)]

@@ -1,7 +1,7 @@
 //! What is watched: one file, or folders of sources.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ impl Subject {
                     .filter(|meta| meta.is_file() && meta.len() > 0)?;
                 let now = self::stamp(&meta);
                 if *stamp != Some(now) && meta.len() <= MAX_LIBRARY_BYTES {
-                    *seen = Some(ContentHash::of(&fs::read(&*path).ok()?));
+                    *seen = Some(ContentHash::of_file(File::open(&*path).ok()?, MAX_LIBRARY_BYTES).ok()?);
                     // File times are coarse: another write at the same time would leave the same stamp.
                     *stamp = is_old(&meta).then_some(now);
                 }
