@@ -266,26 +266,24 @@ impl<'a> Commit<'a> {
             return;
         }
         self.env.panicked(&self.topic(step).name, step.callback(), text);
-        if step.kind == event::TERMINATE {
-            return;
-        }
         match (self.env.slot.config().on_panic, step.member) {
-            (OnPanic::Topic, _) => {
-                self.followups.push((
-                    step.topic,
-                    Input::EndAll {
-                        reason: reason::PANICKED,
-                        notice: Notice::Error,
-                    },
-                ));
-                self.back = true;
-            }
-            (OnPanic::Member, Some(member)) if step.kind != event::OUT => {
+            (OnPanic::Topic, _) => self.end_all(step),
+            (OnPanic::Member, Some(member)) if !matches!(step.kind, event::OUT | event::TERMINATE) => {
                 self.end(step, member, reason::PANICKED, text.into())
             }
-            // The topic's own message: nobody's callback.
+            // One that has ended, or the topic's own message: nobody's callback.
             (OnPanic::Member, _) => {}
         }
+    }
+
+    /// Lets all members end for a panic, and the topic with them.
+    fn end_all(&mut self, step: &Step) {
+        let input = Input::EndAll {
+            reason: reason::PANICKED,
+            notice: Notice::Error,
+        };
+        self.followups.push((step.topic, input));
+        self.back = true;
     }
 
     /// Lets a member end before anything else of the topic happens.
@@ -394,6 +392,9 @@ impl<'a> Commit<'a> {
             Fx::Stop { member, reason, text } => {
                 if reason == reason::PANICKED {
                     self.env.panicked(&topic.name, "handle_out", &text);
+                    if self.env.slot.config().on_panic == OnPanic::Topic {
+                        return self.end_all(step);
+                    }
                 }
                 self.end(step, member, reason, text);
             }

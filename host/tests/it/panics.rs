@@ -316,9 +316,9 @@ async fn in_drop_of_the_plugins_own_value() {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "settings", "{ drop = \"panic\" }");
     let mut two = Two::on(bench).await;
-    let words = "panicked while the plugin was dropped: panics on request";
+    let words = ["panicked while the plugin was dropped", "panics on request"];
     two.put(Build::MisbehaveV2).await;
-    two.server.log.line(&[words]).await;
+    two.server.log.line(&words).await;
     two.server
         .log
         .line(&["what is left of it", "generation=1", "did not shut down well"])
@@ -332,7 +332,7 @@ async fn in_drop_of_the_plugins_own_value() {
     } = two;
     let log = server.log.clone();
     assert!(server.stop().await.success());
-    assert_eq!(log.count(&[words]), 2, "{}", log.text());
+    assert_eq!(log.count(&words), 2, "{}", log.text());
 }
 
 #[tokio::test]
@@ -378,20 +378,50 @@ async fn nothing_of_an_event_that_panics_goes_out() {
     two.check("handle_in").await;
 }
 
-#[tokio::test]
-async fn the_whole_topic_where_the_configuration_says_so() {
+/// Ann brings a callback to panic, and all of the topic end.
+async fn check_whole(panic: impl AsyncFnOnce(&mut Client)) {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "on_panic", "\"topic\"");
     let mut two = Two::on(bench).await;
-    two.ann.start(TOPIC, "panic", json!({})).await;
-    crashed(&mut two.ann).await;
+    panic(&mut two.ann).await;
     crashed(&mut two.bob).await;
     two.ann.join(TOPIC, json!({})).await;
-    assert_eq!(
-        two.ann.push(TOPIC, "count", json!({})).await["topic"],
-        1,
-        "the topic begins anew"
+    two.bob.join(TOPIC, json!({})).await;
+    let counted = two.ann.push(TOPIC, "count", json!({})).await;
+    assert_eq!(counted["topic"], 1, "the topic begins anew");
+    assert_eq!(two.bob.push(TOPIC, "count", json!({})).await["topic"], 2);
+    let mut rest = two.ann.rest().await;
+    rest.extend(two.bob.rest().await);
+    assert!(
+        rest.iter().all(|message| !message.event.starts_with("phx_")),
+        "{rest:?}"
     );
+}
+
+#[tokio::test]
+async fn the_whole_topic_where_the_configuration_says_so() {
+    check_whole(async |ann| {
+        ann.start(TOPIC, "panic", json!({})).await;
+        crashed(ann).await;
+    })
+    .await;
+    check_whole(async |ann| {
+        ann.start(TOPIC, "topic_panic", json!({})).await;
+        crashed(ann).await;
+    })
+    .await;
+    check_whole(async |ann| {
+        ann.push(TOPIC, "arm", json!({ "at": "handle_out" })).await;
+        ann.start(TOPIC, "secret", json!({})).await;
+        crashed(ann).await;
+    })
+    .await;
+    check_whole(async |ann| {
+        ann.push(TOPIC, "arm", json!({ "at": "terminate" })).await;
+        ann.push(TOPIC, "phx_leave", json!({})).await;
+        ann.event(TOPIC, "phx_close").await;
+    })
+    .await;
 }
 
 #[tokio::test]
