@@ -17,9 +17,9 @@ const FIRST_BUILD_MS = 10 * 60_000;
 const REBUILD_MS = 2 * 60_000;
 
 /** The line of the room that is edited, and what becomes of it. */
-const LINE = '"body": body });';
-const NEW_LINE = '"body": format!("{body} (edited)") });';
-const BROKEN_LINE = '"body": buddy });';
+const LINE = '"name": self.name, "body": body });';
+const NEW_LINE = '"name": self.name, "body": format!("{body} (edited)") });';
+const BROKEN_LINE = '"name": self.name, "body": buddy });';
 /** What the room keeps, and a field that no state of the code before has. */
 const STATE = "    history: History,\n";
 const NEW_STATE = "    history: History,\n    _mood: String,\n";
@@ -107,17 +107,17 @@ test("the author edits the room while two people talk in it", async (t) => {
     for (const tab of both) assert.equal(await tab.connects(), 1);
   });
 
-  await t.test("a state that the new code cannot take is no success, and the next good code takes it", async () => {
+  await t.test("code that cannot take the state that is there is refused, and the next good code is what serves", async () => {
     const before = await ada.messages();
     edit(source, STATE, NEW_STATE);
-    await ada.page.locator("#build[data-state=stays]").waitFor({ timeout: REBUILD_MS });
-    assert.match(await ada.page.locator("#build").innerText(), /stays on generation 3: .*#\[serde\(default\)\]/);
+    await ada.page.locator("#build[data-state=refused]").waitFor({ timeout: REBUILD_MS });
+    assert.match(await ada.page.locator("#events [data-event=refused]").innerText(), /missing field `_mood`/);
     await bob.say("Nothing happened?");
     await ada.hears("Nothing happened?");
     assert.equal(await ada.page.locator(".swap").count(), 2);
     edit(source, NEW_STATE, STATE);
-    for (const tab of both) await tab.reloads(3, REBUILD_MS);
-    assert.equal(await ada.page.locator("#events [data-event=stays]").count(), 0);
+    await ada.page.locator("#build[data-state=idle]").waitFor({ timeout: REBUILD_MS });
+    assert.equal(await ada.page.locator("#events [data-event=refused]").count(), 0);
     assert.deepEqual((await ada.messages()).slice(0, before.length), before);
   });
 
