@@ -36,6 +36,7 @@
 //! | `Process.send_after/3`, `send(self(), …)` | [`Context::send_after`], [`Context::send`], [`Context::topic_send_after`] | |
 //! | `Process.cancel_timer/1` | [`Context::cancel`] | |
 //! | `Task.start/1` | [`Context::spawn`] | its [`Remote`] reaches the member afterwards |
+//! | `Task.async/1`, a late `reply/2` from it | with the feature `async`: `cx.reply_async(…)`, `cx.join_async(…)`, `cx.spawn_async(…)` | runs beside the callbacks, ends with its generation |
 //! | `assign/3`, `socket.assigns` of a channel | the fields of your struct, by `&mut self` | |
 //! | `:hibernate_after`, `:log_join`, `:log_handle_in` | none: a member costs what its struct does; the host logs by its own settings | |
 //! | `Logger` | [`tracing`](https://docs.rs/tracing) macros | plugin, topic and socket stand beside each line |
