@@ -20,10 +20,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(&args).map(exit_code).map_err(Into::into),
         Command::Call(args) => call::run(*args),
         Command::Secret => secret::run().map(|()| ExitCode::SUCCESS),
-        Command::Schema => {
-            schema::run();
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Torture(args) => torture::run(&args),
     };

@@ -420,6 +420,9 @@ pub struct Module {
     /// Reads state of a topic ([`event::RESTORE`]) or of a member ([`event::RESTORE_MEMBER`]) that version `version` wrote, and
     /// drops it: whether it can be read. Nothing else was called before but `check`. On failure writes why. (probe; since 1.2)
     pub try_restore: unsafe extern "C" fn(kind: u32, version: u32, state: Bytes, error: Writer) -> u32,
+    /// Writes the JSON schema of the settings; 1, and nothing written, if the plugin declares none. Nothing else was called
+    /// before. (probe; since 1.3)
+    pub schema: unsafe extern "C" fn(schema: Writer) -> u32,
 }
 
 impl RootModule for ModuleRef {

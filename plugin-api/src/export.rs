@@ -14,6 +14,7 @@ pub use crate::channel::NoChannel;
 pub use crate::connect::NoConnect;
 pub use crate::glue::Entry;
 pub use crate::manifest::flags;
+pub use crate::settings::{Described, NoSchema, Of, Schema, Undescribed};
 
 /// The manifest of a plugin.
 #[must_use]
@@ -114,7 +115,19 @@ macro_rules! __export_plugin {
 
             // The name that abi_stable looks for, `ROOT_MODULE_LOADER_NAME`.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            static HEADER: $crate::export::LibHeader = $crate::export::Entry::<Channel, Connect, Plugin>::header();
+            static HEADER: $crate::export::LibHeader =
+                $crate::export::Entry::<Channel, Connect, Plugin, __BennuSettings>::header();
+
+            /// Knows the schema of the settings. Called as no author calls anything.
+            struct __BennuSettings;
+
+            impl $crate::export::Schema for __BennuSettings {
+                fn json() -> ::core::option::Option<::std::string::String> {
+                    #[allow(unused_imports, reason = "one of them answers")]
+                    use $crate::export::{Described as _, Undescribed as _};
+                    (&$crate::export::Of::<<Plugin as $crate::Plugin>::Settings>::IT).json()
+                }
+            }
         };
     };
 }

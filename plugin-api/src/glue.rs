@@ -22,6 +22,7 @@ use crate::panics::{catch, drop_caught, install_hook, remove_hook};
 use crate::payload::Payload;
 use crate::plugin::{Plugin, read_settings};
 use crate::remote::{Later, Seen, Threads};
+use crate::settings::{NoSchema, Schema};
 use crate::shard::{Fault, Shard};
 use crate::tasks::Tasks;
 
@@ -30,9 +31,9 @@ const INIT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The [`Module`] of a plugin that serves channels `C` and connects by `G`.
 #[doc(hidden)]
-pub struct Entry<C, G, P>(PhantomData<(C, G, P)>);
+pub struct Entry<C, G, P, S = NoSchema>(PhantomData<(C, G, P, S)>);
 
-impl<C: Channel<P>, G: Connect<P>, P: Plugin> Entry<C, G, P> {
+impl<C: Channel<P>, G: Connect<P>, P: Plugin, S: Schema> Entry<C, G, P, S> {
     const MODULE: Module = Module {
         check: check::<P>,
         init: init::<P>,
@@ -41,6 +42,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Entry<C, G, P> {
         close: close::<C, G, P>,
         shutdown: shutdown::<P>,
         try_restore: try_restore::<C, P>,
+        schema: schema::<S>,
     };
 
     abi_stable::staticref!(const WITH_METADATA: WithMetadata<Module> = WithMetadata::new(Self::MODULE));
@@ -87,6 +89,12 @@ unsafe extern "C" fn check<P: Plugin>(settings: Bytes, error: Writer) -> u32 {
         },
     };
     write(error, &serde_json::to_string(&refused).unwrap_or(refused.message))
+}
+
+unsafe extern "C" fn schema<S: Schema>(out: Writer) -> u32 {
+    let Ok(Some(json)) = catch(S::json) else { return 1 };
+    write(out, &json);
+    0
 }
 
 unsafe extern "C" fn try_restore<C: Channel<P>, P: Plugin>(

@@ -135,6 +135,8 @@ pub mod phoenix;
 mod plugin;
 mod remote;
 mod reply;
+#[doc(hidden)]
+pub mod settings;
 mod shard;
 pub mod state;
 #[cfg(feature = "async")]

@@ -13,7 +13,8 @@ use crate::wire::SettingsError;
 /// by hand for a type that is made *from* settings.
 pub trait Plugin: Send + Sync + Sized + 'static {
     /// What stands under `settings` in the configuration; `{}` where there is nothing. Add
-    /// `#[serde(deny_unknown_fields)]` so that a misspelt key is refused.
+    /// `#[serde(deny_unknown_fields)]` so that a misspelt key is refused. With the feature `schema` and
+    /// `#[derive(schemars::JsonSchema)]`, `bennu schema --plugin` says what they are.
     type Settings: DeserializeOwned;
 
     /// Makes the value. Called once a generation, on its first shard, before anything else.
@@ -44,6 +45,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Plugin for T {
 
 /// The plugin takes no settings: any key is refused.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 

@@ -16,9 +16,10 @@ use super::new::{self, NewArgs};
 use super::plugins::{self, PluginsArgs};
 use super::probe::ProbeArgs;
 use super::routes::{self, RoutesArgs};
+use super::schema::{self, SchemaArgs};
+use super::secret;
 use super::serve::{self, ServeArgs};
 use super::torture::{self, TortureArgs};
-use super::{schema, secret};
 use crate::config::Config;
 use crate::load::{self, LoadArgs};
 
@@ -81,9 +82,9 @@ pub enum Command {
     /// Prints what makes a shell complete the words of this command
     #[command(after_help = completions::HELP)]
     Completions(CompletionsArgs),
-    /// Prints the JSON schema of the configuration, for editors
+    /// Prints the JSON schema of the configuration, for editors, or of a plugin's settings
     #[command(after_help = schema::HELP)]
-    Schema,
+    Schema(SchemaArgs),
     /// Replaces a plugin under the hands of its clients, again and again, and certifies that nothing is lost
     #[command(after_help = torture::HELP)]
     Torture(TortureArgs),

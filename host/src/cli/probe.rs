@@ -10,4 +10,8 @@ pub struct ProbeArgs {
     /// The library
     #[arg(long, value_name = "PATH")]
     pub library: PathBuf,
+
+    /// Asks only for the schema of the settings
+    #[arg(long)]
+    pub schema: bool,
 }

@@ -4,9 +4,9 @@ use bennu::client::{Options, Transport};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::http;
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server};
+use crate::support::{command, http};
 
 const TOPIC: &str = "lookup:1";
 
@@ -140,6 +140,7 @@ async fn more_futures_than_there_may_be_are_refused() {
 async fn late_answers_of_the_old_code_reach_the_topic_in_the_new() {
     let bench = bench();
     bench.set("plugins.lookup", "retire_ms", "60_000");
+    bench.set("limits", "idle_timeout_ms", "60_000");
     let server = bench.serve().await;
     let mut client = joined(&server).await;
     let late = json!({ "id": 2, "ms": 2_000 });
@@ -158,6 +159,8 @@ async fn late_answers_of_the_old_code_reach_the_topic_in_the_new() {
 async fn a_runtime_ends_with_its_generation() {
     let bench = bench();
     bench.set("plugins.lookup", "retire_ms", "1");
+    // The client says nothing while it waits, which takes long on a machine that is busy.
+    bench.set("limits", "idle_timeout_ms", "60_000");
     let server = bench.serve().await;
     let mut client = joined(&server).await;
     for reload in 1..=reloads() {
@@ -207,5 +210,54 @@ async fn blocking_work_keeps_the_library() {
     assert_eq!(
         client.push(TOPIC, "name", json!({ "id": 1 })).await,
         json!({ "name": "Ann" })
+    );
+}
+
+/// What the settings of this file are refused for: the lines of the answer.
+fn checked(bench: &Bench, settings: &str) -> String {
+    let before = bench.read_config();
+    let line = before
+        .lines()
+        .find(|line| line.starts_with("settings = { database"))
+        .expect("the settings");
+    bench.write_config(&before.replace(line, settings));
+    let config = bench.config();
+    command::said(1, |bennu| bennu.arg("check").arg(&config))
+}
+
+#[test]
+fn settings_are_refused_at_their_line_however_deep() {
+    let check = |settings: &str, expected: &[&str]| {
+        let said = checked(&bench(), settings);
+        expected
+            .iter()
+            .for_each(|part| assert!(said.contains(part), "no {part:?} in\n{said}"));
+    };
+    let many = "settings = { database = { file = \"a.db\", connections = \"two\" } }";
+    check(many, &["expected u32", "bennu.toml:", many, "^"]);
+    let missing = "settings = { database = { file = \"a.db\" } }";
+    check(missing, &["missing field `connections`", missing, "^"]);
+    let unknown = "settings = { database = { file = \"a.db\", connections = 1, conections = 2 } }";
+    check(unknown, &["unknown field `conections`", unknown, "^"]);
+}
+
+#[test]
+fn a_library_says_what_settings_it_takes() {
+    let bench = bench();
+    let library = bench.library("lookup");
+    let said = command::said(0, |bennu| bennu.args(["schema", "--plugin"]).arg(&library));
+    let schema: Value = serde_json::from_str(&said).expect("JSON");
+    let database = &schema["properties"]["database"];
+    assert_eq!(database["properties"]["connections"]["type"], "integer");
+    assert_eq!(database["required"], json!(["file", "connections"]));
+    assert_eq!(schema["properties"]["tasks"]["description"], "Futures at a time.");
+    let valid = |settings: Value| jsonschema::is_valid(&schema, &settings);
+    assert!(valid(json!({ "database": { "file": "a.db", "connections": 1 } })));
+    assert!(!valid(json!({ "database": { "file": "a.db", "connections": "two" } })));
+    // One that declares none.
+    let none = bench.library("misbehave");
+    command::check_refused(
+        |bennu| bennu.args(["schema", "--plugin"]).arg(&none),
+        "declares no schema",
     );
 }

@@ -158,6 +158,14 @@ impl Library {
         }
     }
 
+    /// The JSON schema of the settings, if the plugin declares one.
+    #[must_use]
+    pub fn schema(&self) -> Option<String> {
+        let mut text = Text::default();
+        // SAFETY: `text` outlives the call.
+        (unsafe { (self.module.schema()?)(text.writer()) } == 0).then(|| text.into_string())
+    }
+
     /// Makes the plugin's value from `settings` (JSON). Call it on the thread of shard 0. `host` is let go when
     /// [`Instance::shutdown`] returns.
     ///

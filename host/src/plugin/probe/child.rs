@@ -16,7 +16,7 @@ use bennu_plugin::abi::event;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use super::super::sample::Sample;
-use super::{Answer, Line, MARK, Request, Step};
+use super::{Answer, Line, MARK, Request, SCHEMA, Step};
 use crate::plugin::loader::{Library, LoadError};
 
 /// How long threads that the plugin has started may take to end.
@@ -27,7 +27,7 @@ const THREADS_PATIENCE: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn run_child() -> ExitCode {
     let result = match library_argument(std::env::args_os().skip(2)) {
-        Some(library) => serve(&library),
+        Some(library) => serve(&library, std::env::args_os().any(|argument| argument == SCHEMA)),
         None => Err(io::Error::other(
             "usage: bennu probe --library FILE; the host starts this itself",
         )),
@@ -46,11 +46,11 @@ fn library_argument(mut args: impl Iterator<Item = OsString>) -> Option<PathBuf>
     (flag == "--library").then(|| path.into())
 }
 
-/// Does what the request on standard input says.
-pub(super) fn serve(library: &Path) -> io::Result<()> {
+/// Does what the request on standard input says; or only asks for the schema of the settings.
+pub(super) fn serve(library: &Path, only_schema: bool) -> io::Result<()> {
     let request: Request = serde_json::from_reader(io::stdin())?;
     confine(&request)?;
-    let answer = try_library(library, &request)?;
+    let answer = try_library(library, &request, only_schema)?;
     tell(&Line::Step(Step::End))?;
     tell(&Line::Answer(answer))
 }
@@ -78,7 +78,7 @@ fn confine(request: &Request) -> io::Result<()> {
     Ok(())
 }
 
-fn try_library(path: &Path, request: &Request) -> io::Result<Answer> {
+fn try_library(path: &Path, request: &Request, only_schema: bool) -> io::Result<Answer> {
     let own = threads()?;
     tell(&Line::Step(Step::Load))?;
     let library = match Library::open_checked(path) {
@@ -96,6 +96,10 @@ fn try_library(path: &Path, request: &Request) -> io::Result<Answer> {
             });
         }
     };
+    if only_schema {
+        let json = library.schema();
+        return Ok(Answer::Schema { json });
+    }
     tell(&Line::Step(Step::Check))?;
     if let Err(error) = library.check(&request.settings) {
         return Ok(Answer::Settings {

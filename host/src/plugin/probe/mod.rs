@@ -25,6 +25,8 @@ use super::sample::Sample;
 
 /// The hidden subcommand that [`run_child`] serves.
 pub const SUBCOMMAND: &str = "probe";
+/// Has it ask only for the schema of the settings.
+const SCHEMA: &str = "--schema";
 /// What each line of the child begins with; a plugin may print too.
 const MARK: &str = "@bennu-probe ";
 /// How much of the child's standard error is kept.
@@ -211,6 +213,7 @@ enum Line {
 #[serde(rename_all = "snake_case")]
 enum Answer {
     Good {},
+    Schema { json: Option<String> },
     Load { code: String, message: String },
     Layout { line: String, report: String },
     Settings { path: String, message: String },
@@ -221,7 +224,7 @@ enum Answer {
 impl Answer {
     fn into_result(self) -> Result<(), ProbeError> {
         match self {
-            Self::Good {} => Ok(()),
+            Self::Good {} | Self::Schema { .. } => Ok(()),
             Self::Load { code, message } => {
                 // A plugin can write such lines, too.
                 let known = ["open", "no_module", "version"].contains(&&*code);
@@ -254,13 +257,40 @@ pub fn probe(
     run(command, settings, samples, limits)
 }
 
+/// The JSON schema of the settings of the staged file `library`; `None` if it declares none. Otherwise as [`probe`].
+///
+/// # Errors
+///
+/// As [`probe`].
+pub fn schema(exe: &Path, library: &Path, limits: &ProbeLimits) -> Result<Option<String>, ProbeError> {
+    let mut command = Command::new(exe);
+    command.arg(SUBCOMMAND).arg("--library").arg(library).arg(SCHEMA);
+    match answer_of(command, "{}", Vec::new(), limits)? {
+        Answer::Schema { json } => Ok(json),
+        other => other.into_result().map(|()| None),
+    }
+}
+
 fn run(
-    mut command: Command,
+    command: Command,
     settings: &str,
     samples: Vec<Sample>,
     limits: &ProbeLimits,
 ) -> Result<ProbeReport, ProbeError> {
     let started = Instant::now();
+    answer_of(command, settings, samples, limits)?.into_result()?;
+    Ok(ProbeReport {
+        took: started.elapsed(),
+    })
+}
+
+/// What a child that ended well has found.
+fn answer_of(
+    mut command: Command,
+    settings: &str,
+    samples: Vec<Sample>,
+    limits: &ProbeLimits,
+) -> Result<Answer, ProbeError> {
     // Files in memory instead of pipes: neither side ever waits for the other.
     let (stdout, stderr) = (memory("stdout")?, memory("stderr")?);
     command
@@ -283,18 +313,13 @@ fn run(
         return Err(ProbeError::Crashed { signal, step, stderr });
     }
     match answer {
-        Some(answer) if status.success() => answer.into_result()?,
-        _ => {
-            return Err(ProbeError::Exited {
-                code: status.code().unwrap_or(-1),
-                step,
-                stderr,
-            });
-        }
+        Some(answer) if status.success() => Ok(answer),
+        _ => Err(ProbeError::Exited {
+            code: status.code().unwrap_or(-1),
+            step,
+            stderr,
+        }),
     }
-    Ok(ProbeReport {
-        took: started.elapsed(),
-    })
 }
 
 /// A child that does not outlive this.

@@ -10,7 +10,7 @@ const LIBRARY: &str = "BENNU_TEST_PROBE_LIBRARY";
 #[test]
 fn as_child() {
     if let Some(library) = std::env::var_os(LIBRARY) {
-        let _ = child::serve(Path::new(&library));
+        let _ = child::serve(Path::new(&library), false);
         std::process::exit(0);
     }
 }

@@ -17,11 +17,12 @@
 
 use bennu_plugin::prelude::*;
 use bennu_plugin::tasks::{self, Limits};
+use schemars::JsonSchema;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 /// What it takes under `settings`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// Where the users are.
@@ -32,7 +33,7 @@ struct Settings {
 }
 
 /// A database.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Database {
     /// Its file. Made where it is missing.
