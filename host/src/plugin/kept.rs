@@ -3,13 +3,13 @@
 //! A library is kept once its probation is over. A host that finds, at its start, that the library in place is in
 //! quarantine loads the newest of these instead.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::quarantine::{private_dir, write_whole};
-use super::stage::{ContentHash, Contents, MAX_LIBRARY_BYTES};
+use super::stage::{ContentHash, Contents, Image, MAX_LIBRARY_BYTES};
 
 /// Good libraries by plugin.
 #[derive(Clone, Debug)]
@@ -41,10 +41,10 @@ impl Kept {
         private_dir(&self.dir)?;
         let place = self.dir.join(format!("{}{hash:#}.so", prefix(plugin)));
         if !place.exists() {
-            write_whole(&place, &fs::read(library)?)?;
+            write_whole(&place, &Image::read(&File::open(library)?, MAX_LIBRARY_BYTES)?)?;
         }
         // It is the newest now, also where it was there before.
-        fs::File::open(&place)?.set_modified(SystemTime::now())?;
+        File::open(&place)?.set_modified(SystemTime::now())?;
         for (old, _) in self.of(plugin).into_iter().skip(self.most) {
             // Another host may have been faster.
             let _ = fs::remove_file(old);
@@ -59,7 +59,8 @@ impl Kept {
             .filter(|(_, hash)| good(*hash))
             .find_map(|(path, hash)| {
                 let meta = fs::metadata(&path).ok()?;
-                let bytes = (meta.len() <= MAX_LIBRARY_BYTES).then(|| fs::read(&path).ok())??;
+                let file = (meta.len() <= MAX_LIBRARY_BYTES).then(|| File::open(&path).ok())??;
+                let bytes = Image::read(&file, MAX_LIBRARY_BYTES).ok()?;
                 // What has changed on the disk is not what was good.
                 (ContentHash::of(&bytes) == hash).then_some(Contents { bytes, hash })
             })

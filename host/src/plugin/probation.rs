@@ -5,6 +5,7 @@
 //! at any other time have the consequence that the configuration names.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::manager::{Loaded, Plugins};
 use super::pipeline::{Refusal, Trail};
 use super::quarantine::{Quarantined, unix_seconds};
 use super::slot::PluginSlot;
-use super::stage::{ContentHash, Contents};
+use super::stage::{ContentHash, Contents, Image, MAX_LIBRARY_BYTES};
 use super::swap::{Snapshots, SwapReport, swap_back};
 use crate::config::{self, OnPanics, Reload};
 
@@ -229,7 +230,9 @@ impl Plugins {
         current: &Generation,
         config: &config::Plugin,
     ) -> Result<Loaded, String> {
-        let bytes = std::fs::read(current.library()).map_err(|error| format!("its copy cannot be read: {error}"))?;
+        let bytes = File::open(current.library())
+            .and_then(|file| Image::read(&file, MAX_LIBRARY_BYTES))
+            .map_err(|error| format!("its copy cannot be read: {error}"))?;
         let contents = Contents {
             bytes,
             hash: current.hash,

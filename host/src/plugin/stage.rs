@@ -5,9 +5,11 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use memmap2::MmapMut;
 use sha2::{Digest, Sha256};
 
 /// The largest library that is read. Beyond: refused.
@@ -72,11 +74,47 @@ impl fmt::Debug for ContentHash {
     }
 }
 
+/// The bytes of a file in memory of their own, which the system has back when they go. The heap would keep it.
+#[derive(Debug)]
+pub struct Image {
+    memory: MmapMut,
+    len: usize,
+}
+
+impl Image {
+    /// Reads a file that is as long as it is now, and no more than `most_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read, or there is no memory.
+    pub fn read(mut file: &File, most_bytes: u64) -> io::Result<Self> {
+        let most = usize::try_from(file.metadata()?.len().min(most_bytes)).map_err(io::Error::other)?;
+        let mut image = Self {
+            memory: MmapMut::map_anon(most.max(1))?,
+            len: 0,
+        };
+        while image.len < most {
+            match file.read(&mut image.memory[image.len..most])? {
+                0 => break,
+                read => image.len += read,
+            }
+        }
+        Ok(image)
+    }
+}
+
+impl Deref for Image {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
 /// The bytes of a library, read once: what is checked, probed and loaded.
-#[derive(Clone)]
 pub struct Contents {
     /// All of them.
-    pub bytes: Vec<u8>,
+    pub bytes: Image,
     /// Their hash.
     pub hash: ContentHash,
 }
@@ -159,11 +197,7 @@ fn look(path: &Path) -> Result<(Contents, Stamp), StageError> {
         source,
     };
     let file = open_regular(path)?;
-    let mut bytes = Vec::new();
-    (&file)
-        .take(MAX_LIBRARY_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    let bytes = Image::read(&file, MAX_LIBRARY_BYTES + 1).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_LIBRARY_BYTES {
         return Err(StageError::TooLarge(path.to_owned()));
     }
@@ -288,8 +322,11 @@ mod tests {
     use crate::plugin::testing::Folder;
 
     fn contents(bytes: &[u8]) -> Contents {
+        let mut memory = MmapMut::map_anon(bytes.len().max(1)).unwrap();
+        memory[..bytes.len()].copy_from_slice(bytes);
+        let len = bytes.len();
         Contents {
-            bytes: bytes.to_vec(),
+            bytes: Image { memory, len },
             hash: ContentHash::of(bytes),
         }
     }
@@ -320,7 +357,7 @@ mod tests {
             }
         })
         .unwrap();
-        assert_eq!(read.bytes, b"abc");
+        assert_eq!(*read.bytes, *b"abc");
         assert_eq!(read.hash, ContentHash::of(b"abc"));
     }
 
