@@ -122,10 +122,19 @@ pub struct Ending {
     pub reason: u32,
     /// The text of a stop.
     pub text: ByteString,
-    /// The `ref` of the leave that is to be answered first.
-    pub leave: Option<Ref>,
+    /// The leave that is to be answered first.
+    pub leave: Option<Box<Leave>>,
     /// What its client is told.
     pub notice: Notice,
+}
+
+/// A client's `phx_leave`.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// As it stands in it: the reply has it even where the channel has just ended by itself.
+    pub join_ref: Ref,
+    /// What the reply repeats.
+    pub msg_ref: Ref,
 }
 
 impl Ending {

@@ -10,6 +10,6 @@ mod presence;
 mod topic;
 
 pub use book::{Book, Member, PendingJoin, Promise};
-pub use input::{Ending, Input, Notice, Origin};
+pub use input::{Ending, Input, Leave, Notice, Origin};
 pub use presence::{Flush, Presence, PresenceError};
 pub use topic::{Bounds, Home, Refused, Topic};

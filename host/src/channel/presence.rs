@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde_json::value::RawValue;
 
 use crate::id::MemberId;
 
@@ -389,8 +390,29 @@ fn end_entry(out: &mut Vec<u8>, beside: &Bytes) {
     out.push(b'}');
 }
 
+/// Whether a meta may have keys that are the host's: as they are, or escaped.
+fn may_name_refs(meta: &[u8]) -> bool {
+    memchr::memchr(b'\\', meta).is_some() || memchr::memmem::find(meta, b"\"phx_ref").is_some()
+}
+
+/// A meta without them. With them, one client could pass for another.
+fn without_refs(meta: &[u8]) -> Vec<u8> {
+    let Ok(mut keys) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(meta) else {
+        return meta.to_owned();
+    };
+    keys.retain(|key, _| !matches!(&**key, "phx_ref" | "phx_ref_prev"));
+    serde_json::to_vec(&keys).unwrap_or_else(|_| meta.to_owned())
+}
+
 /// Puts the references in front of a meta, which is a JSON object (the boundary checked it).
 fn with_refs(meta: &[u8], tag: Tag, before: Option<Tag>) -> Bytes {
+    let without;
+    let meta = if may_name_refs(meta) {
+        without = without_refs(meta);
+        &without
+    } else {
+        meta
+    };
     let inner = meta.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     let mut out = Vec::with_capacity(meta.len() + 64);
     out.extend_from_slice(format!(r#"{{"phx_ref":"{}""#, tag.phx_ref()).as_bytes());

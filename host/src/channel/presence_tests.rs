@@ -205,3 +205,21 @@ fn a_meta_names_the_replica_that_made_it() {
     assert!(tags[0].clock < tags[1].clock);
     assert_ne!(tags[0].phx_ref(), tags[1].phx_ref());
 }
+
+#[test]
+fn a_meta_cannot_bring_references_of_its_own() {
+    let mut presence = Presence::default();
+    for (member, meta) in [
+        (ANN, r#"{"phx_ref":"same","name":"ann"}"#),
+        (BOB, r#"{"name":"bob","phx\u005fref":"same","phx_ref_prev":"same"}"#),
+    ] {
+        presence.track(member, &key("u"), meta.as_bytes()).unwrap();
+    }
+    let text = String::from_utf8(presence.state().to_vec()).unwrap();
+    assert_eq!(
+        (text.matches("phx").count(), text.contains("same")),
+        (2, false),
+        "{text}"
+    );
+    assert!(text.contains(r#""name":"ann""#) && text.contains(r#""name":"bob""#));
+}

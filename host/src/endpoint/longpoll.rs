@@ -112,7 +112,7 @@ impl Exchange {
             Polled::Nothing => json(body::envelope(std::iter::empty(), 204, &self.token(&position))),
             // A new session would be gone as soon, and without one 410 would be a lie: phoenix.js before 1.8 takes it for the
             // beginning of one. Without a body it tries again, in all versions.
-            Polled::Gone if self.shared.is_stopping() => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            Polled::Gone if self.shared.is_stopping() => with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response()),
             Polled::Gone => self.open(&params).await,
         }
     }
@@ -122,7 +122,7 @@ impl Exchange {
         let (shared, mount) = (&self.shared, &self.mount);
         // The body is empty, which phoenix.js takes for a lost connection: a text would stop its oldest versions for good.
         if shared.turns_away() {
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
         }
         let Ok(auth_token) = self.auth_token() else {
             tracing::info!(mount = mount.path, "client refused: the auth token is no text");

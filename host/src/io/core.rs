@@ -229,9 +229,10 @@ impl Core {
             Entry::Orphan {
                 member,
                 topic,
+                join_ref,
                 msg_ref,
                 status,
-            } => self.orphaned(member, topic, &msg_ref, status),
+            } => self.orphaned(member, topic, &join_ref, &msg_ref, status),
             Entry::Push { member, event, payload } => self.pushed(member, &event, &payload),
             Entry::Broadcast(broadcast) => self.broadcast(&broadcast),
             Entry::Ended { member, notice } => self.ended(member, notice),

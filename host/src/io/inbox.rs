@@ -52,6 +52,8 @@ pub enum Entry {
         member: MemberId,
         /// Of the channel.
         topic: ByteString,
+        /// As a leave had it.
+        join_ref: Ref,
         /// What it repeats.
         msg_ref: Ref,
         /// `error` for an event: unmatched topic. `ok` for a leave.

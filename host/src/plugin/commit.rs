@@ -139,16 +139,16 @@ impl<'a> Commit<'a> {
         let topic = self.topic(step);
         let mut book = topic.book();
         match &step.input {
-            Input::In { member, msg_ref, .. } => self.env.orphan(topic, *member, msg_ref.clone(), "error"),
+            Input::In { member, msg_ref, .. } => self.env.orphan(topic, *member, msg_ref.clone()),
             Input::End(ending) if book.members.contains_key(&ending.member) => {
                 self.env.end_pending(topic, &mut book, ending);
                 self.back = true;
             }
             Input::End(Ending {
                 member,
-                leave: Some(msg_ref),
+                leave: Some(leave),
                 ..
-            }) => self.env.orphan(topic, *member, msg_ref.clone(), "ok"),
+            }) => self.env.left(topic, *member, leave),
             Input::Complete {
                 serial,
                 status,

@@ -188,7 +188,7 @@ fn end(
                 refuse(member, env);
                 for input in pending.waiting {
                     if let Input::In { msg_ref, .. } = input {
-                        env.orphan(topic, member, msg_ref, "error");
+                        env.orphan(topic, member, msg_ref);
                     }
                 }
             }
@@ -201,7 +201,7 @@ fn answer(topic: &Arc<Topic>, book: &mut Book, late: &Late, announced: Option<Me
     match late {
         Late::Join(member) => refuse(*member, env),
         Late::In(member, msg_ref) if book.is_in(*member) => fail(*member, msg_ref.clone(), env),
-        Late::In(member, msg_ref) => env.orphan(topic, *member, msg_ref.clone(), "error"),
+        Late::In(member, msg_ref) => env.orphan(topic, *member, msg_ref.clone()),
         Late::End(ending) => match book.members.get(&ending.member) {
             Some(Member::Joined(_)) => {
                 if announced != Some(ending.member) {
@@ -212,8 +212,8 @@ fn answer(topic: &Arc<Topic>, book: &mut Book, late: &Late, announced: Option<Me
             }
             Some(Member::Pending(_)) => env.end_pending(topic, book, ending),
             None => {
-                if let Some(msg_ref) = &ending.leave {
-                    env.orphan(topic, ending.member, msg_ref.clone(), "ok");
+                if let Some(leave) = &ending.leave {
+                    env.left(topic, ending.member, leave);
                 }
             }
         },

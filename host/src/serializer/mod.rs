@@ -1,7 +1,7 @@
 //! How messages are written on the wire. A mount has its [`Serializers`], one per protocol version; a socket keeps the one
 //! that it negotiated, or that of its [dialect](crate::socket::Dialect).
 
-mod json;
+pub(crate) mod json;
 mod object;
 pub mod seeds;
 mod text;

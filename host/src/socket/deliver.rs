@@ -27,7 +27,7 @@ impl Core {
         let channel = &self.sockets[slot].channels[index];
         let (topic, status) = (channel.topic.name.clone(), channel.status);
         if status != Status::Ended {
-            tracing::debug!(%topic, "joined");
+            tracing::debug!(topic = &*topic, "joined");
             let place = self.subscriptions.add(&topic, member);
             self.sockets[slot].channels[index].place = place;
         }
@@ -55,7 +55,10 @@ impl Core {
         let (status, reply) = self.sockets[slot].info.dialect.refusal(reply);
         self.answer_join(slot, index, status, &reply, Published::Refused);
         let channel = self.take_channel(slot, index);
-        tracing::debug!(topic = %channel.topic.name, "join refused");
+        tracing::debug!(topic = &*channel.topic.name, "join refused");
+        if channel.status == Status::Ended {
+            self.forget_replaced(slot, &channel);
+        }
         self.close_replaced(slot, &channel.topic.name, &channel.replaced);
     }
 
@@ -92,6 +95,18 @@ impl Core {
         }
     }
 
+    /// A join that was refused opened no channel that could be closed, though another join of its topic came meanwhile.
+    fn forget_replaced(&mut self, slot: usize, refused: &Channel) {
+        let later =
+            { self.sockets[slot].channels.iter_mut() }.filter(|channel| channel.topic.name == refused.topic.name);
+        for channel in later {
+            if let Some(at) = { channel.replaced.iter() }.position(|join_ref| *join_ref == refused.join_ref) {
+                channel.replaced.remove(at);
+                return;
+            }
+        }
+    }
+
     /// Answers a message.
     pub(crate) fn replied(&mut self, member: MemberId, msg_ref: &Ref, status: &str, payload: &Payload) {
         let Some((slot, index)) = self.locate(member) else {
@@ -111,7 +126,14 @@ impl Core {
     }
 
     /// Answers a message whose channel is gone, if its socket is not.
-    pub(crate) fn orphaned(&mut self, member: MemberId, topic: ByteString, msg_ref: &Ref, status: &str) {
+    pub(crate) fn orphaned(
+        &mut self,
+        member: MemberId,
+        topic: ByteString,
+        join_ref: &Ref,
+        msg_ref: &Ref,
+        status: &str,
+    ) {
         let slot = member.slot();
         let (topic, msg_ref) = (TopicName::Text(topic), msg_ref.as_deref());
         // A socket's members have later serials than itself: so this one belonged to the socket that is there now.
@@ -128,7 +150,7 @@ impl Core {
         self.send(
             slot,
             &Outgoing::Reply {
-                join_ref: None,
+                join_ref: join_ref.as_deref(),
                 msg_ref,
                 topic: &topic,
                 status,

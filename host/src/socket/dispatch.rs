@@ -9,13 +9,13 @@ use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::{Channel, Dispatched, Identity, Status};
-use crate::channel::{Ending, Input, Notice, Refused};
+use crate::channel::{Ending, Input, Leave, Notice, Refused};
 use crate::config::Route;
 use crate::id::MemberId;
 use crate::io::Core;
 use crate::message::{Message, Outgoing, PHOENIX, Payload, Ref, TopicName, event, reason};
 use crate::plugin::JoinRefused;
-use crate::serializer::Incoming;
+use crate::serializer::{Incoming, json};
 
 impl Core {
     /// Reads a frame of the socket in `slot` and dispatches the message in it.
@@ -163,16 +163,15 @@ impl Core {
             ..
         } = message;
         let channel = &mut self.sockets[slot].channels[index];
-        if join_ref
-            .as_deref()
-            .is_some_and(|join_ref| Some(join_ref) != channel.join_ref.as_deref())
+        if let Some(join_ref) = &join_ref
+            && !channel.join_ref.as_deref().is_some_and(|own| json::same(own, join_ref))
         {
             return Dispatched::Taken;
         }
         let (member, topic) = (channel.member, Arc::clone(&channel.topic));
         if leave {
             channel.status = Status::Leaving;
-            let leave = Some(msg_ref);
+            let leave = Some(Box::new(Leave { join_ref, msg_ref }));
             topic.owe(Input::End(Ending {
                 leave,
                 ..Ending::new(member, end::LEFT, Notice::Close)

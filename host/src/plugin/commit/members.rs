@@ -7,7 +7,7 @@ use bennu_plugin::abi::reason;
 use bytestring::ByteString;
 
 use super::Commit;
-use crate::channel::{Book, Ending, Input, Member, Notice, PendingJoin, Promise, Topic};
+use crate::channel::{Book, Ending, Input, Leave, Member, Notice, PendingJoin, Promise, Topic};
 use crate::id::MemberId;
 use crate::io::Entry;
 use crate::message::{self, Payload};
@@ -101,8 +101,8 @@ impl Env {
     /// What a client is told before `terminate` runs.
     pub(in crate::plugin) fn announce(&self, ending: &Ending) {
         let member = ending.member;
-        if let Some(msg_ref) = &ending.leave {
-            let (msg_ref, status) = (msg_ref.clone(), ByteString::from_static("ok"));
+        if let Some(leave) = &ending.leave {
+            let (msg_ref, status) = (leave.msg_ref.clone(), ByteString::from_static("ok"));
             self.send(
                 member,
                 Entry::Reply {
@@ -169,7 +169,7 @@ impl Env {
         }
         for waiting in waiting {
             if let Input::In { msg_ref, .. } = waiting {
-                self.orphan(topic, member, msg_ref, "error");
+                self.orphan(topic, member, msg_ref);
             }
         }
         if book.members.is_empty() {
@@ -179,21 +179,30 @@ impl Env {
         }
     }
 
-    /// Answers a message whose channel is gone.
-    pub(in crate::plugin) fn orphan(
-        &self,
-        topic: &Topic,
-        member: MemberId,
-        msg_ref: message::Ref,
-        status: &'static str,
-    ) {
+    /// Answers an event whose channel is gone.
+    pub(in crate::plugin) fn orphan(&self, topic: &Topic, member: MemberId, msg_ref: message::Ref) {
         self.send(
             member,
             Entry::Orphan {
                 member,
                 topic: topic.name.clone(),
+                join_ref: None,
                 msg_ref,
-                status,
+                status: "error",
+            },
+        );
+    }
+
+    /// Answers a leave whose channel is gone.
+    pub(in crate::plugin) fn left(&self, topic: &Topic, member: MemberId, leave: &Leave) {
+        self.send(
+            member,
+            Entry::Orphan {
+                member,
+                topic: topic.name.clone(),
+                join_ref: leave.join_ref.clone(),
+                msg_ref: leave.msg_ref.clone(),
+                status: "ok",
             },
         );
     }
