@@ -257,7 +257,7 @@ unsafe fn line<'a>(record: &abi::Record) -> Result<Line<'a>, i64> {
 ///
 /// # Safety
 ///
-/// As [`line`].
+/// As [`line()`].
 unsafe fn field<'a>(field: &abi::Field) -> Result<(&'a str, Value<'a>), i64> {
     // SAFETY: promised by the caller.
     let (name, bytes) = unsafe { (text(field.name, MOST_TEXT)?, lent(field.text, isize::MAX as usize)?) };
