@@ -68,9 +68,11 @@ fn tidied(text: &str) -> Option<String> {
         .filter(|word| !word.is_empty())
         .collect();
     let tidy = words.join("-");
-    PluginName::parse(tidy.trim_start_matches(|c: char| !c.is_ascii_lowercase()))
-        .ok()
-        .map(|name| name.0)
+    let tidy = tidy.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    if tidy.is_empty() {
+        return None;
+    }
+    PluginName::parse(tidy).ok().map(|name| name.0)
 }
 
 #[cfg(test)]
