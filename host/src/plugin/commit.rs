@@ -3,25 +3,24 @@
 //! While an event is handled its effects are only noted (and presence is changed with a way back); [`Commit::done`]
 //! carries them out together, or drops them together.
 
+mod calls;
 mod members;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu_plugin::abi::{effect, error, event, read, reason};
-use bytes::Bytes;
+use bennu_plugin::abi::{effect, error, event, reason};
 use bytestring::ByteString;
 
 use super::batch::{After, HOST, Plan, Step};
-use super::effects::{self, Fx};
-use super::loader::{Calls, Effect, Go, Outcome};
+use super::effects::Fx;
+use super::loader::{Effect, Outcome};
 use super::shard::Env;
 use crate::channel::{Book, Ending, Input, Notice, Promise, Topic};
 use crate::config::OnPanic;
 use crate::id::MemberId;
 use crate::io::Entry;
 use crate::message::{self, Payload};
-use crate::wake;
 
 /// Carries a batch out, step by step.
 pub(super) struct Commit<'a> {
@@ -439,68 +438,5 @@ fn forget_promises(fx: &[Fx], book: &mut Book) {
         if let Fx::Later(serial) = fx {
             book.awaited.remove(serial);
         }
-    }
-}
-
-impl Calls for Commit<'_> {
-    fn done(&mut self, _index: usize, outcome: Outcome, message: &str) -> Go {
-        if self.at >= self.plan.steps.len() || self.back {
-            return Go::Back;
-        }
-        self.end_step(outcome, message);
-        if !self.back {
-            self.advance();
-        }
-        self.note_progress();
-        if self.back {
-            return Go::Back;
-        }
-        wake::when_due();
-        Go::On
-    }
-
-    fn effect(&mut self, effect: &Effect<'_>) -> i64 {
-        let Some(step) = self.plan.steps.get(self.at) else {
-            return error::MISPLACED;
-        };
-        if let Err(code) = self.bound(effect) {
-            return self.refuse(code);
-        }
-        let topic = self.topic(step);
-        let mut book = topic.book();
-        match effects::note(effect, step, topic, &mut book, &self.fx, self.env) {
-            Ok((answer, fx)) => {
-                self.fx.extend(fx);
-                answer
-            }
-            Err(code) => self.refuse(code),
-        }
-    }
-
-    fn refuse(&mut self, code: i64) -> i64 {
-        self.env.refused_effect();
-        code
-    }
-
-    fn most_bytes(&self) -> usize {
-        self.env.slot.config().max_effect_bytes_per_event
-    }
-
-    fn read(&mut self, what: u32, key: &str, out: &mut Vec<u8>) -> i64 {
-        let Some(step) = self.plan.steps.get(self.at) else {
-            return error::MISPLACED;
-        };
-        let book = self.topic(step).book();
-        let found = match (what, &book.presence) {
-            (read::PRESENCE, Some(presence)) => presence.state(),
-            (read::PRESENCE, None) => Bytes::from_static(b"{}"),
-            (read::PRESENCE_KEY, presence) => match presence.as_ref().and_then(|presence| presence.get_by_key(key)) {
-                Some(entry) => entry,
-                None => return error::UNTRACKED,
-            },
-            _ => return error::UNKNOWN,
-        };
-        out.extend_from_slice(&found);
-        0
     }
 }
