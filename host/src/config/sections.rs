@@ -21,6 +21,7 @@ use super::{
     Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
     OriginPattern, Plugin, Reload, Server,
 };
+use crate::message::event;
 use crate::plugin::probe::ProbeLimits;
 use crate::plugin::stage::ContentHash;
 use crate::router::{PatternError, TopicPattern};
@@ -355,9 +356,7 @@ pub(super) fn route(section: Section<'_>) -> ReadRoute {
         transports: transports(&section),
         mounts: open_to(&section, "mounts"),
         assigns: section.json("assigns").filter(|assigns| &**assigns != "{}"),
-        replaceable: { section.texts("replaceable").into_iter().flatten() }
-            .map(Spanned::into_inner)
-            .collect(),
+        replaceable: replaceable(&section),
     };
     section.finish();
     route
@@ -405,6 +404,19 @@ fn open_to(section: &Section<'_>, key: &'static str) -> Option<Vec<Spanned<Strin
             .add(empty.help(format!("leave `{key}` out to open the route to all")));
     }
     Some(names)
+}
+
+/// Events of which clients may miss some. Of the host's own they may not.
+fn replaceable(section: &Section<'_>) -> Vec<String> {
+    let names = section.texts("replaceable").unwrap_or_default();
+    for name in &names {
+        let text = name.get_ref();
+        if text.starts_with("phx_") || text == event::PRESENCE_STATE || text == event::PRESENCE_DIFF {
+            let own = format!("clients need every `{text}`: none can take the place of another");
+            section.mistakes.add(section.mistakes.error(name.span(), own));
+        }
+    }
+    names.into_iter().map(Spanned::into_inner).collect()
 }
 
 fn cores() -> NonZeroUsize {

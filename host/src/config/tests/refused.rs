@@ -341,6 +341,18 @@ fn a_route_that_says_the_same_twice_is_a_mistake() {
 }
 
 #[test]
+fn no_event_of_the_hosts_own_is_replaceable() {
+    for event in ["phx_reply", "presence_state", "presence_diff"] {
+        check_routes(
+            &format!(
+                "{{ topic = \"x\", plugin = \"a\", replaceable = [\"price\", \"{event}\"] }},\n{{ topic = \"y\", plugin = \"b\" }}"
+            ),
+            &format!("4:54: clients need every `{event}`: none can take the place of another"),
+        );
+    }
+}
+
+#[test]
 fn a_route_for_what_an_earlier_one_leaves_is_none() {
     let rest = "[[routes]]\ntopic = \"x\"\nplugin = \"a\"\ntransports = [\"websocket\"]\n[[routes]]\ntopic = \"x\"\nplugin = \"b\"";
     assert_eq!(read(&with_routes(rest)).warnings, []);
