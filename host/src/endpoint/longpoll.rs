@@ -52,33 +52,21 @@ pub(super) async fn serve(shared: Arc<Shared>, mount: Arc<Mount>, client: Client
         client,
         parts,
     };
-    if !matches!(exchange.parts.method, Method::GET | Method::POST | Method::OPTIONS) {
-        return with_cors(StatusCode::BAD_REQUEST.into_response());
-    }
     if !connect::origin_allowed(&exchange.shared, &exchange.mount, &exchange.parts).await {
         return status(403);
     }
     match exchange.parts.method {
         Method::GET => exchange.poll().await,
         Method::POST => exchange.publish(body).await,
-        _ => exchange.preflight(),
+        Method::OPTIONS => exchange.preflight(),
+        _ => with_cors(StatusCode::BAD_REQUEST.into_response()),
     }
 }
 
 impl Exchange {
     fn preflight(&self) -> Response {
-        let mut response = with_cors(StatusCode::OK.into_response());
-        let asked = self.parts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-        let headers = response.headers_mut();
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            asked.unwrap_or(HeaderValue::from_static("")),
-        );
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("get, post, options"),
-        );
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+        let mut response = StatusCode::OK.into_response();
+        response.headers_mut().extend(relay::cors(&self.parts.headers));
         response
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -122,4 +122,39 @@ pub(super) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What lets any page read the response, and send what it asked whether it may.
+pub(super) fn cors(asked: &HeaderMap) -> HeaderMap {
+    let headers: Vec<&[u8]> = asked
+        .get_all(header::ACCESS_CONTROL_REQUEST_HEADERS)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // What came as headers can go as one.
+    let headers = HeaderValue::from_bytes(&headers.join(&b", "[..])).unwrap_or(HeaderValue::from_static(""));
+    HeaderMap::from_iter([
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, headers),
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("get, post, options"),
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_headers_that_a_preflight_asks_for_are_allowed() {
+        let name = header::ACCESS_CONTROL_REQUEST_HEADERS;
+        let mut asked = HeaderMap::new();
+        assert_eq!(cors(&asked)[header::ACCESS_CONTROL_ALLOW_HEADERS], "");
+        asked.append(name.clone(), HeaderValue::from_static("X-A"));
+        asked.append(name, HeaderValue::from_static("X-B"));
+        assert_eq!(cors(&asked)[header::ACCESS_CONTROL_ALLOW_HEADERS], "X-A, X-B");
+    }
 }

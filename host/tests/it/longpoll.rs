@@ -123,13 +123,14 @@ async fn a_poll_without_news_ends_with_204_when_its_window_is_over() {
 #[tokio::test]
 async fn a_preflight_allows_what_it_is_asked_for() {
     let (_bench, server) = orderly().await;
-    let headers = "origin: http://localhost\r\naccess-control-request-headers: x-one, content-type\r\n";
-    let answer = request(server.address, "OPTIONS", "/socket/longpoll", headers, "").await;
+    let asked = "access-control-request-headers";
+    let headers = format!("origin: http://localhost\r\n{asked}: x-one, content-type\r\n{asked}: x-two\r\n");
+    let answer = request(server.address, "OPTIONS", "/socket/longpoll", &headers, "").await;
     assert_eq!((answer.status, &*answer.body), (200, ""));
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        Some("x-one, content-type")
+        Some("x-one, content-type, x-two")
     );
     assert_eq!(
         answer.header("access-control-allow-methods"),
@@ -145,6 +146,10 @@ async fn other_methods_are_refused() {
         let answer = request(server.address, method, "/socket/longpoll?vsn=2.0.0", "", "").await;
         assert_eq!((answer.status, &*answer.body), (400, ""), "{method}");
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        // Whose origin is refused is told nothing else.
+        let foreign = "origin: https://elsewhere.example\r\n";
+        let answer = request(server.address, method, "/gate/longpoll?vsn=2.0.0", foreign, "").await;
+        assert_eq!((answer.status, &*answer.body), (200, r#"{"status":403}"#), "{method}");
     }
 }
 

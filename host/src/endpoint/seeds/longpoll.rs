@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 
 use super::super::connect::Attempt;
 use super::super::params::Params;
@@ -50,7 +50,7 @@ impl LongPoller {
         if !super::check_origin(&self.mount, &parts) {
             return status(403);
         }
-        let cors = cors(&parts.headers);
+        let cors = relay::cors(&parts.headers);
         let mut response = match Conn::read(self, shared, client, parts, body).await {
             Ok((conn, message)) => conn.action(message).await,
             Err(refused) => refused,
@@ -212,28 +212,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// What lets any page read the response, and send what it asked whether it may.
-fn cors(asked: &HeaderMap) -> HeaderMap {
-    let headers: Vec<&[u8]> = asked
-        .get_all(header::ACCESS_CONTROL_REQUEST_HEADERS)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    // What came as headers can go as one.
-    let headers = HeaderValue::from_bytes(&headers.join(&b", "[..])).unwrap_or(HeaderValue::from_static(""));
-    HeaderMap::from_iter([
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, headers),
-        (
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("get, post, options"),
-        ),
-        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600")),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[track_caller]
@@ -251,15 +233,5 @@ mod tests {
         check("text/plain", false);
         check("application/x-www-form-urlencoded", false);
         check("", false);
-    }
-
-    #[test]
-    fn all_headers_that_a_preflight_asks_for_are_allowed() {
-        let name = header::ACCESS_CONTROL_REQUEST_HEADERS;
-        let mut asked = HeaderMap::new();
-        assert_eq!(cors(&asked)[header::ACCESS_CONTROL_ALLOW_HEADERS], "");
-        asked.append(name.clone(), HeaderValue::from_static("X-A"));
-        asked.append(name, HeaderValue::from_static("X-B"));
-        assert_eq!(cors(&asked)[header::ACCESS_CONTROL_ALLOW_HEADERS], "X-A, X-B");
     }
 }
