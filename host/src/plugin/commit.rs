@@ -1,6 +1,6 @@
 //! What the effects of an event do, once it is done.
 //!
-//! While an event is handled its effects are only noted (and presence is changed with a way back); [`Commit::done`]
+//! While an event is handled its effects are only noted (and presence is changed with a way back); [`Calls::done`](super::loader::Calls::done)
 //! carries them out together, or drops them together.
 
 mod calls;
