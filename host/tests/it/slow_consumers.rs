@@ -171,11 +171,14 @@ async fn what_waits_for_all_stuck_clients_together_is_bounded_and_who_reads_stay
 }
 
 #[tokio::test]
-async fn a_client_that_reads_ten_kilobytes_a_second_changes_nothing_for_a_hundred_others() {
-    const OTHERS: usize = 100;
-    const NEWS: u64 = 400;
+async fn a_client_that_reads_slower_than_its_topic_speaks_changes_nothing_for_the_others() {
+    const OTHERS: usize = 20;
+    // Of 8 kB each: more than the system keeps for the slow one, so that the server has to.
+    const NEWS: u64 = 1000;
     let bench = Bench::new();
-    bench.set("limits", "max_outbound_bytes", "100_000");
+    bench.set("limits", "max_outbound_bytes", "1_000_000");
+    // Those who listen are silent themselves.
+    bench.set("limits", "idle_timeout_ms", "60_000");
     let server = bench.serve().await;
     let options = Options::new(server.address, Transport::WebSocket);
     let mut others = Vec::new();
@@ -186,13 +189,16 @@ async fn a_client_that_reads_ten_kilobytes_a_second_changes_nothing_for_a_hundre
     }
     let mut slow = slow(&server).await;
     let reads = tokio::spawn(async move {
-        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        // Some 10 kB a second.
+        let mut pace = tokio::time::interval(Duration::from_millis(800));
         while let Ok(Incoming::Frame(_)) = slow.next().await {
             pace.tick().await;
         }
     });
     let mut readers = Vec::new();
-    let mut sender = others.pop().expect("others");
+    // It reads nothing either, and so is in a topic of its own.
+    let mut sender = Client::connect(&options).await.expect("connected");
+    sender.join("misbehave:from", json!({})).await.expect("joined");
     for mut other in others {
         readers.push(tokio::spawn(async move {
             for n in 0..NEWS {
@@ -202,15 +208,17 @@ async fn a_client_that_reads_ten_kilobytes_a_second_changes_nothing_for_a_hundre
             other.heartbeat().await.expect("answered").status
         }));
     }
-    let mut pace = tokio::time::interval(Duration::from_millis(5));
-    let fill = "x".repeat(1000);
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    let fill = "x".repeat(8000);
     for n in 0..NEWS {
         pace.tick().await;
-        let news = json!({ "event": "news", "payload": { "n": n, "fill": fill } });
-        sender.push("misbehave:t", "broadcast", news).await.expect("sent");
+        let news = json!({ "topic": "misbehave:t", "event": "news", "payload": { "n": n, "fill": fill } });
+        sender.push("misbehave:from", "broadcast_to", news).await.expect("sent");
     }
     for reader in readers {
         assert_eq!(reader.await.expect("all of them"), "ok");
     }
+    // It was behind indeed.
+    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
     reads.abort();
 }
