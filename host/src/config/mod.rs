@@ -4,6 +4,7 @@
 //! with its place. Nothing after it asks again whether a setting is valid.
 
 mod check;
+mod complaint;
 mod diagnostic;
 mod handshake;
 mod json;
@@ -31,6 +32,7 @@ pub use schema::schema;
 pub use secret::{SECRET_VARIABLE, SecretError, SecretKeyBase};
 
 use check::Whole;
+pub(crate) use complaint::Complaint;
 use diagnostic::{Source, Span, names_a_secret};
 use reader::{Mistakes, Section, is_secret_key_base};
 use sections::Surroundings;

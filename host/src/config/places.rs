@@ -3,28 +3,22 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::diagnostic::{Diagnostic, Span};
+use super::{Complaint, Config};
 
 impl Config {
-    /// A plugin's refusal of its settings, shown at the line it is about.
+    /// A plugin's refusal of its settings, shown at the line it is about: at the key if there is no such setting, else at its value.
     ///
     /// `path` names the setting inside of `settings` by keys joined by dots, with `[0]` for places in lists; what cannot
     /// be found is shown at the last part that can.
     #[must_use]
     pub fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
-        let at = settings_span(root.get_ref(), plugin, path).unwrap_or(self.source.start());
-        let place = if path.is_empty() {
-            String::new()
-        } else {
-            format!(" at `{path}`")
-        };
-        Diagnostic::error(
-            &self.source,
-            at,
-            format!("the plugin `{plugin}` refuses its settings{place}: {message}"),
-        )
+        let complaint = Complaint::new(path, message);
+        let at = settings_place(root.get_ref(), plugin, path).map_or(self.source.start(), |place| {
+            if complaint.of_key { place.key } else { place.value }
+        });
+        Diagnostic::error(&self.source, at, complaint.by(&format!("the plugin `{plugin}`"))).maybe_help(complaint.help)
     }
 
     /// What is wrong with a plugin's library, shown where the library is named.
@@ -56,21 +50,34 @@ fn library_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {
     Some(library.map_or(section.span(), Spanned::span))
 }
 
-/// Where a plugin's setting stands: the setting, or the nearest thing around it that is there.
-fn settings_span(root: &DeTable<'_>, plugin: &str, path: &str) -> Option<Span> {
-    let section = root.get("plugins")?.get_ref().as_table()?.get(plugin)?;
-    let Some(settings) = section.get_ref().as_table()?.get("settings") else {
-        return Some(section.span());
-    };
-    let (mut at, mut value, mut rest) = (settings.span(), settings, path);
-    while let Some((inner, inner_at, inner_rest)) = step(value.get_ref(), rest) {
-        (value, at, rest) = (inner, inner_at, inner_rest);
-    }
-    Some(at)
+/// Where a setting stands. Key and value of an item of a list are the same.
+struct Place {
+    key: Span,
+    value: Span,
 }
 
-/// One step down a path: the value, its place, and the rest of the path.
-fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(&'t Spanned<DeValue<'t>>, Span, &'p str)> {
+/// Where a plugin's setting stands: the setting, or the nearest thing around it that is there.
+fn settings_place(root: &DeTable<'_>, plugin: &str, path: &str) -> Option<Place> {
+    let (_, section) = root.get("plugins")?.get_ref().as_table()?.get_key_value(plugin)?;
+    let Some((key, settings)) = section.get_ref().as_table()?.get_key_value("settings") else {
+        let at = section.span();
+        return Some(Place {
+            key: at.clone(),
+            value: at,
+        });
+    };
+    let (mut key, mut value, mut rest) = (key.span(), settings, path);
+    while let Some((inner_key, inner, inner_rest)) = step(value.get_ref(), rest) {
+        (key, value, rest) = (inner_key, inner, inner_rest);
+    }
+    Some(Place {
+        key,
+        value: value.span(),
+    })
+}
+
+/// One step down a path: the key, its value, and the rest of the path.
+fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(Span, &'t Spanned<DeValue<'t>>, &'p str)> {
     let path = path.strip_prefix('.').unwrap_or(path);
     match value {
         DeValue::Array(list) => {
@@ -79,18 +86,16 @@ fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(&'t Spanned<De
                 None => path.split_once('.').unwrap_or((path, "")),
             };
             let item = list.get(place.parse::<usize>().ok()?)?;
-            Some((item, item.span(), rest))
+            Some((item.span(), item, rest))
         }
         DeValue::Table(table) => {
             // A key may hold dots itself, so the longest that fits is taken.
             let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
             let fits = table
                 .iter()
-                .filter_map(|(key, item)| Some((key, item, path.strip_prefix(key.get_ref().as_ref())?)));
-            let (_, item, rest) = fits
-                .filter(|(_, _, rest)| ends(rest))
-                .min_by_key(|(_, _, rest)| rest.len())?;
-            Some((item, item.span(), rest))
+                .filter_map(|(key, item)| Some((key.span(), item, path.strip_prefix(key.get_ref().as_ref())?)));
+            fits.filter(|(_, _, rest)| ends(rest))
+                .min_by_key(|(_, _, rest)| rest.len())
         }
         _ => None,
     }

@@ -361,12 +361,18 @@ pub(super) fn is_secret_key_base(key: &str) -> bool {
 
 /// ``did you mean `room`?``, or else all there are.
 pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
-    const NEAR: f64 = 0.8;
-    let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
-    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((nearness, best)) if nearness >= NEAR => format!("did you mean `{best}`?"),
-        _ => format!("there is {}", listed(known)),
+    match nearest(name, known) {
+        Some(best) => format!("did you mean `{best}`?"),
+        None => format!("there is {}", listed(known)),
     }
+}
+
+/// The one that was meant, most likely.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    const NEAR: f64 = 0.8;
+    let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
+    let (nearness, best) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (nearness >= NEAR).then_some(best)
 }
 
 /// `` `a`, `b` and `c` ``

@@ -13,7 +13,7 @@ use super::probation::{Verdict, announce_rollback};
 use super::slot::PluginSlot;
 use super::stage::ContentHash;
 use super::watch::{WatchTimes, Watcher};
-use crate::config::{Config, Mode};
+use crate::config::{Complaint, Config, Mode};
 use crate::endpoint::{DevEvent, Routing, Shared};
 
 /// How often a generation that ends is looked at.
@@ -338,7 +338,11 @@ impl Running {
             code = refusal.code,
             "library refused, the one before stays: {shown}"
         );
-        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
+        let reason = match &refusal.settings_path {
+            Some(path) => Complaint::new(path, &refusal.message).by("it"),
+            None => refusal.message.clone(),
+        };
+        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": reason });
         self.news(("refused", event.to_string()));
     }
 

@@ -49,7 +49,7 @@ fn mistakes_in_the_file_and_in_its_libraries_are_shown_together_each_at_its_line
         ),
         (
             "settings = { max_history = \"ten\" }",
-            "the plugin `room` refuses its settings at `max_history`",
+            "the plugin `room` refuses its settings: `max_history` must be a whole number, 0 or more, not a string",
         ),
         ("plugin = \"rom\"", "did you mean `room`?"),
         ("topic = \"room:*\"", "there are two routes for `room:*`"),
@@ -110,6 +110,16 @@ fn a_library_is_told_about_and_probed() {
 fn a_library_that_a_host_would_refuse_is_refused() {
     let room = library(Build::Room, "{\"max_histroy\": 3}", 1);
     assert_eq!((&room["step"], &room["code"]), (&json!("probe"), &json!("settings")));
+    let shown = said(1, |command| {
+        command
+            .arg("check")
+            .arg(Build::Room.path())
+            .args(["--settings", "{\"max_histroy\": 3}"])
+    });
+    assert!(
+        shown.ends_with("is refused (probe): it has no setting `max_histroy`\n  = help: did you mean `max_history`?\n"),
+        "{shown}"
+    );
     let bench = Bench::new();
     bench.put_bytes("echo", b"not a library\n");
     let shown = said(1, |command| command.arg("check").arg(bench.library("echo")));

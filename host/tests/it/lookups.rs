@@ -234,11 +234,19 @@ fn settings_are_refused_at_their_line_however_deep() {
             .for_each(|part| assert!(said.contains(part), "no {part:?} in\n{said}"));
     };
     let many = "settings = { database = { file = \"a.db\", connections = \"two\" } }";
-    check(many, &["expected u32", "bennu.toml:", many, "^"]);
+    check(many, &["must be a whole number from 0 to", "bennu.toml:", many, "^"]);
     let missing = "settings = { database = { file = \"a.db\" } }";
-    check(missing, &["missing field `connections`", missing, "^"]);
+    check(missing, &["needs the setting `database.connections`", missing, "^"]);
     let unknown = "settings = { database = { file = \"a.db\", connections = 1, conections = 2 } }";
-    check(unknown, &["unknown field `conections`", unknown, "^"]);
+    check(
+        unknown,
+        &[
+            "has no setting `database.conections`",
+            "did you mean `connections`?",
+            unknown,
+            "^^^^^^^^^^\n",
+        ],
+    );
 }
 
 #[test]

@@ -308,10 +308,18 @@ async fn settings_refused(settings: &str, words: &[&str]) {
 async fn settings_that_the_plugins_type_does_not_take_are_shown_at_their_line() {
     settings_refused(
         "{ chekc = \"\" }",
-        &["unknown field `chekc`", "bennu.toml:", "| settings = { chekc"],
+        &[
+            "the plugin `misbehave` has no setting `chekc`",
+            "bennu.toml:",
+            "| settings = { chekc",
+        ],
     )
     .await;
-    settings_refused("{ check = 7 }", &["expected a string", "| settings = { check = 7"]).await;
+    settings_refused(
+        "{ check = 7 }",
+        &["`check` must be a string, not 7", "| settings = { check = 7"],
+    )
+    .await;
     settings_refused("{ check = \"refuse\" }", &["refused on request"]).await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::terminal::{BAD, GOOD, say, styled};
-use crate::config::{Config, Mode};
+use crate::config::{Complaint, Config, Mode};
 use crate::plugin::manifest::Manifest;
 use crate::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
 use crate::plugin::probe::ProbeLimits;
@@ -62,17 +62,19 @@ fn text(library: &Path, found: &Found) -> String {
     let (manifest, probed) = match found {
         Ok(found) => found,
         Err(refusal) => {
-            let at = match refusal.settings_path.as_deref() {
-                None => String::new(),
-                Some("") => " its settings:".to_owned(),
-                Some(path) => format!(" its settings at `{path}`:"),
+            let (why, help) = match refusal.settings_path.as_deref() {
+                None => (refusal.message.clone(), None),
+                Some(path) => {
+                    let complaint = Complaint::new(path, &refusal.message);
+                    (complaint.by("it"), complaint.help)
+                }
             };
+            let help = help.map_or(String::new(), |help| format!("\n  = help: {help}"));
             let error = styled(BAD, "error");
             return format!(
-                "{error}: {} is refused ({}):{at} {}",
+                "{error}: {} is refused ({}): {why}{help}",
                 library.display(),
-                refusal.step,
-                refusal.message
+                refusal.step
             );
         }
     };

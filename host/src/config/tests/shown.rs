@@ -137,6 +137,8 @@ fn a_plugins_refusal_is_shown_at_its_setting() {
     assert_eq!(place("room", "a.b.c"), (6, 15));
     assert_eq!(place("room", ""), (3, 1));
     assert_eq!(place("bare", "max"), (7, 1));
+    let unknown = "unknown field `limits`, expected `limit`";
+    assert_eq!(config.settings_error("room", "limits", unknown).position(), (5, 1));
     let message = "the plugin `room` refuses its settings at `max`: must be at least 2";
     assert_eq!(
         config.settings_error("room", "max", "must be at least 2").message(),

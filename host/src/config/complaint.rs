@@ -1,0 +1,259 @@
+//! What a plugin says of its settings, in the words of those who write them.
+//!
+//! Most plugins have serde read their settings, and its messages are for programmers. What is none of them, such as the
+//! text of a plugin's own check, is shown as it came.
+
+use super::reader::{listed, nearest, suggestion};
+
+/// A plugin's refusal of its settings.
+pub(crate) struct Complaint {
+    /// What is wrong, as it follows on who says so.
+    sentence: String,
+    pub(crate) help: Option<String>,
+    /// The key is wrong, whatever its value.
+    pub(super) of_key: bool,
+}
+
+impl Complaint {
+    /// `path` names the setting by keys joined by dots, from `settings` on; `message` is what the plugin says of it.
+    pub(crate) fn new(path: &str, message: &str) -> Self {
+        unknown_field(path, message)
+            .or_else(|| missing_field(path, message))
+            .or_else(|| wrong_value(path, message))
+            .or_else(|| unknown_variant(path, message))
+            .unwrap_or_else(|| Self::refusal(&at(path), message))
+    }
+
+    /// The whole of it without the help; `who` begins the sentence: "it", "the plugin `room`".
+    pub(crate) fn by(&self, who: &str) -> String {
+        format!("{who} {}", self.sentence)
+    }
+
+    fn refusal(at: &str, what: &str) -> Self {
+        Self {
+            sentence: format!("refuses its settings{at}: {what}"),
+            help: None,
+            of_key: false,
+        }
+    }
+}
+
+/// ``unknown field `histroy`, expected `history` ``; ``…, expected one of `a`, `b` ``; `…, there are no fields`
+fn unknown_field(path: &str, message: &str) -> Option<Complaint> {
+    let (name, rest) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let help = match known[..] {
+        [] if path == name && rest.ends_with("there are no fields") => Some("it takes no settings".to_owned()),
+        [] => None,
+        _ => Some(suggestion(name, &known)),
+    };
+    Some(Complaint {
+        sentence: format!("has no setting `{}`", whole_path(path, name)),
+        help,
+        of_key: true,
+    })
+}
+
+/// ``missing field `history` ``
+fn missing_field(path: &str, message: &str) -> Option<Complaint> {
+    let name = message.strip_prefix("missing field `")?.strip_suffix('`')?;
+    Some(Complaint {
+        sentence: format!("needs the setting `{}`", whole_path(path, name)),
+        help: Some(format!("add a line `{name} = …`, or have the plugin give it a default")),
+        of_key: false,
+    })
+}
+
+/// ``invalid type: string "ten", expected usize``; ``invalid value: integer `-3`, expected u8``
+fn wrong_value(path: &str, message: &str) -> Option<Complaint> {
+    let both = ["invalid type: ", "invalid value: "];
+    let (found, wanted) = { both.iter() }
+        .find_map(|start| message.strip_prefix(start))?
+        .rsplit_once(", expected ")?;
+    let (found, wanted) = (found_in_words(found)?, wanted_in_words(wanted)?);
+    let what = if path.is_empty() {
+        "they".to_owned()
+    } else {
+        format!("`{path}`")
+    };
+    Some(Complaint::refusal("", &format!("{what} must be {wanted}, not {found}")))
+}
+
+/// ``unknown variant `lod`, expected `loud` or `low` ``
+fn unknown_variant(path: &str, message: &str) -> Option<Complaint> {
+    let (name, rest) = message.strip_prefix("unknown variant `")?.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let help = match nearest(name, &known) {
+        Some(best) => format!("did you mean \"{best}\"?"),
+        None => format!("there is {}", listed(&known)),
+    };
+    Some(Complaint {
+        help: Some(help),
+        ..Complaint::refusal("", &format!("`{path}` cannot be `{name}`"))
+    })
+}
+
+fn at(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!(" at `{path}`")
+    }
+}
+
+/// The path of the field `name`, which may be at the end of `path` already.
+fn whole_path(path: &str, name: &str) -> String {
+    match path.strip_suffix(name) {
+        _ if path.is_empty() => name.to_owned(),
+        Some(before) if before.is_empty() || before.ends_with('.') => path.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
+}
+
+/// What was written. A string is not repeated, as it may be a secret.
+fn found_in_words(found: &str) -> Option<String> {
+    let (kind, value) = found.split_once([' ', '`']).unwrap_or((found, ""));
+    let value = || Some(value.rsplit(['`', ' ']).find(|part| !part.is_empty())?.to_owned());
+    match kind {
+        "string" => Some("a string".to_owned()),
+        "map" => Some("a table".to_owned()),
+        "sequence" => Some("a list".to_owned()),
+        "integer" | "floating" | "boolean" => value(),
+        _ => None,
+    }
+}
+
+/// What should stand there: a type of Rust, or what serde calls one.
+fn wanted_in_words(wanted: &str) -> Option<String> {
+    let words = match wanted {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65_535",
+        "u32" => "a whole number from 0 to 4_294_967_295",
+        "u64" | "u128" | "usize" => "a whole number, 0 or more",
+        "i8" => "a whole number from -128 to 127",
+        "i16" => "a whole number from -32_768 to 32_767",
+        "i32" => "a whole number from -2_147_483_648 to 2_147_483_647",
+        "i64" | "i128" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "`true` or `false`",
+        "a string" | "a borrowed string" | "path string" => "a string",
+        "a character" => "one character",
+        "a sequence" => "a list",
+        "a map" | "an object" => "a table",
+        other if other.starts_with("a nonzero u") => "a whole number, 1 or more",
+        other if other.starts_with("a nonzero i") => "a whole number other than 0",
+        other if other.starts_with("struct ") => "a table",
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, message: &str, sentence: &str, help: Option<&str>) {
+        let complaint = Complaint::new(path, message);
+        assert_eq!(
+            (complaint.by("it").as_str(), complaint.help.as_deref()),
+            (sentence, help)
+        );
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_comes_with_the_nearest_that_somebody_does() {
+        let near = Some("did you mean `history`?");
+        check(
+            "limits.histroy",
+            "unknown field `histroy`, expected `history`",
+            "it has no setting `limits.histroy`",
+            near,
+        );
+        check(
+            "histroy",
+            "unknown field `histroy`, expected one of `name`, `history`, `mode`",
+            "it has no setting `histroy`",
+            near,
+        );
+        check(
+            "x",
+            "unknown field `x`, expected `a` or `b`",
+            "it has no setting `x`",
+            Some("there is `a` and `b`"),
+        );
+        check(
+            "x",
+            "unknown field `x`, there are no fields",
+            "it has no setting `x`",
+            Some("it takes no settings"),
+        );
+    }
+
+    #[test]
+    fn types_are_called_what_a_configuration_calls_them() {
+        let refused = |path: &str, message: &str, what: &str| {
+            check(path, message, &format!("it refuses its settings: {what}"), None);
+        };
+        refused(
+            "max",
+            "invalid value: integer `-3`, expected usize",
+            "`max` must be a whole number, 0 or more, not -3",
+        );
+        refused(
+            "max",
+            "invalid type: string \"a, expected b\", expected u8",
+            "`max` must be a whole number from 0 to 255, not a string",
+        );
+        refused(
+            "on",
+            "invalid type: floating point `1.5`, expected a boolean",
+            "`on` must be `true` or `false`, not 1.5",
+        );
+        refused(
+            "a",
+            "invalid type: boolean `true`, expected an object",
+            "`a` must be a table, not true",
+        );
+        refused(
+            "a",
+            "invalid value: integer `0`, expected a nonzero u32",
+            "`a` must be a whole number, 1 or more, not 0",
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named_by_its_whole_path() {
+        let help = Some("add a line `history = …`, or have the plugin give it a default");
+        check(
+            "limits",
+            "missing field `history`",
+            "it needs the setting `limits.history`",
+            help,
+        );
+        check("", "missing field `history`", "it needs the setting `history`", help);
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_those_comes_with_the_nearest() {
+        check(
+            "mode",
+            "unknown variant `lod`, expected `loud` or `quiet`",
+            "it refuses its settings: `mode` cannot be `lod`",
+            Some("did you mean \"loud\"?"),
+        );
+    }
+
+    #[test]
+    fn a_plugins_own_words_stay() {
+        check("", "no hub today", "it refuses its settings: no hub today", None);
+        check(
+            "a",
+            "must be even",
+            "it refuses its settings at `a`: must be even",
+            None,
+        );
+        let own = "invalid value: string \"x\", expected 3 to 4 characters";
+        check("a", own, &format!("it refuses its settings at `a`: {own}"), None);
+    }
+}
