@@ -65,7 +65,8 @@ impl Diagnostic {
     }
 
     /// Says what to do.
-    pub(super) fn help(self, help: impl Into<String>) -> Self {
+    #[must_use]
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
         Self {
             help: Some(help.into()),
             ..self

@@ -34,6 +34,7 @@ pub use secret::{SECRET_VARIABLE, SecretError, SecretKeyBase};
 use check::Whole;
 pub(crate) use complaint::Complaint;
 use diagnostic::{Source, Span, names_a_secret};
+pub(crate) use reader::nearest;
 use reader::{Mistakes, Section, is_secret_key_base};
 use sections::Surroundings;
 

@@ -21,6 +21,20 @@ impl Config {
         Diagnostic::error(&self.source, at, complaint.by(&format!("the plugin `{plugin}`"))).maybe_help(complaint.help)
     }
 
+    /// What is wrong with a plugin as a whole, shown at its name.
+    #[must_use]
+    pub(crate) fn plugin_error(&self, plugin: &str, message: &str) -> Diagnostic {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let at = plugin_span(root.get_ref(), plugin).unwrap_or(self.source.start());
+        Diagnostic::error(&self.source, at, message)
+    }
+
+    /// What is wrong with all of it, shown at its start.
+    #[must_use]
+    pub(crate) fn error(&self, message: &str) -> Diagnostic {
+        Diagnostic::error(&self.source, self.source.start(), message)
+    }
+
     /// What is wrong with a plugin's library, shown where the library is named.
     #[must_use]
     pub fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
@@ -42,6 +56,11 @@ impl Config {
 fn route_span(root: &DeTable<'_>, route: usize) -> Option<Span> {
     let route = root.get("routes")?.get_ref().as_array()?.get(route)?;
     Some(route.get_ref().as_table()?.get("topic")?.span())
+}
+
+fn plugin_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {
+    let (name, _) = root.get("plugins")?.get_ref().as_table()?.get_key_value(plugin)?;
+    Some(name.span())
 }
 
 fn library_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {

@@ -368,7 +368,7 @@ pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
 }
 
 /// The one that was meant, most likely.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     const NEAR: f64 = 0.8;
     let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
     let (nearness, best) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;

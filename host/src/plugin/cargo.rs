@@ -83,6 +83,8 @@ struct Package {
     manifest_path: PathBuf,
     /// Where it was downloaded from; nothing for one that is here.
     source: Option<String>,
+    #[serde(default)]
+    targets: Vec<Target>,
     #[serde(skip)]
     is_member: bool,
 }
@@ -164,6 +166,26 @@ impl Workspace {
     #[must_use]
     pub fn has(&self, plugin: &str) -> bool {
         self.package(plugin).is_some()
+    }
+
+    /// The packages of this workspace that make a library to load.
+    #[must_use]
+    pub fn plugins(&self) -> Vec<&str> {
+        let makes_one = |package: &&Package| package.is_member && package.targets.iter().any(Target::is_cdylib);
+        { self.packages.iter().filter(makes_one) }
+            .map(|package| &*package.name)
+            .collect()
+    }
+
+    /// Where builds put the library of `plugin`, those of `dev` first; nowhere, if it makes none.
+    #[must_use]
+    pub fn library_places(&self, plugin: &str) -> Vec<PathBuf> {
+        let targets = self.package(plugin).into_iter().flat_map(|package| &package.targets);
+        let Some(library) = { targets }.find(|target| target.is_cdylib()) else {
+            return Vec::new();
+        };
+        let file = format!("debug/lib{}.so", library.name.replace('-', "_"));
+        vec![self.target.join(TARGET).join(&file), self.target.join(&file)]
     }
 
     /// The folders that `plugin` is built from: its own and those of all packages here that it needs, itself first.
@@ -316,10 +338,20 @@ struct Message {
     filenames: Vec<PathBuf>,
 }
 
-#[derive(Default, Deserialize)]
+/// What a package makes.
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Target {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     kind: Vec<String>,
+}
+
+impl Target {
+    /// Whether it is a library that can be loaded.
+    fn is_cdylib(&self) -> bool {
+        self.kind.iter().any(|kind| kind == "cdylib")
+    }
 }
 
 /// The cdylib of each package that makes one, by package id.
@@ -331,7 +363,7 @@ fn libraries(stdout: ChildStdout) -> BTreeMap<String, PathBuf> {
 }
 
 fn library(message: Message) -> Option<(String, PathBuf)> {
-    if message.reason != "compiler-artifact" || !message.target.kind.iter().any(|kind| kind == "cdylib") {
+    if message.reason != "compiler-artifact" || !message.target.is_cdylib() {
         return None;
     }
     let library = message

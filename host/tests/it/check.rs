@@ -1,5 +1,8 @@
 //! `bennu check`, for configurations with their libraries and for libraries alone.
 
+use std::fs;
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use crate::support::command::{run, said};
@@ -137,4 +140,131 @@ fn settings_that_are_no_object_are_refused_before_anything_else() {
     let (output, _, complained) = run(|command| command.args(["check", "x.so", "--settings", "3"]));
     assert_eq!(output.status.code(), Some(2));
     assert!(complained.contains("write a JSON object"), "{complained}");
+}
+
+/// A workspace with the package `room`, whose configuration names more.
+struct Workspace(Bench);
+
+impl Workspace {
+    fn new() -> Self {
+        let bench = Bench::new();
+        bench.write_config(
+            "[[mounts]]\npath = \"/socket\"\n\n[[routes]]\ntopic = \"room:*\"\nplugin = \"room\"\n\n[plugins.room]\n",
+        );
+        let package = "[package]\nname = \"room\"\n[lib]\ncrate-type = [\"cdylib\"]\n[workspace]\n";
+        fs::create_dir(bench.path("src")).expect("made");
+        fs::write(bench.path("Cargo.toml"), package).expect("written");
+        fs::write(bench.path("src/lib.rs"), "").expect("written");
+        Self(bench)
+    }
+
+    /// Puts a library where `bennu dev` builds, with the list of what it is built from, as cargo writes it.
+    fn put_built(&self) {
+        let (library, folder) = (Build::Room.bytes(), self.0.path("target/bennu-dev/debug"));
+        fs::create_dir_all(&folder).expect("made");
+        fs::write(folder.join("libroom.so"), library).expect("written");
+        let list = format!("/libroom.so: {}\n", self.0.path("src/lib.rs").display());
+        fs::write(folder.join("libroom.d"), list).expect("written");
+    }
+
+    fn save_later(&self) {
+        let source = fs::File::options().write(true).open(self.0.path("src/lib.rs"));
+        let later = SystemTime::now() + Duration::from_secs(60);
+        source.and_then(|file| file.set_modified(later)).expect("saved");
+    }
+
+    fn checked(&self, code: i32) -> String {
+        said(code, |command| {
+            command
+                .args(["check", "--dev"])
+                .arg(self.0.config())
+                .env("CARGO_TARGET_DIR", self.0.path("target"))
+        })
+    }
+}
+
+const UNBUILT: &str = "note: not built since the last change, and so not checked yet, settings included: room\n";
+
+#[test]
+fn a_plugin_that_dev_finds_no_package_for_is_a_mistake() {
+    let workspace = Workspace::new();
+    workspace.0.append("[plugins.rooom]\n[plugins.chat]\n");
+    let shown = workspace.checked(1);
+    for words in [
+        "error: no package of this workspace is called `rooom`",
+        "[plugins.rooom]\n   |          ^^^^^",
+        "help: did you mean `room`? `bennu new rooom` makes it",
+        "help: `bennu new chat` makes it",
+        UNBUILT,
+    ] {
+        assert!(shown.contains(words), "{words} is missing in\n{shown}");
+    }
+    assert!(shown.ends_with("2 mistakes, 2 warnings\n"), "{shown}");
+    // One that is here as a library alone needs none.
+    workspace.0.set("plugins.rooom", "library", "\"libecho.so\"");
+    workspace.0.set("plugins.chat", "library", "\"nowhere.so\"");
+    let shown = workspace.checked(1);
+    assert!(
+        shown.contains("the configuration calls it `rooom`, but the library is the plugin `echo`"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("no package of this workspace is called `chat`"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn dev_is_checked_with_the_libraries_that_it_has_built_while_their_source_is_as_it_was() {
+    let workspace = Workspace::new();
+    workspace.0.set("plugins.room", "settings", "{ max_histroy = 3 }");
+    let shown = workspace.checked(0);
+    assert!(
+        shown.starts_with(UNBUILT) && shown.contains("good for `bennu dev`"),
+        "{shown}"
+    );
+    workspace.put_built();
+    let shown = workspace.checked(1);
+    assert!(
+        shown.contains("^^^^^^^^^^^\n") && shown.contains("help: did you mean `max_history`?"),
+        "{shown}"
+    );
+    assert!(!shown.contains("note"), "{shown}");
+    workspace.save_later();
+    assert!(workspace.checked(0).starts_with(UNBUILT));
+    fs::remove_file(workspace.0.path("Cargo.toml")).expect("removed");
+    let shown = workspace.checked(1);
+    assert!(
+        shown.contains("`bennu dev` has no workspace to build: cargo can't read the workspace"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_library_that_is_not_built_comes_with_what_builds_it() {
+    let bench = Bench::new();
+    bench.set("plugins.echo", "library", "\"target/release/libecho.so\"");
+    bench.set("plugins.room", "library", "\"target/debug/libroom.so\"");
+    bench.set("plugins.misbehave", "library", "\"elsewhere/libmisbehave.so\"");
+    let shown = checked(&bench, 1);
+    for words in [
+        "help: build it with `cargo build --release -p echo`, or say --dev to check without",
+        "help: build it with `cargo build -p room`, or say --dev to check without",
+        "help: put it there, or say --dev to check without",
+    ] {
+        assert!(shown.contains(words), "{words} is missing in\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_neither_configuration_nor_library_is_said_to_be_so() {
+    let workspace = Workspace::new();
+    let source = workspace.0.path("src/lib.rs");
+    fs::write(&source, "//! A plugin.\nfn main() {}\n").expect("written");
+    let (output, _, complained) = run(|command| command.arg("check").arg(&source));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complained.contains("lib.rs is no configuration (TOML) and no library (.so): name one"),
+        "{complained}"
+    );
 }

@@ -1,7 +1,9 @@
 //! `bennu check`: shows every mistake in a configuration, its libraries included, or what is wrong with one library.
 
+mod built;
 mod library;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +13,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::{JsonArg, named_or_found};
-use super::terminal::{GOOD, has_colours, say, styled};
+use super::terminal::{GOOD, STRONG, has_colours, say, styled};
 use crate::config::{Config, ConfigErrors, Diagnostic, Mode};
 use crate::plugin::pipeline::Wanted;
 use crate::server;
+use built::Libraries;
 use library::tried;
 
 pub(super) const HELP: &str = "\
@@ -23,11 +26,12 @@ Examples:
   bennu check my/bennu.toml --dev
   bennu check target/release/libroom.so --settings '{\"max_history\": 10}'
 
-A configuration is checked with the libraries that it names: each is loaded by a child process
-that has the plugin look at its settings. Everything that is wrong is shown at once.
+A configuration is checked with the libraries that it names, or with --dev with those that `bennu dev`
+has built: each is loaded by a child process that has the plugin look at its settings. Everything that
+is wrong is shown at once. Nothing is built: a plugin that was not built since its last change is named.
 
 Exit codes:
-  0  `bennu serve` would take it; there may be warnings
+  0  `bennu serve`, or `bennu dev`, would take it; there may be warnings
   1  it would not, or the file cannot be read
   2  the command line cannot be understood";
 
@@ -36,7 +40,7 @@ Exit codes:
 pub struct CheckArgs {
     /// A configuration, or a library [default: config/bennu.toml, here or in a folder above]
     pub file: Option<PathBuf>,
-    /// Checks a configuration for `bennu dev`, where a plugin needs no library
+    /// Checks a configuration for `bennu dev`, where a plugin needs a package in the workspace, and no library
     #[arg(long)]
     dev: bool,
     /// The settings that a library is tried with
@@ -87,17 +91,32 @@ struct Verdict {
     /// How many mounts, plugins and routes there are.
     counts: [(&'static str, usize); 3],
     diagnostics: Vec<Diagnostic>,
+    /// The plugins that were not looked at, as they are not built.
+    unbuilt: Vec<String>,
 }
 
 impl Verdict {
     fn of(file: &Path, mode: Mode) -> anyhow::Result<Self> {
         let (config, mut diagnostics) = match Config::examine(file, mode) {
             Ok((config, diagnostics)) => (Some(config), diagnostics),
+            Err(ConfigErrors::Mistakes { .. }) if file.extension().is_some_and(|end| end != "toml") => {
+                anyhow::bail!(
+                    "{} is no configuration (TOML) and no library (.so): name one of these, or none for config/bennu.toml",
+                    file.display()
+                )
+            }
             Err(ConfigErrors::Mistakes { diagnostics }) => (None, diagnostics),
             Err(unreadable) => return Err(unreadable.into()),
         };
-        if let (Some(config), Mode::Serve) = (&config, mode) {
-            diagnostics.extend(refused_libraries(config)?);
+        let mut unbuilt = Vec::new();
+        if let Some(config) = &config {
+            let libraries = match mode {
+                Mode::Dev => Libraries::of_workspace(config),
+                Mode::Serve => Libraries::named(config),
+            };
+            diagnostics.extend(refused(config, &libraries.files)?);
+            diagnostics.extend(libraries.mistakes);
+            unbuilt = libraries.unbuilt;
         }
         let count = |count: fn(&Config) -> usize| config.as_ref().map_or(0, count);
         Ok(Self {
@@ -109,13 +128,17 @@ impl Verdict {
                 ("routes", count(|config| config.routes.len())),
             ],
             diagnostics,
+            unbuilt,
         })
     }
 
     fn mistakes(&self) -> usize {
-        self.diagnostics
-            .iter()
-            .filter(|diagnostic| !diagnostic.is_warning())
+        self.diagnostics.len() - self.warnings()
+    }
+
+    fn warnings(&self) -> usize {
+        { self.diagnostics.iter() }
+            .filter(|diagnostic| diagnostic.is_warning())
             .count()
     }
 
@@ -132,43 +155,61 @@ impl Verdict {
     }
 
     fn as_text(&self, colours: bool) -> String {
-        let verdict = match self.mistakes() {
+        let diagnostics = self.diagnostics.clone();
+        let mut parts = Vec::new();
+        if !diagnostics.is_empty() {
+            parts.push(ConfigErrors::Mistakes { diagnostics }.render(colours));
+        }
+        if !self.unbuilt.is_empty() {
+            let note = styled(STRONG, "note");
+            let plugins = self.unbuilt.join(", ");
+            parts.push(format!(
+                "{note}: not built since the last change, and so not checked yet, settings included: {plugins}"
+            ));
+        }
+        parts.push(self.last_line());
+        parts.join("\n\n")
+    }
+
+    fn last_line(&self) -> String {
+        let number = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let warnings = match self.warnings() {
+            0 => String::new(),
+            warnings => format!(", {}", number(warnings, "warning")),
+        };
+        match self.mistakes() {
             0 => {
                 let counts = self.counts.map(|(what, count)| format!("{what}: {count}")).join(", ");
                 let good = styled(GOOD, "good");
                 format!(
-                    "{}: {good} for `bennu {}` ({counts})",
+                    "{}: {good} for `bennu {}` ({counts}){warnings}",
                     self.file.display(),
                     self.command()
                 )
             }
-            1 => "1 mistake".to_owned(),
-            mistakes => format!("{mistakes} mistakes"),
-        };
-        if self.diagnostics.is_empty() {
-            return verdict;
+            mistakes => number(mistakes, "mistake") + &warnings,
         }
-        let diagnostics = self.diagnostics.clone();
-        format!(
-            "{}\n\n{verdict}",
-            ConfigErrors::Mistakes { diagnostics }.render(colours)
-        )
     }
 
     fn as_json(&self) -> String {
         let diagnostics: Vec<_> = self.diagnostics.iter().map(Diagnostic::to_json).collect();
-        json!({ "file": self.file, "for": self.command(), "good": self.is_good(), "diagnostics": diagnostics })
-            .to_string()
+        json!({
+            "file": self.file, "for": self.command(), "good": self.is_good(), "diagnostics": diagnostics,
+            "unbuilt": self.unbuilt,
+        })
+        .to_string()
     }
 }
 
-/// Tries every library as `serve` would, settings included.
-fn refused_libraries(config: &Config) -> io::Result<Vec<Diagnostic>> {
+/// Tries libraries as a server would, settings included.
+fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result<Vec<Diagnostic>> {
     let (mut pipeline, _staging) = server::pipeline(config)?;
     pipeline.reports = None;
     let mut refused = Vec::new();
-    for (attempt, (name, plugin)) in (0..).zip(&config.plugins) {
-        let Some(library) = &plugin.library else { continue };
+    for (attempt, (name, library)) in (0..).zip(libraries) {
+        let Some(plugin) = config.plugins.get(name) else {
+            continue;
+        };
         let wanted = Wanted {
             plugin: name,
             attempt,
@@ -177,13 +218,28 @@ fn refused_libraries(config: &Config) -> io::Result<Vec<Diagnostic>> {
             limits: plugin.probe,
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {
-            refused.push(match &refusal.settings_path {
+            let diagnostic = match &refusal.settings_path {
                 Some(path) => config.settings_error(name, path, &refusal.message),
                 None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
+            };
+            refused.push(match library.exists() {
+                true => diagnostic,
+                false => diagnostic.help(how_to_build(name, library)),
             });
         }
     }
     Ok(refused)
+}
+
+/// What makes a library that is not there.
+fn how_to_build(plugin: &str, library: &Path) -> String {
+    let folder = library.parent().and_then(Path::file_name).unwrap_or_default();
+    let make = match folder.to_str() {
+        Some("debug") => format!("build it with `cargo build -p {plugin}`"),
+        Some("release") => format!("build it with `cargo build --release -p {plugin}`"),
+        _ => "put it there".to_owned(),
+    };
+    format!("{make}, or say --dev to check without")
 }
 
 #[cfg(test)]
@@ -203,6 +259,7 @@ mod tests {
             mode,
             counts,
             diagnostics,
+            unbuilt: Vec::new(),
         };
         let text = verdict.as_text(false);
         let plain = anstream::adapter::strip_str(&text).to_string();
@@ -222,7 +279,12 @@ mod tests {
         check(
             "[[mounts]]\npath = \"/socket\"\n[plugins.room]\n",
             Mode::Serve,
-            "1 mistake",
+            "1 mistake, 1 warning",
+        );
+        check(
+            "[[mounts]]\npath = \"/socket\"\n[plugins.room]\n",
+            Mode::Dev,
+            "bennu.toml: good for `bennu dev` (mounts: 1, plugins: 1, routes: 0), 1 warning",
         );
     }
 }
