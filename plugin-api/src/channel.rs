@@ -150,28 +150,66 @@ impl<'a> Old<'a> {
     /// If it is no such `T`.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, MigrateError> {
         let mut reader = rmp_serde::Deserializer::from_read_ref(self.bytes);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().to_string().as_str() {
-            "." => MigrateError(error.into_inner().to_string()),
-            path => MigrateError(format!("{path}: {}", error.inner())),
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| MigrateError {
+            why: match error.path().to_string().as_str() {
+                "." => error.into_inner().to_string(),
+                path => format!("{path}: {}", error.inner()),
+            },
+            is_shape: true,
         })
     }
 }
 
+/// Has a `C` read a topic's state.
+pub(crate) fn read_shared<C: Channel<P>, P: Plugin>(from: u32, old: Old<'_>) -> Result<C::Shared, MigrateError> {
+    C::migrate_shared(from, old).map_err(|error| error.advising::<C, P>("migrate_shared", from))
+}
+
+/// Has a `C` read a member.
+pub(crate) fn read_member<C: Channel<P>, P: Plugin>(from: u32, old: Old<'_>) -> Result<C, MigrateError> {
+    C::migrate(from, old).map_err(|error| error.advising::<C, P>("migrate", from))
+}
+
 /// State could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MigrateError(String);
+pub struct MigrateError {
+    why: String,
+    /// What was written is of another shape than the type that it was read as.
+    is_shape: bool,
+}
 
 impl MigrateError {
     /// Says why.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self {
+            why: why.into(),
+            is_shape: false,
+        }
+    }
+
+    /// With what to do about it, for the author of a `C`. `by` is the callback that has read state of version `from`.
+    fn advising<C: Channel<P>, P: Plugin>(self, by: &str, from: u32) -> Self {
+        let version = C::STATE_VERSION;
+        let advice = match self.is_shape {
+            false => String::new(),
+            true if from == version => format!(
+                "; a field that is new needs `#[serde(default)]`, any other shape `STATE_VERSION` = {}, `READS_FROM` = {from} and a \
+                 `{by}` that reads the old one",
+                version.saturating_add(1)
+            ),
+            true => format!("; `{by}` has to read what version {from} wrote as a type that has its fields"),
+        };
+        Self {
+            why: self.why + &advice,
+            ..self
+        }
     }
 }
 
 impl fmt::Display for MigrateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 

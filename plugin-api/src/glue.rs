@@ -15,7 +15,7 @@ use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader,
 use abi_stable::prefix_type::WithMetadata;
 
 use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Token, Writer, error, flag, go, outcome};
-use crate::channel::{Channel, Old};
+use crate::channel::{Channel, Old, read_member, read_shared};
 use crate::connect::Connect;
 use crate::log::{self, Place};
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
@@ -106,8 +106,8 @@ unsafe extern "C" fn try_restore<C: Channel<P>, P: Plugin>(
     // SAFETY: the host lends `state` for this call.
     let state = unsafe { state.as_slice() };
     let read = catch(|| match kind {
-        abi::event::RESTORE => C::migrate_shared(version, Old::new(state)).map(drop),
-        _ => C::migrate(version, Old::new(state)).map(drop),
+        abi::event::RESTORE => read_shared::<C, P>(version, Old::new(state)).map(drop),
+        _ => read_member::<C, P>(version, Old::new(state)).map(drop),
     });
     match read {
         Ok(Ok(())) => 0,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::abi::{effect, event, flag, reason};
-use crate::channel::{Channel, Old};
+use crate::channel::{Channel, Old, read_member, read_shared};
 use crate::connect::{Answer, Connect, ConnectContext, ConnectRequest, Denial, Origin};
 use crate::context::Context;
 use crate::glue::{Calls, Effect, Generation, Incoming};
@@ -240,7 +240,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     }
 
     fn restore(&mut self, event: &Incoming<'_>) -> Done {
-        let shared = C::migrate_shared(version(event), Old::new(event.payload.bytes()))
+        let shared = read_shared::<C, P>(version(event), Old::new(event.payload.bytes()))
             .map_err(|error| Fault::Failed(format!("the topic's state: {error}")))?;
         self.topics.insert(event.topic, Topic::new(event.name, shared));
         Ok(())
@@ -249,7 +249,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     fn restore_member(&mut self, event: &Incoming<'_>) -> Done {
         let info = self.infos.read(event.info).map_err(Fault::Failed)?;
         let topic = self.topics.get_mut(&event.topic).ok_or_else(no_topic)?;
-        let state = C::migrate(version(event), Old::new(event.payload.bytes()))
+        let state = read_member::<C, P>(version(event), Old::new(event.payload.bytes()))
             .map_err(|error| Fault::Failed(format!("a member's state: {error}")))?;
         topic.members.insert(event.member, Member { state, info });
         Ok(())

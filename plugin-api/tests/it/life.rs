@@ -158,7 +158,9 @@ fn state_that_cannot_be_read_says_where() {
     let mut new = Loaded::<v1::Member, NoConnect, NoSettings>::new("").expect("loads");
     assert_eq!(
         failed(&new.handle(&events)),
-        ["the topic's state: missing field `seen`"]
+        [
+            "the topic's state: missing field `seen`; `migrate_shared` has to read what version 2 wrote as a type that has its fields"
+        ]
     );
     assert_eq!(
         failed(&[new.one(event(event::SNAPSHOT, "", ""))]),

@@ -122,6 +122,55 @@ fn a_topic_that_cannot_be_read_stays_where_it_was() {
         .assert_reply("ok", json!({ "counts": { "": 1, "before": 0 } }));
 }
 
+/// The first with a field more, in the topic's state or in the member's.
+mod v1_and_more {
+    use bennu_plugin::prelude::*;
+
+    #[derive(Default, Serialize, Deserialize)]
+    pub(super) struct Topic {
+        count: u32,
+        mood: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Member {}
+
+    impl Channel for Member {
+        type Shared = Topic;
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Moody {
+        mood: String,
+    }
+
+    impl Channel for Moody {
+        type Shared = super::v1::Topic;
+    }
+
+    bennu_plugin::test_plugin!(Member);
+    bennu_plugin::test_plugin!(Moody);
+}
+
+#[test]
+fn a_new_field_without_a_default_is_refused_with_what_to_do() {
+    let why = |code| {
+        let server = Server::start::<v1::Member>();
+        let _ann = server.join("topic", json!({}));
+        server.try_reload_to(code).expect_err("refused")
+    };
+    assert_eq!(
+        why(Code::of::<v1_and_more::Member>()),
+        "`topic` stays on the code before: the topic's state: missing field `mood`; a field that is new needs \
+         `#[serde(default)]`, any other shape `STATE_VERSION` = 2, `READS_FROM` = 1 and a `migrate_shared` that reads the old one"
+    );
+    let of_member = why(Code::of::<v1_and_more::Moody>());
+    assert!(
+        of_member.contains("a member's state: ") && of_member.contains("and a `migrate` that reads the old one"),
+        "{of_member}"
+    );
+}
+
 #[test]
 fn a_version_that_is_not_read_is_refused_at_once() {
     let server = Server::start::<v2::Member>();
