@@ -3,7 +3,7 @@
 //! Arguments that nobody knows are refused by clap, with one line and exit code 2.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -125,10 +125,18 @@ pub fn override_listen(config: &mut Config, listen: Option<SocketAddr>) {
     config.listen_instead = listen;
 }
 
-/// Reads an address and a port.
+/// Reads an address and a port. A name stands for the first of its addresses, those of IPv4 before others, as `dev` and the
+/// admin pages listen there.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "write an address and a port, such as 127.0.0.1:4000".to_owned())
+    const EXAMPLE: &str = "write an address and a port, such as 127.0.0.1:4000 or localhost:4000";
+    let has_port = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    if !text.rsplit_once(':').is_some_and(has_port) {
+        return Err(EXAMPLE.to_owned());
+    }
+    let found = { text.to_socket_addrs() }.map_err(|error| format!("{error}; {EXAMPLE}"))?;
+    found
+        .min_by_key(SocketAddr::is_ipv6)
+        .ok_or_else(|| format!("the name has no address; {EXAMPLE}"))
 }
 
 /// There is no `config/bennu.toml`.
@@ -208,11 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_stands_for_its_address() {
+        assert_eq!(address("localhost:4001"), Ok(([127, 0, 0, 1], 4001).into()));
+        let unknown = address("no-such-host.invalid:1").expect_err("nobody is called so");
+        assert!(unknown.contains("such as 127.0.0.1:4000"), "{unknown}");
+    }
+
+    #[test]
     fn what_is_unknown_or_missing_is_refused() {
         check_refused("bennu dev --prot 1", ErrorKind::UnknownArgument);
         check_refused("bennu srve", ErrorKind::InvalidSubcommand);
         check_refused("bennu serve", ErrorKind::MissingRequiredArgument);
         check_refused("bennu dev --listen localhost", ErrorKind::ValueValidation);
+        check_refused("bennu dev --listen :4000", ErrorKind::ValueValidation);
+        check_refused("bennu dev --listen localhost:http", ErrorKind::ValueValidation);
         check_refused("bennu", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     }
 
