@@ -75,7 +75,12 @@ async fn what_is_refused_is_told_with_what_to_do() {
     );
     assert!(join.contains("= help: `bennu routes TOPIC`"), "{join}");
     let join = complained(&server, &["misbehave:1", "--join", "{\"do\": \"refuse\"}"], 1);
-    assert!(join.contains("{\"reason\":\"refused\"}"), "{join}");
+    assert_eq!(
+        join,
+        "error: the join of misbehave:1 is refused: {\"reason\":\"refused\"}\n"
+    );
+    let join = complained(&server, &["room:1"], 1);
+    assert!(join.contains("= help: --join JSON gives"), "{join}");
     let event = complained(&server, &["echo:1", "unheard_of"], 1);
     assert!(
         event.starts_with("error: unheard_of is answered with error\n"),
@@ -106,7 +111,8 @@ async fn who_is_not_let_in_and_who_finds_nobody_is_told() {
     let gone = at("");
     drop(server);
     let (_, nobody) = call(&gone, &[], 3);
-    assert!(nobody.contains("refused") && nobody.contains("bennu dev"), "{nobody}");
+    assert_eq!(nobody.matches("refused").count(), 1, "{nobody}");
+    assert!(nobody.contains("bennu dev"), "{nobody}");
 }
 
 #[tokio::test]
@@ -122,6 +128,32 @@ async fn an_event_without_a_reply_is_not_waited_for_for_ever() {
         call(command, &server, &["echo:1", "shout", "{\"n\": 1}", "--no-reply"])
     });
     assert_eq!(client.event("echo:1", "shout").await, json!({ "n": 1 }));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_though_no_reply_is_waited_for() {
+    let server = Bench::new().serve().await;
+    for transport in TRANSPORTS {
+        let refused = complained(&server, &["echo:1", "unheard_of", "--no-reply", transport], 1);
+        assert_eq!(refused, "error: unheard_of is answered with error\n");
+        let panics = complained(&server, &["misbehave:1", "panic", "--no-reply", transport], 3);
+        assert!(panics.contains("the channel of misbehave:1 has failed"), "{panics}");
+        said(0, |command| {
+            call(command, &server, &["echo:1", "echo", "--no-reply", transport])
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_out_of_service_is_told_with_where_to_look() {
+    let bench = Bench::new();
+    bench.append("[plugins.gone]\nlibrary = \"libgone.so\"\n[[routes]]\ntopic = \"gone:*\"\nplugin = \"gone\"");
+    let server = bench.dev().await;
+    let join = complained(&server, &["gone:1", "hello"], 1);
+    assert!(
+        join.contains("{\"reason\":\"plugin unavailable\"}\n  = help: its plugin is not in service: `bennu plugins`"),
+        "{join}"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::terminal::{BAD, FAINT, GOOD, Modes, STRONG, say, styled};
 use crate::client::{Client, ClientError, Message, Payload};
+use crate::message::reason;
 
 /// As phoenix.js has it.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -82,7 +83,7 @@ pub(super) struct Conversation {
     pub(super) out: Out,
     /// Of the terminal, while there is a prompt.
     pub(super) modes: Option<Modes>,
-    /// Events without a reply so far, by their `ref`, and until when it may come.
+    /// Events without a reply so far, by their `ref`, and until when it may come where it is waited for.
     open: BTreeMap<String, (String, Instant)>,
     worst: End,
 }
@@ -120,8 +121,14 @@ impl Conversation {
             return None;
         }
         let help = match reply.json().and_then(|response| response["reason"].as_str()) {
-            Some("unmatched topic") => Some("`bennu routes TOPIC` says which route is nearest"),
-            _ => Some("--join JSON gives the join its payload"),
+            Some(reason::UNMATCHED_TOPIC) => Some("`bennu routes TOPIC` says which route is nearest"),
+            Some(reason::UNAVAILABLE) => {
+                Some("its plugin is not in service: `bennu plugins` says why, and so does the log")
+            }
+            Some(reason::JOIN_CRASHED) => Some("the log of the server says where the plugin panicked"),
+            Some(reason::OVERLOADED | reason::JOIN_TIMEOUT | reason::RELOADED) => Some("try again"),
+            _ if self.params == json!({}) => Some("--join JSON gives the join its payload"),
+            _ => None,
         };
         complain(
             &format!("the join of {} is refused: {}", self.topic, text(&reply.response)),
@@ -138,10 +145,12 @@ impl Conversation {
         heartbeat.reset();
         let mut asked_all = false;
         loop {
-            if asked_all && self.open.is_empty() && !self.stays {
+            if asked_all && (self.open.is_empty() || !self.waits) && !self.stays {
                 return self.leave().await;
             }
-            let too_late = self.open.values().map(|(_, until)| *until).min();
+            let too_late = { self.open.values().filter(|_| self.waits) }
+                .map(|(_, until)| *until)
+                .min();
             let ended = tokio::select! {
                 order = orders.recv(), if !asked_all => match order {
                     Some(Order::Quit) => return self.worst,
@@ -161,12 +170,21 @@ impl Conversation {
         }
     }
 
-    /// The end. Where no event was waited for, they have been handled when the topic is left.
+    /// The end. Where no reply was waited for, the events have been handled when the topic is left, and what they were refused
+    /// with has come.
     async fn leave(mut self) -> End {
-        if !self.waits
-            && let Err(error) = self.client.leave(&self.topic).await
-        {
+        if self.waits {
+            return self.worst;
+        }
+        if let Err(error) = self.client.leave(&self.topic).await {
             return self.lost(&error);
+        }
+        for message in self.client.take_kept() {
+            if message.event != "phx_close"
+                && let Some(end) = self.heard(Ok(message)).await
+            {
+                return end;
+            }
         }
         self.worst
     }
@@ -182,7 +200,6 @@ impl Conversation {
             Order::Quit => return Some(self.worst),
         };
         match self.client.push(&self.topic, &event, payload).await {
-            Ok(_) if !self.waits => None,
             Ok(msg_ref) => {
                 let until = Instant::now() + self.client.deadline();
                 self.open.insert(msg_ref, (event, until));
@@ -205,7 +222,9 @@ impl Conversation {
                 if status == "error" {
                     self.worst = End::Refused;
                 }
-                self.tell(&event, Some(status), &message.payload);
+                if status == "error" || self.waits {
+                    self.tell(&event, Some(status), &message.payload);
+                }
                 None
             }
             ("phx_error", ..) => self.failed().await,
@@ -310,7 +329,11 @@ pub(super) fn in_one_line(error: &ClientError) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        line = format!("{line}: {cause}");
+        let text = cause.to_string();
+        // Many errors say already what caused them.
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         source = cause.source();
     }
     line
