@@ -198,7 +198,9 @@ fn a_route_is_suggested_and_not_written_unless_asked_for() {
     )
     .expect("written");
     let made = said(0, |command| world.at("greeter", command, &["new", "other"]));
-    assert!(made.contains("topic = \"other:*\"\nplugin = \"other\"\n"), "{made}");
+    let route = "(--route does that):\n\n[plugins.other]\nlibrary = \"../target/release/libother.so\"\n\n[[routes]]\ntopic = \"other:*\"\nplugin = \"other\"\n\n";
+    assert!(made.contains(route), "{made}");
+    assert!(made.contains("\n\nThen:\n\n  cargo test -p other\n"), "{made}");
     assert!(
         made.contains("The route `*` at ") && made.contains("put the new one above it"),
         "{made}"

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use clap::builder::styling::Style;
 use toml::Table;
 
 use super::args::find_config;
@@ -24,6 +25,9 @@ Examples:
 Then:
   cd greeter && bennu dev              serves it, and replaces it whenever it is saved
   cargo test                           runs its test";
+
+/// As clap has the headings of its help.
+const HEADING: Style = Style::new().bold().underline();
 
 /// The checkout that this program was built from: there is the kit.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -113,15 +117,16 @@ impl Workspace {
                 self.config.display()
             ));
         } else {
-            say(&format!(
-                "\nAdd this to {}, while `bennu dev` runs or before, or say --route next time:\n",
+            say(&heading(&format!(
+                "Add its route to {}, while `bennu dev` runs or before (--route does that)",
                 self.config.display()
-            ));
+            )));
             say(&styled(STRONG, route.trim_end()));
         }
         if let Some(taken) = self.taken_by(name) {
             say(&taken);
         }
+        say(&heading("Then"));
         say(&next(name));
         Ok(())
     }
@@ -169,7 +174,8 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
         root.display(),
         name.as_str()
     ));
-    say(&format!("\n  cd {}", name.as_str()));
+    say(&heading("Then"));
+    say(&format!("  cd {}", name.as_str()));
     say(&next(name));
     Ok(())
 }
@@ -186,6 +192,11 @@ fn kit(named: Option<&Path>) -> anyhow::Result<PathBuf> {
             folder.display()
         )
     })
+}
+
+/// What follows, with an empty line above and below.
+fn heading(text: &str) -> String {
+    format!("\n{}\n", styled(HEADING, format!("{text}:")))
 }
 
 fn next(name: &PluginName) -> String {
