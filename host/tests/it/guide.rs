@@ -1,13 +1,14 @@
 //! `plugin-api/GUIDE.md`, done as it says: every command is run, every file written, what it promises is looked for.
 //!
-//! A block of the language `sh` is commands, `rust FILE` a file to write, `text` what the command before has said.
+//! A block of the language `sh` is commands, `rust FILE` a file to write, `text` what the command before has said, line by line;
+//! `text dev` and `text watch` what the terminals have said that were left open with these. `…` stands for anything.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use crate::new::{BUILD, target};
-use crate::support::server::{Bench, Server, bennu};
+use crate::support::server::{Bench, Log, Server, bennu, spawned};
 
 const GUIDE: &str = include_str!("../../../plugin-api/GUIDE.md");
 
@@ -16,7 +17,9 @@ struct Reader {
     folder: PathBuf,
     /// `bennu dev`, in the terminal that is left open.
     server: Option<Server>,
-    /// How often it has taken up the plugin.
+    /// `bennu call … --watch`, in another.
+    watcher: Option<(Child, Log)>,
+    /// How often `bennu dev` has taken up the plugin.
     generation: u32,
     /// What the last command said.
     said: String,
@@ -30,30 +33,39 @@ async fn every_step_of_the_guide_works() {
     let mut reader = Reader {
         folder,
         server: None,
+        watcher: None,
         generation: 1,
         said: String::new(),
     };
     let mut blocks = GUIDE.split("\n```").skip(1).step_by(2);
-    let (mut commands, mut files) = (0, 0);
+    let (mut commands, mut files, mut lines) = (0, 0, 0);
     for block in &mut blocks {
         let (language, text) = block.split_once('\n').expect("a block has lines");
-        match language.split_once(' ') {
-            Some(("rust", file)) => {
+        match language.split_once(' ').unwrap_or((language, "")) {
+            ("rust", file) => {
                 files += 1;
                 // The last file of a step makes it whole: only then it compiles.
                 fs::write(reader.folder.join(file), text).expect("written");
             }
-            _ if language == "sh" => {
+            ("sh", "") => {
                 for command in text.lines() {
                     commands += 1;
                     reader.run(command).await;
                 }
             }
-            _ if language == "text" => assert!(reader.said.contains(text), "{text:?} is not in {:?}", reader.said),
+            ("text", terminal) => {
+                for line in text.lines() {
+                    lines += 1;
+                    reader.sees(terminal, line).await;
+                }
+            }
             _ => panic!("no such block: {language}"),
         }
     }
-    assert!(commands >= 10 && files >= 6, "{commands} commands, {files} files");
+    assert!(
+        commands >= 10 && files >= 6 && lines >= 20,
+        "{commands} commands, {files} files, {lines} lines"
+    );
 }
 
 impl Reader {
@@ -70,21 +82,42 @@ impl Reader {
                 assert!(!self.said.contains("warning"), "{}", self.said);
                 self.reloaded().await;
             }
-            ("bennu", "dev") => {
-                let mut command = bennu();
-                command
-                    .current_dir(&self.folder)
-                    .env("CARGO_TARGET_DIR", target())
-                    .arg("dev");
-                self.server = Some(Server::start_within(BUILD, command).await);
+            ("bennu", "dev") => self.server = Some(Server::start_within(BUILD, self.bennu("dev")).await),
+            ("bennu", arguments) if arguments.ends_with("--watch") => {
+                let (watcher, log) = spawned(self.bennu(arguments));
+                log.line(&["joined ok"]).await;
+                self.watcher = Some((watcher, log));
             }
-            ("bennu", arguments) => {
-                let mut command = bennu();
-                command.args(self.words(arguments));
-                self.said = self.output(command);
-            }
+            ("bennu", arguments) => self.said = self.output(self.bennu(arguments)),
             _ => panic!("no such command: {command}"),
         }
+    }
+
+    /// Looks for a line in what the last command has said, or in a terminal that was left open.
+    async fn sees(&self, terminal: &str, line: &str) {
+        let parts: Vec<&str> = line.split('…').collect();
+        match (terminal, &self.server, &self.watcher) {
+            ("", ..) => {
+                let found = self
+                    .said
+                    .lines()
+                    .any(|said| parts.iter().all(|part| said.contains(part)));
+                assert!(found, "{line:?} is not in\n{}", self.said);
+            }
+            ("dev", Some(server), _) => drop(server.log.line(&parts).await),
+            ("watch", _, Some((_, log))) => drop(log.line(&parts).await),
+            _ => panic!("there is no terminal: {terminal}"),
+        }
+    }
+
+    /// A command in the folder that the reader is in, with its builds where those of other tests are.
+    fn bennu(&self, arguments: &str) -> Command {
+        let mut command = bennu();
+        command
+            .current_dir(&self.folder)
+            .env("CARGO_TARGET_DIR", target())
+            .args(self.words(arguments));
+        command
     }
 
     /// The ports of the guide may be taken.
@@ -126,5 +159,15 @@ impl Reader {
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
         said.into_owned()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some((watcher, _)) = &mut self.watcher {
+            // It ends with the server at the latest.
+            let _ = watcher.kill();
+            let _ = watcher.wait();
+        }
     }
 }
