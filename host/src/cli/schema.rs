@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 
+use super::args::named_or_found;
+use super::check::Libraries;
+use super::read_config;
 use super::terminal::say;
-use crate::config::schema;
+use crate::config::{Mode, nearest, schema};
 use crate::plugin::manifest::Manifest;
 use crate::plugin::probe::{self, ProbeLimits};
 use crate::plugin::stage::{StagedFile, read_settled};
@@ -14,6 +17,7 @@ use crate::plugin::stage::{StagedFile, read_settled};
 pub(super) const HELP: &str = "\
 Examples:
   bennu schema > config/bennu.schema.json
+  bennu schema --plugin room                        of the configuration here, as it was built last
   bennu schema --plugin target/debug/libroom.so
 
 An editor that knows TOML schemas then completes and explains the settings of a file that begins with
@@ -22,9 +26,12 @@ An editor that knows TOML schemas then completes and explains the settings of a 
 /// `bennu schema`
 #[derive(Args, Debug)]
 pub struct SchemaArgs {
-    /// The schema of what this plugin takes under `settings`, instead
-    #[arg(long, value_name = "LIBRARY")]
-    pub plugin: Option<PathBuf>,
+    /// The schema of what this plugin takes under `settings`, instead: its name in the configuration, or its library
+    #[arg(long, value_name = "NAME|LIBRARY")]
+    pub plugin: Option<String>,
+    /// The configuration that names it [default: config/bennu.toml, here or in a folder above]
+    #[arg(long, value_name = "FILE", requires = "plugin")]
+    pub config: Option<PathBuf>,
 }
 
 /// Prints it.
@@ -35,10 +42,33 @@ pub struct SchemaArgs {
 pub fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     let schema = match &args.plugin {
         None => schema(),
-        Some(library) => of_plugin(library)?,
+        Some(plugin) if is_name(plugin) => of_plugin(&built(plugin, args.config.as_deref())?)?,
+        Some(library) => of_plugin(Path::new(library))?,
     };
     say(&format!("{schema:#}"));
     Ok(())
+}
+
+fn is_name(plugin: &str) -> bool {
+    !plugin.contains(['/', '.']) && !Path::new(plugin).exists()
+}
+
+/// The library of a plugin that the configuration names: what `dev` has built, or else what `serve` would load.
+fn built(plugin: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let config = read_config(&named_or_found(config)?, Mode::Dev)?;
+    if !config.plugins.contains_key(plugin) {
+        let known: Vec<_> = config.plugins.keys().map(String::as_str).collect();
+        let near = nearest(plugin, &known).map(|near| format!(": did you mean `{near}`?"));
+        anyhow::bail!(
+            "no plugin of {} is called `{plugin}`{}",
+            config.file.display(),
+            near.unwrap_or_default()
+        );
+    }
+    let of = |libraries: Libraries| libraries.files.get(plugin).filter(|file| file.exists()).cloned();
+    of(Libraries::of_workspace(&config))
+        .or_else(|| of(Libraries::named(&config)))
+        .with_context(|| format!("`{plugin}` is not built since its last change: `cargo build -p {plugin}` builds it"))
 }
 
 /// Has a child load the library, and asks it.

@@ -254,6 +254,14 @@ fn a_library_says_what_settings_it_takes() {
     let bench = bench();
     let library = bench.library("lookup");
     let said = command::said(0, |bennu| bennu.args(["schema", "--plugin"]).arg(&library));
+    let config = bench.config();
+    let of = |name: &str| command::run(|bennu| bennu.args(["schema", "--plugin", name, "--config"]).arg(&config));
+    assert_eq!(of("lookup").1, said, "by its name in the configuration");
+    let (_, _, complained) = of("lokup");
+    assert!(
+        complained.contains("is called `lokup`: did you mean `lookup`?"),
+        "{complained}"
+    );
     let schema: Value = serde_json::from_str(&said).expect("JSON");
     let database = &schema["properties"]["database"];
     assert_eq!(database["properties"]["connections"]["type"], "integer");

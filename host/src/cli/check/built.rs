@@ -12,9 +12,9 @@ use crate::plugin::cargo::{CargoError, Workspace};
 
 /// What there is to check, and what is to be said where there is nothing.
 #[derive(Default)]
-pub(super) struct Libraries {
+pub(in crate::cli) struct Libraries {
     /// By plugin.
-    pub(super) files: BTreeMap<String, PathBuf>,
+    pub(in crate::cli) files: BTreeMap<String, PathBuf>,
     pub(super) mistakes: Vec<Diagnostic>,
     /// The plugins that are checked when they are built, not now.
     pub(super) unbuilt: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Libraries {
 
 impl Libraries {
     /// Those that the configuration names: what `bennu serve` loads.
-    pub(super) fn named(config: &Config) -> Self {
+    pub(in crate::cli) fn named(config: &Config) -> Self {
         let named = |(name, plugin): (&String, &crate::config::Plugin)| Some((name.clone(), plugin.library.clone()?));
         Self {
             files: config.plugins.iter().filter_map(named).collect(),
@@ -31,7 +31,7 @@ impl Libraries {
     }
 
     /// Those that `bennu dev` has built from the workspace, or would load in place of what it cannot build.
-    pub(super) fn of_workspace(config: &Config) -> Self {
+    pub(in crate::cli) fn of_workspace(config: &Config) -> Self {
         let file = config.file.canonicalize().unwrap_or_else(|_| config.file.clone());
         let workspace = match Workspace::find(file.parent().unwrap_or(Path::new("/"))) {
             Ok(workspace) => workspace,

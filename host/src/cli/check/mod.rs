@@ -17,7 +17,7 @@ use super::terminal::{GOOD, STRONG, has_colours, say, styled};
 use crate::config::{Config, ConfigErrors, Diagnostic, Mode};
 use crate::plugin::pipeline::Wanted;
 use crate::server;
-use built::Libraries;
+pub(super) use built::Libraries;
 use library::tried;
 
 pub(super) const HELP: &str = "\
