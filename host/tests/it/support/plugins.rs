@@ -151,14 +151,14 @@ fn build_one(build: Build, target: &Path) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["build", "--message-format=json", "--target-dir"])
+        .args(["build", "--locked", "--message-format=json", "--target-dir"])
         .arg(target)
         .stderr(Stdio::inherit());
     if build == Build::Lookup {
         // A workspace of its own.
         cargo.args(["--manifest-path", "host/tests/lookup/Cargo.toml"]);
     } else {
-        cargo.args(["--locked", "--package", plugin]);
+        cargo.args(["--package", plugin]);
     }
     if build == Build::MisbehaveAborts {
         cargo.env("CARGO_PROFILE_DEV_PANIC", "abort");
