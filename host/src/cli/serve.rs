@@ -1,14 +1,14 @@
 //! `bennu serve`: the production form. Loads the libraries that the configuration names, builds nothing, serves no page.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::args::{address, override_listen};
 use super::{read_config, say, signals, start_log};
 use crate::config::Mode;
-use crate::server::Server;
+use crate::server::{Server, StartError};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -41,7 +41,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let (_, stop) = signals()?;
-        let server = Server::start(config, Mode::Serve, Vec::new(), Box::new(|_| ())).await?;
+        let server = Server::start(config, Mode::Serve, Vec::new(), Box::new(|_| ())).await;
+        let server = server.map_err(|error| explained(error, &args.config))?;
         say(&format!("listening on http://{}", server.address));
         if let Some(admin) = server.admin_address {
             say(&format!("admin on http://{admin}"));
@@ -52,4 +53,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     // A plugin's thread that never ends must not keep the process.
     runtime.shutdown_background();
     done
+}
+
+/// A refusal stops at the first plugin; there is a command that goes on.
+fn explained(error: StartError, config: &Path) -> anyhow::Error {
+    match error {
+        StartError::Plugin { .. } => anyhow::anyhow!(
+            "{error}\n  = help: `bennu check {}` shows all that is wrong, and what to do",
+            config.display()
+        ),
+        other => other.into(),
+    }
 }

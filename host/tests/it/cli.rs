@@ -146,6 +146,12 @@ fn a_library_that_is_bad_at_the_start_is_refused() {
         |command| serve(command, &bench),
         "plugin `room` is refused (check): it is not an ELF file",
     );
+    let (_, _, complained) = run(|command| command.args(["serve", "--config"]).arg(bench.config()));
+    let help = format!(
+        "\n  = help: `bennu check {}` shows all that is wrong",
+        bench.config().display()
+    );
+    assert!(complained.contains(&help), "{complained}");
     bench.put_bytes("room", b"");
     check_refused(|command| serve(command, &bench), "plugin `room` is refused");
 }
