@@ -80,7 +80,7 @@ pub struct OriginInfo {
 }
 
 /// Why settings were refused.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsError {
     /// Where, as keys joined by dots (`limits.history`); empty: the whole.
     pub path: String,

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bennu_plugin::wire::SettingsError;
+
 use super::elf::Elf;
 use super::kept::Kept;
 use super::manifest::{Manifest, ManifestError};
@@ -11,6 +13,7 @@ use super::probe::{self, ProbeError, ProbeLimits, probe};
 use super::quarantine::{Quarantine, Quarantined, private_dir, unix_seconds, write_whole};
 use super::sample::Sample;
 use super::stage::{ContentHash, Contents, StagedFile, read_settled};
+use crate::config::Complaint;
 
 /// Between two looks at a file that may still be written.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
@@ -89,8 +92,8 @@ pub struct Refusal {
     pub code: String,
     /// One line for people.
     pub message: String,
-    /// If the settings were to blame: where in them.
-    pub settings_path: Option<String>,
+    /// If the settings were to blame: what the plugin says of them.
+    pub settings: Option<SettingsError>,
     /// When, in seconds since 1970.
     pub at_unix_s: u64,
 }
@@ -103,7 +106,7 @@ impl Refusal {
             step,
             code: code.to_owned(),
             message: message.into(),
-            settings_path: None,
+            settings: None,
             at_unix_s: unix_seconds(),
         }
     }
@@ -203,8 +206,8 @@ impl Pipeline {
         let report = match error {
             ProbeError::Settings { path, message } => {
                 return Refusal {
-                    message,
-                    settings_path: Some(path),
+                    message: Complaint::new(&path, &message).by("it"),
+                    settings: Some(SettingsError { path, message }),
                     ..refusal
                 };
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bennu_plugin::wire::SettingsError;
 use serde_json::json;
 
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
@@ -13,7 +14,7 @@ use super::probation::{Verdict, announce_rollback};
 use super::slot::PluginSlot;
 use super::stage::ContentHash;
 use super::watch::{WatchTimes, Watcher};
-use crate::config::{Complaint, Config, Mode};
+use crate::config::{Config, Mode};
 use crate::endpoint::{DevEvent, Routing, Shared};
 
 /// How often a generation that ends is looked at.
@@ -338,11 +339,7 @@ impl Running {
             code = refusal.code,
             "library refused, the one before stays: {shown}"
         );
-        let reason = match &refusal.settings_path {
-            Some(path) => Complaint::new(path, &refusal.message).by("it"),
-            None => refusal.message.clone(),
-        };
-        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": reason });
+        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
         self.news(("refused", event.to_string()));
     }
 
@@ -386,11 +383,10 @@ pub fn announce(loaded: &Loaded) {
 /// The refusal as people read it: settings are shown at their line.
 #[must_use]
 pub fn blame_settings(config: &Config, plugin: &str, refusal: &Refusal) -> String {
-    match &refusal.settings_path {
-        Some(path) => format!(
-            "its settings\n{}\n",
-            config.settings_error(plugin, path, &refusal.message)
-        ),
+    match &refusal.settings {
+        Some(SettingsError { path, message }) => {
+            format!("its settings\n{}\n", config.settings_error(plugin, path, message))
+        }
         None => refusal.message.clone(),
     }
 }

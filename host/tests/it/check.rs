@@ -113,6 +113,7 @@ fn a_library_is_told_about_and_probed() {
 fn a_library_that_a_host_would_refuse_is_refused() {
     let room = library(Build::Room, "{\"max_histroy\": 3}", 1);
     assert_eq!((&room["step"], &room["code"]), (&json!("probe"), &json!("settings")));
+    assert_eq!(room["message"], "it has no setting `max_histroy`");
     let shown = said(1, |command| {
         command
             .arg("check")
@@ -193,7 +194,7 @@ fn a_plugin_that_dev_finds_no_package_for_is_a_mistake() {
     for words in [
         "error: no package of this workspace is called `rooom`",
         "[plugins.rooom]\n   |          ^^^^^",
-        "help: did you mean `room`? `bennu new rooom` makes it",
+        "help: did you mean `room`? If not, `bennu new rooom` makes it",
         "help: `bennu new chat` makes it",
         UNBUILT,
     ] {

@@ -71,7 +71,7 @@ fn missing(config: &Config, workspace: &Workspace, plugin: &str) -> Diagnostic {
     if workspace.has(plugin) {
         return config.plugin_error(plugin, &CargoError::NoLibrary(plugin.to_owned()).to_string());
     }
-    let near = nearest(plugin, &workspace.plugins()).map(|near| format!("did you mean `{near}`? "));
+    let near = nearest(plugin, &workspace.plugins()).map(|near| format!("did you mean `{near}`? If not, "));
     config
         .plugin_error(plugin, &format!("no package of this workspace is called `{plugin}`"))
         .help(format!("{}`bennu new {plugin}` makes it", near.unwrap_or_default()))

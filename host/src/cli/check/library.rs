@@ -62,19 +62,15 @@ fn text(library: &Path, found: &Found) -> String {
     let (manifest, probed) = match found {
         Ok(found) => found,
         Err(refusal) => {
-            let (why, help) = match refusal.settings_path.as_deref() {
-                None => (refusal.message.clone(), None),
-                Some(path) => {
-                    let complaint = Complaint::new(path, &refusal.message);
-                    (complaint.by("it"), complaint.help)
-                }
-            };
+            let complaint = { refusal.settings.as_ref() }.map(|error| Complaint::new(&error.path, &error.message));
+            let help = complaint.and_then(|complaint| complaint.help);
             let help = help.map_or(String::new(), |help| format!("\n  = help: {help}"));
             let error = styled(BAD, "error");
             return format!(
-                "{error}: {} is refused ({}): {why}{help}",
+                "{error}: {} is refused ({}): {}{help}",
                 library.display(),
-                refusal.step
+                refusal.step,
+                refusal.message
             );
         }
     };
@@ -130,7 +126,7 @@ fn json(library: &Path, found: &Found) -> String {
         }),
         Err(refusal) => json!({
             "file": library, "good": false, "step": refusal.step, "code": refusal.code, "message": refusal.message,
-            "settings_path": refusal.settings_path,
+            "settings_path": refusal.settings.as_ref().map(|error| &error.path),
         }),
     };
     value.to_string()

@@ -9,6 +9,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bennu_plugin::wire::SettingsError;
 use clap::Args;
 use serde_json::json;
 
@@ -218,8 +219,8 @@ fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result
             limits: plugin.probe,
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {
-            let diagnostic = match &refusal.settings_path {
-                Some(path) => config.settings_error(name, path, &refusal.message),
+            let diagnostic = match &refusal.settings {
+                Some(SettingsError { path, message }) => config.settings_error(name, path, message),
                 None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
             };
             refused.push(match library.exists() {
