@@ -93,7 +93,7 @@ pub struct Refusal {
     /// One line for people.
     pub message: String,
     /// If the settings were to blame: what the plugin says of them.
-    pub settings: Option<SettingsError>,
+    pub settings: Option<Box<SettingsError>>,
     /// When, in seconds since 1970.
     pub at_unix_s: u64,
 }
@@ -207,7 +207,7 @@ impl Pipeline {
             ProbeError::Settings { path, message } => {
                 return Refusal {
                     message: Complaint::new(&path, &message).by("it"),
-                    settings: Some(SettingsError { path, message }),
+                    settings: Some(Box::new(SettingsError { path, message })),
                     ..refusal
                 };
             }

@@ -5,7 +5,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bennu_plugin::wire::SettingsError;
 use serde_json::json;
 
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
@@ -384,9 +383,10 @@ pub fn announce(loaded: &Loaded) {
 #[must_use]
 pub fn blame_settings(config: &Config, plugin: &str, refusal: &Refusal) -> String {
     match &refusal.settings {
-        Some(SettingsError { path, message }) => {
-            format!("its settings\n{}\n", config.settings_error(plugin, path, message))
-        }
+        Some(said) => format!(
+            "its settings\n{}\n",
+            config.settings_error(plugin, &said.path, &said.message)
+        ),
         None => refusal.message.clone(),
     }
 }

@@ -9,7 +9,6 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bennu_plugin::wire::SettingsError;
 use clap::Args;
 use serde_json::json;
 
@@ -220,7 +219,7 @@ fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {
             let diagnostic = match &refusal.settings {
-                Some(SettingsError { path, message }) => config.settings_error(name, path, message),
+                Some(said) => config.settings_error(name, &said.path, &said.message),
                 None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
             };
             refused.push(match library.exists() {
