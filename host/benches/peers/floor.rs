@@ -1,5 +1,5 @@
 //! What the kernel alone takes for the deliveries of a fan-out: one `send(2)` of a frame to each of a thousand connections,
-//! whose other ends are read on the same CPU. A server that does not join frames cannot cost less.
+//! whose other ends are read on the same CPU. A server costs less only if it joins frames, or system calls.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

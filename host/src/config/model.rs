@@ -51,6 +51,8 @@ pub struct Server {
     pub url_host: String,
     /// How many I/O threads own connections. Default: one per core.
     pub io_threads: NonZeroUsize,
+    /// Whether they write to many connections at once through io_uring, where the system has it. Default true.
+    pub io_uring: bool,
     /// A file that holds the secret, where `BENNU_SECRET_KEY_BASE` is not set. Relative to the configuration.
     pub secret_key_base_file: Option<PathBuf>,
     /// Where libraries are staged. Default: a folder of this process under the system's temporary folder.

@@ -77,6 +77,7 @@ pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server 
         listen: section.address("listen").unwrap_or(([127, 0, 0, 1], 4000).into()),
         url_host: url_host(&section),
         io_threads: section.threads("io_threads", cores()),
+        io_uring: section.flag("io_uring", true),
         secret_key_base_file: around.path(section.text("secret_key_base_file")),
         stage_dir: around.path(section.text("stage_dir")),
         state_dir: around

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::http::Http;
 use super::untaken::Untaken;
+use super::writes::{self, Writes, Written};
 use super::{Entry, Inbox, Subscriptions, WAKER};
 use crate::endpoint::{Routing, Shared};
 use crate::hub::Hub;
@@ -33,7 +34,7 @@ const TICK: Duration = Duration::from_millis(250);
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Connections that are written to in a turn. After them others are read from: what that brings for those that still wait
 /// goes out in the same write.
-const WRITES: usize = 1024;
+const WRITES: usize = writes::MOST;
 /// Messages that may gather before all connections are written to. Beyond, the inbox waits.
 const MAX_GATHERED: usize = 128 * 1024;
 /// Turns without giving hyper's connections theirs.
@@ -62,6 +63,11 @@ pub struct Core {
     pub(crate) sessions: Sessions,
     /// Connections with something to write.
     dirty: VecDeque<usize>,
+    /// Those of them whose turn it is. Empty between two turns, and kept for its memory.
+    turn: Vec<usize>,
+    /// What came of what they offered, likewise.
+    written: Vec<Written>,
+    writes: Writes,
     /// Messages queued since there were none of those.
     gathered: usize,
     /// Connections that may have more to read than their turn allowed.
@@ -86,9 +92,11 @@ impl Core {
             reason = "its successor is unsafe; mio's poll keeps its descriptor for life"
         )]
         let poll = AsyncFd::new(poll)?;
+        let routing = shared.routing();
         Ok(Self {
             index,
-            routing: shared.routing(),
+            writes: Writes::new(routing.config.server.io_uring),
+            routing,
             http: Http::new(index, Arc::clone(&shared)),
             shared,
             inbox,
@@ -102,6 +110,8 @@ impl Core {
             ids: HashMap::new(),
             sessions: Sessions::default(),
             dirty: VecDeque::new(),
+            turn: Vec::new(),
+            written: Vec::new(),
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
@@ -204,16 +214,23 @@ impl Core {
                 self.close(slot, close_code::POLICY, "too slow", end::OVERLOADED);
             }
         }
-        for _ in 0..WRITES {
-            let Some(slot) = self.dirty.pop_front() else {
-                self.gathered = 0;
-                return;
-            };
-            if let Some(socket) = self.sockets.get_mut(slot) {
+        let mut turn = std::mem::take(&mut self.turn);
+        turn.extend(self.dirty.drain(..self.dirty.len().min(WRITES)));
+        if self.dirty.is_empty() {
+            self.gathered = 0;
+        }
+        for slot in &turn {
+            if let Some(socket) = self.sockets.get_mut(*slot) {
                 socket.dirty = false;
-                self.flush(slot);
             }
         }
+        let mut written = std::mem::take(&mut self.written);
+        let offer = |slot, bytes: &mut _| self.sockets.get(slot)?.transport.as_ref()?.offer(bytes);
+        self.writes.make(&turn, offer, &mut written);
+        for (slot, written) in turn.drain(..).zip(written.drain(..)) {
+            self.flush_after(slot, written);
+        }
+        (self.turn, self.written) = (turn, written);
     }
 
     fn handle(&mut self, entry: Entry, now: Instant) {
@@ -362,12 +379,21 @@ impl Core {
     }
 
     fn flush(&mut self, slot: usize) {
+        self.flush_after(slot, None);
+    }
+
+    /// Writes what waits for a client, after this was written of it.
+    fn flush_after(&mut self, slot: usize, written: Written) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
         };
         let Some(transport) = &mut socket.transport else { return };
+        let flushed = match written {
+            Some(written) => transport.written(written),
+            None => transport.flush(),
+        };
         // A connection that has said its goodbye keeps its slot until the client hangs up, or the tick sees it.
-        if transport.flush() == Flushed::Ended && !socket.closing {
+        if flushed == Flushed::Ended && !socket.closing {
             self.drop_socket(slot, end::CLOSED);
         } else {
             self.account(slot);

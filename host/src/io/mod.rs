@@ -10,6 +10,7 @@ mod http;
 mod inbox;
 mod subscriptions;
 mod untaken;
+mod writes;
 
 use std::io;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ mod newcomer;
 mod replaceable;
 pub mod websocket;
 
-use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::{fmt, io};
 
 #[cfg(doc)]
 use crate::message::Payload;
@@ -70,6 +71,19 @@ pub trait Transport: fmt::Debug {
 
     /// Sends what waits, as far as the client takes it.
     fn flush(&mut self) -> Flushed;
+
+    /// Offers what waits first to be written together with what waits for others: appends it to `bytes`, and says to which
+    /// socket it goes. `None`, as by default: what waits is to be [flushed](Self::flush).
+    fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
+        let _ = bytes;
+        None
+    }
+
+    /// Learns how much of what it [offered](Self::offer) was written, and flushes the rest.
+    fn written(&mut self, written: io::Result<usize>) -> Flushed {
+        let _ = written;
+        self.flush()
+    }
 
     /// Says goodbye with a close code (as for WebSocket) and a reason, after what waits. Nothing else is sent after it.
     fn close(&mut self, code: u16, reason: &str);

@@ -4,6 +4,7 @@
 use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use bytes::Bytes;
 
@@ -210,6 +211,18 @@ impl Transport for WebSocket {
             return Flushed::Ended;
         }
         Flushed::All
+    }
+
+    fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
+        self.outbox.offer(bytes).then(|| self.stream.as_fd())
+    }
+
+    fn written(&mut self, written: io::Result<usize>) -> Flushed {
+        match self.outbox.written(written) {
+            Ok(true) => self.flush(),
+            Ok(false) => Flushed::Blocked,
+            Err(_) => Flushed::Ended,
+        }
     }
 
     fn close(&mut self, code: u16, reason: &str) {

@@ -2,6 +2,9 @@
 //!
 //! It is the channels' own [`WebSocket`], so that what a suite finds out holds for them. No message gets any further.
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
 use super::WebSocket;
 use super::frame::{Frame, close_code};
 use crate::serializer::{Incoming, Kind};
@@ -62,6 +65,14 @@ impl Transport for Echo {
 
     fn flush(&mut self) -> Flushed {
         self.socket.flush()
+    }
+
+    fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
+        self.socket.offer(bytes)
+    }
+
+    fn written(&mut self, written: io::Result<usize>) -> Flushed {
+        self.socket.written(written)
     }
 
     fn close(&mut self, code: u16, reason: &str) {

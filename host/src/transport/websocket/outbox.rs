@@ -9,6 +9,8 @@ use crate::transport::replaceable::{Replaceable, keep_newest};
 
 /// How much is joined into one write.
 const JOIN: usize = 64 * 1024;
+/// How much of it is offered to be written together with what others wait for. With more, a system call of its own is little.
+const OFFER: usize = 8 * 1024;
 /// Bytes that may wait before replaceable messages take each other's place.
 const BEHIND: usize = 16 * 1024;
 
@@ -74,21 +76,39 @@ impl Outbox {
         gone
     }
 
+    /// Appends what comes first to `bytes`, if it is not much. Returns whether it did.
+    pub(super) fn offer(&self, bytes: &mut Vec<u8>) -> bool {
+        let before = bytes.len();
+        self.join(OFFER, bytes);
+        bytes.len() > before
+    }
+
+    /// Appends as many frames as `most` bytes hold.
+    fn join(&self, most: usize, bytes: &mut Vec<u8>) {
+        let most = bytes.len() + most;
+        for (frame, _) in &self.queue {
+            if bytes.len() + frame.len() > most {
+                break;
+            }
+            bytes.extend_from_slice(frame);
+        }
+    }
+
     /// Writes what comes first. `Ok(false)`: the client takes no more now.
     pub(super) fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
         let written = match self.queue.front() {
             Some((first, _)) if self.queue.len() == 1 || first.len() >= JOIN => to.write(first),
             _ => JOINED.with_borrow_mut(|joined| {
                 joined.clear();
-                for (frame, _) in &self.queue {
-                    if joined.len() + frame.len() > JOIN {
-                        break;
-                    }
-                    joined.extend_from_slice(frame);
-                }
+                self.join(JOIN, joined);
                 to.write(joined)
             }),
         };
+        self.written(written)
+    }
+
+    /// Takes note of what was written of what comes first. `Ok(false)`: the client takes no more now.
+    pub(super) fn written(&mut self, written: io::Result<usize>) -> io::Result<bool> {
         match written {
             Ok(written) => {
                 self.advance(written);
@@ -157,6 +177,28 @@ mod tests {
         assert!(outbox.write(&mut client).expect("written"));
         assert_eq!(client.0, b"onethree");
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_of_an_offer_is_gone_and_the_rest_comes_next() {
+        let mut outbox = Outbox::default();
+        for frame in ["one", "two", "three"] {
+            outbox.push(Bytes::from_static(frame.as_bytes()), None);
+        }
+        let mut offered = b"of others: ".to_vec();
+        assert!(outbox.offer(&mut offered));
+        assert_eq!(offered, b"of others: onetwothree");
+        assert!(outbox.written(Ok(4)).expect("written"));
+        assert!(
+            !outbox
+                .written(Err(io::ErrorKind::WouldBlock.into()))
+                .expect("taken no more")
+        );
+        let mut client = Narrow(Vec::new(), 100);
+        assert!(outbox.write(&mut client).expect("written"));
+        assert_eq!(client.0, b"wothree");
+        outbox.push(Bytes::from(vec![0; OFFER + 1]), None);
+        assert!(!outbox.offer(&mut offered), "it is much");
     }
 
     #[test]
