@@ -27,14 +27,17 @@ impl Plugins {
         let mut added = Vec::new();
         for (name, wanted) in &config.plugins {
             let known = self.slots().get(name).map(|slot| slot.config());
+            // Where `dev` has built one, it makes no difference what library the configuration names.
+            let library = self.library(name, wanted);
             let load = known.as_ref().is_none_or(|known| {
-                known.settings != wanted.settings || known.shards != wanted.shards || known.library != wanted.library
+                let is_other = self.library(name, known) != library;
+                known.settings != wanted.settings || known.shards != wanted.shards || is_other
             });
             if known.is_none() {
                 added.push(name.clone());
             }
             let slot = self.add(name, wanted);
-            if load && let Some(library) = self.library(name, wanted) {
+            if load && let Some(library) = library {
                 match self.prepare(&slot, &library, wanted, Occasion::Needed) {
                     Ok(prepared) => plan.prepared.extend(prepared),
                     Err(refusal) => {
