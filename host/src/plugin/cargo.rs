@@ -292,13 +292,22 @@ pub struct Build {
     wanted: Vec<(String, String)>,
 }
 
+/// What a build gave.
+#[derive(Debug)]
+pub struct Built {
+    /// The library of each plugin, by name.
+    pub libraries: BTreeMap<String, PathBuf>,
+    /// What the compiler warns of, as cargo shows it; empty where it is content.
+    pub warnings: String,
+}
+
 impl Build {
-    /// Waits for the end; the library of each plugin, by name.
+    /// Waits for the end.
     ///
     /// # Errors
     ///
     /// If something does not compile, or is no library.
-    pub fn wait(mut self) -> Result<BTreeMap<String, PathBuf>, CargoError> {
+    pub fn wait(mut self) -> Result<Built, CargoError> {
         let libraries = self.child.stdout.take().map(libraries).unwrap_or_default();
         let status = self.child.wait().map_err(not_run)?;
         let text = self
@@ -313,7 +322,10 @@ impl Build {
             Some(library) => Ok((name.clone(), library.clone())),
             None => Err(CargoError::NoLibrary(name.clone())),
         };
-        self.wanted.iter().map(found).collect()
+        Ok(Built {
+            libraries: self.wanted.iter().map(found).collect::<Result<_, _>>()?,
+            warnings: warnings(&text),
+        })
     }
 }
 
@@ -408,6 +420,31 @@ fn failure(status: ExitStatus, text: &str) -> String {
         "" => format!("cargo ended with {status}"),
         all => all.to_owned(),
     }
+}
+
+/// What the compiler says in a build that succeeds: all but what cargo does meanwhile.
+fn warnings(text: &str) -> String {
+    let mut shown = String::new();
+    for line in text.split_inclusive('\n') {
+        let is_first = shown.is_empty();
+        let begins = || strip_str(line).to_string().starts_with("warning");
+        if !is_status(line) && (!is_first || begins()) {
+            shown.push_str(line);
+        }
+    }
+    shown.trim_end().to_owned()
+}
+
+/// Whether cargo tells in this line what it does: a verb that ends in the twelfth column.
+fn is_status(line: &str) -> bool {
+    let plain = strip_str(line).to_string();
+    let Some((verb, rest)) = plain.split_at_checked(12) else {
+        return false;
+    };
+    let verb = verb.trim_start();
+    rest.starts_with(' ')
+        && verb.starts_with(|first: char| first.is_ascii_uppercase())
+        && verb.chars().skip(1).all(|character| character.is_ascii_lowercase())
 }
 
 /// The variable `CARGO`, which cargo sets for what it runs, or the one on the path.

@@ -231,9 +231,17 @@ impl Running {
         self.took(&slot.name);
         match prepared {
             Ok(Some(prepared)) => self.put_in_service(prepared),
-            Ok(None) => self.news(("unchanged", json!({ "plugin": slot.name }).to_string())),
+            Ok(None) => self.unchanged(slot),
             Err(refusal) => self.refused(slot, &refusal),
         }
+    }
+
+    /// What was built is in service already, or was refused before.
+    fn unchanged(&self, slot: &PluginSlot) {
+        let in_service = slot.current().map(|current| current.hash) == self.plugins.taken(&slot.name);
+        tracing::info!(plugin = slot.name, in_service, "library unchanged");
+        let event = json!({ "plugin": slot.name, "in_service": in_service });
+        self.news(("unchanged", event.to_string()));
     }
 
     fn put_in_service(&mut self, prepared: Prepared) {
@@ -247,11 +255,9 @@ impl Running {
         let mut config = match Config::read(&old.config.file, self.mode) {
             Ok(config) => config,
             Err(errors) => {
-                tracing::error!(
-                    "the configuration is refused, the one before stays\n{}",
-                    errors.render(false)
-                );
-                return;
+                let shown = errors.render(false);
+                tracing::error!("the configuration is refused, the one before stays\n{shown}");
+                return self.configuration_refused(&shown);
             }
         };
         // What was given on the command line goes on to hold.
@@ -285,7 +291,7 @@ impl Running {
                     plugin = name,
                     "the configuration is refused, the one before stays: {shown}"
                 );
-                return;
+                return self.configuration_refused(&format!("plugin {name}: {shown}"));
             }
         };
         let loaded = self.plugins.carry_out(&mut plan);
@@ -310,7 +316,12 @@ impl Running {
         }
         (self.configured)(&self.shared.routing().config);
         tracing::info!("configuration replaced");
+        self.news(("configuration", "{}".to_owned()));
         loaded.iter().for_each(|loaded| self.loaded(loaded));
+    }
+
+    fn configuration_refused(&self, reason: &str) {
+        self.news(("configuration_refused", json!({ "reason": reason }).to_string()));
     }
 
     fn loaded(&self, loaded: &Loaded) {

@@ -144,7 +144,10 @@ impl Libraries {
             said(variant);
             let build = workspace.build_variant(PLUGIN, variant.features());
             let built = build.and_then(|build| build.wait()).map_err(LibraryError::Build)?;
-            built.values().try_fold(Vec::new(), |_, library| read(library))
+            built
+                .libraries
+                .values()
+                .try_fold(Vec::new(), |_, library| read(library))
         })
     }
 

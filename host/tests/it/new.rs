@@ -126,6 +126,17 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         .line_within(BUILD, &["greeter generation 1 unloaded in"])
         .await;
 
+    // That nothing came of a save is said.
+    world.edit(
+        SOURCE,
+        "export_plugin!(Member);",
+        "export_plugin!(Member); // as it was",
+    );
+    server
+        .log
+        .line_within(BUILD, &["greeter: built in ", ", nothing changed"])
+        .await;
+
     // What does not compile is shown as cargo shows it, and changes nothing.
     world.edit(SOURCE, "topic.greet(&name)", "topic.greet(&nam)");
     server
@@ -146,7 +157,10 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         "greeter/words/Cargo.toml",
         "[package]\nname = \"words\"\nversion = \"1.0.0\"\nedition = \"2024\"\n",
     );
-    world.write("greeter/words/src/lib.rs", "pub const WORD: &str = \"Hi\";\n");
+    world.write(
+        "greeter/words/src/lib.rs",
+        "pub const WORD: &str = \"Hi\";\nfn idle() {}\n",
+    );
     world.edit(
         "greeter/plugins/greeter/Cargo.toml",
         "[dependencies]",
@@ -159,6 +173,9 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         "format!(\"{}, {name}!\", words::WORD)",
     );
     server.log.line_within(BUILD, &["greeter generation 3: built in"]).await;
+    // What the compiler warns of is shown as cargo shows it.
+    server.log.line(&["warning: function `idle` is never used"]).await;
+    server.log.line(&["`words` (lib) generated 1 warning"]).await;
     assert_eq!(
         client.push("greeter:1", "hello", hello.clone()).await,
         greeted("Hi, ann!", 4)
@@ -184,6 +201,18 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         client.push("other-one:1", "hello", hello).await,
         greeted("Hello, ann!", 1)
     );
+
+    // A setting of one plugin has only that one start anew.
+    world.edit(
+        "greeter/config/bennu.toml",
+        "[plugins.other-one]",
+        "[plugins.other-one]\nshards = 3",
+    );
+    server
+        .log
+        .line_within(BUILD, &["other-one generation 2: probed in"])
+        .await;
+    assert_eq!(server.log.count(&["greeter generation 5"]), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::screen::Screen;
-use crate::cli::terminal::{GOOD, STRONG, styled};
+use crate::cli::terminal::{BAD, GOOD, STRONG, styled};
 
 /// Hears all events of the host, and shows those that a reload consists of.
 pub(super) struct Reloads {
@@ -59,12 +59,26 @@ impl Reloads {
                     self.screen.say_more(plugin, &format!("{line}, {unloaded}"), &rest);
                 }
             }
+            "library unchanged" => {
+                let built = known.built.remove(plugin);
+                self.screen.say(&unchanged(said, built));
+            }
             "configuration replaced" => self
                 .screen
                 .say(&format!("{} configuration replaced", styled(GOOD, "✓"))),
             _ => {}
         }
     }
+}
+
+/// The build gave what was there before.
+fn unchanged(said: &Said, built: Option<f64>) -> String {
+    let (mark, what) = match said.flag("in_service") {
+        true => (styled(GOOD, "✓"), "nothing changed"),
+        false => (styled(BAD, "✗"), "the same as was refused; the code in service goes on"),
+    };
+    let built = built.map_or_else(String::new, |build_ms| format!("built in {}, ", time(build_ms)));
+    format!("{mark} {}: {built}{what}", styled(STRONG, &said.plugin))
 }
 
 fn in_service(said: &Said, built: Option<f64>) -> String {
@@ -113,9 +127,14 @@ struct Said {
     message: String,
     plugin: String,
     numbers: BTreeMap<&'static str, f64>,
+    flags: BTreeMap<&'static str, bool>,
 }
 
 impl Said {
+    fn flag(&self, name: &str) -> bool {
+        self.flags.get(name).copied().unwrap_or_default()
+    }
+
     fn number(&self, name: &str) -> f64 {
         self.numbers.get(name).copied().unwrap_or_default()
     }
@@ -133,6 +152,10 @@ impl Visit for Said {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.numbers.insert(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.flags.insert(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::screen::Screen;
 use crate::cli::terminal::{BAD, STRONG, has_colours, styled};
 use crate::config::Config;
-use crate::plugin::cargo::{CargoError, Workspace};
+use crate::plugin::cargo::{self, CargoError, Workspace};
 use crate::plugin::service::{Command, Service};
 use crate::plugin::watch::{Changed, WatchTimes, Watcher};
 use crate::server::Built;
@@ -127,13 +127,13 @@ impl Sources {
         }
         self.screen.say(&format!("building {}", names.join(", ")));
         let screen = self.screen.clone();
-        if let Ok(libraries) = self.build_now(&names, move |line| screen.say(line)) {
-            return libraries;
+        if let Ok(built) = self.build_now(&names, move |line| screen.say(line)) {
+            return built.libraries.into_iter().collect();
         }
         let mut built = Vec::new();
         for name in names {
             match self.build_now(&[name], |_| ()) {
-                Ok(libraries) => built.extend(libraries),
+                Ok(one) => built.extend(one.libraries),
                 // What is wrong stands above.
                 Err(_) => self
                     .screen
@@ -143,8 +143,8 @@ impl Sources {
         built
     }
 
-    fn build_now(&self, names: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<Vec<Built>, CargoError> {
-        Ok(self.workspace.build(names, said)?.wait()?.into_iter().collect())
+    fn build_now(&self, names: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<cargo::Built, CargoError> {
+        self.workspace.build(names, said)?.wait()
     }
 
     /// Builds what changes, one build at a time, until nobody is left to say so.
@@ -182,7 +182,10 @@ impl Sources {
         let built = self.build_now(&[name], said);
         self.screen.status("");
         match built {
-            Ok(libraries) => {
+            Ok(cargo::Built { libraries, warnings }) => {
+                if !warnings.is_empty() {
+                    self.screen.say(&warnings);
+                }
                 tracing::info!(plugin = name, build_ms = start.elapsed().as_millis(), "built");
                 for (name, path) in libraries {
                     service.send(Command::Library {

@@ -47,7 +47,8 @@ impl World {
     }
 
     fn build(&self, plugins: &[&str]) -> Result<BTreeMap<String, PathBuf>, CargoError> {
-        self.workspace().build(plugins, |_| ()).unwrap().wait()
+        let built = self.workspace().build(plugins, |_| ()).unwrap().wait();
+        built.map(|built| built.libraries)
     }
 }
 
@@ -71,6 +72,28 @@ fn a_compile_error_is_what_cargo_shows() {
     let text = world.build(&["two"]).unwrap_err().to_string();
     assert!(text.starts_with("error[E0425]: cannot find value `missing`"), "{text}");
     assert!(text.contains("two/src/lib.rs:1:21"), "{text}");
+}
+
+#[test]
+fn warnings_of_a_build_that_succeeds_are_what_cargo_shows() {
+    let world = World::new();
+    let warnings = |colours| {
+        let workspace = world.workspace().with_colours(colours);
+        workspace.build(&["one"], |_| ()).unwrap().wait().unwrap().warnings
+    };
+    assert_eq!(warnings(false), "");
+    world.write("common/src/lib.rs", "pub fn f() -> u32 { let unused = 1; 2 }");
+    world.write("one/src/lib.rs", "pub fn f() -> u32 { let idle = 1; common::f() }");
+    // The second build does nothing, and cargo tells them once more.
+    for colours in [false, true] {
+        let text = strip_str(&warnings(colours)).to_string();
+        let starts = |with: &str| text.lines().filter(|line| line.trim_start().starts_with(with)).count();
+        assert!(text.starts_with("warning: unused variable: `unused`"), "{text}");
+        assert!(text.contains("--> common/src/lib.rs:1:25"), "{text}");
+        assert!(text.contains("warning: unused variable: `idle`"), "{text}");
+        assert!(text.contains("`one` (lib) generated 1 warning"), "{text}");
+        assert_eq!((starts("Compiling"), starts("Finished")), (0, 0), "{text}");
+    }
 }
 
 #[test]

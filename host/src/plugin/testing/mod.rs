@@ -35,6 +35,7 @@ pub(super) fn echo_plugin() -> &'static Path {
             .unwrap()
             .wait()
             .unwrap()
+            .libraries
             .remove("echo")
             .unwrap()
     })
