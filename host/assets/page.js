@@ -1,329 +1,221 @@
 /**
- * The chat room of `bennu dev`, and what its author wants to see: that the plugin was replaced, and that nothing else was.
+ * The page of `bennu dev`: which routes there are, a place to try them by hand, the chat room where there is one, and
+ * what its author wants to see: that a plugin was replaced, and that nothing else was.
  *
- * Speaks to `room:lobby` as any client would. Only the list of what happened to plugins comes from elsewhere, `/dev/events`.
- * What somebody wrote is never put into the page as markup.
+ * What is there comes from `/dev/routes`, what happens to it from `/dev/events`; all else goes over sockets like any client's.
  */
 
-import { Presence, Socket } from "./bennu.js";
+import { Chat, TOPIC as CHAT_TOPIC } from "./chat.js";
+import { Connection } from "./connection.js";
+import { $, amount, element, setData, setText } from "./dom.js";
+import { Playground } from "./playground.js";
 
-const TOPIC = "room:lobby";
-/** The plugin that serves it. What becomes of others is news, no more. */
-const PLUGIN = "room";
-const NAME_KEY = "bennu:name";
-/** Typing is over when nothing was typed for this long. */
-const TYPING_MS = 2_500;
-/** Someone's typing is forgotten after this long, should the word that it ended be lost. */
-const TYPING_FORGOTTEN_MS = 6_000;
+/** The plugin that has a chat room here. */
+const CHAT_PLUGIN = "room";
 const EVENTS_SHOWN = 8;
-const MESSAGES_SHOWN = 500;
 
-const $ = (id) => document.getElementById(id);
-const socket = new Socket("/socket");
+/** What `/dev/routes` said last. */
+let there = { mounts: [], routes: [], plugins: [] };
+/** What is to be said of a plugin instead of its generation: `{ state, text }`. */
+const notes = new Map();
+/** Why topics of a plugin are not served by its newest code. They are until the next reload. */
+const stays = new Map();
+/** `chat` and `playground`, as far as they are there. */
+const views = {};
+let inFront = null;
+const news = watchNews();
 
-let channel;
-let name = ownName();
-let connects = 0;
-let connectedAt = null;
-/** On this connection. */
-let reloads = 0;
-/** The generation that is known to serve this room. */
-let generationHere = null;
-/** Why this room is not served by the newest code, if that is so. */
-let stays = null;
-let plugins;
-/** Who is typing, with the timer that forgets it. */
-const typing = new Map();
-let typingTimer = null;
+setInterval(showConnection, 1_000);
+for (const name of ["chat", "playground"]) $(`${name}-tab`).addEventListener("click", () => bring(name));
 
-start();
+// ---- what is there ----
 
-function start() {
-  socket.onOpen(() => {
-    connects += 1;
-    connectedAt = Date.now();
-    if (connects > 1) connectedAnew();
-    showConnection();
-  });
-  socket.onClose(showConnection);
-  socket.connect();
-  enter();
-  plugins = watchPlugins();
-  $("say").addEventListener("submit", say);
-  $("rename").addEventListener("submit", rename);
-  $("body").addEventListener("input", typed);
-  $("second").href = location.pathname;
-  setInterval(showConnection, 1_000);
-}
-
-// ---- the room ----
-
-/** Joins under the present name, in place of an earlier channel. */
-function enter() {
-  $("name").value = name;
-  const joined = socket.channel(TOPIC, { name });
-  const presence = new Presence(joined);
-  presence.onSync(() => showMembers(presence));
-  joined.on("new_msg", (message) => showMessage(message, { fresh: true }));
-  joined.on("typing", showTyping);
-  joined
-    .join()
-    .receive("ok", ({ history }) => showHistory(history))
-    .receive("error", (response) => ($("name-error").textContent = `The room said no: ${reasonOf(response)}`));
-  channel = joined;
-}
-
-async function say(event) {
-  event.preventDefault();
-  const body = $("body").value.trim();
-  if (!body) return;
-  $("body").value = "";
-  stopTyping();
-  try {
-    await channel.push("new_msg", { body });
-    $("say-error").textContent = "";
-  } catch (error) {
-    $("say-error").textContent = `Not sent (${reasonOf(error.response) ?? error.message}).`;
-    if (!$("body").value) $("body").value = body;
+async function look() {
+  const answer = await fetch("/dev/routes").catch(() => null);
+  if (!answer?.ok) return;
+  there = await answer.json();
+  for (const { name, refusal } of there.plugins) {
+    if (refusal && !notes.has(name)) refused({ plugin: name, ...refusal });
   }
+  showRoutes();
+  openViews();
 }
 
-function rename(event) {
-  event.preventDefault();
-  const wanted = $("name").value.trim();
-  if (!wanted || (wanted === name && channel.state === "joined")) return;
-  name = wanted;
-  sessionStorage.setItem(NAME_KEY, name);
-  channel.leave();
-  enter();
+function openViews() {
+  const [mount] = there.mounts;
+  if (mount === undefined) return setText($("connection"), "There is no mount with a WebSocket.");
+  views.playground ??= new Playground(connect(mount, "playground"));
+  const [first] = there.routes;
+  if (first) views.playground.offer(first.example);
+  const hasChat = routeOf(CHAT_TOPIC)?.plugin === CHAT_PLUGIN;
+  if (hasChat) views.chat ??= new Chat(connect(mount, "chat"));
+  $("tabs").hidden = !hasChat;
+  if (!inFront || (inFront === "chat" && !hasChat)) bring(hasChat ? "chat" : "playground");
 }
 
-/** A tab is a person: the name is kept for the tab, and no other tab has it. */
-function ownName() {
-  const asked = new URLSearchParams(location.search).get("name");
-  const own = asked || sessionStorage.getItem(NAME_KEY) || `Guest ${100 + Math.floor(Math.random() * 900)}`;
-  sessionStorage.setItem(NAME_KEY, own);
-  return own;
+function connect(mount, view) {
+  return new Connection(mount, () => connectedAnew(views[view]));
 }
 
-// ---- messages ----
-
-function showHistory(history) {
-  $("name-error").textContent = "";
-  const swaps = [...$("messages").querySelectorAll(".swap")];
-  $("messages").replaceChildren();
-  for (const message of history) showMessage(message);
-  // A rejoin shows the room as it is now; that it was swapped stays on the page.
-  $("messages").append(...swaps);
-  toEnd();
+function bring(name) {
+  inFront = name;
+  for (const each of ["chat", "playground"]) {
+    $(each).hidden = each !== name;
+    $(`${each}-tab`).ariaSelected = String(each === name);
+  }
+  $("people").hidden = name !== "chat";
+  showConnection();
 }
 
-function showMessage({ id, name: from, body }, { fresh = false } = {}) {
-  const bubble = element("p", { className: "bubble" }, element("b", {}, from), element("span", { className: "body" }, body));
-  const mine = from === name;
-  const item = element("li", { className: mine ? "message mine" : "message" }, avatar(from), bubble);
-  item.dataset.id = id;
-  item.dataset.name = from;
-  append(item, fresh);
-  typing.delete(from);
-  listTyping();
-}
-
-function append(item, fresh) {
-  const { scrollHeight, scrollTop, clientHeight } = $("log");
-  const atEnd = scrollHeight - scrollTop - clientHeight < 60;
-  item.classList.toggle("fresh", fresh);
-  $("messages").append(item);
-  while ($("messages").children.length > MESSAGES_SHOWN) $("messages").firstElementChild.remove();
-  if (atEnd) toEnd();
-}
-
-function toEnd() {
-  $("log").scrollTop = $("log").scrollHeight;
-}
-
-// ---- members ----
-
-function showMembers(presence) {
-  const members = presence.list((key, { metas }) => ({ key, tabs: metas.length }));
-  members.sort((a, b) => a.key.localeCompare(b.key));
-  $("members").replaceChildren(
-    ...members.map(({ key, tabs }) => {
-      const notes = [key === name && "you", tabs > 1 && `${tabs} tabs`].filter(Boolean).join(", ");
-      const item = element("li", {}, avatar(key), element("span", {}, key), element("small", {}, notes));
-      item.dataset.name = key;
-      return item;
-    }),
+/** The first route, in the order of the file, that takes a topic. */
+function routeOf(topic) {
+  return there.routes.find(({ topic: pattern }) =>
+    pattern.endsWith("*") ? topic.startsWith(pattern.slice(0, -1)) : topic === pattern,
   );
 }
 
-function typed() {
-  if (typingTimer === null) channel.push("typing", { typing: true });
-  clearTimeout(typingTimer);
-  typingTimer = setTimeout(stopTyping, TYPING_MS);
+function showRoutes() {
+  const routed = new Set(there.routes.map(({ plugin }) => plugin));
+  const unrouted = there.plugins.filter(({ name }) => !routed.has(name)).map(({ name }) => ({ plugin: name }));
+  $("routes").replaceChildren(...[...there.routes, ...unrouted].map(shownRoute));
 }
 
-function stopTyping() {
-  if (typingTimer === null) return;
-  clearTimeout(typingTimer);
-  typingTimer = null;
-  channel.push("typing", { typing: false });
+function shownRoute({ topic, plugin, example }) {
+  const { state, text } = stateOf(plugin);
+  const pattern = element("button", { className: "route", type: "button", disabled: !topic, title: topic ? `Join ${example}` : "" });
+  pattern.append(element("code", {}, topic ?? "(no route)"));
+  pattern.addEventListener("click", () => {
+    bring("playground");
+    views.playground?.choose(example);
+  });
+  const item = element("li", {}, pattern, element("span", {}, element("b", {}, plugin), " ", element("small", { role: "status" }, text)));
+  Object.assign(item.dataset, { plugin, state });
+  if (topic) item.dataset.topic = topic;
+  return item;
 }
 
-function showTyping({ name: from, typing: isTyping }) {
-  clearTimeout(typing.get(from));
-  typing.delete(from);
-  if (isTyping && from !== name) {
-    const forget = () => showTyping({ name: from, typing: false });
-    typing.set(from, setTimeout(forget, TYPING_FORGOTTEN_MS));
-  }
-  listTyping();
+function stateOf(plugin) {
+  const found = there.plugins.find(({ name }) => name === plugin);
+  const note = notes.get(plugin) ?? stays.get(plugin);
+  if (note) return note;
+  if (!found?.generation) return { state: "missing", text: "not in service; the terminal says why" };
+  return { state: "idle", text: `${found.version}, generation ${found.generation}` };
 }
 
-function listTyping() {
-  const names = [...typing.keys()];
-  $("typing").textContent = names.length === 0 ? "" : `${names.join(", ")} ${names.length === 1 ? "is" : "are"} typing…`;
+function note(plugin, state, text) {
+  if (state) notes.set(plugin, { state, text });
+  else notes.delete(plugin);
+  showRoutes();
 }
 
-// ---- the plugins, and the connection that outlives them ----
+// ---- what happens to it ----
 
-function watchPlugins() {
+function watchNews() {
   const events = new EventSource("/dev/events");
   const on = (event, show) => events.addEventListener(event, ({ data }) => show(JSON.parse(data)));
-  on("building", ({ plugin }) => build(plugin, "building", `Building ${plugin}…`));
+  // Also after a restart: what is there now is what counts.
+  events.addEventListener("open", look);
+  on("building", ({ plugin }) => note(plugin, "building", "building…"));
   on("build_failed", ({ plugin, message }) => {
-    build(plugin, "failed", "This does not compile. The code before it goes on serving.");
+    note(plugin, "failed", "does not compile");
     forget(plugin, "build_failed", "refused");
-    record("build_failed", plugin, `${plugin} was not built`, message);
+    record("build_failed", plugin, `${plugin} does not compile. ${goesOn(plugin)}`, message);
   });
-  on("refused", ({ plugin, step, reason }) => {
-    build(plugin, "refused", "Refused. The code before it goes on serving.");
-    forget(plugin, "build_failed", "refused");
-    record("refused", plugin, `${plugin} was refused (${step})`, reason);
-  });
-  on("unchanged", ({ plugin }) => {
-    forget(plugin, "build_failed", "refused");
-    if (stays) build(plugin, "stays", stays);
-    else build(plugin, "idle", `Built ${plugin}: nothing is different.`);
-  });
+  on("refused", refused);
+  on("unchanged", unchanged);
   on("reload", reloaded);
+  on("configuration", () => (forget("", "configuration_refused"), look()));
+  on("configuration_refused", ({ reason }) => {
+    forget("", "configuration_refused");
+    record("configuration_refused", "", "The configuration is refused. The one before goes on.", reason);
+  });
   return events;
 }
 
+function goesOn(plugin) {
+  const isThere = there.plugins.some(({ name, generation }) => name === plugin && generation);
+  return isThere ? "The code before it goes on serving." : "It is not in service.";
+}
+
+function refused({ plugin, step, reason }) {
+  note(plugin, "refused", "refused");
+  forget(plugin, "build_failed", "refused");
+  record("refused", plugin, `${plugin} was refused (${step}). ${goesOn(plugin)}`, reason);
+}
+
+/** The build gave what was there: in service already, or refused before. */
+function unchanged({ plugin, in_service: inService }) {
+  forget(plugin, "build_failed");
+  if (!inService) return note(plugin, "refused", "refused");
+  forget(plugin, "refused");
+  note(plugin, null);
+}
+
 function reloaded(reload) {
-  const { plugin, version, generation, topics, failed = 0, rejoined = 0, took_ms: tookMs } = reload;
+  const { plugin, version, generation, topics, failed, rejoined, took_ms: tookMs } = reload;
   forget(plugin, "build_failed", "refused", "stays");
-  if (plugin === PLUGIN && failed > 0) return stayed(reload);
+  stays.delete(plugin);
+  const known = there.plugins.find(({ name }) => name === plugin);
+  if (known) Object.assign(known, { version, generation });
+  if (failed > 0) stayed(reload);
+  note(plugin, null);
   const counts = [
     `${amount(topics, "topic")} moved in ${Math.round(tookMs)} ms`,
-    failed > 0 && `${amount(failed, "topic")} not, they stay on the code before`,
+    failed > 0 && `${amount(failed, "topic")} not`,
     rejoined > 0 && `${amount(rejoined, "topic")} joined anew`,
   ];
   record("reload", plugin, `${plugin} ${version}, generation ${generation}: ${counts.filter(Boolean).join("; ")}`);
-  if (plugin !== PLUGIN) return;
-  stays = null;
-  generationHere = generation;
-  build(plugin, "idle", `Serving this room: ${plugin} ${version}, generation ${generation}.`);
-  reloads += 1;
-  $("reloads").dataset.count = reloads;
+  if (generation === 1 || failed > 0) return;
+  for (const view of Object.values(views)) {
+    if (!view.topic || routeOf(view.topic)?.plugin !== plugin) continue;
+    view.connection.reloads += 1;
+    view.divide(`new code, same connection · generation ${generation}`, generation);
+  }
   showConnection();
-  divide(`new code, same connection · generation ${generation}`).dataset.generation = generation;
 }
 
-/** The new code is there, but could not take this room's state. */
-function stayed({ plugin, version, generation, reason = "its state could not be carried over" }) {
-  const before = generationHere ? `generation ${generationHere}` : `the generation before ${generation}`;
-  stays = `This room stays on ${before}: ${reason}; a new field needs #[serde(default)].`;
-  build(plugin, "stays", stays);
-  record("stays", plugin, `${plugin} ${version}, generation ${generation} does not serve this room`, reason);
+/** The new code is there, but could not take the state of all topics. */
+function stayed({ plugin, version, generation, topics, failed, reason }) {
+  const what = `${failed} of ${amount(topics + failed, "topic")} ${failed === 1 ? "stays" : "stay"} on the code before`;
+  stays.set(plugin, { state: "stays", text: what });
+  record("stays", plugin, `${plugin} ${version}, generation ${generation}: ${what}. A new field needs #[serde(default)].`, reason);
 }
 
-/** The socket is back. Where the news were lost as well it was the server that went, with all that it had. */
-function connectedAnew() {
-  reloads = 0;
-  $("reloads").dataset.count = reloads;
-  for (const old of $("messages").querySelectorAll(".swap")) old.remove();
-  const restarted = plugins.readyState !== EventSource.OPEN;
-  divide(restarted ? "the server was restarted" : "connected anew");
-  if (!restarted) return;
-  stays = null;
-  generationHere = null;
-  $("events").replaceChildren();
-  build(PLUGIN, "idle", "The server was restarted. Serving this room.");
+/** A socket is back. Where the news were lost as well it was the server that went, with all that it had. */
+function connectedAnew(view) {
+  const restarted = news.readyState !== EventSource.OPEN;
+  view.forgetDividers();
+  view.divide(restarted ? "the server was restarted" : "connected anew");
+  if (restarted) {
+    notes.clear();
+    stays.clear();
+    for (const list of ["problems", "events"]) $(list).replaceChildren();
+  }
+  showConnection();
 }
 
-/** A line between two messages. */
-function divide(text) {
-  const line = element("li", { className: "swap" }, text);
-  append(line, true);
-  return line;
-}
-
-/** What becomes of the plugin behind this room. */
-function build(plugin, state, text) {
-  if (plugin !== PLUGIN) return;
-  $("build").dataset.state = state;
-  $("build").textContent = text;
-}
-
+/** What is to be mended stands at the top, with all that is known of it; the rest is news. */
 function record(event, plugin, text, detail) {
   const item = element("li", {}, text, ...(detail ? [element("pre", {}, detail)] : []));
-  item.dataset.event = event;
-  item.dataset.plugin = plugin;
-  $("events").prepend(item);
-  while ($("events").children.length > EVENTS_SHOWN) $("events").lastElementChild.remove();
+  Object.assign(item.dataset, { event, plugin });
+  const list = $(event === "reload" ? "events" : "problems");
+  list.prepend(item);
+  while (list.children.length > EVENTS_SHOWN) list.lastElementChild.remove();
 }
 
 /** Takes away news of a plugin that hold no longer. */
 function forget(plugin, ...events) {
-  for (const item of [...$("events").children]) {
+  for (const item of [...$("problems").children]) {
     if (item.dataset.plugin === plugin && events.includes(item.dataset.event)) item.remove();
   }
 }
 
+/** That of the view in front. */
 function showConnection() {
-  const open = socket.isConnected();
-  const often = connects === 1 ? "once," : `${connects} times, last`;
-  const connection = $("connection");
-  connection.dataset.state = open ? "open" : "closed";
-  connection.dataset.connects = connects;
-  setText(connection, open ? `Connected ${often} ${ago(Date.now() - connectedAt)}` : "Connecting…");
-  setText($("reloads"), reloads === 0 ? "" : ` · ${amount(reloads, "reload")} since`);
-}
-
-function ago(ms) {
-  const seconds = Math.floor(ms / 1_000);
-  if (seconds < 10) return "just now";
-  if (seconds < 60) return `${seconds} s ago`;
-  const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ago` : `${Math.floor(minutes / 60)} h ${minutes % 60} min ago`;
-}
-
-// ---- small things ----
-
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function avatar(of) {
-  const made = element("span", { className: "avatar", ariaHidden: "true" }, [...of][0] ?? "?");
-  let hue = 0;
-  for (const character of of) hue = (hue * 31 + character.codePointAt(0)) % 360;
-  made.style.setProperty("--hue", hue);
-  return made;
-}
-
-function amount(count, what) {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
-}
-
-function setText(where, text) {
-  if (where.textContent !== text) where.textContent = text;
-}
-
-/** What a refusal gives as its reason, whatever shape it has. */
-function reasonOf(response) {
-  return response?.reason ?? (response ? JSON.stringify(response) : undefined);
+  const connection = views[inFront]?.connection;
+  if (!connection) return;
+  setData($("connection"), { state: connection.isOpen ? "open" : "closed", connects: connection.connects });
+  setText($("connection"), connection.text);
+  setData($("reloads"), { count: connection.reloads });
+  setText($("reloads"), connection.reloads === 0 ? "" : ` · ${amount(connection.reloads, "reload")} since`);
 }

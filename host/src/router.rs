@@ -107,6 +107,12 @@ impl TopicPattern {
         }
     }
 
+    /// A topic that it takes, to try it with: `room:1` for `room:*`.
+    #[must_use]
+    pub fn example(&self) -> String {
+        format!("{}{}", self.prefix, if self.splat { "1" } else { "" })
+    }
+
     /// Whether it takes `topic`.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {

@@ -1,25 +1,78 @@
-//! What `bennu dev` serves besides: a page to try channels on, its client, and the news of builds and reloads.
+//! What `bennu dev` serves besides: a page to try channels on, its client, which routes there are, and the news of builds
+//! and reloads.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use http::{StatusCode, header};
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
+use crate::config::Config;
+use crate::plugin::PluginSlot;
+use crate::plugin::service::blame_settings;
+
+/// The modules of the page, by their names there.
+const MODULES: [(&str, &str); 6] = [
+    ("/bennu.js", include_str!("../../assets/bennu.js")),
+    ("/chat.js", include_str!("../../assets/chat.js")),
+    ("/connection.js", include_str!("../../assets/connection.js")),
+    ("/dom.js", include_str!("../../assets/dom.js")),
+    ("/page.js", include_str!("../../assets/page.js")),
+    ("/playground.js", include_str!("../../assets/playground.js")),
+];
 
 /// The page's paths.
 pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
+    let router = Router::new()
         .route("/", get(async || Html(include_str!("../../assets/index.html"))))
-        .route("/page.js", get(async || script(include_str!("../../assets/page.js"))))
-        .route("/bennu.js", get(async || script(include_str!("../../assets/bennu.js"))))
-        .route("/dev/events", get(news))
+        .route("/dev/routes", get(there))
+        .route("/dev/events", get(news));
+    MODULES.iter().fold(router, |router, (path, text)| {
+        router.route(path, get(async move || script(text)))
+    })
+}
+
+/// What is there now: mounts that a browser can connect to, routes in file order, plugins with what is wrong with them.
+async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let routing = shared.routing();
+    let config = &routing.config;
+    let mut mounts: Vec<_> = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.websocket && !mount.echo)
+        .collect();
+    // The page knows of nothing that a connect handler may want.
+    mounts.sort_by_key(|mount| mount.connect.is_some());
+    let mounts: Vec<_> = mounts.iter().map(|mount| &mount.path).collect();
+    let routes: Vec<_> = { config.routes.iter() }
+        .map(|route| {
+            json!({ "topic": route.topic.to_string(), "plugin": route.plugin, "example": route.topic.example() })
+        })
+        .collect();
+    let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, config)).collect();
+    Json(json!({ "mounts": mounts, "routes": routes, "plugins": plugins }))
+}
+
+fn shown(slot: &PluginSlot, config: &Config) -> Value {
+    let current = slot.current();
+    let refusal = slot
+        .journal
+        .read()
+        .refusal
+        .map(|refusal| json!({ "step": refusal.step, "reason": blame_settings(config, &slot.name, &refusal) }));
+    json!({
+        "name": slot.name,
+        "version": current.as_ref().map(|current| &current.manifest.version),
+        "generation": current.as_ref().map(|current| current.number),
+        "refusal": refusal,
+    })
 }
 
 fn script(text: &'static str) -> impl IntoResponse {

@@ -96,8 +96,8 @@ test("the author edits the room while two people talk in it", async (t) => {
 
   await t.test("a compile error is shown while the code before it goes on serving", async () => {
     edit(source, NEW_LINE, BROKEN_LINE);
-    await ada.page.locator("#build[data-state=failed]").waitFor({ timeout: REBUILD_MS });
-    assert.match(await ada.page.locator("#events [data-event=build_failed]").innerText(), /buddy/);
+    await ada.page.locator("#routes [data-plugin=room][data-state=failed]").waitFor({ timeout: REBUILD_MS });
+    assert.match(await ada.page.locator("#problems [data-event=build_failed]").innerText(), /buddy/);
     await bob.say("Still there?");
     await ada.hears("Still there? (edited)");
     edit(source, BROKEN_LINE, LINE);
@@ -110,15 +110,32 @@ test("the author edits the room while two people talk in it", async (t) => {
   await t.test("code that cannot take the state that is there is refused, and the next good code is what serves", async () => {
     const before = await ada.messages();
     edit(source, STATE, NEW_STATE);
-    await ada.page.locator("#build[data-state=refused]").waitFor({ timeout: REBUILD_MS });
-    assert.match(await ada.page.locator("#events [data-event=refused]").innerText(), /missing field `_mood`; .*needs `#\[serde\(default\)\]`/);
+    await ada.page.locator("#routes [data-plugin=room][data-state=refused]").waitFor({ timeout: REBUILD_MS });
+    assert.match(await ada.page.locator("#problems [data-event=refused]").innerText(), /missing field `_mood`; .*needs `#\[serde\(default\)\]`/);
     await bob.say("Nothing happened?");
     await ada.hears("Nothing happened?");
     assert.equal(await ada.page.locator(".swap").count(), 2);
     edit(source, NEW_STATE, STATE);
-    await ada.page.locator("#build[data-state=idle]").waitFor({ timeout: REBUILD_MS });
-    assert.equal(await ada.page.locator("#events [data-event=refused]").count(), 0);
+    await ada.page.locator("#routes [data-plugin=room][data-state=idle]").waitFor({ timeout: REBUILD_MS });
+    assert.equal(await ada.page.locator("#problems [data-event=refused]").count(), 0);
     assert.deepEqual((await ada.messages()).slice(0, before.length), before);
+  });
+
+  await t.test("a room whose state new code cannot take stays on the code before, and the page says so", async () => {
+    // Without samples the probe cannot know.
+    edit(join(folder, "config/demo.toml"), "[plugins.room]", "[plugins.room]\nprobe_topics = 0");
+    await within("configuration", server.line(/configuration replaced/));
+    edit(source, STATE, NEW_STATE);
+    await ada.page.locator("#routes [data-plugin=room][data-state=stays]").waitFor({ timeout: REBUILD_MS });
+    assert.match(await ada.page.locator("#routes [data-plugin=room]").innerText(), /1 of 1 topic stays on the code before/);
+    const why = await ada.page.locator("#problems [data-event=stays]").innerText();
+    assert.match(why, /missing field `_mood`/);
+    await bob.say("Who answers?");
+    await ada.hears("Who answers?");
+    assert.equal(await ada.page.locator(".swap").count(), 2, "no line says that there is new code");
+    edit(source, NEW_STATE, STATE);
+    await ada.page.locator("#routes [data-plugin=room][data-state=idle]").waitFor({ timeout: REBUILD_MS });
+    assert.equal(await ada.page.locator("#problems li").count(), 0);
   });
 
   for (const tab of both) assert.deepEqual(tab.errors, []);

@@ -31,10 +31,10 @@ export class Server {
   url;
   admin;
 
-  /** @param {string[]} args @param {{cwd?: string, readyWithinMs?: number}} [options] */
-  static async start(args, { cwd, readyWithinMs = DEADLINE_MS } = {}) {
+  /** @param {string[]} args @param {{cwd?: string, env?: object, readyWithinMs?: number}} [options] */
+  static async start(args, { cwd, env, readyWithinMs = DEADLINE_MS } = {}) {
     const server = new Server();
-    server.#spawn(args, cwd);
+    server.#spawn(args, cwd, env);
     const [, url] = await within("listening address", server.line(/^listening on (http:\S+)/), readyWithinMs);
     server.url = url;
     return server;
@@ -74,12 +74,12 @@ export class Server {
     });
   }
 
-  #spawn(args, cwd) {
+  #spawn(args, cwd, env) {
     const program = process.env.BENNU_BIN;
     if (!program) throw new Error("BENNU_BIN names no server; run host/tests/run");
     this.#process = spawn(program, args, {
       cwd,
-      env: { ...process.env, BENNU_SECRET_KEY_BASE: SECRET },
+      env: { ...process.env, ...env, BENNU_SECRET_KEY_BASE: SECRET },
       stdio: ["ignore", "pipe", "pipe"],
     });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
