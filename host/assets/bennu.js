@@ -31,6 +31,10 @@ const RECONNECT_STEPS_MS = [250, 500, 1_000, 2_000, 5_000, 10_000];
 /** How long the first, the second, … try to join again waits at most. */
 const REJOIN_STEPS_MS = [500, 1_000, 2_000, 5_000, 10_000];
 
+const NO_WEBSOCKET =
+  "there is no WebSocket here, as in Node before 22: give a class like it as `transport` (that of the package ws is one), or" +
+  ' `transport: "longpoll"`';
+
 /**
  * The wait before try number `tries` (from 1). Anything up to the step, at random: after a server's restart all its
  * clients are back within seconds, but not in the same instant.
@@ -74,7 +78,8 @@ export class Socket {
    * @param {number} [options.heartbeatIntervalMs]
    * @param {(tries: number) => number} [options.reconnectAfterMs]
    * @param {(tries: number) => number} [options.rejoinAfterMs]
-   * @param {string | Function} [options.transport] `"websocket"` is the default
+   * @param {string | Function} [options.transport] `"websocket"` is the default; where there is no `WebSocket`, it is long
+   *   polling if `longPollFallbackMs` is set, and else an error
    * @param {string | object} [options.dialect] `"2.0.0"` is the default
    * @param {number} [options.longPollFallbackMs] if no connection comes about in so many milliseconds, or one fails, then
    *   long polling and the transport take turns until one does; that one stays
@@ -91,8 +96,11 @@ export class Socket {
       ...options,
     };
     this.#url = endpoint;
-    this.#transport = named("transport", { websocket: globalThis.WebSocket, longpoll: LongPoll }, this.#options.transport);
-    this.#other = this.#options.longPollFallbackMs === undefined ? this.#transport : LongPoll;
+    const fallsBack = this.#options.longPollFallbackMs !== undefined;
+    const websocket = globalThis.WebSocket ?? (fallsBack ? LongPoll : undefined);
+    if (!websocket && this.#options.transport === "websocket") throw new TypeError(NO_WEBSOCKET);
+    this.#transport = named("transport", { websocket, longpoll: LongPoll }, this.#options.transport);
+    this.#other = fallsBack ? LongPoll : this.#transport;
     this.#dialect = named("dialect", { "2.0.0": V2, "0.11": V0_11 }, this.#options.dialect);
   }
 

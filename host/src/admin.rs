@@ -1,4 +1,4 @@
-//! The admin listener: `/health`, `/ready`, `/metrics`, `/plugins` and `/quarantine`, on an address of its own.
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/plugins` and `/quarantine`, on an address of its own; `/` lists them.
 //!
 //! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
 
@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};
 use axum::{Json, Router};
-use http::{StatusCode, header};
+use http::{StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use crate::endpoint::Shared;
@@ -24,6 +24,17 @@ use crate::plugin::swap::SwapReport;
 
 /// The variable that holds the secret.
 pub const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
+
+/// What `/` says.
+const PATHS: &str = "\
+/health                          the host runs
+/ready                           all plugins are in service
+/metrics                         for Prometheus
+/plugins                         each plugin, its last reload and refusal, as JSON
+PUT /plugins/{name}/reload       loads its library as it is now
+/quarantine                      contents that are not loaded, as JSON
+DELETE /quarantine/{hash}        lifts one out
+";
 
 /// An admin listener that anybody could reach.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +70,24 @@ pub struct Admin {
 /// What changes something is neither GET nor POST, so that no page of another site can ask for it.
 pub fn app(admin: Admin, secret: Option<String>) -> Router {
     let guarded = Router::new()
+        .route("/", get(async || PATHS))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/plugins", get(plugins))
         .route("/plugins/{name}/reload", put(reload))
         .route("/quarantine", get(quarantine))
         .route("/quarantine/{hash}", delete(lift))
+        .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::new(secret), guard));
     Router::new()
         .route("/health", get(async || "ok\n"))
         .merge(guarded)
         .with_state(admin)
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let text = format!("there is no {} here; these are there:\n\n{PATHS}", uri.path());
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next: Next) -> Response {

@@ -20,7 +20,14 @@ async fn a_server_with_all_its_plugins_is_ready() {
     let (health, ready) = (get(admin, "/health").await, get(admin, "/ready").await);
     assert_eq!((health.status, &*health.body), (200, "ok\n"));
     assert_eq!((ready.status, &*ready.body), (200, "ready\n"));
-    assert_eq!(get(admin, "/nothing").await.status, 404);
+    let (all, nothing) = (get(admin, "/").await, get(admin, "/nothing").await);
+    assert_eq!((all.status, nothing.status), (200, 404));
+    let begins = "there is no /nothing here; these are there:\n\n";
+    assert_eq!(nothing.body.strip_prefix(begins), Some(&*all.body));
+    for path in ["/health", "/ready", "/metrics", "/plugins", "/quarantine"] {
+        assert!(all.body.lines().any(|line| line.split(' ').next() == Some(path)), "{path}");
+        assert_eq!(get(admin, path).await.status, 200, "{path}");
+    }
     assert_eq!(
         get(server.address, "/health").await.status,
         404,
@@ -122,7 +129,7 @@ async fn with_a_secret_only_health_is_open() {
         .await;
     let admin = server.admin().await;
     assert_eq!(get(admin, "/health").await.status, 200);
-    for path in ["/ready", "/metrics", "/plugins"] {
+    for path in ["/", "/ready", "/metrics", "/plugins"] {
         assert_eq!(get(admin, path).await.status, 401, "{path}");
         let bearer = |secret: &str| format!("authorization: Bearer {secret}\r\n");
         assert_eq!(

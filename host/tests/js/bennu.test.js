@@ -337,6 +337,18 @@ test("a transport that does not come about takes turns with long polling", async
   assert.deepEqual([FakeTransport.all.length, requests.all.length], [2, 3], "too late is as good as failed");
 });
 
+test("where there is no WebSocket, long polling takes its place if that is wanted, else the error says what to do", async (t) => {
+  const { WebSocket } = globalThis;
+  t.after(() => (globalThis.WebSocket = WebSocket));
+  globalThis.WebSocket = undefined;
+  const open = (options) => new Socket("ws://127.0.0.1/socket", options);
+  assert.throws(() => open(), /no WebSocket here.*`transport`.*"longpoll"/);
+  assert.throws(() => open({ transport: "websocket" }), /no WebSocket here/);
+  assert.match(open({ longPollFallbackMs: 100 }).endPointURL(), /^http:.*\/longpoll/);
+  assert.match(open({ transport: "longpoll" }).endPointURL(), /^http:.*\/longpoll/);
+  assert.match(open({ transport: FakeTransport }).endPointURL(), /^ws:.*\/websocket/);
+});
+
 test("a transport that has come about once is kept", (t) => {
   const requests = new Requests(t);
   const { transport } = joined({ longPollFallbackMs: 100 });
