@@ -132,7 +132,8 @@ impl Server {
         };
         let secret = SecretKeyBase::obtain(&config, mode)?;
         if secret.generated {
-            tracing::warn!("no secret_key_base: one was made for this run, long-poll sessions end with it");
+            // Only in `dev`, where it is as it should be.
+            tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
         }
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_entries))

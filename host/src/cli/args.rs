@@ -52,7 +52,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Builds the plugins, serves them with a page to try them on, and replaces them whenever their source changes
+    /// Builds the plugins, serves them, and replaces each one when its source changes
     #[command(after_help = dev::HELP)]
     Dev(DevArgs),
     /// Serves the plugins that the configuration names, and replaces them whenever their library changes
@@ -96,7 +96,7 @@ pub enum Command {
 /// `--config`, where a command needs one but can find it.
 #[derive(Args, Debug)]
 pub struct ConfigArg {
-    /// The configuration [default: config/bennu.toml, here or in a folder above]
+    /// The configuration [default: config/bennu.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -25,7 +25,10 @@ async fn a_server_with_all_its_plugins_is_ready() {
     let begins = "there is no /nothing here; these are there:\n\n";
     assert_eq!(nothing.body.strip_prefix(begins), Some(&*all.body));
     for path in ["/health", "/ready", "/metrics", "/plugins", "/quarantine"] {
-        assert!(all.body.lines().any(|line| line.split(' ').next() == Some(path)), "{path}");
+        assert!(
+            all.body.lines().any(|line| line.split(' ').next() == Some(path)),
+            "{path}"
+        );
         assert_eq!(get(admin, path).await.status, 200, "{path}");
     }
     assert_eq!(

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::command::{at_terminal, ended};
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::command::{at_terminal, ended, said};
 use crate::support::server::Bench;
 
 const CONFIG: &str =
@@ -56,4 +59,72 @@ fn keys_open_the_page_list_routes_and_quit() {
     terminal.send("q").expect("pressed");
     terminal.flush().expect("pressed");
     assert_eq!(ended(terminal), 0);
+}
+
+#[test]
+fn its_help_fits_a_terminal_and_names_each_key() {
+    let help = said(0, |command| command.args(["dev", "--help"]));
+    for line in help.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for key in ["  o  ", "  r  ", "  h  ", "  q  "] {
+        assert!(help.lines().any(|line| line.starts_with(key)), "{key:?} of\n{help}");
+    }
+}
+
+#[tokio::test]
+async fn the_hint_names_a_topic_of_the_first_route() {
+    let bench = Bench::new();
+    bench.write_config(&format!(
+        "{CONFIG}[plugins.echo]\nlibrary = \"libecho.so\"\n[[routes]]\ntopic = \"echo:*\"\nplugin = \"echo\"\n"
+    ));
+    let server = bench.dev().await;
+    let hint = server.log.line(&["bennu call"]).await;
+    let call = format!("`bennu call {} echo:1`", server.address);
+    assert!(hint.contains(&call), "{hint}");
+    let (at, topic) = (server.address.to_string(), "echo:1");
+    said(0, |command| command.args(["call", &at, topic, "echo", "{}"]));
+}
+
+/// Everything that `dev` says while somebody connects and a library is refused.
+async fn said_by_dev(level: Option<&str>) -> String {
+    let bench = Bench::new();
+    bench.put_bytes("room", b"not a library\n");
+    let server = bench
+        .dev_with(|command| match level {
+            Some(level) => command.env("BENNU_LOG", level),
+            None => command,
+        })
+        .await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.push("misbehave:1", "log", json!({ "payload": {} })).await;
+    server.log.line(&["in a span"]).await;
+    server.log.text()
+}
+
+#[tokio::test]
+async fn the_log_is_short_and_holds_what_must_be_acted_on() {
+    let said = said_by_dev(None).await;
+    let starts = |with: &str| said.lines().filter(|line| line.starts_with(with)).count();
+    assert_eq!(starts("✗ room: plugin refused: "), 1, "{said}");
+    assert_eq!(
+        starts("! misbehave: in a span generation=1 topic=\"misbehave:1\""),
+        1,
+        "{said}"
+    );
+    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect mount="] {
+        assert!(!said.contains(word), "{word} in\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn with_bennu_log_the_log_is_in_full() {
+    let said = said_by_dev(Some("info")).await;
+    for words in [
+        "INFO bennu::endpoint::connect: connect mount=",
+        "ERROR bennu::",
+        "WARN misbehave::asked: in a span",
+    ] {
+        assert!(said.contains(words), "{words} in\n{said}");
+    }
 }

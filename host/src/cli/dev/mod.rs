@@ -1,5 +1,6 @@
 //! `bennu dev`: builds the plugins, serves them with a page to try them on, and replaces them when their source changes.
 
+mod brief;
 mod keys;
 mod reloads;
 mod screen;
@@ -23,6 +24,7 @@ use super::{LOG_VARIABLE, read_config, signals};
 use crate::config::{Config, Mode};
 use crate::endpoint::Routing;
 use crate::server::Server;
+use brief::Brief;
 use keys::Key;
 use reloads::Reloads;
 use screen::Screen;
@@ -30,24 +32,29 @@ use sources::{Change, Sources};
 
 pub(super) const HELP: &str = "\
 Examples:
-  bennu dev                            config/bennu.toml of this folder or of one above it
+  bennu dev                          with config/bennu.toml, here or above
   bennu dev --config my/bennu.toml
-  bennu dev --listen 127.0.0.1:8080    another port than the configuration says
+  bennu dev --listen 127.0.0.1:8080  at another port than it says
 
-Watches the sources of each plugin, those of the packages in this workspace that it needs, and the
-configuration. A plugin that does not compile, or is refused, changes nothing: the code before serves on.
+Watches the sources of each plugin, those of the packages in this workspace
+that it needs, and the configuration. A plugin that does not compile, or is
+refused, changes nothing: the code before serves on.
 
 Keys, in a terminal:
-  o  opens the page    r  lists routes and plugins    q  quits
+  o  opens the page
+  r  lists routes and plugins
+  h  shows the keys
+  q  quits
 
-BENNU_LOG goes before the configuration's log level.";
+The log is in short, the host's own from warnings on. BENNU_LOG, which goes
+before the configuration's log level, shows it in full: BENNU_LOG=info.";
 
 /// `bennu dev`
 #[derive(Args, Debug)]
 pub struct DevArgs {
     #[command(flatten)]
     pub(super) config: ConfigArg,
-    /// Where clients connect, in place of what the configuration says
+    /// Where clients connect, if not as configured
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(super) listen: Option<SocketAddr>,
 }
@@ -92,14 +99,20 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     done
 }
 
-/// The log goes to the screen; what a reload consists of is one line there instead, unless the log was asked for.
+/// The log goes to the screen, in short unless it was asked for: what a reload consists of is one line there, and of the
+/// host's own lines those that somebody must act on are shown, unless the level names its modules.
 fn start_log(config: &Config, screen: &Screen) {
-    let directives = std::env::var(LOG_VARIABLE)
-        .unwrap_or_else(|_| format!("{},bennu::plugin=warn,bennu::cli=warn", config.log.level));
     let log = tracing_subscriber::fmt::layer()
         .with_writer(screen.clone())
-        .with_ansi(has_colours(&std::io::stderr()))
-        .with_filter(EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info")));
+        .with_ansi(has_colours(&std::io::stderr()));
+    let filter = |directives: &str| EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = match std::env::var(LOG_VARIABLE) {
+        Ok(directives) => log.with_filter(filter(&directives)).boxed(),
+        Err(_) => log
+            .event_format(Brief)
+            .with_filter(filter(&format!("bennu=warn,{}", config.log.level)))
+            .boxed(),
+    };
     let of_reloads =
         Targets::new().with_targets([("bennu::plugin", LevelFilter::INFO), ("bennu::cli", LevelFilter::INFO)]);
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
@@ -120,14 +133,17 @@ fn greet(server: &Server, screen: &Screen) {
         screen.say(&format!("admin on http://{admin}"));
     }
     screen.say(&format!("\n{}\n", listing(&routing)));
-    let hint = match routing.plugins.keys().next() {
+    let hint = match routing.config.routes.first() {
         _ if routing.plugins.contains_key("room") => {
             format!("Open {url} in two tabs and chat; then change a line of plugins/room/src/lib.rs and save it.")
         }
-        Some(plugin) => format!(
-            "Try it with `bennu call {} TOPIC`; then change the source of {plugin} and save it.",
-            server.address
+        Some(route) => format!(
+            "Open {url} to try it, or `bennu call {} {}`; then change the source of {} and save it.",
+            server.address,
+            route.topic.example(),
+            route.plugin
         ),
+        None if !routing.plugins.is_empty() => "No route leads to a plugin yet: add [[routes]].".to_owned(),
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
     };
     screen.say(&format!("{}\n", styled(STRONG, hint)));

@@ -115,11 +115,17 @@ impl Bench {
 
     /// Starts `bennu dev` in a workspace that is empty: it has nothing to build, and takes the libraries that are there.
     pub(crate) async fn dev(&self) -> Server {
+        self.dev_with(|command| command).await
+    }
+
+    /// The same, with a last change to the command.
+    pub(crate) async fn dev_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> Server {
         let empty = "[package]\nname = \"empty\"\n[lib]\npath = \"empty.rs\"\n";
         fs::write(self.path("Cargo.toml"), empty).expect("written");
         fs::write(self.path("empty.rs"), "").expect("written");
         let mut command = bennu();
         command.args(["dev", "--config"]).arg(self.config());
+        change(&mut command);
         Server::start(command).await
     }
 
