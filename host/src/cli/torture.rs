@@ -119,14 +119,16 @@ impl TortureArgs {
 pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shown = Shown::new();
-    let report = runtime.block_on(report(args, &shown));
+    let mut report = Report::default();
+    let done = runtime.block_on(run_parts(args, &shown, &mut report));
     shown.end();
-    let report = report?;
+    // What was measured before something went wrong took its time, too.
     if args.json.json {
         say(&serde_json::to_string_pretty(&report)?);
     } else {
         say(report.to_string().trim_end());
     }
+    done?;
     Ok(if report.passed() {
         ExitCode::SUCCESS
     } else {
@@ -135,9 +137,8 @@ pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs all parts, one after the other.
-async fn report(args: &TortureArgs, shown: &Shown) -> anyhow::Result<Report> {
+async fn run_parts(args: &TortureArgs, shown: &Shown, report: &mut Report) -> anyhow::Result<()> {
     let wants = |part| args.part.iter().any(|wanted| [part, Part::All].contains(wanted));
-    let mut report = Report::default();
     let libraries = if [Part::Messages, Part::Unloading, Part::Pauses, Part::Heartbeats].map(wants) == [false; 4] {
         None
     } else {
@@ -174,7 +175,7 @@ async fn report(args: &TortureArgs, shown: &Shown) -> anyhow::Result<Report> {
         report.saving = saving::run(&checkout, |save| shown.step(&format!("saving: {save}"))).await?;
         args.plot("saving", || saving::chart(&report.saving))?;
     }
-    Ok(report)
+    Ok(())
 }
 
 impl TortureArgs {

@@ -52,6 +52,8 @@ pub async fn run(checkout: &Workspace, mut progress: impl FnMut(u64)) -> Result<
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["dev", "--config", "bennu.toml"])
+        // In the words of `said`, which `dev` says otherwise by itself.
+        .env("BENNU_LOG", "info")
         // What it depends on is built once, not in each run.
         .env("CARGO_TARGET_DIR", checkout.target().join("bennu-torture-dev"));
     let source = folder.path().join("plugins/saved/src/lib.rs");

@@ -85,7 +85,9 @@ impl Server {
         fs::write(folder.path().join("bennu.toml"), configuration(setup))?;
         fs::write(folder.path().join(library_name()), library)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--config", "bennu.toml"]);
+        command
+            .args(["serve", "--config", "bennu.toml"])
+            .env_remove("BENNU_LOG");
         Self::spawn(folder, command, START).await
     }
 
@@ -98,7 +100,6 @@ impl Server {
         let mut child = command
             .current_dir(folder.path())
             .env("BENNU_SECRET_KEY_BASE", secret()?)
-            .env_remove("BENNU_LOG")
             .env_remove(crate::admin::SECRET_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
