@@ -9,13 +9,12 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::connect::{self, Attempt};
 use super::params::Params;
 use super::{Client, Shared, seeds};
 use crate::config::Mount;
-use crate::io::Entry;
+use crate::io::{Entry, LazyStream};
 use crate::serializer::v2::V2;
 use crate::socket::{Dialect, NewSocket};
 use crate::transport::websocket::handshake::{Refusal, Upgrade};
@@ -125,7 +124,7 @@ fn upgrade(
 /// Takes the connection out of hyper, and what hyper has read of it already.
 async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
         tracing::error!("an upgraded connection is not the stream that was accepted");
         return None;
     };

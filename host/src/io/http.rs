@@ -8,6 +8,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 
+use super::LazyStream;
 use crate::endpoint::{self, Client, Shared};
 
 /// The HTTP of one thread.
@@ -28,16 +29,6 @@ impl Http {
     /// Serves one connection until it ends or becomes a WebSocket. On the thread's own runtime.
     pub(super) fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let thread = self.thread;
-        let stream = match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a connection was gone before it was served"
-                );
-                return self.shared.release(thread);
-            }
-        };
         let routing = self.shared.routing();
         let limits = &routing.config.limits;
         let mut http = hyper::server::conn::http1::Builder::new();
@@ -53,7 +44,7 @@ impl Http {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_local(async move {
             let served = http
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(TokioIo::new(LazyStream::new(stream)), service)
                 .with_upgrades()
                 .await;
             if let Err(error) = served {

@@ -8,6 +8,7 @@ mod acceptor;
 mod core;
 mod http;
 mod inbox;
+mod stream;
 mod subscriptions;
 mod untaken;
 mod writes;
@@ -20,6 +21,7 @@ pub use self::core::Core;
 pub(crate) use self::core::encode;
 pub use acceptor::Acceptor;
 pub use inbox::{Entry, Inbox};
+pub(crate) use stream::LazyStream;
 pub use subscriptions::Subscriptions;
 
 use crate::endpoint::Shared;
