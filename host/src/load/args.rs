@@ -46,6 +46,8 @@ pub(super) enum WorkArgs {
         common: CommonArgs,
         #[command(flatten)]
         sending: SendingArgs,
+        #[command(flatten)]
+        lagging: LaggingArgs,
     },
     /// As fanout, in many topics at the same time
     Rooms {
@@ -114,6 +116,21 @@ pub(super) struct SendingArgs {
     pub(super) warmup_s: f64,
 }
 
+/// Clients besides the others that do not keep up.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Clients besides those, that do not keep up, and are counted apart")]
+pub(super) struct LaggingArgs {
+    /// Clients that read slowly once they have joined
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) slow: u32,
+    /// How slowly
+    #[arg(long, default_value_t = 10_000, value_name = "BYTES", requires = "slow", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) slow_bytes_per_s: u32,
+    /// Clients that read nothing once they have joined
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) stuck: u32,
+}
+
 /// All that was asked for, with the defaults of its command.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -129,6 +146,7 @@ pub(super) struct Plan {
     pub(super) topics_per_client: usize,
     pub(super) cycles: u32,
     pub(super) hold: Duration,
+    pub(super) lagging: LaggingArgs,
 }
 
 impl LoadArgs {
@@ -149,9 +167,14 @@ impl LoadArgs {
             WorkArgs::Echo { common, sending } => {
                 Plan::sending("echo", Kind::Echo, common, sending).with_topics(common.clients)
             }
-            WorkArgs::Fanout { common, sending } => {
-                Plan::sending("fanout", Kind::Fanout, common, sending).with_topics(1)
-            }
+            WorkArgs::Fanout {
+                common,
+                sending,
+                lagging,
+            } => Plan {
+                lagging: *lagging,
+                ..Plan::sending("fanout", Kind::Fanout, common, sending).with_topics(1)
+            },
             WorkArgs::Rooms { common, sending } => {
                 Plan::sending("rooms", Kind::Fanout, common, sending).with_topics(common.clients.div_ceil(10))
             }
@@ -174,6 +197,7 @@ impl Plan {
             topics_per_client: 1,
             cycles: 1,
             hold: Duration::ZERO,
+            lagging: LaggingArgs::default(),
         }
     }
 
@@ -189,6 +213,12 @@ impl Plan {
             duration: Duration::from_secs_f64(sending.duration_s),
             ..Self::idle(common)
         }
+    }
+
+    /// How many clients connect, those that do not keep up included.
+    pub(super) fn all_clients(&self) -> u32 {
+        let besides = self.lagging.slow.saturating_add(self.lagging.stuck);
+        self.common.clients.saturating_add(besides)
     }
 
     fn with_topics(self, default: u32) -> Self {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::lagging::Reading;
 use super::wire::{self, Prepared};
 
 /// What may wait to be written to a server that does not read.
@@ -32,6 +33,7 @@ pub(super) enum State {
 pub(super) struct Client {
     stream: Option<TcpStream>,
     pub(super) state: State,
+    pub(super) reading: Reading,
     /// When the connection was asked for.
     pub(super) began: u64,
     /// When it last sent something.
@@ -42,6 +44,8 @@ pub(super) struct Client {
     pub(super) in_flight: u32,
     /// Broadcasts since the work began.
     pub(super) received: u64,
+    /// When the last of them was sent.
+    pub(super) newest: u64,
     /// When the last answer came.
     pub(super) answered: u64,
     partial: Vec<u8>,
@@ -50,16 +54,18 @@ pub(super) struct Client {
 
 impl Client {
     /// Begins to connect, from `source` if there is one.
-    pub(super) fn open(server: SocketAddr, source: Option<Ipv4Addr>, now: u64) -> io::Result<Self> {
+    pub(super) fn open(server: SocketAddr, source: Option<Ipv4Addr>, reading: Reading, now: u64) -> io::Result<Self> {
         let stream = connect(server, source)?;
         Ok(Self {
             stream: Some(stream),
             state: State::Connecting,
+            reading,
             began: now,
             spoke: now,
             prepared: None,
             in_flight: 0,
             received: 0,
+            newest: 0,
             answered: now,
             partial: Vec::new(),
             pending: Vec::new(),
@@ -106,12 +112,15 @@ impl Client {
         send(&mut self.stream, &mut self.pending, &waiting)
     }
 
-    /// Reads what is there behind what was kept. Returns how much of the buffer is filled, and whether there may be more.
-    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+    /// Reads what is there behind what was kept, at most so many bytes. Returns how much of the buffer is filled, and
+    /// whether there may be more.
+    pub(super) fn fill(&mut self, buffer: &mut [u8], most: usize) -> io::Result<(usize, bool)> {
         let Some(stream) = &mut self.stream else {
             return Ok((0, false));
         };
         let kept = self.partial.len();
+        let end = buffer.len().min(kept.saturating_add(most));
+        let buffer = &mut buffer[..end];
         buffer[..kept].copy_from_slice(&self.partial);
         match stream.read(&mut buffer[kept..]) {
             Ok(0) if kept < buffer.len() => Err(ErrorKind::UnexpectedEof.into()),

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::client::{Client, State};
 use super::dialect::Dialect;
+use super::lagging::Reading;
 use super::wire::{self, Next, Prepared};
 use super::work::{Kind, Said, Work};
 
@@ -31,7 +32,12 @@ pub(super) struct Target {
     pub(super) dialect: Dialect,
     /// Source addresses 127.0.0.10 and so on; 0 leaves the choice to the system.
     pub(super) sources: u8,
+    /// Those that keep up.
     pub(super) clients: usize,
+    /// Besides those: clients that read so many bytes a second, and clients that read nothing.
+    pub(super) slow: usize,
+    pub(super) slow_bytes_per_s: u32,
+    pub(super) stuck: usize,
     /// Different topics, of all clients together.
     pub(super) topics: usize,
     pub(super) topics_per_client: usize,
@@ -48,10 +54,35 @@ impl Target {
         (sources > 0).then(|| Ipv4Addr::new(127, 0, 0, 10 + (index % sources) as u8))
     }
 
+    fn all(&self) -> usize {
+        self.clients + self.slow + self.stuck
+    }
+
+    fn reading(&self, index: usize) -> Reading {
+        if index < self.clients {
+            Reading::AtOnce
+        } else if index < self.clients + self.slow {
+            Reading::Slowly(self.slow_bytes_per_s)
+        } else {
+            Reading::Never
+        }
+    }
+
     fn topic(&self, index: usize, number: usize) -> String {
         let topic = (index * self.topics_per_client + number) % self.topics;
         format!("{}{topic}", self.topic_prefix)
     }
+}
+
+/// How much is read of what is there.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    /// At most so many bytes.
+    Bytes(usize),
+    /// What there was news of; whether the server has closed is told as news, too.
+    News,
+    /// All, up to where the server has closed.
+    ToTheEnd,
 }
 
 /// All clients, and the loop that serves them.
@@ -68,6 +99,9 @@ pub(super) struct Engine {
     /// Clients that were opened and have neither joined nor failed.
     on_their_way: usize,
     next_tick: u64,
+    last_tick: u64,
+    /// Whether even those that lag read all there is.
+    catching_up: bool,
     armed: u64,
     /// When the last client joined or failed.
     progressed: u64,
@@ -86,7 +120,7 @@ impl Engine {
         poll.registry()
             .register(&mut SourceFd(&source), TIMER, Interest::READABLE)?;
         Ok(Self {
-            clients: Vec::with_capacity(target.clients),
+            clients: Vec::with_capacity(target.all()),
             target,
             poll,
             events: Events::with_capacity(1024),
@@ -96,6 +130,8 @@ impl Engine {
             work,
             on_their_way: 0,
             next_tick: TICK,
+            last_tick: 0,
+            catching_up: false,
             armed: u64::MAX,
             progressed: 0,
             first_failure: None,
@@ -111,7 +147,7 @@ impl Engine {
     pub(super) fn connect(&mut self, patience: Duration, news: &mut dyn FnMut(&Self)) -> io::Result<()> {
         self.progressed = self.now();
         loop {
-            while self.on_their_way < self.target.connecting && self.clients.len() < self.target.clients {
+            while self.on_their_way < self.target.connecting && self.clients.len() < self.target.all() {
                 self.open()?;
             }
             if self.on_their_way == 0 {
@@ -130,7 +166,7 @@ impl Engine {
             }
         }
         // Those that were never tried.
-        self.work.counts.failed += (self.target.clients - self.clients.len()) as u64;
+        self.work.counts.failed += (self.target.all() - self.clients.len()) as u64;
         Ok(())
     }
 
@@ -150,6 +186,27 @@ impl Engine {
         self.fail_all(broken);
     }
 
+    /// Has those that lag read what they were sent, until they have, or none got anything for `patience`.
+    pub(super) fn catch_up(&mut self, patience: Duration, news: &mut dyn FnMut(&Self)) -> io::Result<()> {
+        self.catching_up = true;
+        for index in 0..self.clients.len() {
+            // What is there already is no event any more.
+            if self.clients[index].reading.lags() {
+                self.read_or_fail(index, Share::ToTheEnd);
+            }
+        }
+        let mut late = self.work.late;
+        let mut progressed = self.now();
+        while !self.work.has_caught_up(&self.clients) && self.now() - progressed < patience.as_nanos() as u64 {
+            self.turn(self.now() + 100_000_000)?;
+            if late != self.work.late {
+                (late, progressed) = (self.work.late, self.now());
+            }
+            news(self);
+        }
+        Ok(())
+    }
+
     /// Closes everyone.
     pub(super) fn close(&mut self) {
         for client in &mut self.clients {
@@ -160,7 +217,12 @@ impl Engine {
     fn open(&mut self) -> io::Result<()> {
         let index = self.clients.len();
         let now = self.now();
-        let mut client = Client::open(self.target.server, self.target.source(index), now)?;
+        let mut client = Client::open(
+            self.target.server,
+            self.target.source(index),
+            self.target.reading(index),
+            now,
+        )?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Some(stream) = client.stream() {
             self.poll.registry().register(stream, Token(index), interest)?;
@@ -188,7 +250,13 @@ impl Engine {
                 continue;
             }
             let index = event.token().0;
-            if let Err(error) = self.happened(index, event.is_writable(), event.is_readable()) {
+            let share = if event.is_read_closed() {
+                Share::ToTheEnd
+            } else {
+                Share::News
+            };
+            let readable = event.is_readable().then_some(share);
+            if let Err(error) = self.happened(index, event.is_writable(), readable) {
                 self.fail(index, &error.to_string());
             }
         }
@@ -199,6 +267,7 @@ impl Engine {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
+            self.last_tick = now;
         }
         Ok(())
     }
@@ -234,9 +303,23 @@ impl Engine {
             }
         }
         self.fail_all(broken);
+        self.read_slowly(now - self.last_tick);
     }
 
-    fn happened(&mut self, index: usize, writable: bool, readable: bool) -> io::Result<()> {
+    /// Has those that read slowly read as much as they do in this time.
+    fn read_slowly(&mut self, time: u64) {
+        for index in 0..self.clients.len() {
+            let client = &self.clients[index];
+            if let (Reading::Slowly(bytes_per_s), State::Joined, false) =
+                (client.reading, client.state, self.catching_up)
+            {
+                let most = u64::from(bytes_per_s) * time / 1_000_000_000;
+                self.read_or_fail(index, Share::Bytes(most.max(1) as usize));
+            }
+        }
+    }
+
+    fn happened(&mut self, index: usize, writable: bool, readable: Option<Share>) -> io::Result<()> {
         let now = self.start.elapsed().as_nanos() as u64;
         let client = &mut self.clients[index];
         if writable {
@@ -248,12 +331,27 @@ impl Engine {
                 client.flush()?;
             }
         }
-        if readable { self.read(index) } else { Ok(()) }
+        let in_time = client.state != State::Joined || !client.reading.lags();
+        match readable {
+            Some(share) if in_time || self.catching_up => self.read(index, share),
+            _ => Ok(()),
+        }
     }
 
-    fn read(&mut self, index: usize) -> io::Result<()> {
+    fn read_or_fail(&mut self, index: usize, share: Share) {
+        if let Err(error) = self.read(index, share) {
+            self.fail(index, &error.to_string());
+        }
+    }
+
+    fn read(&mut self, index: usize, share: Share) -> io::Result<()> {
+        let most = if let Share::Bytes(most) = share {
+            most
+        } else {
+            usize::MAX
+        };
         loop {
-            let (filled, more) = self.clients[index].fill(&mut self.buffer)?;
+            let (filled, more) = self.clients[index].fill(&mut self.buffer, most)?;
             let now = self.now();
             let mut at = 0;
             while let Some(used) = self.take(index, at, filled, now)? {
@@ -262,7 +360,12 @@ impl Engine {
             if filled > 0 {
                 self.clients[index].keep(&self.buffer[at..filled]);
             }
-            if !more {
+            let again = match share {
+                Share::Bytes(_) => false,
+                Share::News => more,
+                Share::ToTheEnd => filled > 0,
+            };
+            if !again {
                 return Ok(());
             }
         }
@@ -348,17 +451,25 @@ impl Engine {
     fn fail(&mut self, index: usize, why: &str) {
         let now = self.now();
         let client = &mut self.clients[index];
-        match client.state {
-            State::Closed => return,
-            State::Joined => self.work.counts.closed += 1,
-            _ => {
-                self.work.counts.failed += 1;
-                self.on_their_way -= 1;
-                self.progressed = now;
-            }
+        let had_joined = client.state == State::Joined;
+        if client.state == State::Closed {
+            return;
+        }
+        client.close();
+        if !had_joined {
+            self.on_their_way -= 1;
+            self.progressed = now;
+        }
+        if let Some(laggards) = self.work.lagging.of(client.reading) {
+            laggards.ended(had_joined, why);
+            return;
+        }
+        if had_joined {
+            self.work.counts.closed += 1;
+        } else {
+            self.work.counts.failed += 1;
         }
         self.first_failure.get_or_insert_with(|| why.to_owned());
-        client.close();
         self.work.closed(client, index);
     }
 }

@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod dialect;
 mod engine;
+mod lagging;
 mod report;
 mod usage;
 mod wire;
@@ -21,8 +22,9 @@ pub use args::LoadArgs;
 
 use args::Plan;
 use engine::{Engine, Target};
+use lagging::{Laggards, Lagging};
 use report::{Events, Latency, Memory, Report, Stretch, grouped};
-use usage::{Cpu, Processes};
+use usage::{Cpu, Processes, Watch};
 use work::{Counts, Work};
 
 /// What stands at the end of the command's help.
@@ -31,10 +33,12 @@ Examples:
   bennu load connect --clients 10000 --pid $(pidof bennu)
   bennu load echo --clients 64
   bennu load fanout --clients 1000 --rate 20
+  bennu load fanout --clients 1000 --rate 200 --slow 1 --stuck 10
   bennu load rooms --clients 5000 --topics 500 --json
 
 For any server that speaks Phoenix's protocol, version 2; name its topics and events with
---topic-prefix and --event. The exit code is 1 when something was lost.";
+--topic-prefix and --event. The exit code is 1 when something was lost,
+by clients that keep up: those of --slow and --stuck only have to join.";
 
 /// How long a server is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_millis(1_000);
@@ -87,7 +91,10 @@ pub fn run(args: &LoadArgs) -> Result<bool, LoadError> {
     } else {
         write!(out, "{report}")?;
     }
-    Ok(report.joined as usize == report.clients && report.events.is_none_or(|events| events.lost == 0))
+    let laggards = [&report.slow, &report.stuck].into_iter().flatten();
+    let all_joined =
+        report.joined as usize == report.clients && laggards.clone().all(|some| some.joined == some.clients);
+    Ok(all_joined && report.events.is_none_or(|events| events.lost == 0))
 }
 
 /// What was used by some time.
@@ -109,7 +116,7 @@ struct Run {
 
 impl Run {
     fn new(plan: Plan) -> Result<Self, LoadError> {
-        raise_descriptors(plan.common.clients)?;
+        raise_descriptors(plan.all_clients())?;
         Ok(Self {
             engine: engine(&plan)?,
             server: Processes::new(&plan.common.pid),
@@ -121,6 +128,7 @@ impl Run {
     fn whole(mut self) -> Result<Report, LoadError> {
         let before = self.memory()?;
         let joins = self.connect()?;
+        let all = self.engine.work.joins.len();
         self.rest(SETTLE)?;
         let joined = self.memory()?;
         let mut cycles = Vec::new();
@@ -128,15 +136,19 @@ impl Run {
             cycles.push(self.cycle()?);
         }
         self.rest(self.plan.hold)?;
+        let watch = self.watch()?;
         let events = (!self.plan.duration.is_zero()).then(|| self.work()).transpose()?;
         let after = self.memory()?;
+        let most = watch.map(Watch::most);
+        self.catch_up()?;
         self.progress.clear();
         self.engine.close();
         let memory = before.zip(joined).zip(after).map(|((before, joined), after)| Memory {
             before_bytes: before,
             joined_bytes: joined,
-            per_client_bytes: (joined as f64 - before as f64) / joins.count as f64,
+            per_client_bytes: (joined as f64 - before as f64) / all as f64,
             after_bytes: after,
+            most_bytes: most,
             cycles,
         });
         Ok(self.report(joins, memory, events))
@@ -154,7 +166,9 @@ impl Run {
     }
 
     fn report(self, joins: Stretch, memory: Option<Memory>, events: Option<Events>) -> Report {
-        let counts = self.engine.work.counts;
+        let work = self.engine.work;
+        let counts = work.counts;
+        let some = |laggards: Laggards| (laggards.clients > 0).then_some(laggards);
         Report {
             command: self.plan.command,
             protocol: self.plan.common.protocol,
@@ -165,6 +179,8 @@ impl Run {
             failed: counts.failed,
             closed: counts.closed,
             first_failure: self.engine.first_failure,
+            slow: some(work.lagging.slow),
+            stuck: some(work.lagging.stuck),
             joins,
             memory,
             events,
@@ -198,6 +214,7 @@ impl Run {
         self.engine.work.measured_until = end.at;
         let behind_us = self.engine.work.behind as f64 / 1000.0;
         self.engine.work.sending = false;
+        self.engine.work.measure_lagging(&self.engine.clients);
         let patience = Duration::from_secs(self.plan.common.timeout_s);
         let until = self.engine.now() + patience.as_nanos() as u64;
         self.engine
@@ -212,6 +229,22 @@ impl Run {
             measured: stretch(begin, end, received, Latency::of(&work.latency)),
             behind_us,
         })
+    }
+
+    /// Looks at the server's memory from now on, if there are clients for which it has to keep something.
+    fn watch(&self) -> Result<Option<Watch>, LoadError> {
+        let lagging = self.plan.all_clients() > self.plan.common.clients;
+        let server = self.server.clone().filter(|_| lagging);
+        Ok(server.map(Watch::new).transpose()?)
+    }
+
+    /// Sees what has become of those that lagged: only who reads is told.
+    fn catch_up(&mut self) -> Result<(), LoadError> {
+        let patience = Duration::from_secs(self.plan.common.timeout_s);
+        let Self { engine, progress, .. } = self;
+        engine.catch_up(patience, &mut |engine| progress.catching_up(engine))?;
+        engine.work.count_skipped(&engine.clients);
+        Ok(())
     }
 
     /// Lets the clients go on with what they do.
@@ -260,6 +293,9 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
         dialect: common.protocol,
         sources,
         clients: common.clients as usize,
+        slow: plan.lagging.slow as usize,
+        slow_bytes_per_s: plan.lagging.slow_bytes_per_s,
+        stuck: plan.lagging.stuck as usize,
         topics: plan.topics,
         topics_per_client: plan.topics_per_client,
         topic_prefix: common.topic_prefix.clone(),
@@ -268,9 +304,10 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
         connecting: common.connecting as usize,
     };
     let groups = plan.topics.min(target.clients);
+    let lagging = Lagging::new(plan.lagging.slow, plan.lagging.stuck);
     Ok(Engine::new(
         target,
-        Work::new(common.protocol, plan.kind, plan.pace, groups),
+        Work::new(common.protocol, plan.kind, plan.pace, groups, lagging),
     )?)
 }
 
@@ -329,6 +366,11 @@ impl Progress {
     fn working(&mut self, engine: &Engine) {
         let received = engine.work.counts.received;
         self.show(engine, received, &format!("{} received", grouped(received)));
+    }
+
+    fn catching_up(&mut self, engine: &Engine) {
+        let late = engine.work.late;
+        self.show(engine, late, &format!("{} read late", grouped(late)));
     }
 
     /// At most four times a second.

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::dialect::Dialect;
+use super::lagging::Laggards;
 use super::usage::Cpu;
 
 /// Above this share of a core the generator may be what limits.
@@ -27,6 +28,11 @@ pub(super) struct Report {
     pub(super) closed: u64,
     /// Why the first client failed or was closed.
     pub(super) first_failure: Option<String>,
+    /// Those that read slowly, and those that read nothing; they are counted nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) slow: Option<Laggards>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stuck: Option<Laggards>,
     pub(super) joins: Stretch,
     pub(super) memory: Option<Memory>,
     pub(super) events: Option<Events>,
@@ -54,8 +60,11 @@ pub(super) struct Memory {
     pub(super) before_bytes: u64,
     pub(super) joined_bytes: u64,
     pub(super) per_client_bytes: f64,
-    /// At the end.
+    /// At the end, when those that lag have read nothing more than they do.
     pub(super) after_bytes: u64,
+    /// The most during the work, if there are clients that lag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) most_bytes: Option<u64>,
     /// Of each cycle: with everyone gone, and with everyone back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) cycles: Vec<[u64; 2]>,
@@ -133,6 +142,11 @@ impl Display for Report {
                 lost.0, lost.1, lost.2
             )?;
         }
+        for (title, laggards) in [("slow", &self.slow), ("stuck", &self.stuck)] {
+            if let Some(laggards) = laggards {
+                lagging(f, title, laggards)?;
+            }
+        }
         stretch(f, "joins", "joins", &self.joins)?;
         if let Some(memory) = &self.memory {
             let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
@@ -144,6 +158,9 @@ impl Display for Report {
                 mib(memory.joined_bytes),
                 mib(memory.after_bytes)
             )?;
+            if let Some(most) = memory.most_bytes {
+                writeln!(f, "            at most {:.1} MiB during the work", mib(most))?;
+            }
             for (number, [empty, full]) in memory.cycles.iter().enumerate() {
                 writeln!(
                     f,
@@ -173,6 +190,22 @@ impl Display for Report {
         }
         Ok(())
     }
+}
+
+fn lagging(f: &mut Formatter<'_>, title: &str, laggards: &Laggards) -> fmt::Result {
+    writeln!(
+        f,
+        "{title:<11} {} of {} joined, {} closed by the server; up to {} messages behind, {} skipped for those that stayed",
+        grouped(laggards.joined),
+        grouped(laggards.clients),
+        grouped(laggards.closed),
+        grouped(laggards.behind),
+        grouped(laggards.skipped)
+    )?;
+    for (why, count) in &laggards.ends {
+        writeln!(f, "            {} × {why}", grouped(*count))?;
+    }
+    Ok(())
 }
 
 fn stretch(f: &mut Formatter<'_>, title: &str, unit: &str, stretch: &Stretch) -> fmt::Result {

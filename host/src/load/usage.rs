@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// CPU time, in microseconds. Counted by the system in steps of 10,000.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -72,6 +75,40 @@ impl Processes {
             at += 1;
         }
         all
+    }
+}
+
+/// How often a [`Watch`] looks.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Looks at the memory of processes now and then, from a thread of its own: it takes milliseconds.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Sender<()>,
+    thread: JoinHandle<u64>,
+}
+
+impl Watch {
+    pub(super) fn new(processes: Processes) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let watch = move || {
+            let mut most = 0;
+            loop {
+                // A process that has ended is noticed by who asks for its memory next.
+                most = most.max(processes.memory().unwrap_or_default());
+                if stopped.recv_timeout(WATCH) != Err(RecvTimeoutError::Timeout) {
+                    return most;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("memory".to_owned()).spawn(watch)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// The most that it saw, in bytes.
+    pub(super) fn most(self) -> u64 {
+        drop(self.stop);
+        self.thread.join().expect("a thread that only looks")
     }
 }
 

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::client::{Client, State};
 use super::dialect::{Dialect, Heard};
+use super::lagging::Lagging;
 
 /// Nothing takes longer than this, in nanoseconds, as far as the histograms know.
 const LONGEST: u64 = 600_000_000_000;
@@ -39,6 +40,8 @@ pub(super) struct Group {
     /// Open clients that have joined.
     members: u64,
     sent: u64,
+    /// When the last one was sent.
+    newest: u64,
     delivered: u64,
     /// What nobody waits for any more.
     forgiven: u64,
@@ -75,6 +78,9 @@ pub(super) struct Work {
     pub(super) kind: Kind,
     pub(super) pace: Pace,
     pub(super) counts: Counts,
+    pub(super) lagging: Lagging,
+    /// Deliveries to those that lag.
+    pub(super) late: u64,
     pub(super) joins: Histogram<u32>,
     pub(super) latency: Histogram<u32>,
     /// What was sent since is measured.
@@ -92,13 +98,15 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(dialect: Dialect, kind: Kind, pace: Pace, topics: usize) -> Self {
+    pub(super) fn new(dialect: Dialect, kind: Kind, pace: Pace, topics: usize, lagging: Lagging) -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds that hdrhistogram takes");
         Self {
             dialect,
             kind,
             pace,
             counts: Counts::default(),
+            lagging,
+            late: 0,
             joins: histogram(),
             latency: histogram(),
             measured_since: u64::MAX,
@@ -130,13 +138,18 @@ impl Work {
     fn joined(&mut self, client: &mut Client, yes: bool, now: u64) -> Said {
         match client.state {
             State::Joining(_) if !yes => {
-                self.counts.refused += 1;
+                if !client.reading.lags() {
+                    self.counts.refused += 1;
+                }
                 Said::Refused
             }
             State::Joining(1) => {
                 client.state = State::Joined;
-                self.counts.joined += 1;
                 self.joins.saturating_record(now - client.began);
+                match self.lagging.of(client.reading) {
+                    Some(laggards) => laggards.joined += 1,
+                    None => self.counts.joined += 1,
+                }
                 Said::Joined
             }
             State::Joining(left) => {
@@ -165,9 +178,14 @@ impl Work {
         if self.kind != Kind::Fanout {
             return;
         }
+        client.received += 1;
+        client.newest = sent;
+        if client.reading.lags() {
+            self.late += 1;
+            return;
+        }
         self.counts.received += 1;
         self.record(sent, now);
-        client.received += 1;
         let at = index % self.groups.len();
         let group = &mut self.groups[at];
         group.delivered += 1;
@@ -200,7 +218,7 @@ impl Work {
         let mut broken = Vec::new();
         let count = self.groups.len();
         for (index, client) in clients.iter_mut().enumerate() {
-            if client.state != State::Joined {
+            if client.state != State::Joined || client.reading.lags() {
                 continue;
             }
             let group = &mut self.groups[index % count];
@@ -281,6 +299,7 @@ impl Work {
         let group = &mut self.groups[at];
         let index = *group.clients.first()? as usize;
         group.sent += 1;
+        group.newest = sent;
         self.counts.sent += 1;
         clients[index].send_prepared(sent, now).err().map(|_| index)
     }
@@ -331,6 +350,30 @@ impl Work {
                 .groups
                 .iter()
                 .all(|group| group.members == 0 || group.in_flight() == 0),
+        }
+    }
+
+    /// Takes note of how far those are behind that lag.
+    pub(super) fn measure_lagging(&mut self, clients: &[Client]) {
+        for (index, client) in clients.iter().enumerate() {
+            let sent = self.groups[index % self.groups.len()].sent;
+            self.lagging.measure(client, sent);
+        }
+    }
+
+    /// Whether those that lag have read the last of what was sent, or are closed.
+    pub(super) fn has_caught_up(&self, clients: &[Client]) -> bool {
+        clients.iter().enumerate().all(|(index, client)| {
+            let group = &self.groups[index % self.groups.len()];
+            !client.reading.lags() || client.state != State::Joined || client.newest == group.newest
+        })
+    }
+
+    /// Takes note of what those never got that lag, once they have caught up.
+    pub(super) fn count_skipped(&mut self, clients: &[Client]) {
+        for (index, client) in clients.iter().enumerate() {
+            let sent = self.groups[index % self.groups.len()].sent;
+            self.lagging.count_skipped(client, sent);
         }
     }
 

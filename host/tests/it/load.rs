@@ -58,6 +58,64 @@ async fn load_counts_every_echo_and_every_delivery() {
     assert_eq!(server.log.count(&["panic"]), 0);
 }
 
+/// Five that keep up, one that is slow and two that are stuck, in a flood of which the system cannot keep all.
+async fn lagging(bench: &Bench) -> Value {
+    bench.set("limits", "max_outbound_bytes", "200_000");
+    let server = bench.serve().await;
+    let line = "fanout --clients 5 --payload 20000 --rate 400 --warmup-s 0.1 --duration-s 1.5";
+    let line = format!(
+        "{line} --slow 1 --slow-bytes-per-s 20000 --stuck 2 --pid {}",
+        server.pid()
+    );
+    let (output, report) = load(&server, &line);
+    assert!(output.status.success(), "{report}");
+    let (sent, received) = (number(&report, "/events/sent"), number(&report, "/events/received"));
+    assert!(sent > 500 && received == 5 * sent, "{report}");
+    assert_eq!([number(&report, "/joined"), number(&report, "/closed")], [5, 0]);
+    let joined = ["/slow/joined", "/stuck/joined"].map(|at| number(&report, at));
+    assert_eq!(joined, [1, 2], "{report}");
+    // 20,000 bytes a second are one message.
+    let behind = ["/slow/behind", "/stuck/behind"].map(|at| number(&report, at));
+    assert!((sent - 5..sent).contains(&behind[0]) && behind[1] == sent, "{report}");
+    assert!(number(&report, "/memory/most_bytes") > 100_000, "{report}");
+    report
+}
+
+#[tokio::test]
+async fn load_counts_those_that_do_not_keep_up_apart() {
+    let bench = Bench::new();
+    // They read their end when all is over.
+    bench.set("limits", "close_timeout_ms", "60_000");
+    let report = lagging(&bench).await;
+    let closed = ["/slow/closed", "/stuck/closed"].map(|at| number(&report, at));
+    assert_eq!(closed, [1, 2], "{report}");
+    let ends = report["stuck"]["ends"].as_object().expect("why they ended");
+    assert!(ends.keys().all(|why| why.contains("1008")), "{report}");
+}
+
+#[tokio::test]
+async fn load_notices_that_a_server_hung_up_on_those_that_do_not_keep_up() {
+    let bench = Bench::new();
+    // They do not read that they are to leave.
+    bench.set("limits", "close_timeout_ms", "100");
+    let report = lagging(&bench).await;
+    let closed = ["/slow/closed", "/stuck/closed"].map(|at| number(&report, at));
+    assert_eq!(closed, [1, 2], "{report}");
+}
+
+#[tokio::test]
+async fn load_counts_what_those_that_do_not_keep_up_were_never_sent() {
+    let bench = Bench::new();
+    let config = bench.read_config();
+    let topic = r#"topic = "echo:*""#;
+    bench.write_config(&config.replacen(topic, &format!("{topic}\nreplaceable = [\"shout\"]"), 1));
+    let report = lagging(&bench).await;
+    let closed = ["/slow/closed", "/stuck/closed"].map(|at| number(&report, at));
+    assert_eq!(closed, [0, 0], "{report}");
+    let skipped = ["/slow/skipped", "/stuck/skipped"].map(|at| number(&report, at));
+    assert!(skipped.iter().all(|skipped| *skipped > 0), "{report}");
+}
+
 #[tokio::test]
 async fn load_says_what_a_connection_takes() {
     let server = Bench::new().serve().await;
