@@ -35,7 +35,9 @@ async function look() {
   if (!answer?.ok) return;
   there = await answer.json();
   for (const { name, refusal } of there.plugins) {
-    if (refusal && !notes.has(name)) refused({ plugin: name, ...refusal });
+    if (!refusal || notes.has(name)) continue;
+    const tell = refusal.step === "build" ? notBuilt : refused;
+    tell({ plugin: name, ...refusal });
   }
   showRoutes();
   openViews();
@@ -116,11 +118,7 @@ function watchNews() {
   // Also after a restart: what is there now is what counts.
   events.addEventListener("open", look);
   on("building", ({ plugin }) => note(plugin, "building", "building…"));
-  on("build_failed", ({ plugin, message }) => {
-    note(plugin, "failed", "does not compile");
-    forget(plugin, "build_failed", "refused");
-    record("build_failed", plugin, `${plugin} does not compile. ${goesOn(plugin)}`, message);
-  });
+  on("build_failed", notBuilt);
   on("refused", refused);
   on("unchanged", unchanged);
   on("reload", reloaded);
@@ -135,6 +133,13 @@ function watchNews() {
 function goesOn(plugin) {
   const isThere = there.plugins.some(({ name, generation }) => name === plugin && generation);
   return isThere ? "The code before it goes on serving." : "It is not in service.";
+}
+
+function notBuilt({ plugin, code, reason }) {
+  const what = code === "compile" ? "does not compile" : "cannot be built";
+  note(plugin, "failed", what);
+  forget(plugin, "build_failed", "refused");
+  record("build_failed", plugin, `${plugin} ${what}. ${goesOn(plugin)}`, reason);
 }
 
 function refused({ plugin, step, reason }) {

@@ -92,8 +92,8 @@ pub struct Server {
     staging: Option<TempDir>,
 }
 
-/// A library that `dev` has built: the plugin's name and where it is.
-pub type Built = (String, PathBuf);
+/// What `dev` has built: the plugin's name, and where its library is or why there is none.
+pub type Built = (String, Result<PathBuf, Refusal>);
 
 impl Server {
     /// Finds out early whether the addresses are free: before what takes its time.
@@ -146,10 +146,17 @@ impl Server {
         let quarantine = Arc::clone(&pipeline.quarantine);
         crash::start(&config.server.state_dir, &pipeline.quarantine);
         let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
-        for (name, library) in built {
-            plugins.set_built(&name, library);
+        let mut not_built = Vec::new();
+        for (name, built) in built {
+            match built {
+                Ok(library) => plugins.set_built(&name, library),
+                Err(refusal) => not_built.push((name, refusal)),
+            }
         }
         let loaded = load_all(&mut plugins, &config, mode)?;
+        for (name, refusal) in not_built {
+            plugins.not_built(&name, refusal);
+        }
         let config = Arc::new(config);
         let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots().clone()));
         let dev = (mode == Mode::Dev).then(|| broadcast::channel(NEWS).0);

@@ -66,7 +66,7 @@ fn shown(slot: &PluginSlot, config: &Config) -> Value {
         .journal
         .read()
         .refusal
-        .map(|refusal| json!({ "step": refusal.step, "reason": blame_settings(config, &slot.name, &refusal) }));
+        .map(|refusal| json!({ "step": refusal.step, "code": refusal.code, "reason": blame_settings(config, &slot.name, &refusal) }));
     json!({
         "name": slot.name,
         "version": current.as_ref().map(|current| &current.manifest.version),

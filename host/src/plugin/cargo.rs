@@ -16,6 +16,8 @@ use anstream::adapter::strip_str;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
+use crate::config::Config;
+
 /// The folder of our builds, inside the workspace's target directory.
 const TARGET: &str = "bennu-dev";
 /// The folder of the variants that `bennu torture` builds.
@@ -166,6 +168,13 @@ impl Workspace {
     #[must_use]
     pub fn has(&self, plugin: &str) -> bool {
         self.package(plugin).is_some()
+    }
+
+    /// Takes away the libraries that a configuration names for plugins of this workspace: `dev` serves only what it has built.
+    pub fn take_over(&self, config: &mut Config) {
+        for (_, plugin) in config.plugins.iter_mut().filter(|(name, _)| self.has(name)) {
+            plugin.library = None;
+        }
     }
 
     /// The packages of this workspace that make a library to load.

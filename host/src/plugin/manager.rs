@@ -137,6 +137,14 @@ impl Plugins {
         self.built.insert(name.to_owned(), library);
     }
 
+    /// Says that `dev` could not build a plugin. What it builds next is looked at, even if the same was refused before.
+    pub fn not_built(&mut self, name: &str, refusal: Refusal) {
+        self.taken.remove(name);
+        if let Some(slot) = self.slots.get(name) {
+            slot.journal.refused(refusal, &Trail::default());
+        }
+    }
+
     /// Where the library of a plugin is, if anything says so.
     #[must_use]
     pub fn library(&self, name: &str, config: &config::Plugin) -> Option<PathBuf> {

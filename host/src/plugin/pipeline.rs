@@ -86,7 +86,7 @@ impl Trail {
 /// Why a library did not come into service. What was in service stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which step said so: `read`, `check`, `manifest`, `quarantine`, `stage`, `probe`, `load`.
+    /// Which step said so: `build`, in `dev`, `read`, `check`, `manifest`, `quarantine`, `stage`, `probe`, `load`.
     pub step: &'static str,
     /// A word for the reason, the same for ever.
     pub code: String,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::cargo::Workspace;
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::probation::{Verdict, announce_rollback};
@@ -35,6 +36,8 @@ pub enum Command {
         /// `dev` built it: from now on it goes before what the configuration names.
         built: bool,
     },
+    /// `dev` could not build a plugin, for this reason.
+    NotBuilt(String, Refusal),
     /// An operator wants a plugin's library to be loaded as it is now.
     Again(String),
     /// These contents of a plugin are no longer in quarantine.
@@ -118,6 +121,7 @@ impl Running {
         loop {
             match commands.recv_timeout(self.patience()) {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
+                Ok(Command::NotBuilt(name, refusal)) => self.not_built(&name, refusal),
                 Ok(Command::Again(name)) => self.again(&name),
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config(),
@@ -225,6 +229,12 @@ impl Running {
         self.take_up(&slot, &path, Occasion::Changed);
     }
 
+    fn not_built(&mut self, name: &str, refusal: Refusal) {
+        let event = json!({ "plugin": name, "code": refusal.code, "reason": refusal.message });
+        self.plugins.not_built(name, refusal);
+        self.news(("build_failed", event.to_string()));
+    }
+
     fn take_up(&mut self, slot: &Arc<PluginSlot>, path: &Path, occasion: Occasion) {
         slot.journal.passed(&slot.name, "notice");
         let prepared = self.plugins.prepare(slot, path, &slot.config(), occasion);
@@ -263,10 +273,7 @@ impl Running {
         // What was given on the command line goes on to hold.
         config.listen_instead = old.config.listen_instead;
         if self.mode == Mode::Dev {
-            // What is not there will be built; a file that is missing refuses the configuration in `serve` only.
-            for plugin in config.plugins.values_mut() {
-                plugin.library = plugin.library.take().filter(|library| library.exists());
-            }
+            leave_to_dev(&mut config);
         }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -358,6 +365,21 @@ impl Running {
             // Nobody may be listening.
             let _ = dev.send(event);
         }
+    }
+}
+
+/// Takes away the libraries that `dev` will build itself, and those that are not there: a file that is missing refuses the
+/// configuration in `serve` only.
+fn leave_to_dev(config: &mut Config) {
+    for plugin in config.plugins.values_mut() {
+        plugin.library = plugin.library.take().filter(|library| library.exists());
+    }
+    if config.plugins.values().all(|plugin| plugin.library.is_none()) {
+        return;
+    }
+    // The builder says so if there is none.
+    if let Some(workspace) = config.file.parent().and_then(|folder| Workspace::find(folder).ok()) {
+        workspace.take_over(config);
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::new::BUILD;
 use crate::support::client::Client;
 use crate::support::command::{at_terminal, ended, said};
-use crate::support::server::Bench;
+use crate::support::http::get;
+use crate::support::server::{Bench, Server, bennu};
 
 const CONFIG: &str =
     "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[mounts]]\npath = \"/socket\"\n";
@@ -127,4 +129,65 @@ async fn with_bennu_log_the_log_is_in_full() {
     ] {
         assert!(said.contains(words), "{words} in\n{said}");
     }
+}
+
+/// A workspace of our own, in which `dev` builds `echo`; of which there is a good library that the configuration names.
+fn workspace(source: &str) -> Bench {
+    let bench = Bench::new();
+    let package =
+        |name: &str| format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n");
+    for (file, text) in [
+        (
+            "Cargo.toml",
+            package("other") + "path = \"other.rs\"\n[workspace]\nmembers = [\"plugins/*\"]\n",
+        ),
+        ("other.rs", String::new()),
+        ("plugins/echo/Cargo.toml", package("echo")),
+        ("plugins/echo/src/lib.rs", source.to_owned()),
+    ] {
+        let file = bench.path(file);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(file, text).expect("written");
+    }
+    bench.write_config(&format!(
+        "{CONFIG}[plugins.echo]\nlibrary = \"libecho.so\"\n[[routes]]\ntopic = \"echo:*\"\nplugin = \"echo\"\n"
+    ));
+    bench
+}
+
+/// `dev` there.
+async fn dev(bench: &Bench) -> Server {
+    let mut command = bennu();
+    command.args(["dev", "--config"]).arg(bench.config());
+    Server::start_within(BUILD, command).await
+}
+
+/// What the page is told of `echo`.
+async fn echo(server: &Server) -> Value {
+    let there = get(server.address, "/dev/routes").await.json();
+    there["plugins"][0].clone()
+}
+
+#[tokio::test]
+async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cause_is_the_compilers() {
+    let bench = workspace("fn main( {\n");
+    let server = dev(&bench).await;
+    server.log.line(&["echo does not compile; not in service until"]).await;
+    let check = |echo: Value| {
+        assert_eq!(echo["generation"], Value::Null, "{echo}");
+        assert_eq!(echo["refusal"]["step"], "build", "{echo}");
+        let reason = echo["refusal"]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("unclosed delimiter"), "{reason}");
+    };
+    check(echo(&server).await);
+    // Nor when the configuration is read anew.
+    bench.append("# changed\n");
+    server.log.line(&["configuration replaced"]).await;
+    check(echo(&server).await);
+    assert_eq!(server.log.count(&["can't read"]), 0);
+
+    // One that compiles is looked at; this one is no plugin.
+    fs::write(bench.path("plugins/echo/src/lib.rs"), "").expect("written");
+    server.log.line_within(BUILD, &["echo", "refused"]).await;
+    assert_eq!(echo(&server).await["refusal"]["step"], "manifest");
 }

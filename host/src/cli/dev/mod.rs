@@ -79,6 +79,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     // Before the first build, so that what is saved meanwhile is not missed.
     let mut sources = Sources::watch(workspace, changed.clone(), screen.clone())?;
     sources.follow(&config)?;
+    sources.take_over(&mut config);
     let built = sources.first_build();
 
     let done = runtime.block_on(async {
@@ -86,10 +87,10 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let configured = move |config: &Config| drop(changed.send(Change::Configuration(Box::new(config.clone()))));
         let server = Server::start(config, Mode::Dev, built, Box::new(configured)).await?;
         greet(&server, &screen);
-        let service = server.service.clone();
+        let (service, routing) = (server.service.clone(), server.current_routing());
         std::thread::Builder::new()
             .name("builder".into())
-            .spawn(move || sources.build(&changes, &service))?;
+            .spawn(move || sources.build(&changes, &service, routing))?;
         let _modes = listen_to_keys(&server, &screen, stop)?;
         server.run(stopped).await;
         Ok(())

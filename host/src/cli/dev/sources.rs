@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime};
 
+use anstream::adapter::strip_str;
 use serde_json::json;
 
 use super::screen::Screen;
 use crate::cli::terminal::{BAD, STRONG, has_colours, styled};
 use crate::config::Config;
+use crate::endpoint::Routing;
 use crate::plugin::cargo::{self, CargoError, Workspace};
+use crate::plugin::pipeline::Refusal;
 use crate::plugin::service::{Command, Service};
 use crate::plugin::watch::{Changed, WatchTimes, Watcher};
 use crate::server::Built;
@@ -87,6 +90,11 @@ impl Sources {
         Ok(new)
     }
 
+    /// Has the plugins of this workspace served from nowhere but our builds.
+    pub(super) fn take_over(&self, config: &mut Config) {
+        self.workspace.take_over(config);
+    }
+
     /// Watches the folders that each plugin is built from, where they are others than before.
     fn watch_folders(&mut self) -> Result<(), CargoError> {
         let mut manifests = BTreeSet::from([self.workspace.root().join("Cargo.toml")]);
@@ -128,16 +136,23 @@ impl Sources {
         self.screen.say(&format!("building {}", names.join(", ")));
         let screen = self.screen.clone();
         if let Ok(built) = self.build_now(&names, move |line| screen.say(line)) {
-            return built.libraries.into_iter().collect();
+            return built
+                .libraries
+                .into_iter()
+                .map(|(name, library)| (name, Ok(library)))
+                .collect();
         }
         let mut built = Vec::new();
         for name in names {
             match self.build_now(&[name], |_| ()) {
-                Ok(one) => built.extend(one.libraries),
-                // What is wrong stands above.
-                Err(_) => self
-                    .screen
-                    .say(&format!("{name} does not compile; save it again once it is mended")),
+                Ok(one) => built.extend(one.libraries.into_iter().map(|(name, library)| (name, Ok(library)))),
+                Err(error) => {
+                    // What the compiler says stands above.
+                    let what = not_built(name, &error);
+                    self.screen
+                        .say(&format!("{what}; not in service until it is mended and saved"));
+                    built.push((name.to_owned(), Err(refusal(&error))));
+                }
             }
         }
         built
@@ -148,7 +163,12 @@ impl Sources {
     }
 
     /// Builds what changes, one build at a time, until nobody is left to say so.
-    pub(super) fn build(mut self, changes: &mpsc::Receiver<Change>, service: &Service) {
+    pub(super) fn build(
+        mut self,
+        changes: &mpsc::Receiver<Change>,
+        service: &Service,
+        routing: impl Fn() -> Arc<Routing>,
+    ) {
         while let Ok(first) = changes.recv() {
             let mut names = BTreeSet::new();
             for change in std::iter::once(first).chain(changes.try_iter()) {
@@ -163,19 +183,23 @@ impl Sources {
             }
             self.keep_up();
             for name in names {
-                self.rebuild(&name, service);
+                let is_served = || {
+                    let routing = routing();
+                    routing.plugins.get(&name).is_some_and(|slot| slot.current().is_some())
+                };
+                self.rebuild(&name, service, is_served);
             }
         }
     }
 
     /// Builds one plugin and hands it on, or shows why it does not compile; the code in service goes on either way.
-    fn rebuild(&self, name: &str, service: &Service) {
+    fn rebuild(&self, name: &str, service: &Service, is_served: impl Fn() -> bool) {
         let news = |event, text: serde_json::Value| service.send(Command::News((event, text.to_string())));
         news("building", json!({ "plugin": name }));
         self.screen.status(&format!("building {name}"));
         let (screen, shown) = (self.screen.clone(), name.to_owned());
         let said = move |line: &str| {
-            let line = anstream::adapter::strip_str(line).to_string();
+            let line = strip_str(line).to_string();
             screen.status(&format!("building {shown}: {}", line.trim()));
         };
         let start = Instant::now();
@@ -196,16 +220,37 @@ impl Sources {
                 }
             }
             Err(error) => {
-                let message = error.to_string();
-                let (cross, plugin) = (styled(BAD, "✗"), styled(STRONG, name));
-                self.screen.say(&format!(
-                    "{message}\n{cross} {plugin} does not compile; the code in service goes on"
-                ));
-                let plain = anstream::adapter::strip_str(&message).to_string();
-                news("build_failed", json!({ "plugin": name, "message": plain }));
+                if let CargoError::Failed(message) = &error {
+                    self.screen.say(message);
+                }
+                let holds = match is_served() {
+                    true => "the code in service goes on",
+                    false => "not in service until it is mended and saved",
+                };
+                self.screen.say(&format!("{}; {holds}", not_built(name, &error)));
+                service.send(Command::NotBuilt(name.to_owned(), refusal(&error)));
             }
         }
     }
+}
+
+/// What is said of a plugin that could not be built, below what the compiler says.
+fn not_built(name: &str, error: &CargoError) -> String {
+    let (cross, plugin) = (styled(BAD, "✗"), styled(STRONG, name));
+    match error {
+        CargoError::Failed(_) => format!("{cross} {plugin} does not compile"),
+        other => format!("{cross} {plugin} cannot be built: {other}"),
+    }
+}
+
+/// The same for those who ask later: the page, the admin listener.
+fn refusal(error: &CargoError) -> Refusal {
+    let code = match error {
+        CargoError::Failed(_) => "compile",
+        CargoError::NoPackage(_) => "no_package",
+        _ => "cargo",
+    };
+    Refusal::new("build", code, strip_str(&error.to_string()).to_string())
 }
 
 /// The workspace, whose builds are in colour where they are shown.
