@@ -134,8 +134,9 @@ fn greet(server: &Server, screen: &Screen) {
         screen.say(&format!("admin on http://{admin}"));
     }
     screen.say(&format!("\n{}\n", listing(&routing)));
-    let hint = match routing.config.routes.first() {
-        _ if routing.plugins.contains_key("room") => {
+    let is_served = |plugin: &str| { routing.plugins.get(plugin) }.is_some_and(|slot| slot.current().is_some());
+    let hint = match routing.config.routes.iter().find(|route| is_served(&route.plugin)) {
+        _ if is_served("room") => {
             format!("Open {url} in two tabs and chat; then change a line of plugins/room/src/lib.rs and save it.")
         }
         Some(route) => format!(
@@ -144,6 +145,9 @@ fn greet(server: &Server, screen: &Screen) {
             route.topic.example(),
             route.plugin
         ),
+        None if !routing.config.routes.is_empty() => {
+            "No route leads to a plugin in service yet: what is wrong stands above.".to_owned()
+        }
         None if !routing.plugins.is_empty() => "No route leads to a plugin yet: add [[routes]].".to_owned(),
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
     };
