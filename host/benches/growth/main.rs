@@ -1,6 +1,7 @@
 //! How cost grows with what there is: one plot for each question, in `target/growth`.
 //!
-//! `cargo bench --package bennu --bench growth` runs all of them, with ` -- NAME` behind it only those whose name has NAME in it.
+//! `cargo bench --package bennu --bench growth` runs all of them, with ` -- NAME` behind it only those whose name has NAME in it;
+//! ` -- --keep` puts the plots into `host/benches/growth`, too.
 
 #[path = "../peers/servers.rs"]
 mod servers;
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
-    match run(&wanted) {
+    match run(&wanted, words.iter().any(|word| word == "--keep")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");
@@ -116,7 +117,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(wanted: &[&String]) -> io::Result<()> {
+fn run(wanted: &[&String], keep: bool) -> io::Result<()> {
     Peer::Bennu.prepare()?;
     fs::create_dir_all(folder())?;
     for question in QUESTIONS {
@@ -130,8 +131,11 @@ fn run(wanted: &[&String]) -> io::Result<()> {
             writeln!(io::stdout(), "{amount:>10} {}: {figure:.2} {}", question.x, question.y)?;
             points.push((*amount as f64, figure));
         }
-        let file = folder().join(question.name).with_extension("svg");
-        fs::write(&file, chart(question, points).svg())?;
+        let (file, plot) = (format!("{}.svg", question.name), chart(question, points).svg());
+        fs::write(folder().join(&file), &plot)?;
+        if keep {
+            fs::write(servers::checkout().join("host/benches/growth").join(&file), &plot)?;
+        }
     }
     Ok(())
 }
