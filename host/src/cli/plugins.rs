@@ -30,8 +30,9 @@ Examples:
   bennu plugins --reload room          loads the library of `room` as it is now
   bennu plugins --lift SHA-256         takes contents out of quarantine
 
-Asks the host's admin listener ([admin] listen; 127.0.0.1:4001 where the configuration names none). Where that wants a
-secret, it is taken from BENNU_ADMIN_SECRET. The exit code is 1 when no host answers.";
+Asks the host's admin listener ([admin] listen; 127.0.0.1:4001 where the
+configuration names none). Where that wants a secret, it is taken from
+BENNU_ADMIN_SECRET. The exit code is 1 when no host answers.";
 
 /// `bennu plugins`
 #[derive(Args, Debug)]

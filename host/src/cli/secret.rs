@@ -10,8 +10,8 @@ Examples:
   export BENNU_SECRET_KEY_BASE=$(bennu secret)
   (umask 077; bennu secret > config/secret_key_base)    a file that `secret_key_base_file` can name
 
-48 random bytes in 64 characters, as much as `bennu serve` asks for. Whoever has them can forge
-long-poll sessions; a new secret ends those that there are.";
+48 random bytes in 64 characters, as much as `bennu serve` asks for. Whoever
+has them can forge long-poll sessions; a new secret ends those that there are.";
 
 /// Random bytes in each secret: 64 characters.
 const BYTES: usize = 48;

@@ -15,8 +15,9 @@ Examples:
   BENNU_SECRET_KEY_BASE=… bennu serve --config /etc/bennu/bennu.toml
   bennu serve --config bennu.toml --listen 0.0.0.0:4000
 
-Needs a secret of at least 64 bytes, as `bennu secret` prints them, in BENNU_SECRET_KEY_BASE or
-in the file that `secret_key_base_file` names. BENNU_LOG goes before the configuration's log level.";
+Needs a secret of at least 64 bytes, as `bennu secret` prints them, in
+BENNU_SECRET_KEY_BASE or in the file that `secret_key_base_file` names.
+BENNU_LOG goes before the configuration's log level.";
 
 /// `bennu serve`
 #[derive(Args, Debug)]

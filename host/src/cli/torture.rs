@@ -25,9 +25,10 @@ Examples:
   bennu torture --libraries target/test-plugins --json
   bennu torture --part all --plots plots             the certificate, and all that is measured
 
-Starts a server of its own. The exit code is 1 when anything was lost, doubled, reordered or
-closed, when a state differs, when too little was in flight, when a library was not taken or refused as it should be,
-or when more stays of replaced libraries than may.";
+Starts a server of its own. The exit code is 1 when anything was lost,
+doubled, reordered or closed, when a state differs, when too little was in
+flight, when a library was not taken or refused as it should be, or when more
+stays of replaced libraries than may.";
 
 /// `bennu torture`
 #[derive(Args, Debug)]

@@ -26,7 +26,8 @@ Examples:
   printf 'echo {\"n\": 1}\\necho {\"n\": 2}\\n' | bennu call localhost:4000 echo:1
   bennu call http://localhost:4000/gate/longpoll room:1 --param token=open
 
-A line at the prompt, or of the standard input, is an event and its payload: new_msg {\"body\": \"hi\"}
+A line at the prompt, or of the standard input, is an event and its payload:
+new_msg {\"body\": \"hi\"}
 
 Exit codes:
   0  everything was answered, and nothing with an error

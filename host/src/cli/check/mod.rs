@@ -26,9 +26,11 @@ Examples:
   bennu check my/bennu.toml --dev
   bennu check target/release/libroom.so --settings '{\"max_history\": 10}'
 
-A configuration is checked with the libraries that it names, or with --dev with those that `bennu dev`
-has built: each is loaded by a child process that has the plugin look at its settings. Everything that
-is wrong is shown at once. Nothing is built: a plugin that was not built since its last change is named.
+A configuration is checked with the libraries that it names, or with --dev
+with those that `bennu dev` has built: each is loaded by a child process that
+has the plugin look at its settings. Everything that is wrong is shown at
+once. Nothing is built: a plugin that was not built since its last change is
+named.
 
 Exit codes:
   0  `bennu serve`, or `bennu dev`, would take it; there may be warnings

@@ -168,6 +168,9 @@ fn listing(routing: &Routing) -> String {
     for plugin in routing.plugins.keys().filter(|plugin| !routed.contains(plugin)) {
         rows.push(["(no route)".to_owned(), plugin.clone(), state(plugin)]);
     }
+    if rows.is_empty() {
+        return "No topic leads anywhere: there is no route, and no plugin.".to_owned();
+    }
     table(["topic", "plugin", "state"], &rows)
 }
 
