@@ -57,17 +57,19 @@ fn start_log(config: &Config) {
         .init();
 }
 
-/// Says something at each SIGINT and SIGTERM; by the sender, others can say the same.
+/// Says something at each SIGINT, SIGTERM and SIGHUP (a terminal that was closed); by the sender, others can say the same.
 fn signals() -> io::Result<(mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>)> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = mpsc::unbounded_channel();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let by_signal = sender.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             if by_signal.send(()).is_err() {
                 return;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::metric;
 use crate::support::server::{Bench, Server};
-use crate::support::within;
+use crate::support::{DEADLINE, within};
 
 /// More than the system keeps of a connection's unread bytes on the server's side, which it may let grow to 4 MiB.
 const FLOOD: &str = r#"["1","2","misbehave:t","flood",{"count":1000,"bytes":8000}]"#;
@@ -175,6 +175,8 @@ async fn a_client_that_reads_slower_than_its_topic_speaks_changes_nothing_for_th
     const OTHERS: usize = 20;
     // Of 8 kB each: more than the system keeps for the slow one, so that the server has to.
     const NEWS: u64 = 1000;
+    // Less than `max_outbound_bytes`.
+    const AT_ONCE: u64 = 50;
     let bench = Bench::new();
     bench.set("limits", "max_outbound_bytes", "1_000_000");
     // Those who listen are silent themselves.
@@ -196,14 +198,19 @@ async fn a_client_that_reads_slower_than_its_topic_speaks_changes_nothing_for_th
         }
     });
     let mut readers = Vec::new();
+    let (heard, mut has_heard) = tokio::sync::mpsc::unbounded_channel();
     // It reads nothing either, and so is in a topic of its own.
     let mut sender = Client::connect(&options).await.expect("connected");
     sender.join("misbehave:from", json!({})).await.expect("joined");
     for mut other in others {
+        let heard = heard.clone();
         readers.push(tokio::spawn(async move {
             for n in 0..NEWS {
                 let news = other.event("misbehave:t", "news").await.expect("each of the news");
                 assert_eq!(json(news)["n"], n);
+                if n % AT_ONCE == AT_ONCE - 1 {
+                    heard.send(()).expect("the sender waits");
+                }
             }
             other.heartbeat().await.expect("answered").status
         }));
@@ -214,6 +221,14 @@ async fn a_client_that_reads_slower_than_its_topic_speaks_changes_nothing_for_th
         pace.tick().await;
         let news = json!({ "topic": "misbehave:t", "event": "news", "payload": { "n": n, "fill": fill } });
         sender.push("misbehave:from", "broadcast_to", news).await.expect("sent");
+        if n % AT_ONCE == AT_ONCE - 1 {
+            // However busy the machine is, they keep up.
+            for _ in 0..OTHERS {
+                tokio::time::timeout(DEADLINE, has_heard.recv())
+                    .await
+                    .expect("all have heard it");
+            }
+        }
     }
     for reader in readers {
         assert_eq!(reader.await.expect("all of them"), "ok");
