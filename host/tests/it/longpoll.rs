@@ -392,17 +392,19 @@ async fn of_two_polls_the_newer_gets_the_messages_and_the_older_runs_to_its_end(
     let (_bench, server) = orderly().await;
     let session = Session::open(&server).await;
     let path = format!("/socket/longpoll?vsn=2.0.0&token={}", session.token);
-    let mut connections = Vec::new();
-    for _ in 0..3 {
-        let mut connection = Connection::open(server.address).await;
-        // Served once, it is known to its thread: from now on requests are taken in their order.
-        connection.send("OPTIONS", "/socket/longpoll", "", "").await;
-        connection.answer().await;
-        connections.push(connection);
+    let mut connections = [
+        Connection::open(server.address).await,
+        Connection::open(server.address).await,
+        Connection::open(server.address).await,
+    ];
+    // What a connection brings right behind its first request may be read in the same turn, before what others brought
+    // earlier. Once another connection has been served after it, it waits with the others: from then on all are taken
+    // in the order in which they brought something. So the first is served again, for the third's sake.
+    for served in [0, 1, 2, 0] {
+        connections[served].send("OPTIONS", "/socket/longpoll", "", "").await;
+        connections[served].answer().await;
     }
-    let [older, newer, poster] = &mut connections[..] else {
-        panic!("three connections")
-    };
+    let [older, newer, poster] = &mut connections;
     older.send("GET", &path, "", "").await;
     newer.send("GET", &path, "", "").await;
     poster.send("POST", &path, "", &heartbeat(1)).await;
