@@ -128,12 +128,12 @@ async fn ready(State(Admin { shared, .. }): State<Admin>) -> Response {
 
 async fn metrics(State(Admin { shared, .. }): State<Admin>) -> Response {
     let slots: Vec<_> = shared.routing().plugins.values().cloned().collect();
+    let (hub, metrics) = (&shared.hub, &shared.hub.metrics);
+    metrics
+        .timers
+        .set(i64::try_from(hub.timers.waiting()).unwrap_or(i64::MAX));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, content_type)],
-        shared.hub.metrics.render(&slots),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, content_type)], metrics.render(&slots)).into_response()
 }
 
 async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub refused_connects: Counter,
     /// Answers that came when nobody waited for them any more.
     pub late_answers: Counter,
+    /// Timers that are due later, of plugins and of the host. As of the last time that somebody asked.
+    pub timers: Gauge,
 }
 
 /// What the host counts of a plugin, all its generations together.
@@ -92,6 +94,11 @@ impl Metrics {
             "late_answers",
             "Answers of plugins that nobody waited for any more",
             self.late_answers.clone(),
+        );
+        registry.register(
+            "timers",
+            "Timers that are due later, of plugins and of the host",
+            self.timers.clone(),
         );
         register_plugins(&mut registry, plugins);
         let mut text = String::new();

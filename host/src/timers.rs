@@ -72,6 +72,12 @@ impl Timers {
         queue.due.remove(&(at, number)).is_some()
     }
 
+    /// How many are due later.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue().due.len()
+    }
+
     /// Ends the thread.
     pub fn stop(&self) {
         self.queue().stopped = true;

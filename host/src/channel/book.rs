@@ -24,6 +24,8 @@ pub struct Book {
     pub timers: HashMap<u64, Option<MemberId>>,
     /// The plugin holds state of this topic.
     pub live: bool,
+    /// The timer that has run since the last of its members left.
+    pub lingering: Option<u64>,
     /// Changes whenever somebody joins, so that an old linger timer does nothing.
     pub epoch: u64,
 }

@@ -175,6 +175,10 @@ impl Env {
         if book.members.is_empty() {
             let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
             let input = Input::Linger { epoch: book.epoch };
+            // One for each topic, however many come and go before it is due.
+            if let Some(before) = book.lingering.replace(number) {
+                self.hub.timers.cancel(before);
+            }
             self.hub.timers.set(number, linger, Arc::downgrade(topic), input);
         }
     }
