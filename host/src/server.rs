@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, mpsc};
@@ -126,6 +127,7 @@ impl Server {
         configured: Configured,
     ) -> Result<Self, StartError> {
         let listener = listen(config.listen(), LISTEN)?;
+        prepare(&listener, &config)?;
         let admin = match config.admin.listen {
             Some(address) => Some((listen(address, ADMIN_LISTEN)?, admin::secret(address)?)),
             None => None,
@@ -136,7 +138,7 @@ impl Server {
             tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
         }
         let prepared: Vec<_> = (0..config.server.io_threads.get())
-            .map(|_| io_threads::prepare(config.limits.max_inbox_entries))
+            .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
         let pubsub = PubSub::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
         let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
@@ -215,14 +217,13 @@ impl Server {
     pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
         loop {
             tokio::select! {
-                accepted = self.acceptor.accept() => match accepted {
-                    Ok((stream, peer)) => self.hand_over(stream, peer),
-                    Err(error) => {
+                accepted = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {
+                    if let Err(error) = accepted {
                         // Out of descriptors, most often: some will be free in a moment.
                         tracing::error!(error = &error as &dyn std::error::Error, "a connection cannot be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                },
+                }
                 _ = stop.recv() => break,
             }
         }
@@ -233,10 +234,6 @@ impl Server {
     }
 
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
-        // Small frames must not wait for more: every reply is one.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
         // A little above the limit there is still an answer, 503; far above it, none.
         if self.shared.is_flooded() {
             return;
@@ -324,6 +321,14 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Sta
         setting,
         source,
     })
+}
+
+/// What connections have from their listener, without a call for each.
+fn prepare(listener: &TcpListener, config: &Config) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // Small frames must not wait for more: every reply is one.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(u32::try_from(config.server.notsent_lowat_bytes).unwrap_or(u32::MAX))
 }
 
 fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> io::Result<SocketAddr> {

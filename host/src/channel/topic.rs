@@ -5,7 +5,7 @@
 //! them up. That is all there is to losing, doubling or reordering nothing: there is one queue, and it never moves.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bennu_plugin::abi::reason;
@@ -36,8 +36,20 @@ pub struct Bounds {
     pub events: usize,
     /// Their payloads, in bytes.
     pub bytes: usize,
+    /// The same for all topics of the plugin together.
+    pub total_bytes: usize,
     /// Messages of plugins: intercepted broadcasts, messages to itself, kept promises.
     pub messages: usize,
+}
+
+/// What waits for one topic, and counts against its bounds.
+#[derive(Debug)]
+struct Load {
+    events: usize,
+    bytes: usize,
+    messages: usize,
+    /// Bytes of all topics of the plugin.
+    total_bytes: Arc<AtomicUsize>,
 }
 
 /// What waits for a topic, and where it is handled.
@@ -45,7 +57,7 @@ pub struct Bounds {
 struct Mailbox {
     queue: VecDeque<Input>,
     /// What in `queue` counts against the bounds.
-    load: Bounds,
+    load: Load,
     state: State,
     home: Home,
 }
@@ -78,13 +90,14 @@ pub enum Refused {
 }
 
 impl Topic {
-    /// An empty topic whose events `home` handles.
+    /// An empty topic whose events `home` handles. What waits for it counts in `total_bytes`, too.
     #[must_use]
-    pub fn new(name: ByteString, number: u64, bounds: Bounds, home: Home) -> Self {
-        let load = Bounds {
+    pub fn new(name: ByteString, number: u64, bounds: Bounds, total_bytes: Arc<AtomicUsize>, home: Home) -> Self {
+        let load = Load {
             events: 0,
             bytes: 0,
             messages: 0,
+            total_bytes,
         };
         let mailbox = Mailbox {
             queue: VecDeque::new(),
@@ -259,7 +272,9 @@ impl Topic {
         }
         mailbox.state = State::Closed;
         mailbox.home.leave();
-        Some(std::mem::take(&mut mailbox.queue))
+        let waited = std::mem::take(&mut mailbox.queue);
+        waited.iter().for_each(|input| mailbox.load.subtract(input));
+        Some(waited)
     }
 
     /// The shard that handles it now.
@@ -289,7 +304,11 @@ impl Mailbox {
         match input.origin() {
             // One event may always wait, however large, or it could never be handled.
             Origin::Client(bytes) => {
-                self.load.events < bounds.events && (self.load.bytes == 0 || self.load.bytes + bytes <= bounds.bytes)
+                let has_room = || {
+                    self.load.bytes + bytes <= bounds.bytes
+                        && self.load.total_bytes.load(Ordering::Relaxed) + bytes <= bounds.total_bytes
+                };
+                self.load.events < bounds.events && (self.load.bytes == 0 || has_room())
             }
             Origin::Plugin => self.load.messages < bounds.messages,
             Origin::Host => true,
@@ -302,12 +321,13 @@ impl Mailbox {
     }
 }
 
-impl Bounds {
+impl Load {
     fn add(&mut self, input: &Input) {
         match input.origin() {
             Origin::Client(bytes) => {
                 self.events += 1;
                 self.bytes += bytes;
+                self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
             Origin::Plugin => self.messages += 1,
             Origin::Host => {}
@@ -319,9 +339,16 @@ impl Bounds {
             Origin::Client(bytes) => {
                 self.events -= 1;
                 self.bytes -= bytes;
+                self.total_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
             Origin::Plugin => self.messages -= 1,
             Origin::Host => {}
         }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.total_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -53,6 +53,8 @@ pub struct Server {
     pub io_threads: NonZeroUsize,
     /// Whether they write to many connections at once through io_uring, where the system has it. Default true.
     pub io_uring: bool,
+    /// Bytes that the system keeps for one client and has not sent. Beyond, they wait in the host. Default 131,072.
+    pub notsent_lowat_bytes: usize,
     /// A file that holds the secret, where `BENNU_SECRET_KEY_BASE` is not set. Relative to the configuration.
     pub secret_key_base_file: Option<PathBuf>,
     /// Where libraries are staged. Default: a folder of this process under the system's temporary folder.
@@ -100,8 +102,8 @@ pub struct Limits {
     pub max_outbound_total_bytes: usize,
     /// The name of a topic, in bytes. Beyond: the join is refused.
     pub max_topic_bytes: usize,
-    /// What waits for one I/O thread, in messages and broadcasts. Beyond: plugins that send more wait for it.
-    pub max_inbox_entries: usize,
+    /// What waits for one I/O thread, in bytes. Beyond: plugins that send more wait for it.
+    pub max_inbox_bytes: usize,
     /// The head of an HTTP request, in bytes. Beyond: 431.
     pub max_header_bytes: usize,
     /// How long a request's head may take, and how long its body.
@@ -260,6 +262,8 @@ pub struct Plugin {
     pub max_mailbox_events: usize,
     /// Payloads of these, in bytes. Beyond: `overloaded`. Default 8 MiB.
     pub max_mailbox_bytes: usize,
+    /// And those for all topics of the plugin together. Default 256 MiB.
+    pub max_mailbox_total_bytes: usize,
     /// Messages of plugins that may wait for one topic: intercepted broadcasts, messages to itself, kept promises.
     /// Beyond: the topic ends, or the plugin is told. Default 10_000.
     pub max_mailbox_messages: usize,

@@ -78,6 +78,7 @@ pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server 
         url_host: url_host(&section),
         io_threads: section.threads("io_threads", cores()),
         io_uring: section.flag("io_uring", true),
+        notsent_lowat_bytes: section.count("notsent_lowat_bytes", 131_072, 4_096..=GIBIBYTE),
         secret_key_base_file: around.path(section.text("secret_key_base_file")),
         stage_dir: around.path(section.text("stage_dir")),
         state_dir: around
@@ -146,7 +147,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         max_connections: section.count("max_connections", 10_000, 1..=MANY),
         max_message_bytes: section.count("max_message_bytes", MEBIBYTE, 64..=GIBIBYTE),
         max_topic_bytes: section.count("max_topic_bytes", 1_024, 1..=MEBIBYTE),
-        max_inbox_entries: section.count("max_inbox_entries", 65_536, 1_024..=MANY),
+        max_inbox_bytes: section.count("max_inbox_bytes", 16 * MEBIBYTE, 65_536..=GIBIBYTE),
         max_outbound_bytes: section.count("max_outbound_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
         max_outbound_total_bytes: section.count(
             "max_outbound_total_bytes",
@@ -297,6 +298,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         presence_interval: section.millis("presence_interval_ms", 100, 0..=HOUR_MS),
         max_mailbox_events: section.count("max_mailbox_events", 1_000, 1..=MANY),
         max_mailbox_bytes: section.count("max_mailbox_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
+        max_mailbox_total_bytes: section.count("max_mailbox_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
         max_mailbox_messages: section.count("max_mailbox_messages", 10_000, 1..=MANY),
         max_topics: section.count("max_topics", 100_000, 1..=MANY),
         max_pending_events: section.count("max_pending_events", 100, 1..=MANY),

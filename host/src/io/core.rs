@@ -35,8 +35,8 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Connections that are written to in a turn. After them others are read from: what that brings for those that still wait
 /// goes out in the same write.
 const WRITES: usize = writes::MOST;
-/// Messages that may gather before all connections are written to. Beyond, the inbox waits.
-const MAX_GATHERED: usize = 128 * 1024;
+/// Bytes that may gather for connections before all are written to. Beyond, the inbox waits.
+const MAX_GATHERED: usize = 16 * 1024 * 1024;
 /// Turns without giving hyper's connections theirs.
 const TURNS: usize = 8;
 
@@ -68,7 +68,7 @@ pub struct Core {
     /// What came of what they offered, likewise.
     written: Vec<Written>,
     writes: Writes,
-    /// Messages queued since there were none of those.
+    /// Bytes queued since there were none of those.
     gathered: usize,
     /// Connections that may have more to read than their turn allowed.
     again: Vec<usize>,
@@ -361,7 +361,7 @@ impl Core {
             self.slow.push((slot, socket.serial));
             return;
         };
-        self.gathered += 1;
+        self.gathered += frame.wire().len();
         let metrics = &self.shared.hub.metrics;
         metrics.messages_out.inc();
         if replaced > 0 {
@@ -415,7 +415,7 @@ impl Core {
         let limit = self.routing.config.limits.max_outbound_total_bytes / self.shared.threads();
         if waiting > before && self.untaken.is_too_much(waiting, limit) {
             self.hub().metrics.slow_consumers.inc();
-            self.drop_socket(slot, end::OVERLOADED);
+            self.abandon(slot, end::OVERLOADED);
         }
     }
 

@@ -102,12 +102,25 @@ pub enum Entry {
     Stop,
 }
 
+impl Entry {
+    /// What it takes of the inbox, in bytes: its own, and those of the message that it brings.
+    fn weight(&self) -> usize {
+        let message = match self {
+            Self::Joined { reply, .. } | Self::Refused { reply, .. } => reply.bytes().len(),
+            Self::Reply { payload, .. } | Self::Push { payload, .. } => payload.bytes().len(),
+            Self::Broadcast(broadcast) => broadcast.payload.bytes().len(),
+            _ => 0,
+        };
+        size_of::<Self>() + message
+    }
+}
+
 /// What waits for one I/O thread.
 #[derive(Debug)]
 pub struct Inbox {
     waiting: Mutex<Waiting>,
     room: Condvar,
-    /// Entries that may wait. Beyond, senders wait for the thread: it never waits for them.
+    /// Bytes that may wait. Beyond, senders wait for the thread: it never waits for them.
     limit: usize,
     waker: mio::Waker,
 }
@@ -115,12 +128,14 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct Waiting {
     entries: Vec<Entry>,
+    /// What they weigh.
+    bytes: usize,
     /// The thread sleeps, or is about to.
     asleep: bool,
 }
 
 impl Inbox {
-    /// An inbox for `limit` entries that wakes the poll which `waker` belongs to.
+    /// An inbox for `limit` bytes, or one message that is larger, that wakes the poll which `waker` belongs to.
     #[must_use]
     pub fn new(waker: mio::Waker, limit: usize) -> Self {
         Self {
@@ -134,11 +149,11 @@ impl Inbox {
     /// Adds an entry. Waits while the inbox is full: for shards and other threads that may wait.
     pub fn push(self: &Arc<Self>, entry: Entry) {
         let mut waiting = self.waiting();
-        while waiting.entries.len() >= self.limit {
+        while waiting.bytes >= self.limit {
             drop(waiting);
             wake::now();
             waiting = self.waiting();
-            if waiting.entries.len() >= self.limit {
+            if waiting.bytes >= self.limit {
                 waiting = self.room.wait(waiting).expect("no holder of the inbox panics");
             }
         }
@@ -155,6 +170,7 @@ impl Inbox {
     }
 
     fn add(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, entry: Entry) {
+        waiting.bytes += entry.weight();
         waiting.entries.push(entry);
         let asleep = waiting.asleep;
         drop(waiting);
@@ -166,7 +182,7 @@ impl Inbox {
     /// Takes all that waits. `into` is empty and gives its memory.
     pub fn take(&self, into: &mut Vec<Entry>) {
         let mut waiting = self.waiting();
-        let was_full = waiting.entries.len() >= self.limit;
+        let was_full = std::mem::take(&mut waiting.bytes) >= self.limit;
         std::mem::swap(&mut waiting.entries, into);
         drop(waiting);
         if was_full {

@@ -42,11 +42,11 @@ pub struct Prepared {
 /// # Errors
 ///
 /// If the system gives no poll.
-pub fn prepare(max_entries: usize) -> io::Result<Prepared> {
+pub fn prepare(max_inbox_bytes: usize) -> io::Result<Prepared> {
     let poll = mio::Poll::new()?;
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok(Prepared {
-        inbox: Arc::new(Inbox::new(waker, max_entries)),
+        inbox: Arc::new(Inbox::new(waker, max_inbox_bytes)),
         poll,
     })
 }

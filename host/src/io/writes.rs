@@ -26,7 +26,8 @@ pub(super) type Written = Option<io::Result<usize>>;
 /// Writes of one thread.
 pub(super) struct Writes {
     ring: Option<IoUring>,
-    /// What is written, of all connections. Empty between two calls, and kept for its memory.
+    /// What is written, of all connections. Empty between two calls, and kept for its memory: at most 2 MiB, as each of
+    /// [`MOST`] offers 8 KiB at once.
     bytes: Vec<u8>,
 }
 

@@ -282,8 +282,8 @@ impl Running {
             ("[server]", config.server != old.config.server),
             ("[admin]", config.admin != old.config.admin),
             (
-                "max_inbox_entries",
-                config.limits.max_inbox_entries != old.config.limits.max_inbox_entries,
+                "max_inbox_bytes",
+                config.limits.max_inbox_bytes != old.config.limits.max_inbox_bytes,
             ),
             ("[log] level", config.log.level != old.config.log.level),
         ];

@@ -33,6 +33,8 @@ pub struct PluginSlot {
     directory: Mutex<Directory>,
     hasher: RandomState,
     next_connect: AtomicUsize,
+    /// Payloads that wait for all its topics, in bytes.
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,7 @@ impl PluginSlot {
             directory: Mutex::default(),
             hasher: RandomState::new(),
             next_connect: AtomicUsize::new(0),
+            waiting_bytes: Arc::default(),
         }
     }
 
@@ -124,10 +127,18 @@ impl PluginSlot {
         let bounds = Bounds {
             events: config.max_mailbox_events,
             bytes: config.max_mailbox_bytes,
+            total_bytes: config.max_mailbox_total_bytes,
             messages: config.max_mailbox_messages,
         };
         // A copy: the name is a slice of its join's frame, and would keep all of that.
-        let topic = Arc::new(Topic::new(ByteString::from(&**name), number(), bounds, home));
+        let name = ByteString::from(&**name);
+        let topic = Arc::new(Topic::new(
+            name,
+            number(),
+            bounds,
+            Arc::clone(&self.waiting_bytes),
+            home,
+        ));
         topic.owe(join);
         directory.by_name.insert(topic.name.clone(), Arc::clone(&topic));
         directory.by_number.insert(topic.number, Arc::downgrade(&topic));

@@ -87,6 +87,9 @@ pub trait Transport: fmt::Debug {
 
     /// Says goodbye with a close code (as for WebSocket) and a reason, after what waits. Nothing else is sent after it.
     fn close(&mut self, code: u16, reason: &str);
+
+    /// Learns that it is dropped next, with all that still waits: the system is not to go on sending what it has taken.
+    fn abandon(&mut self) {}
 }
 
 /// How far a [`Transport::receive`] came.

@@ -25,7 +25,7 @@ pub trait Newcomer: fmt::Debug + Send {
 }
 
 /// What an I/O thread has for a transport that comes to it. [`Transport::receive`] and [`Transport::flush`] are called
-/// when what was given to [`Door::watch`] is ready, or when [`Door::bell`] has rung; and once at the beginning.
+/// when what was given to [`Door::watch`] is ready, as it may be from the beginning, or when [`Door::bell`] has rung.
 #[derive(Debug)]
 pub struct Door<'a> {
     /// Of messages, and of what may wait for a client.

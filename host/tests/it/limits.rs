@@ -146,6 +146,55 @@ async fn topics_that_nobody_got_into_are_closed_once() {
 }
 
 #[tokio::test]
+async fn what_waits_for_all_topics_of_a_plugin_together_is_bounded() {
+    const TOPICS: [&str; 2] = ["misbehave:1", "misbehave:2"];
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "max_mailbox_total_bytes", "1_048_576");
+    let server = bench.serve().await;
+    let mut client = raw(&server, Transport::WebSocket).await;
+    let to = |topic: &str, number: u32, event: &str, payload: &str| {
+        Frame::Text(format!(r#"["1","{number}","{topic}","{event}",{payload}]"#))
+    };
+    let large = format!(r#""{}""#, "x".repeat(60_000));
+    for topic in TOPICS {
+        client.send(to(topic, 1, "phx_join", "{}")).await.expect("sent");
+        assert_eq!(message(client.next().await).status.as_deref(), Some("ok"));
+    }
+    // Either has room for all that is sent to it, but not both. What was refused or has been handled takes none: the second time
+    // it is as the first.
+    for (topics, all_fit) in [(&TOPICS[..], false), (&TOPICS[..1], true), (&TOPICS[..], false)] {
+        for topic in topics {
+            client
+                .send(to(topic, 2, "sleep", r#"{"ms":1000}"#))
+                .await
+                .expect("sent");
+        }
+        for number in 3..20 {
+            for topic in topics {
+                client.send(to(topic, number, "echo", &large)).await.expect("sent");
+            }
+        }
+        let mut refused = 0;
+        for _ in 0..18 * topics.len() {
+            refused += usize::from(message(client.next().await).status.as_deref() != Some("ok"));
+        }
+        assert_eq!(refused == 0, all_fit, "{refused} were refused");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_waits_for_its_end_once_however_often_it_is_left() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = connect(&server, Transport::WebSocket).await;
+    for _ in 0..20 {
+        client.join("misbehave:t", json!({})).await.expect("joined");
+        client.leave("misbehave:t").await.expect("left");
+    }
+    assert_eq!(metric(server.admin().await, "bennu_timers").await, 1);
+}
+
+#[tokio::test]
 async fn a_rejoin_right_behind_a_leave_gets_all_answers() {
     let bench = Bench::new();
     let server = bench.serve().await;

@@ -23,10 +23,7 @@ impl Core {
         };
         match newcomer.enter(&door) {
             Ok(transport) => {
-                if let Some(slot) = self.open(info, transport, now) {
-                    // What came right behind the handshake is read at once.
-                    self.again.push(slot);
-                }
+                self.open(info, transport, now);
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -92,6 +89,16 @@ impl Core {
         }
     }
 
+    /// Drops a socket whose client does not take what waits for it.
+    pub(super) fn abandon(&mut self, slot: usize, ending: u32) {
+        if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
+            && transport.waiting() > 0
+        {
+            transport.abandon();
+        }
+        self.drop_socket(slot, ending);
+    }
+
     /// Forgets a socket.
     pub(crate) fn drop_socket(&mut self, slot: usize, ending: u32) {
         self.end_channels(slot, ending);
@@ -133,7 +140,7 @@ impl Core {
             self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
         }
         for slot in over {
-            self.drop_socket(slot, end::CLOSED);
+            self.abandon(slot, end::CLOSED);
         }
         self.expire_sessions(now);
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -123,6 +124,9 @@ impl Newcomer for Upgraded {
 
     fn enter(self: Box<Self>, door: &Door<'_>) -> io::Result<Box<dyn Transport>> {
         let echo = self.echo;
+        if !self.leftover.is_empty() {
+            door.bell().ring();
+        }
         let mut websocket = WebSocket::new(*self, door.limits.max_message_bytes, door.limits.max_outbound_bytes);
         door.watch(&mut websocket.stream)?;
         Ok(if echo {
@@ -230,5 +234,10 @@ impl Transport for WebSocket {
             self.outbox.push(frame::close(Some(code), reason), None);
             self.state = State::Closing;
         }
+    }
+
+    fn abandon(&mut self) {
+        // Closed by a reset. Otherwise the system keeps its own queue, megabytes for a client that does not read, for minutes.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
     }
 }
