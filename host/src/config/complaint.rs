@@ -3,6 +3,7 @@
 //! Most plugins have serde read their settings, and its messages are for programmers. What is none of them, such as the
 //! text of a plugin's own check, is shown as it came.
 
+use super::amount;
 use super::reader::{listed, nearest, suggestion};
 
 /// A plugin's refusal of its settings.
@@ -76,7 +77,13 @@ fn wrong_value(path: &str, message: &str) -> Option<Complaint> {
     } else {
         format!("`{path}`")
     };
-    Some(Complaint::refusal("", &format!("{what} must be {wanted}, not {found}")))
+    let key = path.rsplit('.').next().unwrap_or(path);
+    // The string itself is not known here to be no secret.
+    let is_quoted = found == "a string" && wanted.starts_with("a whole number");
+    Some(Complaint {
+        help: if is_quoted { amount::help(key, None) } else { None },
+        ..Complaint::refusal("", &format!("{what} must be {wanted}, not {found}"))
+    })
 }
 
 /// ``unknown variant `lod`, expected `loud` or `low` ``
@@ -219,6 +226,16 @@ mod tests {
             "a",
             "invalid value: integer `0`, expected a nonzero u32",
             "`a` must be a whole number, 1 or more, not 0",
+        );
+    }
+
+    #[test]
+    fn a_setting_whose_name_has_a_unit_comes_with_that() {
+        check(
+            "talk.pause_ms",
+            "invalid type: string \"10s\", expected u64",
+            "it refuses its settings: `talk.pause_ms` must be a whole number, 0 or more, not a string",
+            Some("write a number of milliseconds, without quotes, such as 10_000"),
         );
     }
 

@@ -188,6 +188,14 @@ impl Source {
         )
     }
 
+    /// The line that a byte stands in, without its end.
+    pub(super) fn line(&self, at: usize) -> Option<&str> {
+        let (before, behind) = self.text.split_at_checked(at)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = behind.find('\n').map_or(self.text.len(), |newline| at + newline);
+        self.text.get(start..end)
+    }
+
     /// The first character, for what is wrong with the whole.
     pub(super) fn start(&self) -> Span {
         0..self.text.chars().next().map_or(0, char::len_utf8)

@@ -3,6 +3,7 @@
 //! [`Config::read`] either gives a whole configuration, checked and complete, or every mistake of the file at once, each
 //! with its place. Nothing after it asks again whether a setting is valid.
 
+mod amount;
 mod check;
 mod complaint;
 mod diagnostic;
@@ -257,8 +258,16 @@ fn folder_of(file: &Path) -> PathBuf {
 /// Notes what is no TOML.
 fn note_syntax(errors: &[toml::de::Error], source: &Source, mistakes: &Mistakes) {
     for error in errors {
-        mistakes.add(mistakes.error(error.span().unwrap_or(source.start()), error.message()));
+        let at = error.span().unwrap_or(source.start());
+        let help = source.line(at.start).and_then(written_amount);
+        mistakes.add(mistakes.error(at, error.message()).maybe_help(help));
     }
+}
+
+/// What to write in a line such as `linger_ms = 10s`, which is no TOML.
+fn written_amount(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    amount::meant(key.trim(), value.split('#').next().unwrap_or(value))
 }
 
 /// Hides every value that sounds secret, and lists the keys that claim to be `secret_key_base`.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::amount::{self, grouped};
 use super::diagnostic::{Diagnostic, Source, Span, letters};
 use super::json as values;
 use super::schema::{Fields, Shape};
@@ -339,16 +340,17 @@ impl<'t> Section<'t> {
     }
 
     fn mistype(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
-        self.mistype_in(format!("`{key}`"), value, expected);
+        let written = { value.get_ref().as_str() }.filter(|_| expected.starts_with("a whole number"));
+        let help = written.and_then(|written| amount::help(key, Some(written)));
+        self.add_mistype(format!("`{key}`"), value, expected, help);
     }
 
     fn mistype_in(&self, what: String, value: &Spanned<DeValue<'_>>, expected: &str) {
+        self.add_mistype(what, value, expected, None);
+    }
+
+    fn add_mistype(&self, what: String, value: &Spanned<DeValue<'_>>, expected: &str, help: Option<String>) {
         let message = format!("{what} must be {expected}, not {}", described(value.get_ref()));
-        let quoted = value
-            .get_ref()
-            .as_str()
-            .filter(|text| expected.starts_with("a whole number") && text.parse::<u64>().is_ok());
-        let help = quoted.map(|number| format!("write {number} without quotes"));
         self.mistakes
             .add(self.mistakes.error(value.span(), message).maybe_help(help));
     }
@@ -384,18 +386,6 @@ pub(super) fn listed(names: &[&str]) -> String {
         [most @ .., last] if names.len() <= MOST => format!("`{}` and `{last}`", most.join("`, `")),
         _ => format!("`{}` and {} more", names[..MOST].join("`, `"), names.len() - MOST),
     }
-}
-
-/// `10_000`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .map(|group| str::from_utf8(group).unwrap_or_default())
-        .collect();
-    groups.join("_")
 }
 
 fn described(value: &DeValue<'_>) -> &'static str {

@@ -33,7 +33,7 @@ fn all_mistakes_are_shown_at_once_in_file_order() {
     8 | idle_timeout_ms = "60000"
       |                   ^^^^^^^
       |
-      = help: write 60000 without quotes
+      = help: write 60_000 without quotes
     warning: nothing leads to the plugin `room`
       --> bennu.toml:10:10
        |
@@ -41,6 +41,34 @@ fn all_mistakes_are_shown_at_once_in_file_order() {
        |          ^^^^
        |
        = help: add a `[[routes]]`, or name it in the `connect` or `check_origin` of a mount
+"#,
+    );
+}
+
+#[test]
+fn a_time_with_a_unit_is_shown_with_what_to_write() {
+    check_shown(
+        "[limits]\nidle_timeout_ms = \"10s\"\n",
+        r#"
+    error: `idle_timeout_ms` must be a whole number, not a string
+     --> bennu.toml:2:19
+      |
+    2 | idle_timeout_ms = "10s"
+      |                   ^^^^^
+      |
+      = help: write 10_000: it is a number of milliseconds
+"#,
+    );
+    check_shown(
+        "[limits]\nidle_timeout_ms = 10min # long\n",
+        r#"
+    error: string values must be quoted, expected literal string
+     --> bennu.toml:2:19
+      |
+    2 | idle_timeout_ms = 10min # long
+      |                   ^^^^^
+      |
+      = help: write 600_000: it is a number of milliseconds
 "#,
     );
 }
