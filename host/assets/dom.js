@@ -27,6 +27,12 @@ export function amount(count, what) {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
+/** A time in the unit that suits it, as the terminal gives it. */
+export function time(ms) {
+  if (ms >= 1_000) return `${(ms / 1_000).toFixed(1)} s`;
+  return ms >= 1 ? `${Math.round(ms)} ms` : `${Math.round(ms * 1_000)} µs`;
+}
+
 /** Sets what is different: who watches the page hears of nothing else. */
 export function setData(where, data) {
   for (const [name, value] of Object.entries(data)) if (where.dataset[name] !== String(value)) where.dataset[name] = value;

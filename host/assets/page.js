@@ -7,22 +7,25 @@
 
 import { Chat, TOPIC as CHAT_TOPIC } from "./chat.js";
 import { Connection } from "./connection.js";
-import { $, amount, element, setData, setText } from "./dom.js";
+import { $, amount, element, setData, setText, time } from "./dom.js";
 import { Playground } from "./playground.js";
 
 /** The plugin that has a chat room here. */
 const CHAT_PLUGIN = "room";
 const EVENTS_SHOWN = 8;
+const REFUSED = "the newest is refused";
 
 /** What `/dev/routes` said last. */
 let there = { mounts: [], routes: [], plugins: [] };
-/** What is to be said of a plugin instead of its generation: `{ state, text }`. */
+/** What is to be said of a plugin besides its generation: `{ state, text }`. */
 const notes = new Map();
 /** Why topics of a plugin are not served by its newest code. They are until the next reload. */
 const stays = new Map();
 /** `chat` and `playground`, as far as they are there. */
 const views = {};
 let inFront = null;
+let looking = false;
+let lookAgain = false;
 const news = watchNews();
 
 setInterval(showConnection, 1_000);
@@ -30,16 +33,29 @@ for (const name of ["chat", "playground"]) $(`${name}-tab`).addEventListener("cl
 
 // ---- what is there ----
 
+/** One look at a time, so that what is shown last is what was there last; who asks meanwhile has it look once more. */
 async function look() {
+  lookAgain = looking;
+  if (looking) return;
+  looking = true;
   const answer = await fetch("/dev/routes").catch(() => null);
-  if (!answer?.ok) return;
-  there = await answer.json();
+  const found = answer?.ok && (await answer.json().catch(() => null));
+  if (found) show(found);
+  looking = false;
+  if (lookAgain) look();
+}
+
+function show(found) {
+  there = found;
   for (const { name, refusal } of there.plugins) {
     if (!refusal || notes.has(name)) continue;
     const tell = refusal.step === "build" ? notBuilt : refused;
     tell({ plugin: name, ...refusal });
   }
+  if (there.configuration_refusal) configurationRefused({ reason: there.configuration_refusal });
+  else forget("", "configuration_refused");
   showRoutes();
+  showPanics();
   openViews();
 }
 
@@ -97,11 +113,13 @@ function shownRoute({ topic, plugin, example }) {
 }
 
 function stateOf(plugin) {
-  const found = there.plugins.find(({ name }) => name === plugin);
+  const { version, generation } = there.plugins.find(({ name }) => name === plugin) ?? {};
+  const serving = generation ? `${version}, generation ${generation}` : "not in service";
   const note = notes.get(plugin) ?? stays.get(plugin);
-  if (note) return note;
-  if (!found?.generation) return { state: "missing", text: "not in service; the terminal says why" };
-  return { state: "idle", text: `${found.version}, generation ${found.generation}` };
+  const goesOn = generation && ["failed", "refused"].includes(note?.state) ? " serves on" : "";
+  if (note) return { state: note.state, text: `${serving}${goesOn}; ${note.text}` };
+  if (!generation) return { state: "missing", text: `${serving}; the terminal says why` };
+  return { state: "idle", text: serving };
 }
 
 function note(plugin, state, text) {
@@ -122,12 +140,17 @@ function watchNews() {
   on("refused", refused);
   on("unchanged", unchanged);
   on("reload", reloaded);
-  on("configuration", () => (forget("", "configuration_refused"), look()));
-  on("configuration_refused", ({ reason }) => {
-    forget("", "configuration_refused");
-    record("configuration_refused", "", "The configuration is refused. The one before goes on.", reason);
-  });
+  on("configuration", look);
+  on("configuration_refused", configurationRefused);
+  for (const event of ["faults", "missed"]) on(event, look);
   return events;
+}
+
+function configurationRefused({ reason }) {
+  const shown = document.querySelector("#problems [data-event=configuration_refused] pre");
+  if (shown?.textContent === reason) return;
+  forget("", "configuration_refused");
+  record("configuration_refused", "", "The configuration is refused. The one before goes on.", reason);
 }
 
 function goesOn(plugin) {
@@ -137,13 +160,13 @@ function goesOn(plugin) {
 
 function notBuilt({ plugin, code, reason }) {
   const what = code === "compile" ? "does not compile" : "cannot be built";
-  note(plugin, "failed", what);
+  note(plugin, "failed", `the source ${what}`);
   forget(plugin, "build_failed", "refused");
   record("build_failed", plugin, `${plugin} ${what}. ${goesOn(plugin)}`, reason);
 }
 
 function refused({ plugin, step, reason }) {
-  note(plugin, "refused", "refused");
+  note(plugin, "refused", REFUSED);
   forget(plugin, "build_failed", "refused");
   record("refused", plugin, `${plugin} was refused (${step}). ${goesOn(plugin)}`, reason);
 }
@@ -151,13 +174,13 @@ function refused({ plugin, step, reason }) {
 /** The build gave what was there: in service already, or refused before. */
 function unchanged({ plugin, in_service: inService }) {
   forget(plugin, "build_failed");
-  if (!inService) return note(plugin, "refused", "refused");
+  if (!inService) return note(plugin, "refused", REFUSED);
   forget(plugin, "refused");
   note(plugin, null);
 }
 
 function reloaded(reload) {
-  const { plugin, version, generation, topics, failed, rejoined, took_ms: tookMs } = reload;
+  const { plugin, version, generation, topics, failed, rejoined, probed_ms: probedMs, swap_ms: swapMs } = reload;
   forget(plugin, "build_failed", "refused", "stays");
   stays.delete(plugin);
   const known = there.plugins.find(({ name }) => name === plugin);
@@ -165,11 +188,13 @@ function reloaded(reload) {
   if (failed > 0) stayed(reload);
   note(plugin, null);
   const counts = [
-    `${amount(topics, "topic")} moved in ${Math.round(tookMs)} ms`,
+    `probed in ${time(probedMs)}`,
+    topics === 0 ? "no topics" : `${amount(topics, "topic")} carried over in ${time(swapMs)}`,
     failed > 0 && `${amount(failed, "topic")} not`,
     rejoined > 0 && `${amount(rejoined, "topic")} joined anew`,
   ];
-  record("reload", plugin, `${plugin} ${version}, generation ${generation}: ${counts.filter(Boolean).join("; ")}`);
+  record("reload", plugin, `${plugin} ${version}, generation ${generation}: ${counts.filter(Boolean).join(", ")}`);
+  showPanics();
   if (generation === 1 || failed > 0) return;
   for (const view of Object.values(views)) {
     if (!view.topic || routeOf(view.topic)?.plugin !== plugin) continue;
@@ -197,6 +222,23 @@ function connectedAnew(view) {
     for (const list of ["problems", "events"]) $(list).replaceChildren();
   }
   showConnection();
+}
+
+/** The last ones, but for those of code that newer code has replaced. */
+function showPanics() {
+  const all = there.plugins.flatMap(({ name, generation, panics = [] }) =>
+    panics.filter((panic) => panic.generation >= (generation ?? 0)).map((panic) => ({ plugin: name, ...panic })),
+  );
+  all.sort((a, b) => b.at_unix_s - a.at_unix_s);
+  $("panics").replaceChildren(...all.slice(0, EVENTS_SHOWN).map(shownPanic));
+}
+
+function shownPanic({ plugin, generation, callback, event, topic, message, count }) {
+  const where = [event && `of ${event}`, topic && `in ${topic}`, count > 1 && `(${count} times)`].filter(Boolean);
+  const text = [`${plugin}, generation ${generation}, panicked: ${callback}`, ...where].join(" ");
+  const item = element("li", {}, text, element("pre", {}, message));
+  Object.assign(item.dataset, { plugin, count });
+  return item;
 }
 
 /** What is to be mended stands at the top, with all that is known of it; the rest is news. */

@@ -10,13 +10,13 @@ use std::time::Duration;
 use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use crate::admin::{self, Admin};
 use crate::config::secret::{SecretError, SecretKeyBase};
 use crate::config::{Config, Mode};
-use crate::endpoint::{Entrance, Routing, Shared};
+use crate::endpoint::{Board, Entrance, Routing, Shared};
 use crate::hub::Hub;
 use crate::io::{self as io_threads, Acceptor, Entry};
 use crate::plugin::crash;
@@ -24,7 +24,7 @@ use crate::plugin::kept::Kept;
 use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
-use crate::plugin::service::{Command, Configured, Service, announce, blame_settings};
+use crate::plugin::service::{Command, Follower, Service, announce, blame_settings};
 use crate::plugin::watchdog;
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
@@ -33,12 +33,12 @@ use crate::timers::Timers;
 const LISTEN: &str = "`--listen` or `[server] listen`";
 /// What names the address of the admin pages.
 const ADMIN_LISTEN: &str = "`[admin] listen`";
+/// How many ports above a taken one are tried, in `dev`, where nobody has named it.
+const PORTS_TRIED: u16 = 100;
 /// Connections that the system keeps while we are busy accepting others.
 const BACKLOG: u32 = 1024;
 /// How long threads have to end after all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
-/// News that the page of `dev` may be behind.
-const NEWS: usize = 64;
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,20 +102,16 @@ impl Server {
     /// # Errors
     ///
     /// If one of them is not.
-    pub fn try_addresses(config: &Config) -> Result<(), StartError> {
-        listen(config.listen(), LISTEN)?;
-        config
-            .admin
-            .listen
-            .map(|address| listen(address, ADMIN_LISTEN))
-            .transpose()?;
-        Ok(())
+    pub fn try_addresses(config: &Config, mode: Mode) -> Result<(), StartError> {
+        listeners(config, mode).map(drop)
     }
 
     /// Starts everything: listeners first, as a taken port is the commonest mistake, then plugins, then I/O threads.
     ///
+    /// `follower` hears of the configurations that are read while the host runs.
+    ///
     /// In `serve`, a plugin that cannot be put in service is an error; in `dev` it is said in the log, as it may be mended
-    /// while the host runs.
+    /// while the host runs; and an address that nobody has named, and that is taken, is exchanged for the next free port.
     ///
     /// # Errors
     ///
@@ -124,12 +120,15 @@ impl Server {
         config: Config,
         mode: Mode,
         built: Vec<Built>,
-        configured: Configured,
+        follower: Option<Box<dyn Follower>>,
     ) -> Result<Self, StartError> {
-        let listener = listen(config.listen(), LISTEN)?;
+        let (listener, admin) = listeners(&config, mode)?;
         prepare(&listener, &config)?;
-        let admin = match config.admin.listen {
-            Some(address) => Some((listen(address, ADMIN_LISTEN)?, admin::secret(address)?)),
+        let admin = match admin {
+            Some(listener) => {
+                let secret = admin::secret(listener.local_addr()?)?;
+                Some((listener, secret))
+            }
             None => None,
         };
         let secret = SecretKeyBase::obtain(&config, mode)?;
@@ -161,7 +160,7 @@ impl Server {
         }
         let config = Arc::new(config);
         let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots().clone()));
-        let dev = (mode == Mode::Dev).then(|| broadcast::channel(NEWS).0);
+        let dev = (mode == Mode::Dev).then(Board::new);
         let shared = Arc::new(Shared::new(hub, routing, secret, dev).map_err(io::Error::other)?);
         let threads = prepared
             .into_iter()
@@ -169,7 +168,7 @@ impl Server {
             // The configuration allows 255 threads at most.
             .map(|(index, thread)| thread.start(index as u8, Arc::clone(&shared)))
             .collect::<io::Result<_>>()?;
-        let (service, plugins) = Service::start(plugins, Arc::clone(&shared), mode, configured)?;
+        let (service, plugins) = Service::start(plugins, Arc::clone(&shared), mode, follower)?;
         let address = listener.local_addr()?;
         let admin_address = admin
             .map(|(listener, secret)| {
@@ -301,6 +300,29 @@ async fn drain_some(shared: &Shared, batch: usize) -> usize {
         tracing::info!(open, "draining");
     }
     open
+}
+
+/// The listener for clients, and that of the admin pages if they are wanted.
+fn listeners(config: &Config, mode: Mode) -> Result<(TcpListener, Option<TcpListener>), StartError> {
+    let listener = |address, setting, is_named| match is_named || mode == Mode::Serve {
+        true => listen(address, setting),
+        false => listen_near(address, setting),
+    };
+    let clients = listener(config.listen(), LISTEN, config.names_listen())?;
+    let admin = { config.admin.listen }.map(|address| listener(address, ADMIN_LISTEN, config.admin.names_listen));
+    Ok((clients, admin.transpose()?))
+}
+
+/// A listener there, or where that is taken at the next port above that is free.
+fn listen_near(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    let first = listen(address, setting);
+    let is_taken = |source: &io::Error| source.kind() == io::ErrorKind::AddrInUse;
+    if !matches!(&first, Err(StartError::Listen { source, .. }) if is_taken(source)) {
+        return first;
+    }
+    let mut above = (1..=PORTS_TRIED).filter_map(|above| address.port().checked_add(above));
+    let other = above.find_map(|port| listen(SocketAddr::new(address.ip(), port), setting).ok());
+    other.map_or(first, Ok)
 }
 
 /// A listener that does not share its port: a second host on it is told so.

@@ -24,7 +24,8 @@ use crate::config::Config;
 use crate::load::{self, LoadArgs};
 
 const HELP: &str = "\
-Start here: `bennu dev` in the checkout, then open the address that it prints.
+Start here: `bennu new greeter`, then `bennu dev` in the folder that it makes,
+or `bennu dev` in the checkout; and open the address that it prints.
 
 Exit codes:
   0  done
@@ -143,7 +144,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, thiserror::Error)]
 pub enum NoConfig {
     /// Neither here nor above.
-    #[error("there is no config/bennu.toml in {} or in a folder above it: go to the checkout, or name the file", folder.display())]
+    #[error("there is no config/bennu.toml in {} or in a folder above it: `bennu new NAME` makes a workspace with one; go there, or name the file", folder.display())]
     NotFound {
         /// Where the search began.
         folder: PathBuf,
@@ -212,7 +213,8 @@ mod tests {
         let Ok(Command::Serve(args)) = parse("bennu serve --config a.toml --listen [::1]:1") else {
             panic!("serve")
         };
-        assert_eq!((args.config, args.listen), ("a.toml".into(), "[::1]:1".parse().ok()));
+        let named = args.config.config;
+        assert_eq!((named, args.listen), (Some("a.toml".into()), "[::1]:1".parse().ok()));
     }
 
     #[test]
@@ -226,7 +228,7 @@ mod tests {
     fn what_is_unknown_or_missing_is_refused() {
         check_refused("bennu dev --prot 1", ErrorKind::UnknownArgument);
         check_refused("bennu srve", ErrorKind::InvalidSubcommand);
-        check_refused("bennu serve", ErrorKind::MissingRequiredArgument);
+        check_refused("bennu new", ErrorKind::MissingRequiredArgument);
         check_refused("bennu dev --listen localhost", ErrorKind::ValueValidation);
         check_refused("bennu dev --listen :4000", ErrorKind::ValueValidation);
         check_refused("bennu dev --listen localhost:http", ErrorKind::ValueValidation);

@@ -46,12 +46,20 @@ fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
     })
 }
 
+/// The filter of the log: `directives`, but for a library's complaints that nobody can act on.
+fn log_filter(directives: &str) -> EnvFilter {
+    // It warns of folders that are gone, which is what it is there to tell.
+    let quiet = |directives: &str| EnvFilter::try_new(format!("notify=error,{directives}"));
+    quiet(directives)
+        .or_else(|_| quiet("info"))
+        .unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
 /// Logs go to standard error; what a command says goes to standard output.
 fn start_log(config: &Config) {
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| config.log.level.clone());
-    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(&directives))
         .with_writer(io::stderr)
         .with_ansi(has_colours(&io::stderr()))
         .init();

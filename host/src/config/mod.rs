@@ -173,6 +173,12 @@ impl Config {
     pub fn listen(&self) -> SocketAddr {
         self.listen_instead.unwrap_or(self.server.listen)
     }
+
+    /// Whether somebody has named that address, in the file or on the command line.
+    #[must_use]
+    pub fn names_listen(&self) -> bool {
+        self.listen_instead.is_some() || self.server.names_listen
+    }
 }
 
 /// What was read, if it has no mistake; the rest are its warnings.

@@ -47,6 +47,8 @@ pub struct Config {
 pub struct Server {
     /// Where clients connect. Default 127.0.0.1:4000.
     pub listen: SocketAddr,
+    /// Whether the file names it. Where it does not, `dev` takes the next port that is free.
+    pub names_listen: bool,
     /// The host that `check_origin = true` compares with. Default `localhost`.
     pub url_host: String,
     /// How many I/O threads own connections. Default: one per core.
@@ -78,6 +80,8 @@ pub struct Server {
 pub struct Admin {
     /// Where `/health`, `/ready`, `/metrics` and `/plugins` are served. In `serve` absent unless set; in `dev` 127.0.0.1:4001.
     pub listen: Option<SocketAddr>,
+    /// Whether the file names it. Where it does not, `dev` takes the next port that is free.
+    pub names_listen: bool,
 }
 
 /// `[log]`

@@ -29,6 +29,29 @@ impl Config {
         Diagnostic::error(&self.source, at, message)
     }
 
+    /// What it lacks for anybody to be served. None of that is a mistake.
+    #[must_use]
+    pub(crate) fn lacks(&self) -> Vec<Diagnostic> {
+        let lacks = |message: &str| Diagnostic::warning(&self.source, self.source.start(), message);
+        let mut found = Vec::new();
+        if self.mounts.is_empty() {
+            let mount = "add a `[[mounts]]` with a line such as `path = \"/socket\"`";
+            found.push(lacks("there is no mount: no client can connect").help(mount));
+        }
+        match (self.plugins.is_empty(), self.routes.is_empty()) {
+            (true, _) => {
+                let plugin = "`bennu new NAME --route` makes one, with its route";
+                found.push(lacks("there is no plugin: nobody answers").help(plugin));
+            }
+            (false, true) => {
+                let route = "add a `[[routes]]` with lines such as `topic = \"room:*\"` and `plugin = \"room\"`";
+                found.push(lacks("there is no route: no client can join a topic").help(route));
+            }
+            (false, false) => {}
+        }
+        found
+    }
+
     /// What is wrong with all of it, shown at its start.
     #[must_use]
     pub(crate) fn error(&self, message: &str) -> Diagnostic {

@@ -75,6 +75,7 @@ pub(super) struct ReadRoute {
 pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server {
     let server = Server {
         listen: section.address("listen").unwrap_or(([127, 0, 0, 1], 4000).into()),
+        names_listen: section.value("listen").is_some(),
         url_host: url_host(&section),
         io_threads: section.threads("io_threads", cores()),
         io_uring: section.flag("io_uring", true),
@@ -119,8 +120,9 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         Some(_) => section.address("listen"),
     };
     section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
+    let names_listen = section.value("listen").is_some();
     section.finish();
-    Admin { listen }
+    Admin { listen, names_listen }
 }
 
 pub(super) fn log(section: Section<'_>) -> Log {

@@ -3,6 +3,7 @@
 //! Mounts are looked up in the [`Routing`] of the moment, as a changed configuration may have others. In `dev` the page
 //! and its news stand beside them.
 
+mod board;
 mod connect;
 mod entrance;
 mod filter;
@@ -26,11 +27,12 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 
+pub use board::{Board, DevEvent};
 pub use connect::Denied;
 pub use entrance::{Entrance, Visit};
 pub use routing::Routing;
 use routing::Served;
-pub use shared::{DevEvent, Shared};
+pub use shared::Shared;
 
 /// Whose request it is, and where it is served.
 #[derive(Clone, Copy, Debug)]

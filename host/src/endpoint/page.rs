@@ -13,9 +13,10 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Shared;
+use super::{Board, Shared};
 use crate::config::Config;
 use crate::plugin::PluginSlot;
+use crate::plugin::journal::Panic;
 use crate::plugin::service::blame_settings;
 
 /// The modules of the page, by their names there.
@@ -39,7 +40,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
     })
 }
 
-/// What is there now: mounts that a browser can connect to, routes in file order, plugins with what is wrong with them.
+/// What is there now: mounts that a browser can connect to, routes in file order, plugins with what is wrong with them
+/// and what of them panicked, and why the configuration that was saved last does not hold.
 async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let routing = shared.routing();
     let config = &routing.config;
@@ -57,21 +59,30 @@ async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
         })
         .collect();
     let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, config)).collect();
-    Json(json!({ "mounts": mounts, "routes": routes, "plugins": plugins }))
+    let refusal = shared.dev.as_ref().and_then(Board::refusal);
+    Json(json!({ "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }))
 }
 
 fn shown(slot: &PluginSlot, config: &Config) -> Value {
     let current = slot.current();
-    let refusal = slot
-        .journal
-        .read()
+    let entries = slot.journal.read();
+    let refusal = entries
         .refusal
         .map(|refusal| json!({ "step": refusal.step, "code": refusal.code, "reason": blame_settings(config, &slot.name, &refusal) }));
+    let panics: Vec<_> = entries.panics.iter().map(shown_panic).collect();
     json!({
         "name": slot.name,
         "version": current.as_ref().map(|current| &current.manifest.version),
         "generation": current.as_ref().map(|current| current.number),
         "refusal": refusal,
+        "panics": panics,
+    })
+}
+
+fn shown_panic(panic: &Panic) -> Value {
+    json!({
+        "generation": panic.generation, "callback": panic.callback, "event": panic.event, "topic": panic.topic,
+        "message": panic.message, "count": panic.count, "at_unix_s": panic.at_unix_s,
     })
 }
 
@@ -85,19 +96,18 @@ fn script(text: &'static str) -> impl IntoResponse {
     )
 }
 
-/// News as server-sent events, from now on. A page that falls behind misses the oldest.
+/// News as server-sent events, from now on. A page that falls behind misses the oldest, and is told so.
 async fn news(State(shared): State<Arc<Shared>>) -> Response {
-    let Some(news) = shared.dev.as_ref().map(tokio::sync::broadcast::Sender::subscribe) else {
+    let Some(news) = shared.dev.as_ref().map(Board::listen) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let events = futures_util::stream::unfold(news, async |mut news| {
-        loop {
-            match news.recv().await {
-                Ok((name, json)) => return Some((Ok::<_, Infallible>(Event::default().event(name).data(json)), news)),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
-            }
-        }
+        let (name, json) = match news.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => ("missed", "{}".to_owned()),
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok::<_, Infallible>(Event::default().event(name).data(json)), news))
     });
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }

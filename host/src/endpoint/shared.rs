@@ -3,17 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 
-use tokio::sync::broadcast;
-
-use super::Routing;
+use super::{Board, Routing};
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Crypto, Mount};
 use crate::hub::Hub;
 use crate::io::Inbox;
 use crate::transport::longpoll::token::{TokenKey, TokenKeys};
-
-/// News for the page of `bennu dev`: the event's name and its JSON.
-pub type DevEvent = (&'static str, String);
 
 /// One per host.
 #[derive(Debug)]
@@ -22,8 +17,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// Tells this node's tokens from those of others. Random, anew with every start.
     pub node: u64,
-    /// In `dev`: where the page's news come from.
-    pub dev: Option<broadcast::Sender<DevEvent>>,
+    /// In `dev`: what its page is told.
+    pub dev: Option<Board>,
     secret: SecretKeyBase,
     routing: RwLock<Arc<Routing>>,
     keys: TokenKeys,
@@ -43,7 +38,7 @@ impl Shared {
         hub: Arc<Hub>,
         routing: Arc<Routing>,
         secret: SecretKeyBase,
-        dev: Option<broadcast::Sender<DevEvent>>,
+        dev: Option<Board>,
     ) -> Result<Self, getrandom::Error> {
         let threads = hub.pubsub.inboxes().len();
         Ok(Self {

@@ -4,7 +4,7 @@ use bennu_plugin::abi::{Token, error};
 use bytes::Bytes;
 
 use super::backtrace::Panics;
-use super::loader::{HostCalls, Line};
+use super::loader::{HostCalls, Line, crash};
 use super::log;
 use super::shard::Env;
 use crate::channel::{Input, Refused};
@@ -98,6 +98,10 @@ impl HostCalls for Bridge {
 
     fn panicked(&self, message: &str, place: &str) {
         self.panics.note(message, place);
+        // One in a callback is noted when that is over.
+        if crash::entry_at_hand().is_none() {
+            self.env.thread_panicked(message);
+        }
     }
 }
 

@@ -16,8 +16,6 @@ use anstream::adapter::strip_str;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use crate::config::Config;
-
 /// The folder of our builds, inside the workspace's target directory.
 const TARGET: &str = "bennu-dev";
 /// The folder of the variants that `bennu torture` builds.
@@ -28,7 +26,7 @@ const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "x86_64-unknown-linux-gnu"
 };
-/// How much of what cargo says is kept for an error.
+/// How much of what cargo and the compiler say is kept, of each the end, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
 /// Why nothing was built.
@@ -48,7 +46,7 @@ pub enum CargoError {
     /// No package is called like this plugin.
     #[error("the workspace has no package `{0}`")]
     NoPackage(String),
-    /// The code does not compile. The text is what cargo shows, in colour if that was asked for.
+    /// The code does not compile. The text is what the compiler says and then cargo, in colour if that was asked for.
     #[error("{0}")]
     Failed(String),
     /// A package was built but makes no library that can be loaded.
@@ -170,13 +168,6 @@ impl Workspace {
         self.package(plugin).is_some()
     }
 
-    /// Takes away the libraries that a configuration names for plugins of this workspace: `dev` serves only what it has built.
-    pub fn take_over(&self, config: &mut Config) {
-        for (_, plugin) in config.plugins.iter_mut().filter(|(name, _)| self.has(name)) {
-            plugin.library = None;
-        }
-    }
-
     /// The packages of this workspace that make a library to load.
     #[must_use]
     pub fn plugins(&self) -> Vec<&str> {
@@ -255,7 +246,12 @@ impl Workspace {
             return Err(CargoError::NoPackage((*missing).to_owned()));
         }
         let mut command = cargo();
-        command.args(["build", "--message-format=json-render-diagnostics"]);
+        let messages = if self.colours {
+            "json-diagnostic-rendered-ansi"
+        } else {
+            "json"
+        };
+        command.args(["build", "--message-format", messages]);
         command.arg("--target-dir").arg(self.target.join(target)).args(further);
         command.args(["--color", if self.colours { "always" } else { "never" }]);
         for plugin in plugins {
@@ -306,7 +302,7 @@ pub struct Build {
 pub struct Built {
     /// The library of each plugin, by name.
     pub libraries: BTreeMap<String, PathBuf>,
-    /// What the compiler warns of, as cargo shows it; empty where it is content.
+    /// What the compiler warns of, as it shows it; empty where it is content.
     pub warnings: String,
 }
 
@@ -317,7 +313,7 @@ impl Build {
     ///
     /// If something does not compile, or is no library.
     pub fn wait(mut self) -> Result<Built, CargoError> {
-        let libraries = self.child.stdout.take().map(libraries).unwrap_or_default();
+        let Told { libraries, diagnostics } = self.child.stdout.take().map(told).unwrap_or_default();
         let status = self.child.wait().map_err(not_run)?;
         let text = self
             .stderr
@@ -325,7 +321,7 @@ impl Build {
             .and_then(|thread| thread.join().ok())
             .unwrap_or_default();
         if !status.success() {
-            return Err(CargoError::Failed(failure(status, &text)));
+            return Err(CargoError::Failed(failure(status, diagnostics, &text)));
         }
         let found = |(name, id): &(String, String)| match libraries.get(id) {
             Some(library) => Ok((name.clone(), library.clone())),
@@ -333,7 +329,7 @@ impl Build {
         };
         Ok(Built {
             libraries: self.wanted.iter().map(found).collect::<Result<_, _>>()?,
-            warnings: warnings(&text),
+            warnings: diagnostics.trim_end().to_owned(),
         })
     }
 }
@@ -357,6 +353,26 @@ struct Message {
     target: Target,
     #[serde(default)]
     filenames: Vec<PathBuf>,
+    /// What the compiler says.
+    #[serde(default)]
+    message: Diagnostic,
+}
+
+/// What the compiler says of one thing.
+#[derive(Default, Deserialize)]
+struct Diagnostic {
+    #[serde(default)]
+    message: String,
+    /// As it shows it to people.
+    rendered: Option<String>,
+}
+
+impl Diagnostic {
+    /// Whether it only counts those before; cargo does that better.
+    fn is_sum(&self) -> bool {
+        let ends = ["warning emitted", "warnings emitted"];
+        self.message.starts_with("aborting due to") || ends.iter().any(|end| self.message.ends_with(end))
+    }
 }
 
 /// What a package makes.
@@ -375,16 +391,38 @@ impl Target {
     }
 }
 
-/// The cdylib of each package that makes one, by package id.
-fn libraries(stdout: ChildStdout) -> BTreeMap<String, PathBuf> {
-    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    // What is not a message is a build script's or a wrapper's.
-    let messages = lines.filter_map(|line| serde_json::from_str::<Message>(&line).ok());
-    messages.filter_map(library).collect()
+/// What cargo's messages for programs tell.
+#[derive(Default)]
+struct Told {
+    /// The cdylib of each package that makes one, by package id.
+    libraries: BTreeMap<String, PathBuf>,
+    /// What the compiler says, with an empty line behind each.
+    diagnostics: String,
+}
+
+fn told(stdout: ChildStdout) -> Told {
+    let mut told = Told::default();
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        // What is not a message is a build script's or a wrapper's.
+        let Ok(message) = serde_json::from_str::<Message>(&line) else {
+            continue;
+        };
+        match &*message.reason {
+            "compiler-artifact" => told.libraries.extend(library(message)),
+            "compiler-message" if !message.message.is_sum() => {
+                let rendered = message.message.rendered.unwrap_or_default();
+                told.diagnostics += rendered.trim_end();
+                told.diagnostics += "\n\n";
+                keep_end(&mut told.diagnostics);
+            }
+            _ => {}
+        }
+    }
+    told
 }
 
 fn library(message: Message) -> Option<(String, PathBuf)> {
-    if message.reason != "compiler-artifact" || !message.target.is_cdylib() {
+    if !message.target.is_cdylib() {
         return None;
     }
     let library = message
@@ -402,58 +440,32 @@ fn listen(stderr: impl Read, mut said: impl FnMut(&str)) -> String {
         said(&line);
         kept.push_str(&line);
         kept.push('\n');
-        if kept.len() > 2 * MAX_TEXT {
-            let start = (kept.len() - MAX_TEXT..)
-                .find(|at| kept.is_char_boundary(*at))
-                .unwrap_or(0);
-            kept.drain(..start);
-        }
+        keep_end(&mut kept);
     }
     kept
 }
 
-/// From the first error or warning on: what was compiled before does not matter.
-fn failure(status: ExitStatus, text: &str) -> String {
-    let begins = |line: &&str| {
-        let plain = strip_str(line).to_string();
-        plain.starts_with("error") || plain.starts_with("warning")
-    };
+/// Drops the beginning of what has become too long.
+fn keep_end(text: &mut String) {
+    if text.len() > 2 * MAX_TEXT {
+        let start = text.ceil_char_boundary(text.len() - MAX_TEXT);
+        text.drain(..start);
+    }
+}
+
+/// What the compiler says, and what cargo says from its first error on: what it did before does not matter.
+fn failure(status: ExitStatus, diagnostics: String, text: &str) -> String {
     let mut from = 0;
     for line in text.split_inclusive('\n') {
-        if begins(&line) {
-            return text[from..].trim_end().to_owned();
+        if strip_str(line).to_string().starts_with("error") {
+            return diagnostics + text[from..].trim_end();
         }
         from += line.len();
     }
-    match text.trim_end() {
+    match (diagnostics + text).trim_end() {
         "" => format!("cargo ended with {status}"),
         all => all.to_owned(),
     }
-}
-
-/// What the compiler says in a build that succeeds: all but what cargo does meanwhile.
-fn warnings(text: &str) -> String {
-    let mut shown = String::new();
-    for line in text.split_inclusive('\n') {
-        let is_first = shown.is_empty();
-        let begins = || strip_str(line).to_string().starts_with("warning");
-        if !is_status(line) && (!is_first || begins()) {
-            shown.push_str(line);
-        }
-    }
-    shown.trim_end().to_owned()
-}
-
-/// Whether cargo tells in this line what it does: a verb that ends in the twelfth column.
-fn is_status(line: &str) -> bool {
-    let plain = strip_str(line).to_string();
-    let Some((verb, rest)) = plain.split_at_checked(12) else {
-        return false;
-    };
-    let verb = verb.trim_start();
-    rest.starts_with(' ')
-        && verb.starts_with(|first: char| first.is_ascii_uppercase())
-        && verb.chars().skip(1).all(|character| character.is_ascii_lowercase())
 }
 
 /// The variable `CARGO`, which cargo sets for what it runs, or the one on the path.

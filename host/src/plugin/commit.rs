@@ -264,7 +264,8 @@ impl<'a> Commit<'a> {
             );
             return;
         }
-        self.env.panicked(&self.topic(step).name, step.callback(), text);
+        let topic = &self.topic(step).name;
+        self.env.panicked_at(topic, step.callback(), step.event_name(), text);
         match (self.env.slot.config().on_panic, step.member) {
             (OnPanic::Topic, _) => self.end_all(step),
             (OnPanic::Member, Some(member)) if !matches!(step.kind, event::OUT | event::TERMINATE) => {
@@ -390,7 +391,8 @@ impl<'a> Commit<'a> {
             }
             Fx::Stop { member, reason, text } => {
                 if reason == reason::PANICKED {
-                    self.env.panicked(&topic.name, "handle_out", &text);
+                    self.env
+                        .panicked_at(&topic.name, "handle_out", step.event_name(), &text);
                     if self.env.slot.config().on_panic == OnPanic::Topic {
                         return self.end_all(step);
                     }

@@ -36,6 +36,11 @@ impl Health {
         self.bell.ring();
     }
 
+    /// Something was written into the plugin's journal that counts for nothing here.
+    pub fn noted(&self) {
+        self.bell.ring();
+    }
+
     /// An event was answered with the status `error`, or an effect was refused.
     pub fn erred(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What happened to a plugin's libraries, for those who ask: the log tells it once, this keeps the last of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -9,6 +9,11 @@ use super::pipeline::{Refusal, Trail};
 use super::quarantine::unix_seconds;
 use super::stage::ContentHash;
 use super::swap::SwapReport;
+
+/// Panics of one plugin that are kept.
+const MOST_PANICS: usize = 20;
+/// What is kept of what one of them says, in bytes.
+const MOST_PANIC_TEXT: usize = 4096;
 
 /// The journal of one plugin.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub struct Entries {
     pub reload: Option<Reload>,
     /// The last time that code had to go back to what was there before.
     pub rollback: Option<Rollback>,
+    /// The last callbacks that panicked, the newest first. Those that are alike count as one.
+    pub panics: VecDeque<Panic>,
     /// Generations that have ended and are still in memory, by number.
     pub left: BTreeMap<u64, Left>,
     /// The code in service has yet to prove itself.
@@ -46,6 +53,25 @@ pub struct Reload {
     pub steps: Vec<(&'static str, Duration)>,
     /// The swap.
     pub swap: SwapReport,
+}
+
+/// A callback that panicked.
+#[derive(Clone, Debug)]
+pub struct Panic {
+    /// In which code.
+    pub generation: u64,
+    /// The author's name for it, such as `handle_in`; or where it was, if that was no callback.
+    pub callback: &'static str,
+    /// The event or message that it was called for; empty where it was none.
+    pub event: String,
+    /// Where that happened last; empty where it was no topic.
+    pub topic: String,
+    /// What the panic says, and behind it its place in the source.
+    pub message: String,
+    /// How often.
+    pub count: u64,
+    /// When last, in seconds since 1970.
+    pub at_unix_s: u64,
 }
 
 /// A generation that gave its topics back.
@@ -96,6 +122,20 @@ impl Journal {
         *self.entries().passed.entry(step).or_default() += 1;
     }
 
+    /// A callback panicked. `count` and `at_unix_s` are found here.
+    pub fn panicked(&self, mut panic: Panic) {
+        panic
+            .message
+            .truncate(panic.message.floor_char_boundary(MOST_PANIC_TEXT));
+        let mut entries = self.entries();
+        let alike = entries.panics.iter().position(|known| known.is_like(&panic));
+        let known = alike.and_then(|at| entries.panics.remove(at));
+        panic.count = 1 + known.map_or(0, |known| known.count);
+        panic.at_unix_s = unix_seconds();
+        entries.panics.push_front(panic);
+        entries.panics.truncate(MOST_PANICS);
+    }
+
     /// Whether the code in service has yet to prove itself.
     pub fn proves_itself(&self, on_probation: bool) {
         self.entries().on_probation = on_probation;
@@ -136,10 +176,57 @@ impl Journal {
     }
 }
 
+impl Panic {
+    /// Whether it is the same once more, wherever that was.
+    fn is_like(&self, other: &Self) -> bool {
+        let key = |panic: &Self| (panic.generation, panic.callback);
+        key(self) == key(other) && self.event == other.event && self.message == other.message
+    }
+}
+
 impl Entries {
     fn count(&mut self, trail: &Trail) {
         for (step, _) in &trail.passed {
             *self.passed.entry(step).or_default() += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panic(event: &str, topic: &str, message: &str) -> Panic {
+        Panic {
+            generation: 1,
+            callback: "handle_in",
+            event: event.to_owned(),
+            topic: topic.to_owned(),
+            message: message.to_owned(),
+            count: 0,
+            at_unix_s: 0,
+        }
+    }
+
+    #[test]
+    fn panics_that_are_alike_count_as_one_and_the_newest_comes_first() {
+        let journal = Journal::default();
+        for (event, topic) in [("a", "t:1"), ("b", "t:1"), ("a", "t:2")] {
+            journal.panicked(panic(event, topic, "why"));
+        }
+        let kept = journal.read().panics;
+        let kept: Vec<_> = kept.iter().map(|p| (&*p.event, &*p.topic, p.count)).collect();
+        assert_eq!(kept, [("a", "t:2", 2), ("b", "t:1", 1)]);
+    }
+
+    #[test]
+    fn no_more_panics_are_kept_than_are_looked_at() {
+        let journal = Journal::default();
+        for number in 0..100 {
+            journal.panicked(panic("a", "t:1", &format!("{number} {}", "ü".repeat(MOST_PANIC_TEXT))));
+        }
+        let kept = journal.read().panics;
+        assert_eq!(kept.len(), MOST_PANICS);
+        assert!(kept[0].message.starts_with("99 ") && kept[0].message.len() <= MOST_PANIC_TEXT);
     }
 }

@@ -301,8 +301,9 @@ pub fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
         rejoined,
         lost_events,
         swap_ms = took.as_secs_f64() * 1000.0,
-        "rolled back after {}: {}",
+        "rolled back after {}: generation {} serves again, {}",
         rollback.why,
+        rollback.to,
         match (restored + rejoined, lost_events) {
             (0, _) => "nothing is lost".to_owned(),
             (_, lost) => format!("{lost} events are lost"),

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::cargo::Workspace;
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::probation::{Verdict, announce_rollback};
@@ -44,7 +43,7 @@ pub enum Command {
     Lifted(String, ContentHash),
     /// The configuration may have changed.
     Config,
-    /// Something of a plugin has panicked or failed.
+    /// Something of a plugin has panicked or failed: its journal says what.
     Faults,
     /// Something for the page of `dev`.
     News(DevEvent),
@@ -66,7 +65,7 @@ impl Service {
         plugins: Plugins,
         shared: Arc<Shared>,
         mode: Mode,
-        configured: Configured,
+        follower: Option<Box<dyn Follower>>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, commands) = mpsc::channel();
         let heard = sender.clone();
@@ -85,7 +84,8 @@ impl Service {
         })?;
         let config = Arc::clone(&shared.routing().config);
         let running = Running {
-            configured,
+            follower,
+            started: Arc::clone(&config),
             plugins,
             shared,
             mode,
@@ -105,11 +105,20 @@ impl Service {
     }
 }
 
-/// What else is to hear of a changed configuration: the builder of `dev`.
-pub type Configured = Box<dyn Fn(&Config) + Send>;
+/// Who else is concerned with the configurations that are read while the host runs: `dev`, which builds the plugins itself.
+/// Called on the thread of the service, which waits for it.
+pub trait Follower: Send {
+    /// Changes what was read, before anything is done about it.
+    fn adapt(&self, config: &mut Config);
+
+    /// This holds from now on.
+    fn configured(&self, config: &Config);
+}
 
 struct Running {
-    configured: Configured,
+    follower: Option<Box<dyn Follower>>,
+    /// The configuration that the host was started with.
+    started: Arc<Config>,
     plugins: Plugins,
     shared: Arc<Shared>,
     mode: Mode,
@@ -126,7 +135,7 @@ impl Running {
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config(),
                 Ok(Command::News(event)) => self.news(event),
-                Ok(Command::Faults) => {}
+                Ok(Command::Faults) => self.news(("faults", "{}".to_owned())),
                 Ok(Command::Stop(deadline)) => return self.plugins.stop(deadline),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -267,27 +276,18 @@ impl Running {
             Err(errors) => {
                 let shown = errors.render(false);
                 tracing::error!("the configuration is refused, the one before stays\n{shown}");
-                return self.configuration_refused(&shown);
+                return self.configuration_refused(shown);
             }
         };
         // What was given on the command line goes on to hold.
         config.listen_instead = old.config.listen_instead;
-        if self.mode == Mode::Dev {
-            leave_to_dev(&mut config);
+        if let Some(follower) = &self.follower {
+            follower.adapt(&mut config);
         }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let restart = [
-            ("[server]", config.server != old.config.server),
-            ("[admin]", config.admin != old.config.admin),
-            (
-                "max_inbox_bytes",
-                config.limits.max_inbox_bytes != old.config.limits.max_inbox_bytes,
-            ),
-            ("[log] level", config.log.level != old.config.log.level),
-        ];
-        for (section, _) in restart.iter().filter(|(_, changed)| *changed) {
+        for section in needs_restart(&config, &old.config, &self.started) {
             tracing::warn!(section, "a change here needs a restart");
         }
         let mut plan = match self.plugins.plan(&config) {
@@ -298,7 +298,7 @@ impl Running {
                     plugin = name,
                     "the configuration is refused, the one before stays: {shown}"
                 );
-                return self.configuration_refused(&format!("plugin {name}: {shown}"));
+                return self.configuration_refused(format!("plugin {name}: {shown}"));
             }
         };
         let loaded = self.plugins.carry_out(&mut plan);
@@ -321,14 +321,20 @@ impl Running {
             self.watcher.forget(name);
             self.plugins.remove(name);
         }
-        (self.configured)(&self.shared.routing().config);
+        if let Some(follower) = &self.follower {
+            follower.configured(&self.shared.routing().config);
+        }
         tracing::info!("configuration replaced");
-        self.news(("configuration", "{}".to_owned()));
+        if let Some(board) = &self.shared.dev {
+            board.configuration_replaced();
+        }
         loaded.iter().for_each(|loaded| self.loaded(loaded));
     }
 
-    fn configuration_refused(&self, reason: &str) {
-        self.news(("configuration_refused", json!({ "reason": reason }).to_string()));
+    fn configuration_refused(&self, reason: String) {
+        if let Some(board) = &self.shared.dev {
+            board.configuration_refused(reason);
+        }
     }
 
     fn loaded(&self, loaded: &Loaded) {
@@ -340,47 +346,53 @@ impl Running {
             trail,
             swap,
         } = loaded;
-        let probed = trail.took("probe");
         let event = json!({
             "plugin": plugin, "version": version, "generation": generation, "topics": swap.moved,
-            "failed": swap.failed, "reason": swap.first_failure, "rejoined": swap.rejoined, "took_ms": (probed + swap.took).as_secs_f64() * 1000.0,
+            "failed": swap.failed, "reason": swap.first_failure, "rejoined": swap.rejoined,
+            "probed_ms": milliseconds(trail.took("probe")), "swap_ms": milliseconds(swap.took),
         });
         self.news(("reload", event.to_string()));
     }
 
     fn refused(&self, slot: &PluginSlot, refusal: &Refusal) {
         let shown = blame_settings(&self.shared.routing().config, &slot.name, refusal);
+        let holds = match slot.current() {
+            Some(_) => "the one before stays",
+            None => "none is in service",
+        };
         tracing::error!(
             plugin = slot.name,
             step = refusal.step,
             code = refusal.code,
-            "library refused, the one before stays: {shown}"
+            "library refused, {holds}: {shown}"
         );
         let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
         self.news(("refused", event.to_string()));
     }
 
     fn news(&self, event: DevEvent) {
-        if let Some(dev) = &self.shared.dev {
-            // Nobody may be listening.
-            let _ = dev.send(event);
+        if let Some(board) = &self.shared.dev {
+            board.tell(event);
         }
     }
 }
 
-/// Takes away the libraries that `dev` will build itself, and those that are not there: a file that is missing refuses the
-/// configuration in `serve` only.
-fn leave_to_dev(config: &mut Config) {
-    for plugin in config.plugins.values_mut() {
-        plugin.library = plugin.library.take().filter(|library| library.exists());
-    }
-    if config.plugins.values().all(|plugin| plugin.library.is_none()) {
-        return;
-    }
-    // The builder says so if there is none.
-    if let Some(workspace) = config.file.parent().and_then(|folder| Workspace::find(folder).ok()) {
-        workspace.take_over(config);
-    }
+/// What is read only at the start, where `config` has it otherwise than the host was started with. What it had so `before`
+/// was said then.
+fn needs_restart(config: &Config, before: &Config, started: &Config) -> Vec<&'static str> {
+    type Same = fn(&Config, &Config) -> bool;
+    let parts: [(&str, Same); 4] = [
+        ("[server]", |a, b| a.server == b.server),
+        ("[admin]", |a, b| a.admin == b.admin),
+        ("max_inbox_bytes", |a, b| {
+            a.limits.max_inbox_bytes == b.limits.max_inbox_bytes
+        }),
+        ("[log] level", |a, b| a.log.level == b.log.level),
+    ];
+    let differs = |same: Same| !same(config, started) && !same(config, before);
+    { parts.into_iter() }
+        .filter_map(|(part, same)| differs(same).then_some(part))
+        .collect()
 }
 
 /// One line about what came into service.
@@ -392,14 +404,13 @@ pub fn announce(loaded: &Loaded) {
         trail,
         swap,
     } = loaded;
-    let probed = trail.took("probe");
     tracing::info!(
         plugin,
         version,
         generation,
-        probed_ms = probed.as_secs_f64() * 1000.0,
+        probed_ms = milliseconds(trail.took("probe")),
         topics = swap.moved,
-        swap_ms = swap.took.as_secs_f64() * 1000.0,
+        swap_ms = milliseconds(swap.took),
         longest_pause_us = swap.longest_hold_us,
         "plugin in service"
     );
@@ -410,6 +421,10 @@ pub fn announce(loaded: &Loaded) {
             "topics could not be carried over; the first: {failure}"
         );
     }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 /// The refusal as people read it: settings are shown at their line.

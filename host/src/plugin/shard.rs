@@ -13,6 +13,7 @@ use super::batch::Plan;
 use super::connect::ConnectCall;
 use super::handover::{self, Carried, Move};
 use super::health::Health;
+use super::journal::Panic;
 use super::loader::ShardInstance;
 use super::sample::{self, Sampling};
 use super::slot::PluginSlot;
@@ -41,11 +42,36 @@ pub struct Env {
 }
 
 impl Env {
-    /// Notes that a callback panicked: counted, and said in the log.
+    /// Notes that a callback panicked: counted, kept in the journal, and said in the log.
     pub fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
-        self.health.panicked();
+        self.panicked_at(topic, callback, "", message);
+    }
+
+    /// The same for a callback that was called for an event or message of this name.
+    pub fn panicked_at(&self, topic: &str, callback: &'static str, event: &str, message: &str) {
+        self.note_panic(topic, callback, event, message);
         self.slot.stats.panics.inc();
         tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
+        // Whoever is woken by this finds all of it.
+        self.health.panicked();
+    }
+
+    /// Notes that a thread of the plugin's own panicked, which ends no callback. The plugin has the log say so.
+    pub fn thread_panicked(&self, message: &str) {
+        self.note_panic("", "on a thread of its own", "", message);
+        self.health.noted();
+    }
+
+    fn note_panic(&self, topic: &str, callback: &'static str, event: &str, message: &str) {
+        self.slot.journal.panicked(Panic {
+            generation: self.generation,
+            callback,
+            event: event.to_owned(),
+            topic: topic.to_owned(),
+            message: message.to_owned(),
+            count: 1,
+            at_unix_s: 0,
+        });
     }
 
     /// Notes that the plugin asked for something that it does not get.

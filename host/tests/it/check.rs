@@ -34,6 +34,36 @@ fn a_good_configuration_is_said_to_be_good() {
 }
 
 #[test]
+fn a_configuration_that_serves_nobody_is_said_to() {
+    let bench = Bench::new();
+    for (text, lacks, warnings) in [
+        (
+            "",
+            &[
+                "there is no mount",
+                "there is no plugin",
+                "`bennu new NAME --route` makes one",
+            ][..],
+            2,
+        ),
+        ("[[mounts]]\npath = \"/socket\"\n", &["there is no plugin"], 1),
+        (
+            "[[mounts]]\npath = \"/socket\"\nconnect = \"echo\"\n[plugins.echo]\nlibrary = \"libecho.so\"\n",
+            &["there is no route: no client can join a topic"],
+            1,
+        ),
+    ] {
+        bench.write_config(text);
+        let shown = checked(&bench, 0);
+        for words in lacks {
+            assert!(shown.contains(words), "{words} is missing in\n{shown}");
+        }
+        let last = shown.lines().last().unwrap_or_default();
+        assert!(last.contains(&format!(", {warnings} warning")), "{shown}");
+    }
+}
+
+#[test]
 fn mistakes_in_the_file_and_in_its_libraries_are_shown_together_each_at_its_line() {
     let bench = Bench::new();
     bench.set("server", "io_threads", "0");

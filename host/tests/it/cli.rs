@@ -1,5 +1,6 @@
 //! The command line, as a user types it.
 
+use std::fs;
 use std::process::Command;
 
 use bennu::client::Transport;
@@ -37,7 +38,28 @@ fn every_command_explains_itself() {
 fn an_argument_that_nobody_knows_is_refused() {
     check_refused(|command| command.args(["serve", "--confg", "bennu.toml"]), "--confg");
     check_refused(|command| command.arg("server"), "server");
-    check_refused(|command| command.arg("serve"), "required");
+    check_refused(|command| command.arg("new"), "required");
+}
+
+#[test]
+fn in_an_empty_folder_one_is_told_what_makes_a_workspace() {
+    let bench = Bench::new();
+    let empty = bench.path("empty");
+    fs::create_dir(&empty).expect("made");
+    for command in ["dev", "serve", "check", "routes"] {
+        check_refused(|bennu| bennu.current_dir(&empty).arg(command), "`bennu new NAME`");
+    }
+    // And where there is nothing but a configuration.
+    fs::create_dir(bench.path("config")).expect("made");
+    fs::copy(bench.config(), bench.path("config/bennu.toml")).expect("copied");
+    bench.set("server", "listen", "\"127.0.0.1:0\"");
+    let dev = run(|bennu| bennu.current_dir(&empty).args(["dev", "--listen", "127.0.0.1:0"]));
+    let (output, _, complained) = dev;
+    assert_eq!(output.status.code(), Some(1), "{complained}");
+    assert!(
+        complained.contains("could not find `Cargo.toml`") && complained.contains("`bennu new NAME`"),
+        "{complained}"
+    );
 }
 
 #[test]

@@ -210,9 +210,16 @@ async fn what_needs_a_restart_says_so() {
     bench.set("server", "io_threads", "3");
     server.log.line(&["a change here needs a restart", "[server]"]).await;
     replaced(&server, 1).await;
+    // As it was again: nothing needs a restart. And what does is not said with each change elsewhere.
+    bench.set("server", "io_threads", "2");
+    replaced(&server, 2).await;
+    assert_eq!(server.log.count(&["a change here needs a restart"]), 1);
     bench.set("admin", "listen", "false");
     server.log.line(&["a change here needs a restart", "[admin]"]).await;
-    replaced(&server, 2).await;
+    replaced(&server, 3).await;
+    bench.append("# something else");
+    replaced(&server, 4).await;
+    assert_eq!(server.log.count(&["a change here needs a restart"]), 2);
     assert_eq!(get(server.admin().await, "/ready").await.status, 200);
 }
 

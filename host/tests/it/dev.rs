@@ -1,14 +1,16 @@
 //! `bennu dev` at a terminal: its keys. What it builds and replaces stands in `new.rs`.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
 use crate::new::BUILD;
 use crate::support::client::Client;
-use crate::support::command::{at_terminal, ended, said};
-use crate::support::http::get;
+use crate::support::command::{at_terminal, check_refused, ended, said};
+use crate::support::http::{get, request};
+use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, bennu};
 
 const CONFIG: &str =
@@ -120,6 +122,75 @@ async fn the_log_is_short_and_holds_what_must_be_acted_on() {
 }
 
 #[tokio::test]
+async fn a_refused_or_rolled_back_library_is_one_line_that_says_what_holds() {
+    let bench = Bench::new();
+    let server = bench.dev().await;
+    let admin = server.admin().await;
+    let load = async |plugin: &str| {
+        let answer = request(admin, "PUT", &format!("/plugins/{plugin}/reload"), "", "").await;
+        assert_eq!(answer.status, 202);
+    };
+    let is_said = async |line: &str| assert_eq!(server.log.line(&[line]).await, line);
+    bench.put_bytes("echo", b"not a library\n");
+    load("echo").await;
+    is_said("✗ echo: library refused, the one before stays: it is not an ELF file").await;
+
+    bench.set("plugins.misbehave", "probation_ms", "60_000");
+    server.log.line(&["configuration replaced"]).await;
+    bench.put("misbehave", Build::MisbehavePanics);
+    load("misbehave").await;
+    server.log.line(&["misbehave generation 2"]).await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    for _ in 0..3 {
+        client.start("misbehave:1", "count", json!({})).await;
+        client.event("misbehave:1", "phx_error").await;
+        client.join("misbehave:1", json!({})).await;
+    }
+    is_said("✗ misbehave: rolled back after 3 panics on probation: generation 1 serves again, nothing is lost").await;
+}
+
+#[tokio::test]
+async fn panics_are_told_with_what_was_called_and_where() {
+    let server = Bench::new().dev().await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.start("misbehave:1", "thread_panic", json!({})).await;
+    server.log.line(&["a spawned thread panicked"]).await;
+    for _ in 0..2 {
+        client.start("misbehave:1", "panic", json!({})).await;
+        client.event("misbehave:1", "phx_error").await;
+        client.join("misbehave:1", json!({})).await;
+    }
+    let there = get(server.address, "/dev/routes").await.json();
+    let plugins = there["plugins"].as_array().expect("a list");
+    let misbehave = plugins.iter().find(|plugin| plugin["name"] == "misbehave").expect("it");
+    let panics = misbehave["panics"].as_array().expect("a list");
+    let part = |part: &str| panics.iter().map(|panic| panic[part].clone()).collect::<Vec<_>>();
+    assert_eq!(part("callback"), ["handle_in", "on a thread of its own"]);
+    assert_eq!(part("event"), ["panic", ""]);
+    assert_eq!(part("topic"), ["misbehave:1", ""]);
+    assert_eq!(part("count"), [2, 1]);
+    for (said, words) in part("message").iter().zip(["handle_in panics", "a thread panics"]) {
+        let said = said.as_str().expect("a text");
+        assert!(
+            said.starts_with(&format!("{words} (")) && said.contains("asked.rs:"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
+    for (level, warnings) in [("info", 1), ("error", 0)] {
+        let bench = Bench::new();
+        bench.set("log", "level", &format!("{level:?}"));
+        let server = bench.dev().await;
+        bench.set("server", "io_threads", "3");
+        server.log.line(&["configuration replaced"]).await;
+        assert_eq!(server.log.count(&["needs a restart"]), warnings, "{level}");
+    }
+}
+
+#[tokio::test]
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
@@ -160,6 +231,98 @@ async fn dev(bench: &Bench) -> Server {
     let mut command = bennu();
     command.args(["dev", "--config"]).arg(bench.config());
     Server::start_within(BUILD, command).await
+}
+
+#[tokio::test]
+async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_ones() {
+    let bench = Bench::new();
+    let taken: Vec<_> = { [4000, 4001].into_iter() }
+        .map(|port| TcpListener::bind(("127.0.0.1", port)))
+        .collect();
+    bench.write_config("[[mounts]]\npath = \"/socket\"\n");
+    let server = bench.dev().await;
+    let (clients, admin) = (server.address, server.admin().await);
+    for (wanted, got) in [(4000, clients.port()), (4001, admin.port())] {
+        assert!(got > 4001, "{got}");
+        let line = server
+            .log
+            .line(&[&format!("port {wanted} is taken, so it is {got}")])
+            .await;
+        assert_eq!(
+            line.contains(&format!("`bennu plugins --admin {admin}`")),
+            wanted == 4001,
+            "{line}"
+        );
+    }
+    assert_eq!(get(clients, "/").await.status, 200);
+    said(0, |command| command.args(["plugins", "--admin", &admin.to_string()]));
+    // It is none of what has changed since the start.
+    bench.append("# changed");
+    server.log.line(&["configuration replaced"]).await;
+    assert_eq!(server.log.count(&["needs a restart"]), 0);
+
+    // One that somebody has named is no other.
+    let named = clients.to_string();
+    let how = "choose another with `--listen` or `[server] listen`";
+    check_refused(
+        |command| {
+            let dev = command.args(["dev", "--config"]).arg(bench.config());
+            dev.args(["--listen", &named])
+        },
+        how,
+    );
+    bench.append(&format!("[server]\nlisten = {named:?}"));
+    check_refused(|command| command.args(["dev", "--config"]).arg(bench.config()), how);
+    drop(taken);
+}
+
+/// Puts one more package beside those that are there.
+fn add_other(bench: &Bench) {
+    fs::create_dir_all(bench.path("plugins/other")).expect("made");
+    let manifest = "[package]\nname = \"one-more\"\n[lib]\npath = \"lib.rs\"\n";
+    fs::write(bench.path("plugins/other/Cargo.toml"), manifest).expect("written");
+    fs::write(bench.path("plugins/other/lib.rs"), "").expect("written");
+}
+
+#[tokio::test]
+async fn a_plugin_whose_folder_goes_is_missed_and_is_built_when_it_is_back() {
+    // Without the other one, the workspace is none when the folder is gone.
+    for other in [true, false] {
+        let bench = workspace("");
+        if other {
+            add_other(&bench);
+        }
+        let (place, elsewhere) = (bench.path("plugins/echo"), bench.path("elsewhere"));
+        let server = dev(&bench).await;
+        // It was built and looked at: it is no plugin.
+        server.log.line(&["✗ echo: plugin refused"]).await;
+        for time in 0..2 {
+            fs::rename(&place, &elsewhere).expect("gone");
+            let gone = "✗ echo cannot be built: the workspace has no package `echo`; not in service until";
+            server.log.nth_line(time, &[gone]).await;
+            fs::rename(&elsewhere, &place).expect("back");
+            let refused = "✗ echo: library refused, none is in service";
+            server.log.find(BUILD, time, &[refused]).await;
+        }
+        fs::remove_dir_all(&place).expect("removed");
+        server.log.nth_line(2, &["✗ echo cannot be built"]).await;
+        for word in ["inotify", "notify", "watch"] {
+            assert_eq!(server.log.count(&[word]), 0, "{}", server.log.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_the_configuration_names_is_built_as_soon_as_it_is_made() {
+    let bench = workspace("");
+    fs::rename(bench.path("plugins"), bench.path("elsewhere")).expect("gone");
+    fs::remove_file(bench.library("echo")).expect("removed");
+    add_other(&bench);
+    let server = dev(&bench).await;
+    server.log.line(&["no package of this workspace is called echo"]).await;
+    fs::rename(bench.path("elsewhere/echo"), bench.path("plugins/echo")).expect("there");
+    let refused = "✗ echo: library refused, none is in service";
+    server.log.line_within(BUILD, &[refused]).await;
 }
 
 /// What the page is told of `echo`.

@@ -175,7 +175,6 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
     server.log.line_within(BUILD, &["greeter generation 3: built in"]).await;
     // What the compiler warns of is shown as cargo shows it.
     server.log.line(&["warning: function `idle` is never used"]).await;
-    server.log.line(&["`words` (lib) generated 1 warning"]).await;
     assert_eq!(
         client.push("greeter:1", "hello", hello.clone()).await,
         greeted("Hi, ann!", 4)

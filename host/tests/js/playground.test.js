@@ -109,6 +109,8 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await frame(page, "reply", '{"greeting":"Welcome, ann!","number":2}').waitFor();
     assert.match(await page.innerText("#status"), /Connected once.* 1 reload since/);
     assert.match(await page.innerText(GREETER), /generation 2/);
+    const [, inTerminal] = await within("line", server.line(/greeter generation 2: .*(probed in .*, 1 topic carried over in \S+ \S+) \(/));
+    assert.equal(await page.innerText("#events li"), `greeter 0.1.0, generation 2: ${inTerminal}`);
   });
 
   await t.test("what does not compile is shown whole", async () => {
@@ -117,6 +119,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     const why = await wholly(page.locator("#problems [data-event=build_failed]"));
     for (const name of names) assert.match(why, new RegExp(`cannot find value \`${name}\``));
     assert.match(why, /could not compile `greeter`/);
+    assert.match(await page.innerText(GREETER), /0\.1\.0, generation 2 serves on; the source does not compile/);
     await push(page, "hello", '{"name": "ann"}');
     await frame(page, "reply", '{"greeting":"Welcome, ann!","number":3}').waitFor();
     edit(source, `topic.greet(&[${names.join(", ")}])`, "topic.greet(&name)");
@@ -131,7 +134,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     assert.match(await refusal(page), new RegExp(`missing field \`${field}\``));
     const later = await open();
     assert.equal(await refusal(later), await refusal(page));
-    assert.equal(await later.locator(`${GREETER}[data-state=refused]`).count(), 1);
+    for (const each of [page, later]) assert.match(await each.innerText(GREETER), /, generation \d+ serves on; the newest is refused/);
     edit(source, "//! NAME".replace("NAME", "greeter"), "//!  greeter");
     await within("same bytes", server.line(/the same as was refused/), BUILD_MS);
     await page.locator(`${GREETER}[data-state=refused]`).waitFor();
@@ -146,10 +149,38 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     edit(config, 'topic = "greeter:*"\nplugin = "greeter"\n', `topic = "greeter:*"\nplugin = "greeter"\n${second}`);
     await page.locator('#routes [data-topic="hello"]').waitFor();
     edit(config, 'topic = "hello"', 'topik = "hello"');
-    assert.match(await wholly(page.locator("#problems [data-event=configuration_refused]")), /topik/);
+    const refusal = (page) => wholly(page.locator("#problems [data-event=configuration_refused]"));
+    assert.match(await refusal(page), /topik/);
+    const later = await open();
+    assert.equal(await refusal(later), await refusal(page), "who comes later is told as well");
+    assert.equal(await later.locator("#problems li").count(), 1);
     edit(config, second.replace("topic", "topik"), "");
-    await page.locator('#routes [data-topic="hello"]').waitFor({ state: "detached" });
-    assert.equal(await page.locator("#problems li").count(), 0);
+    for (const each of [page, later, await open()]) {
+      await each.locator('#routes [data-topic="hello"]').waitFor({ state: "detached" });
+      await each.locator(`${GREETER}[data-state=idle]`).waitFor();
+      await each.locator("#problems li").waitFor({ state: "detached" });
+    }
+  });
+
+  await t.test("a panic is shown with its place, to those who come later as well, until newer code is there", async () => {
+    const [was, panics] = ["cx.broadcast_from(", 'if &*name == "eve" { panic!("nobody greets {}", &*name) }\n                cx.broadcast_from('];
+    const swaps = page.locator("#frames .swap[data-generation]");
+    const newer = swaps.nth(await swaps.count());
+    edit(source, was, panics);
+    await newer.waitFor({ timeout: BUILD_MS });
+    const generation = await newer.getAttribute("data-generation");
+    for (const [count, times] of [[1, ""], [2, " (2 times)"]]) {
+      await page.locator("#join-state[data-state=joined]").waitFor();
+      await push(page, "hello", '{"name": "eve"}');
+      for (const each of [page, await open()]) {
+        const panic = each.locator(`#panics li[data-count="${count}"]`);
+        assert.match(await wholly(panic), /^nobody greets eve \(.*lib\.rs:\d+:\d+\)$/);
+        const [text] = (await panic.innerText()).split("\n");
+        assert.equal(text, `greeter, generation ${generation}, panicked: handle_in of hello in greeter:1${times}`);
+      }
+    }
+    edit(source, panics, was);
+    await page.locator("#panics li").waitFor({ state: "detached", timeout: BUILD_MS });
   });
 
   assert.deepEqual(page.errors, []);

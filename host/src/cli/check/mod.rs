@@ -119,6 +119,10 @@ impl Verdict {
             diagnostics.extend(refused(config, &libraries.files)?);
             diagnostics.extend(libraries.mistakes);
             unbuilt = libraries.unbuilt;
+            // Past a mistake, what seems to be missing may only not be understood.
+            if diagnostics.iter().all(Diagnostic::is_warning) {
+                diagnostics.extend(config.lacks());
+            }
         }
         let count = |count: fn(&Config) -> usize| config.as_ref().map_or(0, count);
         Ok(Self {

@@ -11,10 +11,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::terminal::{BAD, FAINT, STRONG, styled};
 
+/// How those lines begin that say all in their sentence: their fields are for scripts.
+const WHOLE: [&str; 3] = ["library refused", "plugin refused", "rolled back"];
+
 /// What is odd, but handled.
 const ODD: Style = AnsiColor::Yellow.on_default().bold();
 
-/// `✗ greeter: library refused, the one before stays: … step="probe"`
+/// `! greeter: a handler is slow topic="greeter:1"`
 #[derive(Debug)]
 pub(super) struct Brief;
 
@@ -60,6 +63,7 @@ impl Line {
         let (first, rest) = message.split_at(message.find('\n').unwrap_or(message.len()));
         let fields = match &*self.fields {
             "" => String::new(),
+            _ if WHOLE.iter().any(|start| first.starts_with(start)) => String::new(),
             fields => styled(FAINT, fields),
         };
         format!("{mark}{whose} {first}{fields}{rest}")
@@ -108,9 +112,15 @@ mod tests {
     fn a_line_says_whose_it_is_and_then_what_and_its_fields_in_its_first() {
         check(
             "room",
-            "refused: why",
+            "is slow",
+            " topic=\"room:1\"",
+            "✗ room: is slow topic=\"room:1\"",
+        );
+        check(
+            "room",
+            "library refused: why\n --> it",
             " step=\"probe\"",
-            "✗ room: refused: why step=\"probe\"",
+            "✗ room: library refused: why\n --> it",
         );
         check("", "one\n  two\n", " a=1", "✗ one a=1\n  two");
         check("room", "gone", "", "✗ room: gone");

@@ -13,14 +13,14 @@ use std::sync::{Arc, mpsc};
 use clap::Args;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::args::{ConfigArg, address, override_listen};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
-use super::{LOG_VARIABLE, read_config, signals};
+use super::{LOG_VARIABLE, log_filter, read_config, signals};
 use crate::config::{Config, Mode};
 use crate::endpoint::Routing;
 use crate::server::Server;
@@ -28,13 +28,17 @@ use brief::Brief;
 use keys::Key;
 use reloads::Reloads;
 use screen::Screen;
-use sources::{Change, Sources};
+use sources::Sources;
 
 pub(super) const HELP: &str = "\
 Examples:
   bennu dev                          with config/bennu.toml, here or above
   bennu dev --config my/bennu.toml
   bennu dev --listen 127.0.0.1:8080  at another port than it says
+
+Listens on 127.0.0.1:4000, or on the next port that is free where neither
+--listen nor the configuration names one; so does its admin listener, from
+4001 on.
 
 Watches the sources of each plugin, those of the packages in this workspace
 that it needs, and the configuration. A plugin that does not compile, or is
@@ -46,8 +50,9 @@ Keys, in a terminal:
   h  shows the keys
   q  quits
 
-The log is in short, the host's own from warnings on. BENNU_LOG, which goes
-before the configuration's log level, shows it in full: BENNU_LOG=info.";
+The log is in short, the host's own from warnings on, or fewer where the
+configuration's log level says so. BENNU_LOG, which goes before that, shows it
+in full: BENNU_LOG=info.";
 
 /// `bennu dev`
 #[derive(Args, Debug)]
@@ -71,21 +76,23 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     override_listen(&mut config, args.listen);
     let screen = Screen::new();
     start_log(&config, &screen);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let workspace = folder(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // A taken port is said before the build, which may take a minute.
-    runtime.block_on(async { Server::try_addresses(&config) })?;
+    runtime.block_on(async { Server::try_addresses(&config, Mode::Dev) })?;
     let (changed, changes) = mpsc::channel();
     // Before the first build, so that what is saved meanwhile is not missed.
     let mut sources = Sources::watch(workspace, changed.clone(), screen.clone())?;
-    sources.follow(&config)?;
     sources.take_over(&mut config);
+    sources.follow(&config)?;
     let built = sources.first_build();
 
     let done = runtime.block_on(async {
         let (stop, stopped) = signals()?;
-        let configured = move |config: &Config| drop(changed.send(Change::Configuration(Box::new(config.clone()))));
-        let server = Server::start(config, Mode::Dev, built, Box::new(configured)).await?;
+        let server = Server::start(config, Mode::Dev, built, Some(sources.follower(changed))).await?;
         greet(&server, &screen);
         let (service, routing) = (server.service.clone(), server.current_routing());
         std::thread::Builder::new()
@@ -106,18 +113,25 @@ fn start_log(config: &Config, screen: &Screen) {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(screen.clone())
         .with_ansi(has_colours(&std::io::stderr()));
-    let filter = |directives: &str| EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = match std::env::var(LOG_VARIABLE) {
-        Ok(directives) => log.with_filter(filter(&directives)).boxed(),
+        Ok(directives) => log.with_filter(log_filter(&directives)).boxed(),
         Err(_) => log
             .event_format(Brief)
-            .with_filter(filter(&format!("bennu=warn,{}", config.log.level)))
+            .with_filter(log_filter(&in_short(&config.log.level)))
             .boxed(),
     };
     let of_reloads =
         Targets::new().with_targets([("bennu::plugin", LevelFilter::INFO), ("bennu::cli", LevelFilter::INFO)]);
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
     tracing_subscriber::registry().with(log).with(reloads).init();
+}
+
+/// What is shown of the log in short: of the host's own lines warnings at most, and fewer where `level` says so.
+fn in_short(level: &str) -> String {
+    let parts = level.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let mut levels = parts.filter_map(|part| part.parse::<LevelFilter>().ok());
+    let most = levels.next_back().unwrap_or(LevelFilter::WARN).min(LevelFilter::WARN);
+    format!("bennu={most},{level}")
 }
 
 /// The folder that the workspace is looked for in: the configuration's.
@@ -130,8 +144,14 @@ fn greet(server: &Server, screen: &Screen) {
     let routing = server.routing();
     let url = format!("http://{}", server.address);
     screen.say(&format!("\nlistening on {url}"));
+    if let Some(other) = elsewhere(routing.config.listen(), server.address) {
+        screen.say(&other);
+    }
     if let Some(admin) = server.admin_address {
         screen.say(&format!("admin on http://{admin}"));
+        if let Some(other) = { routing.config.admin.listen }.and_then(|wanted| elsewhere(wanted, admin)) {
+            screen.say(&format!("{other}: `bennu plugins --admin {admin}` finds it"));
+        }
     }
     screen.say(&format!("\n{}\n", listing(&routing)));
     let is_served = |plugin: &str| { routing.plugins.get(plugin) }.is_some_and(|slot| slot.current().is_some());
@@ -152,6 +172,17 @@ fn greet(server: &Server, screen: &Screen) {
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
     };
     screen.say(&format!("{}\n", styled(STRONG, hint)));
+}
+
+/// What is to be said where a port was taken that nobody had asked for.
+fn elsewhere(wanted: SocketAddr, got: SocketAddr) -> Option<String> {
+    let is_taken = wanted.port() != 0 && wanted != got;
+    is_taken.then(|| {
+        styled(
+            FAINT,
+            format!("  port {} is taken, so it is {}", wanted.port(), got.port()),
+        )
+    })
 }
 
 /// Which topics go where, and what is in service.
@@ -195,4 +226,23 @@ fn listen_to_keys(
         screen.say(&styled(FAINT, keys::HELP));
     }
     Ok(modes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_own_lines_are_warnings_at_most() {
+        for (level, shown) in [
+            ("info", "bennu=warn,info"),
+            ("error", "bennu=error,error"),
+            ("off", "bennu=off,off"),
+            ("room=debug", "bennu=warn,room=debug"),
+            ("room=debug, error", "bennu=error,room=debug, error"),
+            ("trace,bennu::plugin=debug", "bennu=warn,trace,bennu::plugin=debug"),
+        ] {
+            assert_eq!(in_short(level), shown);
+        }
+    }
 }

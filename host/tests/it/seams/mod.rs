@@ -46,7 +46,7 @@ impl Host {
                 Arc::make_mut(mount).serializers = Serializers::new([*serializer]);
             }
         }
-        let server = Server::start(config, Mode::Serve, Vec::new(), Box::new(|_| ())).await;
+        let server = Server::start(config, Mode::Serve, Vec::new(), None).await;
         let server = server.expect("the host starts");
         let (stop, stopped) = mpsc::unbounded_channel();
         Self {

@@ -353,7 +353,8 @@ impl Log {
         self.find(DEADLINE, before, parts).await
     }
 
-    async fn find(&self, deadline: Duration, before: usize, parts: &[&str]) -> String {
+    /// The same where `deadline` is another.
+    pub(crate) async fn find(&self, deadline: Duration, before: usize, parts: &[&str]) -> String {
         let mut lines = self.lines.subscribe();
         let matching = |lines: &Lines| {
             lines
