@@ -101,6 +101,9 @@ async fn load_notices_that_a_server_hung_up_on_those_that_do_not_keep_up() {
     let report = lagging(&bench).await;
     let closed = ["/slow/closed", "/stuck/closed"].map(|at| number(&report, at));
     assert_eq!(closed, [1, 2], "{report}");
+    // The system is not to keep for them what it could not send.
+    let ends = report["stuck"]["ends"].as_object().expect("why they ended");
+    assert!(ends.keys().all(|why| why.contains("reset")), "{report}");
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ thread_local! {
 pub(super) struct Outbox {
     queue: VecDeque<(Bytes, Option<Replaceable>)>,
     bytes: usize,
+    /// Of the first frame, what is written already.
+    begun: usize,
     /// From how many bytes on it is worth looking for messages that others can replace: twice what was left the last time,
     /// so that each is looked at a few times only, however many wait.
     look_at: usize,
@@ -34,13 +36,14 @@ impl Default for Outbox {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
+            begun: 0,
             look_at: BEHIND,
         }
     }
 }
 
 impl Outbox {
-    /// Bytes that wait.
+    /// Bytes that wait. A frame counts whole until all of it is written, as its memory is kept for as long.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -121,10 +124,10 @@ impl Outbox {
     }
 
     fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
         while let Some((first, replaceable)) = self.queue.front_mut() {
             if written < first.len() {
                 first.advance(written);
+                self.begun += written;
                 if written > 0 {
                     // Begun, it must go out whole.
                     *replaceable = None;
@@ -132,6 +135,8 @@ impl Outbox {
                 return;
             }
             written -= first.len();
+            self.bytes -= self.begun + first.len();
+            self.begun = 0;
             self.queue.pop_front();
         }
         *self = Self::default();
@@ -172,7 +177,7 @@ mod tests {
         assert!(outbox.write(&mut client).expect("written"));
         assert!(!outbox.write(&mut client).expect("taken no more"));
         assert_eq!(outbox.keep_newest(), 1);
-        assert_eq!(outbox.bytes(), "e".len() + "three".len());
+        assert_eq!(outbox.bytes(), "one".len() + "three".len());
         client.1 = 100;
         assert!(outbox.write(&mut client).expect("written"));
         assert_eq!(client.0, b"onethree");
