@@ -37,7 +37,7 @@ pub struct Prepared {
     poll: mio::Poll,
 }
 
-/// Makes what an I/O thread needs; `max_entries` may wait in its inbox.
+/// Makes what an I/O thread needs; so many bytes may wait in its inbox.
 ///
 /// # Errors
 ///
