@@ -220,3 +220,45 @@ impl Sleeper for Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broadcast(bytes: usize) -> Entry {
+        Entry::Broadcast(Arc::new(Broadcast {
+            topic: "room:1".into(),
+            event: "news".into(),
+            payload: Payload::Json(vec![b' '; bytes].into()),
+            except: None,
+            intercepted_by: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn senders_wait_while_more_bytes_are_there_than_may_and_one_message_always_fits() {
+        const LIMIT: usize = 10_000;
+        const COUNT: usize = 100;
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let inbox = Arc::new(Inbox::new(waker, LIMIT));
+        let sender = {
+            let inbox = Arc::clone(&inbox);
+            std::thread::spawn(move || (0..COUNT).for_each(|_| inbox.push(broadcast(4_000))))
+        };
+        let (mut taken, mut entries) = (0, Vec::new());
+        while taken < COUNT {
+            // As long as the sender does not wait, it goes on.
+            while inbox.waiting().bytes < LIMIT && !sender.is_finished() {
+                std::thread::yield_now();
+            }
+            inbox.take(&mut entries);
+            assert!(entries.len() <= 3, "{} messages of 4,000 bytes at once", entries.len());
+            taken += entries.drain(..).count();
+        }
+        sender.join().expect("no panic");
+        inbox.push(broadcast(2 * LIMIT));
+        inbox.take(&mut entries);
+        assert_eq!(entries.len(), 1);
+    }
+}

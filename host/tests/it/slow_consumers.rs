@@ -85,6 +85,19 @@ async fn a_client_that_reads_too_slowly_is_closed_with_1008_and_nobody_else_noti
     assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
 }
 
+#[tokio::test]
+async fn what_the_system_may_not_keep_for_a_client_waits_with_the_server() {
+    let bench = Bench::new();
+    bench.set("server", "notsent_lowat_bytes", "16_384");
+    bench.set("limits", "max_outbound_bytes", "100_000");
+    let server = bench.serve().await;
+    let mut slow = slow(&server).await;
+    // The system itself would have room for all of it.
+    let flood = r#"["1","2","misbehave:t","flood",{"count":75,"bytes":8000}]"#;
+    slow.send(Frame::from(flood)).await.expect("sent");
+    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
+}
+
 /// Of a flood of replaceable broadcasts a client that does not read gets the first ones and the last one, in order.
 async fn newest(transport: Transport) {
     let bench = Bench::new();
