@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
@@ -15,6 +14,7 @@ use http::{StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use crate::endpoint::Shared;
+use crate::metrics::milliseconds;
 use crate::plugin::PluginSlot;
 use crate::plugin::journal::{Entries, Reload, Rollback};
 use crate::plugin::quarantine::{Quarantine, Quarantined};
@@ -260,8 +260,4 @@ fn shown_swap(swap: &SwapReport) -> Value {
         "failed": swap.failed, "reason": swap.first_failure, "restored": swap.restored, "rejoined": swap.rejoined,
         "lost_events": swap.lost_events,
     })
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

@@ -1,6 +1,7 @@
 //! Counters and gauges, and how Prometheus reads them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -105,6 +106,12 @@ impl Metrics {
         encode(&mut text, &registry).expect("text is written to memory");
         text
     }
+}
+
+/// A time as the log and JSON have it: milliseconds, down to the microsecond.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }
 
 /// What is counted of all plugins: each name is described once, and has a line for each of them.

@@ -19,6 +19,7 @@ use super::slot::PluginSlot;
 use super::stage::{ContentHash, Contents, Image, MAX_LIBRARY_BYTES};
 use super::swap::{Snapshots, SwapReport, swap_back};
 use crate::config::{self, OnPanics, Reload};
+use crate::metrics::milliseconds;
 
 /// Panics of one generation whose time is remembered: no threshold is larger.
 const MAX_REMEMBERED: usize = 100_000;
@@ -300,7 +301,7 @@ pub fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
         restored,
         rejoined,
         lost_events,
-        swap_ms = took.as_secs_f64() * 1000.0,
+        swap_ms = milliseconds(took),
         "rolled back after {}: generation {} serves again, {}",
         rollback.why,
         rollback.to,

@@ -15,6 +15,7 @@ use super::stage::ContentHash;
 use super::watch::{WatchTimes, Watcher};
 use crate::config::{Config, Mode};
 use crate::endpoint::{DevEvent, Routing, Shared};
+use crate::metrics::milliseconds;
 
 /// How often a generation that ends is looked at.
 const RETIRE_TICK: Duration = Duration::from_millis(20);
@@ -421,10 +422,6 @@ pub fn announce(loaded: &Loaded) {
             "topics could not be carried over; the first: {failure}"
         );
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 /// The refusal as people read it: settings are shown at their line.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::terminal::{BAD, GOOD, say, styled};
 use crate::config::{Complaint, Config, Mode};
+use crate::metrics::milliseconds;
 use crate::plugin::manifest::Manifest;
 use crate::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
 use crate::plugin::probe::ProbeLimits;
@@ -122,7 +123,7 @@ fn json(library: &Path, found: &Found) -> String {
             "abi": [manifest.abi.0, manifest.abi.1], "target": manifest.target, "state_version": manifest.state_version,
             "reads": [manifest.reads.start(), manifest.reads.end()], "intercepts": manifest.intercepts,
             "channel": manifest.has_channel, "connect": manifest.has_connect, "settings": manifest.takes_settings,
-            "probe_ms": probed.as_secs_f64() * 1000.0,
+            "probe_ms": milliseconds(*probed),
         }),
         Err(refusal) => json!({
             "file": library, "good": false, "step": refusal.step, "code": refusal.code, "message": refusal.message,
