@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod plugin;
 pub mod pubsub;
 pub mod router;
+pub mod seldom;
 pub mod serializer;
 pub mod server;
 pub mod socket;

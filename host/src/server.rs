@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
@@ -25,6 +24,7 @@ use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
 use crate::plugin::service::{Command, Follower, Service, announce, blame_settings};
+use crate::plugin::stage::StageFolder;
 use crate::plugin::watchdog;
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
@@ -89,8 +89,8 @@ pub struct Server {
     acceptor: Acceptor,
     threads: Vec<JoinHandle<()>>,
     plugins: JoinHandle<()>,
-    /// Where libraries are staged, if that is a folder of our own.
-    staging: Option<TempDir>,
+    /// Where libraries are staged.
+    staging: StageFolder,
 }
 
 /// What `dev` has built: the plugin's name, and where its library is or why there is none.
@@ -216,13 +216,7 @@ impl Server {
     pub async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
         loop {
             tokio::select! {
-                accepted = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {
-                    if let Err(error) = accepted {
-                        // Out of descriptors, most often: some will be free in a moment.
-                        tracing::error!(error = &error as &dyn std::error::Error, "a connection cannot be accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                }
+                () = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {}
                 _ = stop.recv() => break,
             }
         }
@@ -367,25 +361,18 @@ fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> i
     Ok(address)
 }
 
-/// Where libraries are staged, and with what they are checked. A folder of our own making is gone when we are: it is
-/// new, with a name that nobody can know before, as what lies in it is run.
-pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, Option<TempDir>)> {
+/// With what libraries are checked, and the folder that they are staged in.
+pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, StageFolder)> {
     let server = &config.server;
-    let (stage_dir, own) = match &server.stage_dir {
-        Some(dir) => (dir.clone(), None),
-        None => {
-            let own = tempfile::Builder::new().prefix("bennu-").tempdir()?;
-            (own.path().to_owned(), Some(own))
-        }
-    };
+    let staging = StageFolder::make(&server.stage_dir.clone().unwrap_or_else(std::env::temp_dir))?;
     let pipeline = Pipeline {
         exe: config.program.clone().map_or_else(std::env::current_exe, Ok)?,
-        stage_dir,
+        stage_dir: staging.path().to_owned(),
         quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
         kept: Kept::new(&server.state_dir, server.max_kept_libraries),
         reports: Some(server.state_dir.join("reports")),
     };
-    Ok((pipeline, own))
+    Ok((pipeline, staging))
 }
 
 fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Loaded>, StartError> {

@@ -133,6 +133,8 @@ mod panics;
 mod payload;
 pub mod phoenix;
 mod plugin;
+#[doc(hidden)]
+pub mod refusal;
 mod remote;
 mod reply;
 #[doc(hidden)]

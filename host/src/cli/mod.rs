@@ -7,6 +7,7 @@ pub mod call;
 pub mod check;
 pub mod completions;
 pub mod dev;
+mod lines;
 pub mod new;
 pub mod plugins;
 pub mod probe;
@@ -62,6 +63,7 @@ fn start_log(config: &Config) {
         .with_env_filter(log_filter(&directives))
         .with_writer(io::stderr)
         .with_ansi(has_colours(&io::stderr()))
+        .event_format(lines::Lines::default())
         .init();
 }
 

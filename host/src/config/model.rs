@@ -295,9 +295,9 @@ pub struct Plugin {
     pub max_stuck_threads: usize,
     /// Replaced libraries that may stay in memory; beyond, no other is loaded. Default 16.
     pub max_leaked: usize,
-    /// Topics whose live state the probe tries new code on, while [`Plugin::on_migrate_error`] is `keep`. Default 8.
+    /// Topics whose live state the probe tries new code on. Default 8; 0: on none.
     pub probe_topics: usize,
-    /// Their states, in bytes. A topic with more than its share is left out. Default 1 MiB.
+    /// Their states, in bytes. A topic whose own state is more than what is left is left out. Default 1 MiB.
     pub probe_bytes: usize,
     /// How long a swap waits for a topic whose handler is busy; the topic moves when that returns. Default 5 s.
     pub swap_patience: Duration,

@@ -1,13 +1,14 @@
 //! What a plugin may call from any of its threads, at any time.
 
 use bennu_plugin::abi::{Token, error};
+use bennu_plugin::refusal;
 use bytes::Bytes;
 
 use super::backtrace::Panics;
-use super::loader::{HostCalls, Line, crash};
+use super::loader::{COMPLETE, HostCalls, Line, SEND, crash, said};
 use super::log;
 use super::shard::Env;
-use crate::channel::{Input, Refused};
+use crate::channel::{Input, Refused, Topic};
 use crate::id::MemberId;
 use crate::message::Payload;
 
@@ -22,7 +23,7 @@ impl HostCalls for Bridge {
     fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64 {
         let payload = match checked(binary, payload) {
             Ok(payload) => payload,
-            Err(code) => return self.counted(code),
+            Err(code) => return self.counted(COMPLETE, None, code),
         };
         let serial = token.serial;
         if token.topic == 0 {
@@ -49,36 +50,41 @@ impl HostCalls for Bridge {
         if pushed == Err(Refused::Overloaded) {
             topic.book().awaited.insert(serial);
         }
-        self.counted(answer(pushed))
+        self.counted(COMPLETE, Some(&*topic), answer(pushed))
     }
 
     fn most_bytes(&self) -> usize {
         self.env.slot.config().max_effect_bytes_per_event
     }
 
-    fn refused(&self) {
-        self.env.refused_effect();
+    fn refused(&self, what: &'static str, error: i64) {
+        let why = || match error {
+            error::LIMIT => "max_effect_bytes_per_event is reached".to_owned(),
+            error => refusal::text(error),
+        };
+        self.env.refused(what, None, "", (error, why));
     }
 
     fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64 {
         let payload = match checked(binary, payload) {
             Ok(payload) => payload,
-            Err(code) => return self.counted(code),
+            Err(code) => return self.counted(SEND, None, code),
         };
         let Some(topic) = self.env.slot.find_number(topic) else {
             return error::GONE;
         };
         let member = MemberId::from_number(member);
-        self.counted(answer(topic.push(Input::Info {
+        let pushed = topic.push(Input::Info {
             member,
             name: name.into(),
             payload,
             timer: None,
-        })))
+        });
+        self.counted(SEND, Some(&*topic), answer(pushed))
     }
 
     fn log(&self, level: u32, target: &str, message: &str) {
-        let plugin = &*self.env.slot.name;
+        let (plugin, message) = (&*self.env.slot.name, said(message));
         match level {
             1 => tracing::error!(plugin, target, "{message}"),
             2 => tracing::warn!(plugin, target, "{message}"),
@@ -97,19 +103,24 @@ impl HostCalls for Bridge {
     }
 
     fn panicked(&self, message: &str, place: &str) {
-        self.panics.note(message, place);
+        let message = said(message);
+        self.panics.note(&message, &said(place));
         // One in a callback is noted when that is over.
         if crash::entry_at_hand().is_none() {
-            self.env.thread_panicked(message);
+            self.env.thread_panicked(&message);
         }
     }
 }
 
 impl Bridge {
     /// Counts what is refused, but for what has only come too late.
-    fn counted(&self, code: i64) -> i64 {
+    fn counted(&self, what: &'static str, topic: Option<&Topic>, code: i64) -> i64 {
         if matches!(code, error::INVALID | error::LIMIT) {
-            self.env.refused_effect();
+            let why = || match code {
+                error::LIMIT => "max_mailbox_messages is reached".to_owned(),
+                error => refusal::text(error),
+            };
+            self.env.refused(what, topic, "", (code, why));
         }
         code
     }

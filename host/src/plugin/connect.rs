@@ -231,14 +231,14 @@ impl Calls for Decision<'_> {
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
         match self.take(effect) {
-            code @ ..0 => self.refuse(code),
+            error @ ..0 => self.refuse(effect.kind, error),
             answer => answer,
         }
     }
 
-    fn refuse(&mut self, code: i64) -> i64 {
-        self.env.refused_effect();
-        code
+    fn refuse(&mut self, kind: u32, error: i64) -> i64 {
+        self.env.refused_effect(kind, None, None, error);
+        error
     }
 
     fn most_bytes(&self) -> usize {

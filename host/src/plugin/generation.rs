@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::left::{Left, name_of_threads};
 use super::loader::{self, Instance, Library, LoadError, ShardInstance};
 use super::manifest::Manifest;
 use super::mapping::Mapping;
+use super::sample::Untried;
 use super::shard::{self, Env, ShardQueue, Work};
 use super::stage::{ContentHash, StagedFile};
 use super::watchdog::GivenUp;
@@ -38,6 +39,8 @@ pub struct Generation {
     pub hash: ContentHash,
     /// How it fares.
     pub health: Arc<Health>,
+    /// Generations whose state it has not been tried on yet.
+    pub(super) untried: Mutex<Untried>,
     /// The staged copy, while it is loaded.
     library: PathBuf,
     crew: Arc<Crew>,
@@ -136,6 +139,7 @@ impl Generation {
             manifest,
             hash: crew.hash,
             health: Arc::clone(&env.health),
+            untried: Mutex::default(),
             crew,
             library,
             left: Mutex::default(),
@@ -169,6 +173,11 @@ impl Generation {
     #[must_use]
     pub fn library(&self) -> &Path {
         &self.library
+    }
+
+    /// What is still to be tried.
+    pub(super) fn untried(&self) -> MutexGuard<'_, Untried> {
+        self.untried.lock().expect("no holder panics")
     }
 
     /// How many shards it has.

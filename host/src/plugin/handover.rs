@@ -7,8 +7,8 @@
 mod written;
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use bennu_plugin::abi::{event, reason};
@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use self::written::{Panic, Written, Wrote};
 use super::giveup;
-use super::loader::{Event, ShardInstance};
+use super::loader::{Event, ShardInstance, said};
 use super::shard::{BATCH, Control, Env, ShardQueue, Work, run_topics};
 use crate::channel::{Ending, Home, Input, Member, Notice, Topic};
 use crate::config::OnPanic;
@@ -182,20 +182,28 @@ fn end_first(home: &Home, moving: Move, since: Instant, panics: Vec<Panic>, inst
     }
 }
 
-/// A topic's state as it is now, for a look at it: up to `most_bytes`, and the topic goes on here. `None` if it cannot be had.
+/// The topic's own state alone is larger than what may be taken of it: so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TooLarge(pub(super) usize);
+
+/// A topic's state as it is now, for a look at it, and as many of its members as fit into `bytes_left`, which is lessened by
+/// that. The topic goes on here. `None` if it cannot be had.
 pub(super) fn snapshot_up_to(
     home: &ShardQueue,
     topic: &Arc<Topic>,
     version: u32,
-    most_bytes: usize,
+    bytes_left: &Arc<AtomicUsize>,
     instance: &mut ShardInstance,
-) -> Option<Snapshot> {
-    let mut written = Written::up_to(most_bytes);
+) -> Option<Result<Snapshot, TooLarge>> {
+    let mut written = Written::up_to(bytes_left);
     home.begin(Work::Sample(Arc::clone(topic)));
     instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written).ok()?;
     home.end();
+    if let Some(too_large) = written.too_large {
+        return Some(Err(too_large));
+    }
     match written.wrote(version, topic) {
-        Wrote::State(state) => state,
+        Wrote::State(state) => state.map(Ok),
         Wrote::Panicked(_) | Wrote::Failed(_) => None,
     }
 }
@@ -323,24 +331,28 @@ pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
 
 /// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
 fn fail(moving: Move, from: &Home, since: Instant, why: &str, env: &Env) {
-    let topic = &moving.topic;
-    let waited = topic.release(from, Vec::new());
+    let waited = moving.topic.release(from, Vec::new());
     if from.is_closed() {
         giveup::sweep(from, env);
     }
-    if moving.else_rejoin {
-        topic.owe(Input::EndAll {
-            reason: reason::REROUTED,
-            notice: Notice::Error,
-        });
-    }
-    moving.fail(since, waited, why);
+    moving.stay(since, waited, why);
 }
 
 impl Move {
+    /// Leaves the topic on the code that serves it, or has its members rejoin on the new code.
+    pub(super) fn stay(self, since: Instant, waited: usize, why: &str) {
+        if self.else_rejoin {
+            self.topic.owe(Input::EndAll {
+                reason: reason::REROUTED,
+                notice: Notice::Error,
+            });
+        }
+        self.fail(since, waited, why);
+    }
+
     /// Says that the topic was not moved.
     pub(super) fn fail(self, since: Instant, waited: usize, why: &str) {
-        let why = format!("{}: {why}", self.topic.name);
+        let why = format!("{}: {why}", said(&self.topic.name));
         self.tell(since, waited, Some(why), None);
     }
 

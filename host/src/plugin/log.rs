@@ -27,6 +27,12 @@ const MOST_SOURCES: usize = 10_000;
 /// Fields of the host's and the plugin's: as many as `tracing` takes by a fixed list.
 const MOST_FIELDS: usize = 32;
 
+/// Whether a line of the log is a plugin's own.
+#[must_use]
+pub fn wrote(metadata: &Metadata<'_>) -> bool {
+    metadata.name() == NAME
+}
+
 /// Whether anybody wants lines of this level from there.
 pub(super) fn enabled(level: u32, target: &str) -> bool {
     let level = level_of(level);

@@ -14,13 +14,13 @@ use super::health::{Bell, Health};
 use super::manifest::Manifest;
 use super::pipeline::{Pipeline, Refusal, Trail, Wanted};
 use super::probation::{AllPanics, AllProving};
-use super::sample;
+use super::sample::{self, Samples};
 use super::shard::Env;
 use super::slot::PluginSlot;
 use super::stage::{ContentHash, Contents};
 use super::swap::{Snapshots, SwapReport, swap};
 use crate::channel::{Input, Notice};
-use crate::config::{self, OnMigrateError, Reload};
+use crate::config::{self, Reload};
 use crate::hub::Hub;
 
 /// All plugins of a host.
@@ -272,18 +272,16 @@ impl Plugins {
             limits: config.probe,
         };
         let manifest = self.pipeline.check(&wanted, contents, trail)?;
-        let mut samples = Vec::new();
+        let mut samples = Samples::default();
         if let Some(current) = slot
             .current()
             .filter(|_| config.reload == Reload::Migrate && slot.topic_count() > 0)
         {
             reads_state_of(&manifest, &current)?;
-            // Where topics may start anew, one that is not read is no reason to refuse the library.
-            if config.on_migrate_error == OnMigrateError::Keep {
-                samples = sample::of(slot, config.probe_topics, config.probe_bytes);
-            }
+            let live = self.live.get(&slot.name).map_or(&[][..], Vec::as_slice);
+            samples = sample::of(slot, live, &manifest.reads, config);
         }
-        let staged = self.pipeline.try_out(&wanted, contents, samples, trail)?;
+        let staged = self.pipeline.try_out(&wanted, contents, samples.taken, trail)?;
         // It counts only once it is in service: a library that is refused uses up no number.
         let number = self.generations.get(&slot.name).map_or(1, |last| last + 1);
         let env = Env {
@@ -292,10 +290,11 @@ impl Plugins {
             slot: Arc::clone(slot),
             health: Arc::new(Health::new(Arc::clone(&self.bell), config.probation_errors > 0)),
         };
-        trail.step(&slot.name, "load", || {
+        let started = trail.step(&slot.name, "load", || {
             Generation::start(number, manifest, staged, config, &env)
                 .map_err(|error| Refusal::by("load", "start", &error))
-        })
+        });
+        started.inspect(|generation| *generation.untried() = samples.untried)
     }
 
     /// Puts what was prepared in service and moves the topics over.

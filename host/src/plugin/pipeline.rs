@@ -123,6 +123,14 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the machine was to blame, not the library: the same may be taken soon.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!((self.step, &*self.code), ("stage", _) | ("probe", "probe"))
+    }
+}
+
 impl Pipeline {
     /// Reads a library once it has settled.
     ///

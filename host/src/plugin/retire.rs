@@ -78,8 +78,6 @@ impl Plugins {
         while Instant::now() < deadline && self.retirements.iter().any(|thread| !thread.is_finished()) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Stays where something is left in it.
-        let _ = std::fs::remove_dir(&self.pipeline.stage_dir);
     }
 }
 

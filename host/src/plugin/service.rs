@@ -10,9 +10,10 @@ use serde_json::json;
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::probation::{Verdict, announce_rollback};
+use super::retries::Retries;
 use super::slot::PluginSlot;
 use super::stage::ContentHash;
-use super::watch::{WatchTimes, Watcher};
+use super::watch::{News, WatchTimes, Watcher, What};
 use crate::config::{Config, Mode};
 use crate::endpoint::{DevEvent, Routing, Shared};
 use crate::metrics::milliseconds;
@@ -38,6 +39,8 @@ pub enum Command {
     },
     /// `dev` could not build a plugin, for this reason.
     NotBuilt(String, Refusal),
+    /// A file that is watched has been away for a while, for this reason; without one: it is back.
+    Away(String, PathBuf, Option<String>),
     /// An operator wants a plugin's library to be loaded as it is now.
     Again(String),
     /// These contents of a plugin are no longer in quarantine.
@@ -50,6 +53,22 @@ pub enum Command {
     News(DevEvent),
     /// End all plugins, at the latest then.
     Stop(Instant),
+}
+
+impl Command {
+    /// What follows from what the watcher says.
+    fn of(News { name, path, what }: News) -> Self {
+        match what {
+            What::Changed if name == CONFIG => Self::Config,
+            What::Changed => Self::Library {
+                name,
+                path,
+                built: false,
+            },
+            What::Gone(why) => Self::Away(name, path, Some(why)),
+            What::Back => Self::Away(name, path, None),
+        }
+    }
 }
 
 /// The way to the thread.
@@ -72,27 +91,19 @@ impl Service {
         let heard = sender.clone();
         let faults = sender.clone();
         plugins.bell().wakes(move || drop(faults.send(Command::Faults)));
-        let watcher = Watcher::start(WatchTimes::default(), move |changed| {
-            let command = match &*changed.name {
-                CONFIG => Command::Config,
-                _ => Command::Library {
-                    name: changed.name,
-                    path: changed.path,
-                    built: false,
-                },
-            };
-            let _ = heard.send(command);
-        })?;
+        let watcher = Watcher::start(WatchTimes::default(), move |news| drop(heard.send(Command::of(news))))?;
         let config = Arc::clone(&shared.routing().config);
-        let running = Running {
+        let mut running = Running {
             follower,
             started: Arc::clone(&config),
             plugins,
             shared,
             mode,
             watcher,
+            retries: Retries::default(),
         };
         running.watch(&config);
+        running.retry_what_was_refused();
         let thread = std::thread::Builder::new()
             .name("plugins".into())
             .spawn(move || running.run(&commands))?;
@@ -124,6 +135,7 @@ struct Running {
     shared: Arc<Shared>,
     mode: Mode,
     watcher: Watcher,
+    retries: Retries,
 }
 
 impl Running {
@@ -132,6 +144,7 @@ impl Running {
             match commands.recv_timeout(self.patience()) {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
                 Ok(Command::NotBuilt(name, refusal)) => self.not_built(&name, refusal),
+                Ok(Command::Away(name, path, why)) => self.away(&name, &path, why.as_deref()),
                 Ok(Command::Again(name)) => self.again(&name),
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config(),
@@ -141,9 +154,16 @@ impl Running {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
+            while let Some(name) = self.retries.due() {
+                match &*name {
+                    CONFIG => self.config(),
+                    name => self.again(name),
+                }
+            }
             for verdict in self.plugins.look_after() {
                 self.tell(verdict);
             }
+            self.plugins.carry_late();
             self.plugins.retire();
         }
     }
@@ -151,15 +171,40 @@ impl Running {
     /// How long nothing has to be looked at by itself.
     fn patience(&self) -> Duration {
         let idle = Duration::from_secs(3600);
-        let proven = self.plugins.next_proven();
-        let proven = proven.map_or(idle, |until| until.saturating_duration_since(Instant::now()));
+        let next = self.plugins.next_proven().into_iter().chain(self.retries.next()).min();
+        let next = next.map_or(idle, |until| until.saturating_duration_since(Instant::now()));
         // A moment later, so that it is over by then.
-        let proven = proven.saturating_add(Duration::from_millis(1));
+        let next = next.saturating_add(Duration::from_millis(1));
         if self.plugins.is_retiring() {
-            RETIRE_TICK.min(proven)
+            RETIRE_TICK.min(next)
         } else {
-            proven
+            next
         }
+    }
+
+    /// What the start has left undone for want of something that may be there soon.
+    fn retry_what_was_refused(&mut self) {
+        for (name, slot) in self.plugins.slots() {
+            if slot.journal.read().refusal.is_some_and(|refusal| refusal.may_pass()) {
+                self.retries.later(name);
+            }
+        }
+    }
+
+    /// A file is gone, and stays so, or is back: what goes on meanwhile.
+    fn away(&self, name: &str, path: &Path, why: Option<&str>) {
+        let (file, plugin) = (path.display(), (name != CONFIG).then_some(name));
+        let Some(why) = why else {
+            tracing::info!(plugin, %file, "the file is back");
+            return;
+        };
+        let slot = self.plugins.slots().get(name);
+        let goes_on = match slot.map(|slot| slot.current()) {
+            None => "the configuration that was read goes on".to_owned(),
+            Some(None) => "nothing of the plugin is in service".to_owned(),
+            Some(Some(current)) => format!("generation {} serves on", current.number),
+        };
+        tracing::warn!(plugin, %file, "the file is gone: {why}; {goes_on}");
     }
 
     fn tell(&self, verdict: Verdict) {
@@ -249,6 +294,9 @@ impl Running {
         slot.journal.passed(&slot.name, "notice");
         let prepared = self.plugins.prepare(slot, path, &slot.config(), occasion);
         self.took(&slot.name);
+        if !matches!(&prepared, Err(refusal) if refusal.may_pass()) {
+            self.retries.forget(&slot.name);
+        }
         match prepared {
             Ok(Some(prepared)) => self.put_in_service(prepared),
             Ok(None) => self.unchanged(slot),
@@ -294,6 +342,9 @@ impl Running {
         let mut plan = match self.plugins.plan(&config) {
             Ok(plan) => plan,
             Err((name, refusal)) => {
+                if refusal.may_pass() {
+                    self.retries.later(CONFIG);
+                }
                 let shown = blame_settings(&config, &name, &refusal);
                 tracing::error!(
                     plugin = name,
@@ -302,6 +353,7 @@ impl Running {
                 return self.configuration_refused(format!("plugin {name}: {shown}"));
             }
         };
+        self.retries.forget(CONFIG);
         let loaded = self.plugins.carry_out(&mut plan);
         let mut slots = self.plugins.slots().clone();
         slots.retain(|name, _| !plan.removed.contains(name));
@@ -355,16 +407,18 @@ impl Running {
         self.news(("reload", event.to_string()));
     }
 
-    fn refused(&self, slot: &PluginSlot, refusal: &Refusal) {
+    fn refused(&mut self, slot: &PluginSlot, refusal: &Refusal) {
         let shown = blame_settings(&self.shared.routing().config, &slot.name, refusal);
         let holds = match slot.current() {
             Some(_) => "the one before stays",
             None => "none is in service",
         };
+        let again = refusal.may_pass().then(|| self.retries.later(&slot.name));
         tracing::error!(
             plugin = slot.name,
             step = refusal.step,
             code = refusal.code,
+            again_in_s = again.map(|again| again.as_secs()),
             "library refused, {holds}: {shown}"
         );
         let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });

@@ -7,6 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use bennu_plugin::refusal;
 use bytestring::ByteString;
 
 use super::batch::Plan;
@@ -14,7 +15,7 @@ use super::connect::ConnectCall;
 use super::handover::{self, Carried, Move};
 use super::health::Health;
 use super::journal::Panic;
-use super::loader::ShardInstance;
+use super::loader::{Effect, ShardInstance, said};
 use super::sample::{self, Sampling};
 use super::slot::PluginSlot;
 use super::watchdog::Pulse;
@@ -51,6 +52,7 @@ impl Env {
     pub fn panicked_at(&self, topic: &str, callback: &'static str, event: &str, message: &str) {
         self.note_panic(topic, callback, event, message);
         self.slot.stats.panics.inc();
+        let message = &*said(message);
         tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
         // Whoever is woken by this finds all of it.
         self.health.panicked();
@@ -66,18 +68,41 @@ impl Env {
         self.slot.journal.panicked(Panic {
             generation: self.generation,
             callback,
-            event: event.to_owned(),
-            topic: topic.to_owned(),
-            message: message.to_owned(),
+            event: said(event).into_owned(),
+            topic: said(topic).into_owned(),
+            message: said(message).into_owned(),
             count: 1,
             at_unix_s: 0,
         });
     }
 
-    /// Notes that the plugin asked for something that it does not get.
-    pub fn refused_effect(&self) {
+    /// Notes that the plugin asked for `what`, of this event, and does not get it: counted, and said in the log unless it is
+    /// usual.
+    pub(super) fn refused(
+        &self,
+        what: &'static str,
+        topic: Option<&Topic>,
+        event: &str,
+        (error, why): (i64, impl FnOnce() -> String),
+    ) {
         self.slot.stats.refused_effects.inc();
         self.health.erred();
+        if !refusal::is_usual(error) {
+            let Self { slot, .. } = self;
+            slot.refusals.note(&slot.name, what, topic, event, (error, why));
+        }
+    }
+
+    /// The same of an effect of a callback, as far as it could be read.
+    pub(super) fn refused_effect(&self, kind: u32, topic: Option<&Topic>, effect: Option<&Effect<'_>>, error: i64) {
+        let event = effect.map_or("", |effect| effect.name);
+        let of = effect.map_or("", |effect| effect.topic);
+        let len = match of {
+            "" => topic.map_or(0, |topic| topic.name.len()),
+            other => other.len(),
+        };
+        let why = || refusal::why(kind, error, event.len(), len);
+        self.refused(refusal::word(kind), topic, event, (error, why));
     }
 }
 

@@ -13,6 +13,7 @@ use bytestring::ByteString;
 use super::connect::ConnectCall;
 use super::generation::Generation;
 use super::journal::Journal;
+use super::refusals::Refusals;
 use crate::channel::{Bounds, Home, Input, Topic};
 use crate::config;
 use crate::metrics::PluginStats;
@@ -28,6 +29,8 @@ pub struct PluginSlot {
     pub stats: PluginStats,
     /// What happened to its libraries.
     pub journal: Journal,
+    /// What is refused to it.
+    pub refusals: Refusals,
     config: RwLock<Arc<config::Plugin>>,
     current: RwLock<Option<Arc<Generation>>>,
     directory: Mutex<Directory>,
@@ -61,6 +64,7 @@ impl PluginSlot {
             index,
             stats: PluginStats::default(),
             journal: Journal::default(),
+            refusals: Refusals::default(),
             config: RwLock::new(Arc::new(config)),
             current: RwLock::default(),
             directory: Mutex::default(),

@@ -2,6 +2,8 @@
 //!
 //! Never here: a link. The system's loader knows files by name and by inode, and gives back the library that it has.
 
+mod folder;
+
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read, Write};
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
 use sha2::{Digest, Sha256};
+
+pub use self::folder::StageFolder;
 
 /// The largest library that is read. Beyond: refused.
 pub const MAX_LIBRARY_BYTES: u64 = 1 << 30;
@@ -140,8 +144,16 @@ pub enum StageError {
         source: io::Error,
     },
     /// It is a folder, a pipe or the like.
-    #[error("{} is not a file", .0.display())]
-    NotAFile(PathBuf),
+    #[error("{} is {kind}", path.display())]
+    NotAFile {
+        /// The library.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// It holds nothing, and goes on to.
+    #[error("{} is empty", .0.display())]
+    Empty(PathBuf),
     /// It is larger than [`MAX_LIBRARY_BYTES`].
     #[error("{} is larger than a library may be ({MAX_LIBRARY_BYTES} bytes)", .0.display())]
     TooLarge(PathBuf),
@@ -164,7 +176,8 @@ impl StageError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "read",
-            Self::NotAFile(_) => "not_a_file",
+            Self::NotAFile { .. } => "not_a_file",
+            Self::Empty(_) => "empty",
             Self::TooLarge(_) => "too_large",
             Self::Unsettled(_) => "unsettled",
             Self::Write { .. } => "stage",
@@ -176,13 +189,14 @@ impl StageError {
 ///
 /// # Errors
 ///
-/// If it can't be read, is no file, is too large or keeps changing.
+/// If it can't be read, is no file, is empty, is too large or keeps changing.
 pub fn read_settled(path: &Path, mut pause: impl FnMut()) -> Result<Contents, StageError> {
     for _ in 0..MAX_LOOKS {
         let (contents, stamp) = look(path)?;
         pause();
         if look_again(path)? == (contents.hash, stamp) {
-            return Ok(contents);
+            let empty = contents.bytes.is_empty().then(|| StageError::Empty(path.to_owned()));
+            return empty.map_or(Ok(contents), Err);
         }
     }
     Err(StageError::Unsettled(path.to_owned()))
@@ -222,14 +236,24 @@ fn stamp(meta: &Metadata) -> Stamp {
     (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())
 }
 
+/// What it is, if it is no regular file.
+pub(super) fn not_a_file(meta: &Metadata) -> Option<&'static str> {
+    match meta.file_type() {
+        kind if kind.is_file() => None,
+        kind if kind.is_dir() => Some("a directory"),
+        _ => Some("not a regular file"),
+    }
+}
+
 /// Opens a file, and nothing that one could wait at.
 fn open_regular(path: &Path) -> Result<File, StageError> {
     let unreadable = |source| StageError::Read {
         path: path.to_owned(),
         source,
     };
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(StageError::NotAFile(path.to_owned()));
+    if let Some(kind) = not_a_file(&fs::metadata(path).map_err(unreadable)?) {
+        let path = path.to_owned();
+        return Err(StageError::NotAFile { path, kind });
     }
     File::open(path).map_err(unreadable)
 }
@@ -380,6 +404,8 @@ mod tests {
         let code = |path: &Path| read_settled(path, || {}).unwrap_err().code();
         assert_eq!(code(&dir), "not_a_file");
         assert_eq!(code(&dir.join("none.so")), "read");
+        fs::write(dir.join("empty.so"), "").unwrap();
+        assert_eq!(code(&dir.join("empty.so")), "empty");
         assert_eq!(code(Path::new("/dev/zero")), "not_a_file");
     }
 

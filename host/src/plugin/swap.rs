@@ -18,6 +18,9 @@ use crate::config::{OnMigrateError, OnRollback, Reload};
 /// nobody notices.
 const IN_FLIGHT: usize = 1;
 
+/// Why a topic has not moved yet.
+const BUSY: &str = "the code that serves it is busy; it moves when that has a moment";
+
 /// How a swap went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SwapReport {
@@ -90,12 +93,7 @@ pub fn swap(
             }
         }
         Reload::Migrate => {
-            let mut way = Forth {
-                slot,
-                new,
-                old,
-                snapshots,
-            };
+            let mut way = Forth::new(slot, new, old, snapshots);
             carry(
                 elsewhere(slot, new),
                 new,
@@ -103,10 +101,40 @@ pub fn swap(
                 &mut way,
                 &mut report,
             );
+            if way.busy > 0 {
+                report.failed += way.busy;
+                report.first_failure.get_or_insert_with(|| BUSY.to_owned());
+            }
         }
     }
     report.took = start.elapsed();
     report
+}
+
+/// Moves what `old` serves to `new`, which is in service and has been tried on its state only now.
+pub fn swap_late(slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &Arc<Generation>) -> SwapReport {
+    let (start, mut report) = (Instant::now(), SwapReport::default());
+    let mut snapshots = Snapshots::up_to(0);
+    let mut way = Forth::new(slot, new, std::slice::from_ref(old), &mut snapshots);
+    carry(
+        elsewhere(slot, new),
+        new,
+        slot.config().swap_patience,
+        &mut way,
+        &mut report,
+    );
+    report.took = start.elapsed();
+    report
+}
+
+/// Has the members of all that `old` serves rejoin on the code in service, if topics may start anew. Returns whether they may.
+pub fn rejoin_late(slot: &PluginSlot, new: &Generation, old: &Generation) -> bool {
+    let may = slot.config().on_migrate_error == OnMigrateError::Rejoin;
+    let served = elsewhere(slot, new)
+        .into_iter()
+        .filter(|topic| topic.home().generation == old.number);
+    served.filter(|_| may).for_each(|topic| rejoin(&topic));
+    may
 }
 
 /// Puts `good` in service again and gives it the topics of `bad` back: with their present state where it reads that, else
@@ -197,9 +225,7 @@ fn carry(
             }
             Err(_) => {
                 report.failed += moving;
-                report
-                    .first_failure
-                    .get_or_insert_with(|| "the code that serves it is busy".to_owned());
+                report.first_failure.get_or_insert_with(|| BUSY.to_owned());
                 return;
             }
         };
@@ -230,6 +256,25 @@ struct Forth<'a> {
     new: &'a Generation,
     old: &'a [Arc<Generation>],
     snapshots: &'a mut Snapshots,
+    /// Topics that do not move yet, as the new code has not been tried on anything of their generation.
+    busy: usize,
+}
+
+impl<'a> Forth<'a> {
+    fn new(
+        slot: &'a PluginSlot,
+        new: &'a Generation,
+        old: &'a [Arc<Generation>],
+        snapshots: &'a mut Snapshots,
+    ) -> Self {
+        Self {
+            slot,
+            new,
+            old,
+            snapshots,
+            busy: 0,
+        }
+    }
 }
 
 impl Way for Forth<'_> {
@@ -239,14 +284,24 @@ impl Way for Forth<'_> {
         let Some(old) = self.old.iter().find(|old| old.number == home.generation) else {
             return false;
         };
+        let version = old.manifest.state_version;
+        if self.new.untried().contains(old.number) {
+            self.busy += 1;
+            return false;
+        }
         let moving = Move {
             to: Reserved::new(self.slot.shard_of(&topic, self.new)),
             topic,
-            version: old.manifest.state_version,
+            version,
             from: None,
             else_rejoin: self.slot.config().on_migrate_error == OnMigrateError::Rejoin,
             report: report.clone(),
         };
+        if !self.new.manifest.reads.contains(&version) {
+            let why = format!("it has state of version {version}, which the new code does not read");
+            moving.stay(Instant::now(), 0, &why);
+            return true;
+        }
         // A shard that is closed has no topics any more.
         home.control(Control::Give(Box::new(moving))).is_ok()
     }

@@ -2,7 +2,7 @@
 //!
 //! Directories are watched, never files: a build removes its file and makes another, and a watch on the old one hears
 //! nothing more. What is heard only says where to look; contents decide. Behind it stands a slow poll, for file systems
-//! that send no events. A removed file changes nothing. Never here: what to do about a change.
+//! that send no events. A removed file changes nothing; one that stays away is told of once. Never here: what to do about it.
 
 mod subject;
 
@@ -28,26 +28,42 @@ pub struct WatchTimes {
     pub at_latest: Duration,
     /// How often contents are compared without any event.
     pub poll: Duration,
+    /// How long a file that was there may be away before that is told: whoever replaces it needs a moment.
+    pub absence: Duration,
 }
 
 impl Default for WatchTimes {
-    /// 75 ms, 2 s, 2 s.
+    /// 75 ms, 2 s, 2 s, 2 s.
     fn default() -> Self {
         Self {
             debounce: Duration::from_millis(75),
             at_latest: Duration::from_secs(2),
             poll: Duration::from_secs(2),
+            absence: Duration::from_secs(2),
         }
     }
 }
 
-/// The contents behind `name` may have changed. Comes once for each change.
+/// Something has happened to what is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
+pub struct News {
     /// As given to [`Watcher::file`] or [`Watcher::sources`].
     pub name: String,
     /// The file, or the first of the folders.
     pub path: PathBuf,
+    /// What has happened.
+    pub what: What,
+}
+
+/// What has happened to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its contents may have changed. Comes once for each change.
+    Changed,
+    /// There have been no contents for a while, for this reason. Comes once, until they are back.
+    Gone(String),
+    /// They are back, changed or not; if they are, that comes next.
+    Back,
 }
 
 /// Watches until it is dropped.
@@ -65,12 +81,12 @@ enum Command {
 }
 
 impl Watcher {
-    /// Starts a thread that calls `on_change` for each change.
+    /// Starts a thread that calls `on_news` for each change.
     ///
     /// # Errors
     ///
     /// If the system starts no thread. If it has no events to offer, that is logged and polling does all.
-    pub fn start(times: WatchTimes, on_change: impl FnMut(Changed) + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(times: WatchTimes, on_news: impl FnMut(News) + Send + 'static) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let heard = commands.clone();
         let listener = notify::recommended_watcher(move |event| drop(heard.send(Command::Heard(event))));
@@ -83,7 +99,7 @@ impl Watcher {
             listener,
             watched: HashMap::new(),
             entries: HashMap::new(),
-            on_change,
+            on_news,
         };
         let thread = thread::Builder::new()
             .name("bennu-watch".to_owned())
@@ -148,7 +164,7 @@ struct Worker<F> {
     /// The directories that are listened to, and which directory that was: one made anew must be listened to anew.
     watched: HashMap<PathBuf, (u64, u64)>,
     entries: HashMap<String, Entry>,
-    on_change: F,
+    on_news: F,
 }
 
 /// What has one name.
@@ -158,9 +174,22 @@ struct Entry {
     /// Since when events are waiting, and when the last one came.
     waiting: Option<(Instant, Instant)>,
     next_poll: Instant,
+    /// Whether there are contents.
+    absence: Absence,
 }
 
-impl<F: FnMut(Changed)> Worker<F> {
+/// Whether a file that was there is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// It is not; or it never was there.
+    None,
+    /// Since then, which may be no more than a moment.
+    Since(Instant),
+    /// For so long that it was told.
+    Told,
+}
+
+impl<F: FnMut(News)> Worker<F> {
     fn run(mut self) {
         loop {
             match self.inbox.recv_timeout(self.until_due()) {
@@ -194,6 +223,7 @@ impl<F: FnMut(Changed)> Worker<F> {
             // Looked at once more soon: what happened since `subject` was made came as no event.
             waiting: Some((now, now)),
             next_poll: now + self.times.poll,
+            absence: Absence::None,
         };
         self.entries.insert(name, entry);
         self.listen();
@@ -231,7 +261,7 @@ impl<F: FnMut(Changed)> Worker<F> {
     /// Compares the contents of all that is due.
     fn look(&mut self) {
         let now = Instant::now();
-        let (mut looked, mut changed) = (false, Vec::new());
+        let (mut looked, mut news) = (false, Vec::new());
         for (name, entry) in &mut self.entries {
             if entry.due(&self.times) > now {
                 continue;
@@ -239,17 +269,16 @@ impl<F: FnMut(Changed)> Worker<F> {
             looked = true;
             entry.waiting = None;
             entry.next_poll = now + self.times.poll;
-            if entry.is_changed() {
-                changed.push(Changed {
-                    name: name.clone(),
-                    path: entry.subject.path().to_owned(),
-                });
-            }
+            news.extend(entry.look(&self.times, now).into_iter().map(|what| News {
+                name: name.clone(),
+                path: entry.subject.path().to_owned(),
+                what,
+            }));
         }
         if looked {
             self.listen();
         }
-        changed.into_iter().for_each(&mut self.on_change);
+        news.into_iter().for_each(&mut self.on_news);
     }
 
     fn until_due(&self) -> Duration {
@@ -304,22 +333,38 @@ impl<F: FnMut(Changed)> Worker<F> {
 
 impl Entry {
     fn due(&self, times: &WatchTimes) -> Instant {
-        match self.waiting {
+        match (self.waiting, self.absence) {
             // Not by a poll before that: what is being written would be seen half done.
-            Some((since, last)) => (last + times.debounce).min(since + times.at_latest),
-            None => self.next_poll,
+            (Some((since, last)), _) => (last + times.debounce).min(since + times.at_latest),
+            (None, Absence::Since(since)) => self.next_poll.min(since + times.absence),
+            (None, _) => self.next_poll,
         }
     }
 
     /// Looks again, and keeps what it finds. What is not there is as before.
-    fn is_changed(&mut self) -> bool {
+    fn look(&mut self, times: &WatchTimes, now: Instant) -> Vec<What> {
+        let mut news = Vec::new();
         match self.subject.look() {
-            Some(found) if found != self.seen => {
-                self.seen = found;
-                true
+            Ok(found) => {
+                if self.absence == Absence::Told {
+                    news.push(What::Back);
+                }
+                self.absence = Absence::None;
+                if found != self.seen {
+                    self.seen = found;
+                    news.push(What::Changed);
+                }
             }
-            _ => false,
+            Err(why) => match self.absence {
+                Absence::None if self.seen.is_some() => self.absence = Absence::Since(now),
+                Absence::Since(since) if now >= since + times.absence => {
+                    self.absence = Absence::Told;
+                    news.push(What::Gone(why));
+                }
+                _ => {}
+            },
         }
+        news
     }
 }
 

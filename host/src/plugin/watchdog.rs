@@ -1,7 +1,7 @@
 //! Notices handlers that do not return, says so, and gives their shards up.
 //!
 //! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
-//! its events ([`Pulse`]). What becomes of a shard that is given up stands in [`giveup`].
+//! its events ([`Pulse`]). It also says how many refused effects were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
 
 mod pulse;
 mod thread;
@@ -13,6 +13,7 @@ pub use self::pulse::{GivenUp, Pulse};
 use self::thread::ThreadState;
 use super::generation::Crew;
 use super::giveup;
+use super::loader::said;
 use super::shard::{ShardQueue, Work};
 use crate::config::Mode;
 use crate::hub::Hub;
@@ -98,6 +99,7 @@ impl Watchdog {
                 return false;
             };
             alarms.extend(watched.look(&crew, now));
+            crew.env.slot.refusals.say_overdue(&crew.env.slot.name);
             !watched.shard.is_closed()
         });
         alarms
@@ -197,13 +199,13 @@ impl Alarm {
 
 impl Doing {
     fn of(shard: &ShardQueue) -> Self {
-        let topic = |topic: &crate::channel::Topic| topic.name.to_string();
+        let topic = |topic: &crate::channel::Topic| said(&topic.name).into_owned();
         match &*shard.work() {
             Some(Work::Events(plan)) => match plan.at_hand() {
                 Some((step, on)) => Self {
                     callback: step.callback(),
                     topic: topic(on),
-                    event: step.event_name().to_owned(),
+                    event: said(step.event_name()).into_owned(),
                 },
                 None => Self::default(),
             },

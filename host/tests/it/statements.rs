@@ -32,16 +32,17 @@ const PROTOCOL: &Sections = &[
 ];
 
 const RELOADS: &Sections = &[
-    ("notice", 6),
+    ("notice", 8),
     ("refused before any of it runs", 11),
-    ("refused by the probe", 7),
+    ("refused by the probe", 10),
     ("swap", 8),
     ("probation", 5),
     ("retire", 5),
     ("panics", 9),
     ("hangs", 7),
     ("crashes", 3),
-    ("lies", 3),
+    ("lies", 5),
+    ("the machine", 3),
     ("proof", 3),
 ];
 

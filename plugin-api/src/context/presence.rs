@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use super::effects::refusal_text;
 use crate::abi::{effect, error, read};
 use crate::glue::Effect;
 use crate::payload::{IntoPayload, read_json};
@@ -81,7 +80,7 @@ impl<P> Context<P> {
         let found = match read {
             Ok(json) => read_json(&json).map_err(|error| error.message),
             Err(error::UNTRACKED) => return None,
-            Err(error) => Err(refusal_text(error)),
+            Err(error) => Err(crate::refusal::text(error)),
         };
         found
             .inspect_err(|error| tracing::error!(error, "presence could not be read"))

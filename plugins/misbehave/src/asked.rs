@@ -125,7 +125,7 @@ impl Member {
             "unruly" => drop(misbehave(&asked.at)),
             "silent" => return Ok(Reply::none()),
             "stop" => return Ok(stop(asked, cx)),
-            "panic" => panic!("handle_in panics"),
+            "panic" => panic!("{}", asked.payload.as_str().unwrap_or("handle_in panics")),
             "broadcast_panic" => {
                 cx.broadcast("lost", json!({}));
                 cx.push("lost", json!({}));
@@ -193,7 +193,10 @@ impl Member {
 
 /// Writes lines of several levels, and one in a span.
 fn log(asked: &Asked) {
-    let text = asked.payload.to_string();
+    let text = match &asked.payload {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
     info!("{text}");
     debug!(target: "misbehave::quiet", text, "seldom wanted");
     let span = bennu_plugin::tracing::info_span!("asking", bytes = asked.bytes);

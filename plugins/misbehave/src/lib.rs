@@ -34,7 +34,7 @@
 //! | `whoami` | replies `{"topic":…,"socket_id":…,"socket":{…},"route":{…}}` |
 //! | `echo` | replies with the same payload |
 //! | `numbered` | pushes `numbered` with the same payload, then replies with it |
-//! | `panic` | panics |
+//! | `panic` | panics, with `payload` as the message if it is a text |
 //! | `broadcast_panic` | broadcasts `lost`, pushes `lost`, tracks `lost`, then panics: nothing goes out |
 //! | `thread_panic` | replies ok; a thread that it started panics |
 //! | `sleep`, `spin` | blocks for `ms`, or computes, then replies ok |
@@ -86,7 +86,7 @@
 //! # Traps
 //!
 //! Set by `arm`, kept in the member's state: `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot`, `restore` panic
-//! there, and hang there with `hang:` in front; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted
+//! there, and hang there with `hang:` in front, or do what else stands there of the list below, except in `snapshot`; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted
 //! events; `push` pushes `terminating` `{"reason":"Left"}` in `terminate`, `broadcast` broadcasts it, and `log` logs
 //! `terminating: Left`.
 //!
@@ -116,7 +116,7 @@
 //!
 //! # Unruly
 //!
-//! By `check`, `init` and `drop` (of its own value, when it is shut down) in its settings, and by `at` in `unruly`: `refuse`, `panic`, `panic_twice` (the second while the first
+//! By `check`, `init` and `drop` (of its own value, when it is shut down) in its settings, and by `at` in `unruly`: `refuse`, `refuse_at_length` (in 95,000 bytes of 10,000 lines), `panic`, `panic_twice` (the second while the first
 //! unwinds), `crash` (a fault of memory), `overflow` (of the stack), `abort`, `exit`, `hang`, `allocate` (without end),
 //! `thread` (starts one that never ends).
 //!

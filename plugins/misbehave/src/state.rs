@@ -2,7 +2,7 @@
 
 use bennu_plugin::prelude::*;
 
-use crate::unruly::hang;
+use crate::unruly::{hang, misbehave};
 
 /// What writes and reads these states: version 1.
 #[cfg(not(feature = "v2"))]
@@ -71,10 +71,12 @@ impl Member {
         self.traps.iter().any(|trap| trap == place)
     }
 
-    /// Panics where a trap was set at `place`, or hangs.
+    /// Panics where a trap was set at `place`, or misbehaves otherwise.
     pub(crate) fn pass(&self, place: &str) {
-        if self.is_trapped(&format!("hang:{place}")) {
-            hang();
+        let traps = self.traps.iter().filter_map(|trap| trap.split_once(':'));
+        for (how, _) in traps.filter(|(_, at)| *at == place) {
+            // What is refused here, nobody hears of.
+            let _ = misbehave(how);
         }
         assert!(!self.is_trapped(place), "trap in {place}");
     }

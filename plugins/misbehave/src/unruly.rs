@@ -43,6 +43,7 @@ impl Drop for Unruly {
 pub(crate) fn misbehave(how: &str) -> Result<(), String> {
     match how {
         "refuse" => return Err("refused on request".to_owned()),
+        "refuse_at_length" => return Err("refused\non request\n".repeat(5_000)),
         "panic" => panic!("panics on request"),
         "panic_twice" => {
             let _again = PanicsAgain;

@@ -16,7 +16,7 @@ use crate::endpoint::Routing;
 use crate::plugin::cargo::{self, CargoError, Workspace};
 use crate::plugin::pipeline::Refusal;
 use crate::plugin::service::{Command, Follower, Service};
-use crate::plugin::watch::{Changed, WatchTimes, Watcher};
+use crate::plugin::watch::{News, WatchTimes, Watcher, What};
 use crate::server::Built;
 
 /// The watcher's name for the workspace's own manifest; no plugin can be called so.
@@ -94,7 +94,11 @@ impl Sources {
         let workspace = find(&folder).map_err(|error| {
             anyhow::anyhow!("{error}; `bennu new NAME` makes a workspace, in a folder that is in none")
         })?;
-        let heard = move |change: Changed| drop(changed.send(Change::Sources(change.name)));
+        let heard = move |news: News| {
+            if news.what == What::Changed {
+                drop(changed.send(Change::Sources(news.name)));
+            }
+        };
         let watcher = Watcher::start(WatchTimes::default(), heard)?;
         watcher.file(WORKSPACE, &workspace.root().join("Cargo.toml"));
         Ok(Self {

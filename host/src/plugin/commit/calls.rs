@@ -29,23 +29,27 @@ impl Calls for Commit<'_> {
         let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };
-        if let Err(code) = self.bound(effect) {
-            return self.refuse(code);
-        }
         let topic = self.topic(step);
-        let mut book = topic.book();
-        match effects::note(effect, step, topic, &mut book, &self.fx, self.env) {
+        let noted = self
+            .bound(effect)
+            .and_then(|()| effects::note(effect, step, topic, &mut topic.book(), &self.fx, self.env));
+        match noted {
             Ok((answer, fx)) => {
                 self.fx.extend(fx);
                 answer
             }
-            Err(code) => self.refuse(code),
+            Err(error) => {
+                self.env
+                    .refused_effect(effect.kind, Some(&**topic), Some(effect), error);
+                error
+            }
         }
     }
 
-    fn refuse(&mut self, code: i64) -> i64 {
-        self.env.refused_effect();
-        code
+    fn refuse(&mut self, kind: u32, error: i64) -> i64 {
+        let topic = self.plan.steps.get(self.at).map(|step| &**self.topic(step));
+        self.env.refused_effect(kind, topic, None, error);
+        error
     }
 
     fn most_bytes(&self) -> usize {

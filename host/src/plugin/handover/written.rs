@@ -1,10 +1,13 @@
 //! What the plugin writes of a topic, and whether it reads it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bennu_plugin::abi::{effect, error, reason};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::Snapshot;
+use super::{Snapshot, TooLarge};
 use crate::channel::{Ending, Input, Notice, Topic};
 use crate::id::MemberId;
 use crate::plugin::loader::{Calls, Effect, Go, Outcome};
@@ -42,8 +45,10 @@ pub(super) struct Written {
     members: Vec<(MemberId, Bytes)>,
     /// Promises that stood in what was read.
     pub(super) promises: Vec<u64>,
-    /// How much may still be written, where that is limited.
-    most_bytes: Option<usize>,
+    /// How much may still be written, where that is limited: what goes beyond is left out, and the plugin not told.
+    bytes_left: Option<Arc<AtomicUsize>>,
+    /// The topic's own state was left out.
+    pub(super) too_large: Option<TooLarge>,
     pub(super) done: usize,
     /// The event that failed, and whether that was a panic.
     failed: Option<(String, bool)>,
@@ -52,12 +57,20 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// State of so many bytes; what goes beyond is refused.
-    pub(super) fn up_to(most_bytes: usize) -> Self {
+    /// State of so many bytes.
+    pub(super) fn up_to(bytes_left: &Arc<AtomicUsize>) -> Self {
         Self {
-            most_bytes: Some(most_bytes),
+            bytes_left: Some(Arc::clone(bytes_left)),
             ..Self::default()
         }
+    }
+
+    /// Whether there is room for so many bytes, which there is not any more then.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes_left.as_ref().is_none_or(|left| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+                .is_ok()
+        })
     }
 
     pub(super) fn failure(&mut self) -> Option<String> {
@@ -111,14 +124,15 @@ impl Calls for Written {
             }
             _ => return error::MISPLACED,
         }
-        if let Some(most) = &mut self.most_bytes {
-            let Some(left) = most.checked_sub(effect.payload.len()) else {
-                return error::LIMIT;
-            };
-            *most = left;
+        let (member, bytes) = (MemberId::from_number(effect.member), effect.payload.len());
+        if self.too_large.is_some() || !self.has_room(bytes) {
+            if member.is_none() {
+                self.too_large = Some(TooLarge(bytes));
+            }
+            return 0;
         }
         let state = Bytes::copy_from_slice(effect.payload);
-        match MemberId::from_number(effect.member) {
+        match member {
             None => self.shared = Some(state),
             Some(member) => self.members.push((member, state)),
         }

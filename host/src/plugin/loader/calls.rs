@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use abi_stable::prefix_type::WithMetadata;
 use bennu_plugin::abi::{self, Bytes, CallsRef, Writer, error, flag, go, outcome};
 
+use super::text::said;
 use crate::plugin::watchdog::Pulse;
 
 /// One thing that happened; see [`abi::Event`].
@@ -112,9 +113,9 @@ pub trait Calls {
     fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go;
     /// The event at hand asks for this. Returns a number, 0 or one of [`abi::error`].
     fn effect(&mut self, effect: &Effect<'_>) -> i64;
-    /// Notes that something was refused before it could be handed over, with this code, which it returns.
-    fn refuse(&mut self, code: i64) -> i64 {
-        code
+    /// Notes that an effect of this kind was refused before it could be handed over, with this error, which it returns.
+    fn refuse(&mut self, _kind: u32, error: i64) -> i64 {
+        error
     }
     /// How long something that the plugin lends may be.
     fn most_bytes(&self) -> usize {
@@ -181,7 +182,7 @@ impl<'a> Batch<'a> {
         }
         self.at += 1;
         self.guard(true, Go::Back, |calls| {
-            calls.done(index, Outcome::read(outcome), &String::from_utf8_lossy(message))
+            calls.done(index, Outcome::read(outcome), &said(&String::from_utf8_lossy(message)))
         })
     }
 
@@ -198,7 +199,7 @@ impl<'a> Batch<'a> {
         let (name, payload, topic) = match read {
             (Ok(name), Ok(payload), Ok(topic)) => (name, payload, topic),
             (Err(code), ..) | (_, Err(code), _) | (.., Err(code)) => {
-                return self.guard(false, error::GONE, |calls| calls.refuse(code));
+                return self.guard(false, error::GONE, |calls| calls.refuse(effect.kind, code));
             }
         };
         let effect = Effect {

@@ -18,8 +18,8 @@ pub trait HostCalls: Send + Sync {
     fn most_bytes(&self) -> usize {
         isize::MAX as usize
     }
-    /// Notes that something was refused before it could be handed over.
-    fn refused(&self) {}
+    /// Notes that `what` was refused with this error before it could be handed over.
+    fn refused(&self, _what: &'static str, _error: i64) {}
     /// A line for the log, of a plugin that knows no fields. `level`: 1 error … 5 trace.
     fn log(&self, level: u32, target: &str, message: &str);
     /// Whether anybody wants such lines.
@@ -63,6 +63,13 @@ pub enum Value<'a> {
     /// With a fraction.
     F64(f64),
 }
+
+/// What an answer that was promised is called where it is refused.
+pub const COMPLETE: &str = "answer";
+/// What a message is called.
+pub const SEND: &str = "message to itself";
+/// What a line of the log is called, and what is said of a panic.
+const LINE: &str = "line of the log";
 
 /// Fields that one line may have. More are left out.
 const MOST_FIELDS: usize = 24;
@@ -135,7 +142,7 @@ unsafe extern "C" fn complete(cx: *const (), token: Token, flags: u32, status: B
         match unsafe { (text(status, most), lent(payload, most)) } {
             (Ok(status), Ok(payload)) => host.complete(token, flags & flag::BINARY != 0, status, payload),
             (Err(code), _) | (_, Err(code)) => {
-                host.refused();
+                host.refused(COMPLETE, code);
                 code
             }
         }
@@ -151,7 +158,7 @@ unsafe extern "C" fn send(cx: *const (), topic: u64, member: u64, flags: u32, na
         match unsafe { (text(name, most), lent(payload, most)) } {
             (Ok(name), Ok(payload)) => host.send(topic, member, flags & flag::BINARY != 0, name, payload),
             (Err(code), _) | (_, Err(code)) => {
-                host.refused();
+                host.refused(SEND, code);
                 code
             }
         }
@@ -170,7 +177,7 @@ unsafe extern "C" fn log(cx: *const (), level: u32, target: Bytes, message: Byte
                 &String::from_utf8_lossy(target),
                 &String::from_utf8_lossy(message),
             ),
-            _ => host.refused(),
+            (Err(code), _) | (_, Err(code)) => host.refused(LINE, code),
         }
         0
     });
@@ -198,7 +205,7 @@ unsafe extern "C" fn record(cx: *const (), record: *const abi::Record) -> i64 {
                 0
             }
             Err(code) => {
-                host.refused();
+                host.refused(LINE, code);
                 code
             }
         }
@@ -210,11 +217,11 @@ unsafe extern "C" fn panicked(cx: *const (), message: Bytes, place: Bytes) {
     let link = unsafe { link(cx) };
     link.call(|host| {
         // SAFETY: lent by the plugin for this call.
-        match unsafe { (lent(message, MOST_TEXT), lent(place, MOST_TEXT)) } {
+        match unsafe { (lent(message, isize::MAX as usize), lent(place, MOST_TEXT)) } {
             (Ok(message), Ok(place)) => {
                 host.panicked(&String::from_utf8_lossy(message), &String::from_utf8_lossy(place));
             }
-            _ => host.refused(),
+            (Err(code), _) | (_, Err(code)) => host.refused(LINE, code),
         }
         0
     });

@@ -12,7 +12,7 @@ use bennu_plugin::abi::{self, Bytes, ModuleRef};
 
 use super::calls::{Batch, CALLS, Calls, Event};
 use super::host_calls::{HOST, HostCalls, Link};
-use super::text::Text;
+use super::text::{Text, said};
 use super::{Library, crash};
 use crate::plugin::watchdog::{GivenUp, Pulse};
 
@@ -69,7 +69,7 @@ impl Instance {
         });
         if failed != 0 {
             link.cut();
-            return Err(error.into_string());
+            return Err(said(&error.into_string()).into_owned());
         }
         let (plugin, library) = (PluginPtr(plugin), ManuallyDrop::new(library));
         Ok(Self(Arc::new(Inner {
@@ -99,7 +99,7 @@ impl Instance {
         });
         if failed != 0 {
             self.0.life().shards -= 1;
-            return Err(error.into_string());
+            return Err(said(&error.into_string()).into_owned());
         }
         Ok(ShardInstance {
             shard,

@@ -33,10 +33,11 @@ use bennu_plugin::wire::SettingsError;
 use libloading::os::unix;
 
 pub use self::calls::{Calls, Effect, Event, Go, Outcome};
-pub use self::host_calls::{HostCalls, Line, Value};
+pub use self::host_calls::{COMPLETE, HostCalls, Line, SEND, Value};
 pub use self::instance::{Instance, ShardInstance, ShutdownError};
 pub use self::layout::LayoutError;
 use self::text::Text;
+pub(in crate::plugin) use self::text::said;
 use super::mapping::Mapping;
 use super::stage::StagedFile;
 

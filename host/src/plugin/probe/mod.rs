@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 pub use self::child::run_child;
-use super::loader::LayoutError;
+use super::loader::{LayoutError, said};
 use super::sample::Sample;
 
 /// The hidden subcommand that [`run_child`] serves.
@@ -222,19 +222,29 @@ enum Answer {
 }
 
 impl Answer {
+    /// What people are told of it. Its texts are the plugin's, which can write such lines as the child's, too.
     fn into_result(self) -> Result<(), ProbeError> {
+        let said = |text: String| said(&text).into_owned();
         match self {
             Self::Good {} | Self::Schema { .. } => Ok(()),
             Self::Load { code, message } => {
-                // A plugin can write such lines, too.
                 let known = ["open", "no_module", "version"].contains(&&*code);
-                let code = if known { code } else { "load".to_owned() };
+                let (code, message) = (if known { code } else { "load".to_owned() }, said(message));
                 Err(ProbeError::Load { code, message })
             }
-            Self::Layout { line, report } => Err(ProbeError::Layout(LayoutError { line, report })),
-            Self::Settings { path, message } => Err(ProbeError::Settings { path, message }),
-            Self::Restore { topic, message } => Err(ProbeError::Restore { topic, message }),
-            Self::Threads { threads } => Err(ProbeError::Threads(threads.join(", "))),
+            Self::Layout { line, report } => {
+                let line = said(line);
+                Err(ProbeError::Layout(LayoutError { line, report }))
+            }
+            Self::Settings { path, message } => {
+                let (path, message) = (said(path), said(message));
+                Err(ProbeError::Settings { path, message })
+            }
+            Self::Restore { topic, message } => {
+                let (topic, message) = (said(topic), said(message));
+                Err(ProbeError::Restore { topic, message })
+            }
+            Self::Threads { threads } => Err(ProbeError::Threads(said(threads.join(", ")))),
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::plugin::stage::{ContentHash, MAX_LIBRARY_BYTES};
+use crate::plugin::stage::{ContentHash, MAX_LIBRARY_BYTES, not_a_file};
 
 /// Folders that hold what is built, not what it is built from.
 const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
@@ -44,7 +45,8 @@ impl Subject {
             stamp: None,
             seen: None,
         };
-        subject.look();
+        // It need not be there yet.
+        let _ = subject.look();
         subject
     }
 
@@ -55,7 +57,7 @@ impl Subject {
             found: BTreeSet::new(),
             seen: None,
         };
-        subject.look();
+        let _ = subject.look();
         subject
     }
 
@@ -79,28 +81,39 @@ impl Subject {
         }
     }
 
-    /// The contents as they are now; `None` if they can't be read.
-    pub(super) fn look(&mut self) -> Option<Print> {
+    /// The contents as they are now.
+    ///
+    /// # Errors
+    ///
+    /// If there are none to be read; says why.
+    pub(super) fn look(&mut self) -> Result<Print, String> {
         match self {
             Self::File { path, stamp, seen } => {
+                let unreadable = |error: io::Error| match error.kind() {
+                    io::ErrorKind::NotFound => "there is no such file".to_owned(),
+                    _ => format!("it cannot be read: {error}"),
+                };
+                let meta = fs::metadata(&*path).map_err(unreadable)?;
                 // An empty file is one that is about to be written.
-                let meta = fs::metadata(&*path)
-                    .ok()
-                    .filter(|meta| meta.is_file() && meta.len() > 0)?;
+                let kind = not_a_file(&meta).or((meta.len() == 0).then_some("empty"));
+                if let Some(kind) = kind {
+                    return Err(format!("it is {kind}"));
+                }
                 let now = self::stamp(&meta);
                 if *stamp != Some(now) && meta.len() <= MAX_LIBRARY_BYTES {
-                    *seen = Some(ContentHash::of_file(File::open(&*path).ok()?, MAX_LIBRARY_BYTES).ok()?);
+                    let file = File::open(&*path).map_err(unreadable)?;
+                    *seen = Some(ContentHash::of_file(file, MAX_LIBRARY_BYTES).map_err(unreadable)?);
                     // File times are coarse: another write at the same time would leave the same stamp.
                     *stamp = is_old(&meta).then_some(now);
                 }
-                Some(*seen)
+                Ok(*seen)
             }
             Self::Sources { dirs, found, seen } => {
                 let mut walk = Walk::default();
                 dirs.iter().for_each(|dir| walk.folder(dir));
                 *found = walk.folders;
                 *seen = Some(ContentHash::of(&walk.print));
-                Some(*seen)
+                Ok(*seen)
             }
         }
     }

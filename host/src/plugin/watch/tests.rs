@@ -11,13 +11,14 @@ use crate::plugin::testing::Folder;
 struct World {
     dir: Folder,
     watcher: Watcher,
-    changes: Receiver<Changed>,
+    changes: Receiver<News>,
 }
 
-/// By events only: a poll would come too late.
+/// By events only: a poll would come too late. Nobody hears that a file is away.
 fn by_events() -> WatchTimes {
     WatchTimes {
         poll: Duration::from_secs(3600),
+        absence: Duration::from_secs(3600),
         ..WatchTimes::default()
     }
 }
@@ -26,6 +27,7 @@ fn by_events() -> WatchTimes {
 fn by_polling() -> WatchTimes {
     WatchTimes {
         poll: Duration::from_millis(50),
+        absence: Duration::from_secs(3600),
         ..WatchTimes::default()
     }
 }
@@ -57,11 +59,14 @@ impl World {
 
     /// The next change must be of `name`.
     fn changed(&self, name: &str) {
-        let change = self
-            .changes
-            .recv_timeout(Duration::from_secs(5))
-            .expect("a change within 5 s");
-        assert_eq!(change.name, name);
+        self.hears(name, What::Changed);
+    }
+
+    /// The next news must be this.
+    fn hears(&self, name: &str, what: What) {
+        let news = self.changes.recv_timeout(Duration::from_secs(5));
+        let news = news.expect("news within 5 s");
+        assert_eq!((&*news.name, news.what), (name, what));
     }
 
     /// Nothing has changed but what was taken. A change of another file, made after, comes next: no waiting.
@@ -208,6 +213,41 @@ fn a_directory_made_anew_is_watched_anew() {
     world.write("lib/room.so", "two");
     world.changed("room");
     world.write("lib/room.so", "three");
+    world.changed("room");
+}
+
+#[test]
+fn a_file_that_stays_away_is_told_of_once_and_when_it_is_back() {
+    let world = World::with_library(WatchTimes {
+        absence: Duration::from_millis(100),
+        ..by_events()
+    });
+    let path = world.path("lib/room.so");
+    let gone = |why: &str| world.hears("room", What::Gone(why.to_owned()));
+    fs::remove_file(&path).unwrap();
+    gone("there is no such file");
+    fs::create_dir(&path).unwrap();
+    world.nothing_else();
+    fs::remove_dir(&path).unwrap();
+    world.write("lib/room.so", "one");
+    world.hears("room", What::Back);
+    world.write("lib/room.so", "");
+    gone("it is empty");
+    world.write("lib/room.so", "two");
+    world.hears("room", What::Back);
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_file_that_never_was_there_is_not_missed() {
+    let world = World::new(WatchTimes {
+        absence: Duration::from_millis(1),
+        ..by_polling()
+    });
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.nothing_else();
+    world.write("lib/room.so", "one");
     world.changed("room");
 }
 

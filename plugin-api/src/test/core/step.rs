@@ -2,6 +2,7 @@
 
 use super::{Core, Standing};
 use crate::abi::{effect, error, event, read};
+use crate::refusal;
 use crate::test::body::Body;
 use crate::test::boundary::{Answers, Asked};
 
@@ -59,6 +60,17 @@ impl Step<'_> {
         }
     }
 
+    /// As the host says it in its log.
+    fn note_refusal(&self, asked: &Asked, error: i64) {
+        if !refusal::is_usual(error) {
+            let (what, event) = (refusal::word(asked.kind), &asked.name);
+            let why = refusal::why(asked.kind, error, event.len(), asked.topic.len());
+            self.core
+                .outside
+                .note(format!("warn effect refused: {why} effect={what:?} event={event:?}"));
+        }
+    }
+
     fn has_set(&self, timer: u64) -> bool {
         let mut set = self.asked.iter().filter(|(asked, _)| asked.kind == effect::SEND);
         set.any(|(_, number)| number.unsigned_abs() == timer)
@@ -92,7 +104,10 @@ impl Answers for Step<'_> {
                 self.asked.push((asked, returned));
                 returned
             }
-            Err(error) => error,
+            Err(error) => {
+                self.note_refusal(&asked, error);
+                error
+            }
         }
     }
 
