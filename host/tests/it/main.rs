@@ -16,6 +16,7 @@ mod crash;
 mod deflate;
 mod dev;
 mod draining;
+mod drills;
 mod faults;
 mod guide;
 mod handshake;
