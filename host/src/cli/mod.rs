@@ -38,13 +38,18 @@ pub fn complain(error: &anyhow::Error) {
 
 /// Reads a configuration, or says everything that is wrong with it.
 fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
-    Config::read(file, mode).map_err(|errors| match errors {
+    Config::read(file, mode).map_err(|errors| refused(file, errors))
+}
+
+/// Shows all that is wrong with a configuration; the error that is left says that it is refused.
+fn refused(file: &Path, errors: ConfigErrors) -> anyhow::Error {
+    match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
             let _ = writeln!(io::stderr(), "{}", mistakes.render(has_colours(&io::stderr())));
             anyhow::anyhow!("{} is refused", file.display())
         }
-    })
+    }
 }
 
 /// The filter of the log: `directives`, but for a library's complaints that nobody can act on.

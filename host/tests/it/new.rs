@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::command::{check_refused, said};
+use crate::support::command::{check_refused, run, said};
 use crate::support::server::{Bench, Server, bennu};
 
 /// A build of everything that a plugin needs, on a small and busy machine.
@@ -235,6 +235,32 @@ fn a_route_is_suggested_and_not_written_unless_asked_for() {
     );
     assert!(!fs::read_to_string(&config).expect("text").contains("other"));
     assert!(world.path("greeter/plugins/other/README.md").is_file());
+}
+
+#[test]
+fn a_plugin_that_the_configuration_names_already_needs_no_route() {
+    let world = World::new();
+    world.greeter();
+    let config = world.path("greeter/config/bennu.toml");
+    let before = fs::read_to_string(&config).expect("text");
+    for how in [&["new", "greeter"][..], &["new", "greeter", "--route"]] {
+        fs::remove_dir_all(world.path("greeter/plugins/greeter")).expect("removed");
+        let made = said(0, |command| world.at("greeter", command, how));
+        assert!(
+            made.contains("has [plugins.greeter] already") && !made.contains("[[routes]]"),
+            "{made}"
+        );
+        assert_eq!(fs::read_to_string(&config).expect("text"), before);
+    }
+    // A mistake that is there is shown as one of the file.
+    world.edit("greeter/config/bennu.toml", "path =", "pth =");
+    let (output, _, complained) = run(|command| world.at("greeter", command, &["new", "other", "--route"]));
+    assert_eq!(output.status.code(), Some(1), "{complained}");
+    assert!(
+        complained.contains("did you mean `path`?") && !complained.contains("error: error"),
+        "{complained}"
+    );
+    assert!(!world.path("greeter/plugins/other").exists());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use clap::builder::styling::Style;
 use toml::Table;
 
 use super::args::find_config;
+use super::refused;
 use super::terminal::{FAINT, GOOD, STRONG, say, styled};
 use crate::config::{Config, Mode, schema};
 use crate::router::TopicPattern;
@@ -103,13 +104,20 @@ impl Workspace {
         let text = fs::read_to_string(&self.config)?;
         let route = name.fill(include_str!("template/route.toml.txt"));
         let extended = format!("{}\n\n{route}", text.trim_end());
-        if with_route {
+        let is_named = self.names(name);
+        if with_route && !is_named {
             // Before anything is written: a mistake that is there already is shown as one of the file.
-            Config::parse(&self.config, &extended, Mode::Dev)?;
+            Config::parse(&self.config, &extended, Mode::Dev).map_err(|errors| refused(&self.config, errors))?;
         }
         write_plugin(&folder, name)?;
         say(&format!("{} {}", styled(GOOD, "created"), folder.display()));
-        if with_route {
+        if is_named {
+            say(&format!(
+                "{} has [plugins.{}] already",
+                self.config.display(),
+                name.as_str()
+            ));
+        } else if with_route {
             fs::write(&self.config, extended)?;
             say(&format!(
                 "{} its route in {}",
@@ -129,6 +137,11 @@ impl Workspace {
         say(&heading("Then"));
         say(&next(name));
         Ok(())
+    }
+
+    /// Whether the configuration has a section of this plugin.
+    fn names(&self, name: &PluginName) -> bool {
+        Config::read(&self.config, Mode::Dev).is_ok_and(|config| config.plugins.contains_key(name.as_str()))
     }
 
     /// The route before that takes the topics of this plugin, if there is one.
