@@ -2,7 +2,9 @@
 //!
 //! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
@@ -35,6 +37,34 @@ PUT /plugins/{name}/reload       loads its library as it is now
 /quarantine                      contents that are not loaded, as JSON
 DELETE /quarantine/{hash}        lifts one out
 ";
+
+/// The file in the state folder that says where the admin listener is, while that is not where the configuration says.
+const ADDRESS_FILE: &str = "admin-address";
+
+/// Notes where the admin listener is, for `bennu plugins`; `None`: where the configuration says, or nowhere.
+///
+/// # Errors
+///
+/// If the file cannot be written or removed.
+pub fn note_address(state_dir: &FilePath, address: Option<SocketAddr>) -> io::Result<()> {
+    let file = state_dir.join(ADDRESS_FILE);
+    let Some(address) = address else {
+        let removed = std::fs::remove_file(file);
+        return removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+    };
+    std::fs::create_dir_all(state_dir)?;
+    std::fs::write(file, format!("{address}\n"))
+}
+
+/// Where a host that runs, or was killed, has noted its admin listener.
+#[must_use]
+pub fn noted_address(state_dir: &FilePath) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(state_dir.join(ADDRESS_FILE)).ok()?;
+    text.trim().parse().ok()
+}
 
 /// An admin listener that anybody could reach.
 #[derive(Debug, thiserror::Error)]

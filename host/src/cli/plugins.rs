@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::args::{ConfigArg, JsonArg, address};
 use super::terminal::{BAD, FAINT, say, styled, table};
-use crate::admin::SECRET_VARIABLE;
+use crate::admin::{SECRET_VARIABLE, noted_address};
 use crate::config::{Config, Mode};
 
 /// Between the two looks that tell events per second.
@@ -30,8 +30,8 @@ Examples:
   bennu plugins --reload room          loads the library of `room` as it is now
   bennu plugins --lift SHA-256         takes contents out of quarantine
 
-Asks the host's admin listener ([admin] listen; 127.0.0.1:4001 where the
-configuration names none). Where that wants a secret, it is taken from
+Asks the host's admin listener ([admin] listen; where the configuration names
+none, 127.0.0.1:4001 or where `bennu dev` has noted that it found a free port). Where that wants a secret, it is taken from
 BENNU_ADMIN_SECRET. The exit code is 1 when no host answers.";
 
 /// `bennu plugins`
@@ -155,7 +155,10 @@ impl Host {
 /// What the configuration says, where there is one: this command does not need it.
 fn configured(args: &PluginsArgs) -> Option<SocketAddr> {
     let config = Config::read(&args.config.find().ok()?, Mode::Dev).ok()?;
-    let mut address = config.admin.listen?;
+    let listen = config.admin.listen?;
+    let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
+    let noted = || is_elsewhere.then(|| noted_address(&config.server.state_dir)).flatten();
+    let mut address = noted().unwrap_or(listen);
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

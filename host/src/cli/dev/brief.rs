@@ -48,6 +48,14 @@ struct Line {
 }
 
 impl Line {
+    /// An event may have a field of this name besides what it says.
+    fn add_message(&mut self, message: &str) {
+        if !self.message.is_empty() {
+            self.message.push_str(": ");
+        }
+        self.message.push_str(message);
+    }
+
     fn shown(&self, level: Level) -> String {
         let mark = match level {
             Level::ERROR => styled(BAD, "✗"),
@@ -74,7 +82,7 @@ impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "plugin" => self.plugin = value.to_owned(),
-            "message" => self.message = value.to_owned(),
+            "message" => self.add_message(value),
             name => {
                 let _ = write!(self.fields, " {name}={value:?}");
             }
@@ -84,7 +92,7 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
             "plugin" => self.plugin = format!("{value:?}"),
-            "message" => self.message = format!("{value:?}"),
+            "message" => self.add_message(&format!("{value:?}")),
             name => {
                 let _ = write!(self.fields, " {name}={value:?}");
             }

@@ -7,7 +7,7 @@ mod screen;
 mod sources;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use clap::Args;
@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::args::{ConfigArg, address, override_listen};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
 use super::{LOG_VARIABLE, log_filter, read_config, signals};
+use crate::admin;
 use crate::config::{Config, Mode};
 use crate::endpoint::Routing;
 use crate::server::Server;
@@ -94,12 +95,15 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let (stop, stopped) = signals()?;
         let server = Server::start(config, Mode::Dev, built, Some(sources.follower(changed))).await?;
         greet(&server, &screen);
+        let state_dir = server.routing().config.server.state_dir.clone();
+        note_admin(&state_dir, found_elsewhere(&server));
         let (service, routing) = (server.service.clone(), server.current_routing());
         std::thread::Builder::new()
             .name("builder".into())
             .spawn(move || sources.build(&changes, &service, routing))?;
         let _modes = listen_to_keys(&server, &screen, stop)?;
         server.run(stopped).await;
+        note_admin(&state_dir, None);
         Ok(())
     });
     // A plugin's thread that never ends must not keep the process.
@@ -150,7 +154,7 @@ fn greet(server: &Server, screen: &Screen) {
     if let Some(admin) = server.admin_address {
         screen.say(&format!("admin on http://{admin}"));
         if let Some(other) = { routing.config.admin.listen }.and_then(|wanted| elsewhere(wanted, admin)) {
-            screen.say(&format!("{other}: `bennu plugins --admin {admin}` finds it"));
+            screen.say(&other);
         }
     }
     screen.say(&format!("\n{}\n", listing(&routing)));
@@ -172,6 +176,19 @@ fn greet(server: &Server, screen: &Screen) {
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
     };
     screen.say(&format!("{}\n", styled(STRONG, hint)));
+}
+
+/// Where the admin listener is, if that is not where the configuration says.
+fn found_elsewhere(server: &Server) -> Option<SocketAddr> {
+    let configured = server.routing().config.admin.listen;
+    server.admin_address.filter(|address| Some(*address) != configured)
+}
+
+/// Has `bennu plugins` find the admin listener.
+fn note_admin(state_dir: &Path, address: Option<SocketAddr>) {
+    if let Err(error) = admin::note_address(state_dir, address) {
+        tracing::warn!(%error, "`bennu plugins` will not find the admin listener by itself");
+    }
 }
 
 /// What is to be said where a port was taken that nobody had asked for.
