@@ -140,6 +140,22 @@ fn a_library_is_told_about_and_probed() {
 }
 
 #[test]
+fn the_room_shows_what_settings_it_takes() {
+    let schema = said(0, |command| {
+        command.args(["schema", "--plugin"]).arg(Build::Room.path())
+    });
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let known = |settings: Value| jsonschema::is_valid(&schema, &settings);
+    assert!(known(json!({ "max_history": 10 })) && known(json!({})));
+    assert!(!known(json!({ "max_history": "ten" })) && !known(json!({ "max_histroy": 10 })));
+    let says = schema["properties"]["max_history"]["description"].as_str();
+    assert!(
+        says.is_some_and(|says| says.contains("50 where this is left out")),
+        "{schema}"
+    );
+}
+
+#[test]
 fn a_library_that_a_host_would_refuse_is_refused() {
     let room = library(Build::Room, "{\"max_histroy\": 3}", 1);
     assert_eq!((&room["step"], &room["code"]), (&json!("probe"), &json!("settings")));
