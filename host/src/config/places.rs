@@ -29,11 +29,14 @@ impl Config {
         Diagnostic::error(&self.source, at, message)
     }
 
-    /// What it lacks for anybody to be served. None of that is a mistake.
+    /// What it lacks for anybody to be served. None of that is a mistake. Mounts that only echo need no plugin.
     #[must_use]
     pub(crate) fn lacks(&self) -> Vec<Diagnostic> {
         let lacks = |message: &str| Diagnostic::warning(&self.source, self.source.start(), message);
         let mut found = Vec::new();
+        if !self.mounts.is_empty() && self.mounts.iter().all(|mount| mount.echo) {
+            return found;
+        }
         if self.mounts.is_empty() {
             let mount = "add a `[[mounts]]` with a line such as `path = \"/socket\"`";
             found.push(lacks("there is no mount: no client can connect").help(mount));

@@ -31,6 +31,16 @@ fn the_shipped_file_says_what_goes_without_saying() {
 }
 
 #[test]
+fn the_shipped_files_lack_nothing() {
+    for file in ["bennu.toml", "conformance.toml", "bench.toml"] {
+        let config = Config::read(&shipped(file), Mode::Serve).expect(file);
+        assert_eq!(config.lacks(), [], "{file}");
+    }
+    let empty = Config::parse(&shipped("bennu.toml"), "", Mode::Serve).expect("nothing");
+    assert_eq!(empty.lacks().len(), 2);
+}
+
+#[test]
 fn the_shipped_file_has_every_setting() {
     let text = std::fs::read_to_string(shipped("bennu.toml")).expect("bennu.toml");
     let sections = [
