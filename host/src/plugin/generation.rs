@@ -37,6 +37,8 @@ pub struct Generation {
     pub manifest: Manifest,
     /// The hash of its bytes.
     pub hash: ContentHash,
+    /// What it was started with, as JSON.
+    pub(super) settings: Arc<str>,
     /// How it fares.
     pub health: Arc<Health>,
     /// Generations whose state it has not been tried on yet.
@@ -139,6 +141,7 @@ impl Generation {
             manifest,
             hash: crew.hash,
             health: Arc::clone(&env.health),
+            settings: Arc::clone(&config.settings),
             untried: Mutex::default(),
             crew,
             library,

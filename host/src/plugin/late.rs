@@ -1,12 +1,14 @@
-//! Topics that could not move with the others, as the code that serves them had no moment to write a sample of its state: the new
-//! code is tried on it when that comes, in a child as always, and they move then.
+//! Code that is loaded is tried on state that it could not be tried on before that: in a child, as always.
+//!
+//! Topics that could not move with the others, as the code that serves them had no moment to write a sample of its state, move when
+//! that comes. And what code on probation has written since the swap is tried on the code before, which is to take it back.
 
 use std::sync::Arc;
 
 use super::generation::Generation;
 use super::manager::Plugins;
-use super::probe::probe;
-use super::sample::Sample;
+use super::probe::{ProbeError, probe};
+use super::sample::{self, Sample};
 use super::slot::PluginSlot;
 use super::swap::{SwapReport, rejoin_late, swap_late};
 
@@ -27,18 +29,41 @@ impl Plugins {
         }
     }
 
+    /// Whether `good` may be given the state that `bad` has written: it reads its version, and does not die of it.
+    pub(super) fn takes_back(&self, slot: &PluginSlot, good: &Generation, bad: &Arc<Generation>) -> bool {
+        let reads = &good.manifest.reads;
+        if !reads.contains(&bad.manifest.state_version) {
+            return false;
+        }
+        // What cannot be had at once is not waited for: topics are to leave the bad code soon.
+        let samples = sample::of(slot, std::slice::from_ref(bad), reads, &slot.config());
+        match self.try_on(good, samples.taken, slot) {
+            // That says nothing of the state.
+            Ok(()) | Err(ProbeError::Run(_)) => true,
+            Err(error) => {
+                tracing::error!(
+                    plugin = slot.name,
+                    from = bad.number,
+                    "the present state of its topics is not given back: in a child {error}"
+                );
+                false
+            }
+        }
+    }
+
+    /// Has loaded code read samples of state, none of which it has to understand.
+    fn try_on(&self, code: &Generation, samples: Vec<Sample>, slot: &PluginSlot) -> Result<(), ProbeError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let samples = samples.into_iter().map(Sample::optional).collect();
+        let limits = slot.config().probe;
+        probe(&self.pipeline.exe, code.library(), &code.settings, samples, &limits).map(drop)
+    }
+
     fn try_late(&self, slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &Arc<Generation>, sample: Option<Sample>) {
-        let (plugin, from, config) = (&slot.name, old.number, slot.config());
-        let samples: Vec<_> = sample.into_iter().map(Sample::optional).collect();
-        if !samples.is_empty()
-            && let Err(error) = probe(
-                &self.pipeline.exe,
-                new.library(),
-                &config.settings,
-                samples,
-                &config.probe,
-            )
-        {
+        let (plugin, from) = (&slot.name, old.number);
+        if let Err(error) = self.try_on(new, sample.into_iter().collect(), slot) {
             let rejoined = rejoin_late(slot, new, old);
             tracing::error!(
                 plugin,

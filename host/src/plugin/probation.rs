@@ -164,7 +164,8 @@ impl Plugins {
         let slot = Arc::clone(self.slots().get(name)?);
         slot.journal.proves_itself(false);
         let (bad, good) = (proving.new, proving.before?);
-        let swap = swap_back(&slot, &good, &bad, &mut proving.snapshots);
+        let reads_present = self.takes_back(&slot, &good, &bad);
+        let swap = swap_back(&slot, &good, &bad, reads_present, &mut proving.snapshots);
         // The one in service is the last.
         if let Some(live) = self.live.get_mut(name) {
             live.retain(|generation| generation.number != good.number);

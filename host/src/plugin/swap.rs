@@ -137,12 +137,13 @@ pub fn rejoin_late(slot: &PluginSlot, new: &Generation, old: &Generation) -> boo
     may
 }
 
-/// Puts `good` in service again and gives it the topics of `bad` back: with their present state where it reads that, else
+/// Puts `good` in service again and gives it the topics of `bad` back: with their present state where it `reads_present`, else
 /// with what `snapshots` holds, else with none.
 pub fn swap_back(
     slot: &Arc<PluginSlot>,
     good: &Arc<Generation>,
     bad: &Arc<Generation>,
+    reads_present: bool,
     snapshots: &mut Snapshots,
 ) -> SwapReport {
     let start = Instant::now();
@@ -153,7 +154,6 @@ pub fn swap_back(
         .into_iter()
         .filter(|topic| topic.home().generation == bad.number)
         .collect();
-    let reads_present = good.manifest.reads.contains(&bad.manifest.state_version);
     let mut way = Back {
         slot,
         good,

@@ -137,6 +137,31 @@ async fn state_that_would_end_the_host_is_not_given_to_new_code_later_either() {
     assert_eq!(client.rest().await, []);
 }
 
+/// Code on probation has written what the code before dies of.
+#[tokio::test]
+async fn state_that_would_end_the_host_is_not_given_back_to_the_code_before() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "probation_ms", "60_000");
+    bench.set("plugins.misbehave", "probation_panics", "2");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    count(&mut client, TOPIC).await;
+    bench.put_numbered("misbehave", Build::Misbehave, 1);
+    server.in_service("misbehave", 2).await;
+    assert_eq!(count(&mut client, TOPIC).await["topic"], 2);
+    client.push(TOPIC, "arm", json!({ "at": "overflow:restore" })).await;
+    for _ in 0..2 {
+        let mut bad = Client::joined(&server, "misbehave:bad").await;
+        bad.start("misbehave:bad", "panic", json!({})).await;
+        bad.event("misbehave:bad", "phx_error").await;
+    }
+    server.log.line(&["is not given back", "it crashed with SIG"]).await;
+    let said = server.log.line(&["rolled back after"]).await;
+    assert!(said.contains("restored=1"), "{said}");
+    assert_eq!(count(&mut client, TOPIC).await["topic"], 2, "as at the swap");
+    assert_eq!(client.rest().await, []);
+}
+
 /// What the host asks of a plugin for itself is no fault of the plugin's.
 #[tokio::test]
 async fn a_topic_that_is_too_large_for_a_sample_is_said_to_be() {

@@ -36,7 +36,7 @@ const RELOADS: &Sections = &[
     ("refused before any of it runs", 11),
     ("refused by the probe", 10),
     ("swap", 8),
-    ("probation", 5),
+    ("probation", 6),
     ("retire", 5),
     ("panics", 9),
     ("hangs", 7),
