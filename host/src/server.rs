@@ -364,7 +364,14 @@ fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> i
 /// With what libraries are checked, and the folder that they are staged in.
 pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, StageFolder)> {
     let server = &config.server;
-    let staging = StageFolder::make(&server.stage_dir.clone().unwrap_or_else(std::env::temp_dir))?;
+    let dir = server.stage_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let staging = StageFolder::make(&dir).map_err(|error| {
+        let message = format!(
+            "no folder for copies of libraries can be made in {}: {error}",
+            dir.display()
+        );
+        io::Error::new(error.kind(), message)
+    })?;
     let pipeline = Pipeline {
         exe: config.program.clone().map_or_else(std::env::current_exe, Ok)?,
         stage_dir: staging.path().to_owned(),
