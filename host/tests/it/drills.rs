@@ -313,3 +313,55 @@ async fn repeated_panics_of_one_topic_cost_others_what_the_policy_says() {
         }
     }
 }
+
+#[tokio::test]
+async fn new_topics_of_code_that_fails_while_others_drain_go_back_too() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "reload", "\"drain\"");
+    bench.set("plugins.misbehave", "probation_ms", "60_000");
+    bench.set("plugins.misbehave", "probation_panics", "2");
+    let server = bench.serve().await;
+    let players = Players::start(&server).await;
+    bench.put_numbered("misbehave", Build::Misbehave, 1);
+    server.in_service("misbehave", 2).await;
+    let mut new = Client::connect_by(&server, Transport::LongPoll).await;
+    new.join("misbehave:new", json!({})).await;
+    assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 1);
+    for _ in 0..2 {
+        let mut bad = Client::joined(&server, "misbehave:bad").await;
+        bad.start("misbehave:bad", "panic", json!({})).await;
+        bad.event("misbehave:bad", "phx_error").await;
+    }
+    server.log.line(&["rolled back after", "nothing is lost"]).await;
+    assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 2);
+    server.unloaded("misbehave", 2).await;
+    assert_eq!(new.rest().await, []);
+    for heard in players.stop().await {
+        unbroken(&heard);
+    }
+}
+
+#[tokio::test]
+async fn where_members_rejoin_on_a_rollback_all_are_told() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "on_rollback", "\"rejoin\"");
+    bench.set("plugins.misbehave", "probation_ms", "60_000");
+    bench.set("plugins.misbehave", "probation_panics", "2");
+    let server = bench.serve().await;
+    let players = Players::start(&server).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    for _ in 0..2 {
+        let mut bad = Client::joined(&server, "misbehave:bad").await;
+        bad.start("misbehave:bad", "panic", json!({})).await;
+        bad.event("misbehave:bad", "phx_error").await;
+    }
+    let said = server.log.line(&["rolled back after", "restored=0"]).await;
+    assert!(said.contains("rejoined="), "{said}");
+    server.unloaded("misbehave", 2).await;
+    for heard in players.stop().await {
+        let ends = heard.iter().filter(|heard| **heard == Heard::Ended).count();
+        assert_eq!(ends, 1, "{heard:?}");
+        assert!(matches!(heard.last(), Some(Heard::Counted(_, 1))));
+    }
+}
