@@ -179,7 +179,7 @@ async fn a_runtime_ends_with_its_generation() {
     let maps = server.proc("maps");
     let mapped = maps
         .lines()
-        .filter(|line| line.contains(" r-xp ") && line.contains("/stage/lookup-"));
+        .filter(|line| line.contains(" r-xp ") && line.contains("/stage/") && line.contains("/lookup-"));
     assert_eq!(mapped.count(), 1);
 }
 
