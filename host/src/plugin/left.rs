@@ -1,6 +1,11 @@
 //! What stays in memory of a generation that has ended, and why.
 
+use std::time::{Duration, Instant};
+
 use super::mapping::Mapping;
+
+/// How long the system may go on listing a thread that has ended.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// What is in memory of a generation that has ended.
 #[derive(Clone, Debug)]
@@ -15,7 +20,7 @@ impl Left {
     /// Finds out what is left of generation `number` of `plugin`, whose library `held` references keep open.
     #[must_use]
     pub fn of(plugin: &str, number: u64, mapping: Mapping, held: usize) -> Self {
-        let threads = threads_called(&name_of_threads(plugin, number));
+        let threads = threads_that_stay(&name_of_threads(plugin, number));
         let cause = if !threads.is_empty() {
             format!("threads: {}", threads.join(", "))
         } else if held > 0 {
@@ -41,6 +46,18 @@ pub(super) fn name_of_threads(plugin: &str, generation: u64) -> String {
     let number = format!(".{generation}.");
     let cut = plugin.floor_char_boundary(MOST.saturating_sub(number.len() + INDEX));
     format!("{}{number}", &plugin[..cut])
+}
+
+/// The same, but for those that are at their end: whoever joins a thread goes on a moment before the system forgets it.
+fn threads_that_stay(beginning: &str) -> Vec<String> {
+    let since = Instant::now();
+    loop {
+        let threads = threads_called(beginning);
+        if threads.is_empty() || since.elapsed() >= LAST_MOMENT {
+            return threads;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The threads of this process whose names begin so.
