@@ -365,3 +365,26 @@ async fn where_members_rejoin_on_a_rollback_all_are_told() {
         assert!(matches!(heard.last(), Some(Heard::Counted(_, 1))));
     }
 }
+
+/// In `dev` nothing is given up: who mends what hangs must see it mended.
+#[tokio::test]
+async fn in_dev_code_is_replaced_though_a_handler_of_it_hangs() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "shards", "1");
+    let server = bench.dev().await;
+    let mut stuck = Client::joined(&server, "misbehave:stuck").await;
+    stuck.start("misbehave:stuck", "unruly", json!({ "at": "hang" })).await;
+    server.log.line(&["handler takes long"]).await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    let admin = server.admin().await;
+    let asked = request(admin, "PUT", "/plugins/misbehave/reload", "", "").await;
+    assert_eq!(asked.status, 202);
+    server.log.line(&["could not be carried over", "is busy"]).await;
+    let mut client = Client::joined(&server, "misbehave:new").await;
+    assert_eq!(client.push("misbehave:new", "count", json!({})).await["version"], 2);
+    bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
+    request(admin, "PUT", "/plugins/misbehave/reload", "", "").await;
+    server.log.line(&["misbehave", "generation 3"]).await;
+    assert_eq!(client.push("misbehave:new", "count", json!({})).await["topic"], 2);
+    assert_eq!(client.rest().await, []);
+}

@@ -181,9 +181,13 @@ impl<'a> Batch<'a> {
             return Go::Back;
         }
         self.at += 1;
-        self.guard(true, Go::Back, |calls| {
-            calls.done(index, Outcome::read(outcome), &said(&String::from_utf8_lossy(message)))
-        })
+        let outcome = Outcome::read(outcome);
+        // What went well has no message, and most goes well.
+        if message.is_empty() {
+            return self.guard(true, Go::Back, |calls| calls.done(index, outcome, ""));
+        }
+        let message = String::from_utf8_lossy(message);
+        self.guard(true, Go::Back, |calls| calls.done(index, outcome, &said(&message)))
     }
 
     fn effect(&mut self, effect: &abi::Effect) -> i64 {
