@@ -337,6 +337,7 @@ async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cau
     let bench = workspace("fn main( {\n");
     let server = dev(&bench).await;
     server.log.line(&["echo does not compile; not in service until"]).await;
+    assert_eq!(server.log.count(&["error: could not compile"]), 1);
     server.log.line(&["No route leads to a plugin in service yet"]).await;
     assert_eq!(server.log.count(&["bennu call"]), 0);
     let check = |echo: Value| {

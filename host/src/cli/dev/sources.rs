@@ -193,8 +193,15 @@ impl Sources {
             return Vec::new();
         }
         self.screen.say(&format!("building {}", names.join(", ")));
-        let screen = self.screen.clone();
-        if let Ok(built) = self.build_now(&names, move |line| screen.say(line)) {
+        let (screen, mut has_failed) = (self.screen.clone(), false);
+        let said = move |line: &str| {
+            // What cargo says from then on is said below, with what the compiler says before that.
+            has_failed |= strip_str(line).to_string().starts_with("error");
+            if !has_failed {
+                screen.say(line);
+            }
+        };
+        if let Ok(built) = self.build_now(&names, said) {
             self.say_warnings(&built);
             return built
                 .libraries
