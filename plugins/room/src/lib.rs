@@ -5,10 +5,9 @@
 //! others whether it is `typing` with `{"typing": true}`.
 
 use bennu_plugin::prelude::*;
-use schemars::JsonSchema;
 
 /// What it takes under `settings` in the configuration: `bennu schema --plugin room` shows it.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// How many messages the room keeps, and shows to a newcomer: 50 where this is left out.
