@@ -22,7 +22,7 @@
 
 /** How long a push or a join waits for its reply. */
 const TIMEOUT_MS = 10_000;
-/** How often a connection is asked whether it lives. The server gives up after 60 s of silence. */
+/** How often a connection is asked whether it lives. The server gives up after 90 s of silence. */
 const HEARTBEAT_MS = 30_000;
 /** How long a request of long polling may take. The server lets a poll wait for 10 s. */
 const REQUEST_TIMEOUT_MS = 20_000;

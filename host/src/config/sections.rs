@@ -159,7 +159,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
-        idle_timeout: section.millis("idle_timeout_ms", 60_000, 1..=DAY_MS),
+        idle_timeout: section.millis("idle_timeout_ms", 90_000, 1..=DAY_MS),
         close_timeout: section.millis("close_timeout_ms", 2_000, 1..=DAY_MS),
     };
     section.finish();
