@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admin::{self, Admin};
 use crate::config::secret::{SecretError, SecretKeyBase};
@@ -25,7 +25,7 @@ use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
 use crate::plugin::service::{Command, Follower, Service, announce, blame_settings};
 use crate::plugin::stage::StageFolder;
-use crate::plugin::watchdog;
+use crate::plugin::watchdog::{self, Running};
 use crate::pubsub::PubSub;
 use crate::timers::Timers;
 
@@ -39,6 +39,8 @@ const PORTS_TRIED: u16 = 100;
 const BACKLOG: u32 = 1024;
 /// How long threads have to end after all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
+/// After so long it is said for which handlers the end waits.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +254,7 @@ impl Server {
         drop(acceptor);
         shared.stop();
         let server = shared.routing().config.server.clone();
-        let deadline = tokio::time::Instant::now() + server.shutdown_timeout;
+        let deadline = Instant::now() + server.shutdown_timeout;
         let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
         let in_batches = async {
             while drain_some(&shared, batch).await > 0 {
@@ -268,9 +270,12 @@ impl Server {
         }
         service.send(Command::Stop(deadline.into_std()));
         // A handler that does not return keeps its thread; it must not keep the process.
-        let ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
-        if timeout_at(deadline + GRACE, ended).await.is_err() {
-            tracing::warn!("a plugin did not end in time");
+        let mut ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
+        if timeout(PATIENCE, &mut ended).await.is_err() {
+            say_awaited(&shared.hub, deadline);
+            if timeout_at(deadline + GRACE, ended).await.is_err() {
+                tracing::warn!("a plugin did not end in time");
+            }
         }
         shared.hub.pubsub.send_all(|| Entry::Stop);
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
@@ -278,6 +283,26 @@ impl Server {
         shared.hub.timers.stop();
         drop(staging);
         tracing::info!("stopped");
+    }
+}
+
+/// Says which handlers keep the host from its end.
+fn say_awaited(hub: &Hub, deadline: Instant) {
+    let seconds = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+    for running in hub.watchdog.running() {
+        let Running {
+            plugin,
+            callback,
+            topic,
+            event,
+        } = running;
+        tracing::warn!(
+            plugin,
+            topic,
+            callback,
+            event,
+            "stopping waits up to {seconds} s for this handler to return: a second signal (or q) stops at once"
+        );
     }
 }
 

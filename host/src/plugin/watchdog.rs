@@ -1,7 +1,7 @@
 //! Notices handlers that do not return, says so, and gives their shards up.
 //!
 //! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
-//! its events ([`Pulse`]). It also says how many refused effects were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
+//! its events ([`Pulse`]). In `dev`, where no shard is given up, it goes on saying so. It also says how many refused effects were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
 
 mod pulse;
 mod thread;
@@ -34,7 +34,8 @@ struct Watched {
     seen: Option<(u64, Instant)>,
     /// I/O threads were told of what the shard had sent before.
     woken: bool,
-    warned: bool,
+    /// When it is said again that the event takes long; `None`: it was not said yet.
+    again: Option<Duration>,
 }
 
 /// A handler that takes too long.
@@ -44,8 +45,29 @@ struct Alarm {
     shard: Arc<ShardQueue>,
     event: u64,
     since: Instant,
-    /// Past the deadline.
+    /// Past the deadline, where there is one.
     hangs: bool,
+    report: Option<Report>,
+}
+
+/// That a handler takes long is due to be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Report {
+    First,
+    Again,
+}
+
+/// A plugin's code that has not returned.
+#[derive(Debug)]
+pub struct Running {
+    /// Whose it is.
+    pub plugin: String,
+    /// What it was called for.
+    pub callback: &'static str,
+    /// For which topic; empty where that is about none.
+    pub topic: String,
+    /// The event's name; empty where it has none.
+    pub event: String,
 }
 
 /// What a plugin is doing, for a line of the log.
@@ -65,8 +87,8 @@ pub fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
     let hub = Arc::downgrade(hub);
     let body = move || {
         while let Some(hub) = hub.upgrade() {
-            for alarm in hub.watchdog.look() {
-                alarm.raise(mode);
+            for alarm in hub.watchdog.look(mode) {
+                alarm.raise();
             }
             drop(hub);
             std::thread::sleep(TICK);
@@ -86,19 +108,25 @@ impl Watchdog {
             shard,
             seen: None,
             woken: false,
-            warned: false,
+            again: None,
         };
         self.0.lock().expect("no holder panics").push(watched);
     }
 
-    fn look(&self) -> Vec<Alarm> {
+    /// The calls of plugins that last since the thread has looked last, at least.
+    pub fn running(&self) -> Vec<Running> {
+        let all = self.0.lock().expect("no holder panics");
+        all.iter().filter_map(Watched::running).collect()
+    }
+
+    fn look(&self, mode: Mode) -> Vec<Alarm> {
         let now = Instant::now();
         let mut alarms = Vec::new();
         self.0.lock().expect("no holder panics").retain_mut(|watched| {
             let Some(crew) = watched.crew.upgrade() else {
                 return false;
             };
-            alarms.extend(watched.look(&crew, now));
+            alarms.extend(watched.look(&crew, now, mode));
             crew.env.slot.refusals.say_overdue(&crew.env.slot.name);
             !watched.shard.is_closed()
         });
@@ -107,7 +135,19 @@ impl Watchdog {
 }
 
 impl Watched {
-    fn look(&mut self, crew: &Arc<Crew>, now: Instant) -> Option<Alarm> {
+    fn running(&self) -> Option<Running> {
+        let (seen, _) = self.seen?;
+        let crew = self.crew.upgrade()?;
+        let Doing { callback, topic, event } = Doing::of(&self.shard);
+        (self.shard.pulse.event() == Some(seen)).then(|| Running {
+            plugin: crew.env.slot.name.clone(),
+            callback,
+            topic,
+            event,
+        })
+    }
+
+    fn look(&mut self, crew: &Arc<Crew>, now: Instant, mode: Mode) -> Option<Alarm> {
         let event = self.shard.pulse.event();
         let (event, since) = match (event, self.seen) {
             (None, _) => {
@@ -117,7 +157,7 @@ impl Watched {
             (Some(event), Some((seen, since))) if event == seen => (event, since),
             (Some(event), _) => {
                 self.seen = Some((event, now));
-                (self.woken, self.warned) = (false, false);
+                (self.woken, self.again) = (false, None);
                 return None;
             }
         };
@@ -128,73 +168,111 @@ impl Watched {
             }
         }
         let (config, taken) = (crew.env.slot.config(), now - since);
-        let hangs = taken >= config.deadline;
         // Past the deadline it is tried again and again: the handler may have been calling the host just then.
-        if !hangs && (self.warned || taken < config.warn) {
-            return None;
+        let hangs = mode == Mode::Serve && taken >= config.deadline;
+        let report = match self.again {
+            None => (taken >= config.warn).then_some(Report::First),
+            Some(again) => (taken >= again).then_some(Report::Again),
+        };
+        if report.is_some() {
+            self.again = Some(say_again(taken));
         }
-        self.warned = true;
-        Some(Alarm {
+        (hangs || report.is_some()).then(|| Alarm {
             crew: Arc::clone(crew),
             shard: Arc::clone(&self.shard),
             event,
             since,
             hangs,
+            report,
         })
     }
 }
 
 impl Alarm {
-    fn raise(self, mode: Mode) {
+    fn raise(self) {
         let (stats, doing) = (&self.crew.env.slot.stats, Doing::of(&self.shard));
         let thread = ThreadState::of(self.shard.pulse.thread());
-        if !self.hangs {
-            stats.slow_handlers.inc();
-            self.say(&doing, &thread, None);
-        } else if mode == Mode::Serve && self.shard.pulse.give_up(self.event) {
+        if self.hangs && self.shard.pulse.give_up(self.event) {
             stats.hangs.inc();
             // On probation it counts as a panic.
             self.crew.env.health.panicked();
             let lost = giveup::give_up(&self.crew, &self.shard);
-            self.say(&doing, &thread, Some(&lost));
+            return self.say_lost(&doing, &thread, &lost);
+        }
+        match self.report {
+            Some(Report::First) => {
+                stats.slow_handlers.inc();
+                self.say_slow(&doing, &thread);
+            }
+            Some(Report::Again) => self.say_again(&doing, &thread),
+            None => {}
         }
     }
 
-    fn say(&self, doing: &Doing, thread: &ThreadState, lost: Option<&giveup::Lost>) {
+    fn say_slow(&self, doing: &Doing, thread: &ThreadState) {
         let Doing { callback, topic, event } = doing;
-        let (plugin, generation) = (&self.crew.env.slot.name, self.shard.generation);
-        let (ms, cpu_ms) = (self.since.elapsed().as_millis(), thread.cpu.as_millis());
-        let (state, call) = (&thread.state, &thread.call);
-        match lost {
-            None => tracing::warn!(
-                plugin,
-                generation,
-                topic,
-                callback,
-                event,
-                ms,
-                state,
-                call,
-                cpu_ms,
-                "handler takes long: blocking work belongs on a thread of the plugin"
-            ),
-            Some(lost) => tracing::error!(
-                plugin,
-                generation,
-                topic,
-                callback,
-                event,
-                ms,
-                state,
-                call,
-                cpu_ms,
-                topics = lost.topics,
-                channels = lost.channels,
-                replaced = lost.replaced,
-                "handler hangs: its shard is given up, its clients join again"
-            ),
-        }
+        tracing::warn!(
+            plugin = self.crew.env.slot.name,
+            generation = self.shard.generation,
+            topic,
+            callback,
+            event,
+            ms = self.ms(),
+            state = thread.state,
+            call = thread.call,
+            cpu_ms = thread.cpu_ms(),
+            "handler takes long: blocking work belongs on a thread of the plugin"
+        );
     }
+
+    fn say_again(&self, doing: &Doing, thread: &ThreadState) {
+        let Doing { callback, topic, event } = doing;
+        tracing::warn!(
+            plugin = self.crew.env.slot.name,
+            generation = self.shard.generation,
+            topic,
+            callback,
+            event,
+            ms = self.ms(),
+            state = thread.state,
+            call = thread.call,
+            cpu_ms = thread.cpu_ms(),
+            "handler still runs: the other topics of its shard wait for it"
+        );
+    }
+
+    fn say_lost(&self, doing: &Doing, thread: &ThreadState, lost: &giveup::Lost) {
+        let Doing { callback, topic, event } = doing;
+        tracing::error!(
+            plugin = self.crew.env.slot.name,
+            generation = self.shard.generation,
+            topic,
+            callback,
+            event,
+            ms = self.ms(),
+            state = thread.state,
+            call = thread.call,
+            cpu_ms = thread.cpu_ms(),
+            topics = lost.topics,
+            channels = lost.channels,
+            replaced = lost.replaced,
+            "handler hangs: its shard is given up, its clients join again"
+        );
+    }
+
+    fn ms(&self) -> u128 {
+        self.since.elapsed().as_millis()
+    }
+}
+
+/// When it is said again of a handler that runs since `taken`: after a second, after ten, then each minute.
+fn say_again(taken: Duration) -> Duration {
+    let seconds = match taken.as_secs() {
+        0 => 1,
+        1..10 => 10,
+        more => (more / 60 + 1) * 60,
+    };
+    Duration::from_secs(seconds)
 }
 
 impl Doing {
@@ -236,5 +314,22 @@ impl Doing {
             callback,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_handler_runs_on_is_said_after_a_second_after_ten_and_each_minute() {
+        let mut said = vec![Duration::from_millis(60)];
+        while said.len() < 6 {
+            let last = said[said.len() - 1];
+            // A little late, as the watchdog is.
+            said.push(say_again(last) + TICK);
+        }
+        let seconds: Vec<_> = said.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [0, 1, 10, 60, 120, 180]);
     }
 }

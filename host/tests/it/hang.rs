@@ -1,6 +1,7 @@
 //! A callback that does not return costs its shard's channels, and nothing else.
 
 use bennu::client::{self, Options, Transport};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
@@ -154,7 +155,33 @@ async fn in_dev_a_handler_that_hangs_is_only_reported() {
     assert_eq!(client.answer(&behind).await["response"]["topic"], 1);
     assert_eq!(client.rest().await, []);
     assert_eq!(server.log.count(&["handler takes long"]), 1);
+    // After a second it is said again.
+    let again = ["misbehave: handler still runs", "event=\"sleep\"", TOPIC, "ms=1"];
+    assert_eq!(server.log.count(&again), 1);
+    assert_eq!(count(&server, "slow_handlers_total").await, 1);
     assert_eq!(count(&server, "hangs_total").await, 0);
+}
+
+/// Until the handler returns, or somebody asks once more.
+#[tokio::test]
+async fn a_stop_that_waits_for_a_handler_says_so() {
+    let bench = bench();
+    bench.set("server", "shutdown_timeout_ms", "30_000");
+    let mut server = bench.dev().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    client.start(TOPIC, "unruly", json!({ "at": "hang" })).await;
+    server.log.line(&["handler takes long"]).await;
+    server.signal(Signal::TERM);
+    let waits = [
+        "misbehave: stopping waits up to 30 s",
+        "a second signal",
+        TOPIC,
+        "event=\"unruly\"",
+    ];
+    server.log.line(&waits).await;
+    server.signal(Signal::TERM);
+    server.log.line(&["stopping at once"]).await;
+    server.ended().await;
 }
 
 /// Has a client that joined `TOPIC` bring a shard to hang in `callback`, and rejoin.

@@ -34,6 +34,10 @@ impl ThreadState {
             call,
         }
     }
+
+    pub(super) fn cpu_ms(&self) -> u128 {
+        self.cpu.as_millis()
+    }
 }
 
 /// State and CPU time in ticks. The second field is a name in parentheses, which may hold anything.
