@@ -23,7 +23,7 @@ use crate::plugin::kept::Kept;
 use crate::plugin::manager::{Loaded, Occasion, Plugins};
 use crate::plugin::pipeline::{Pipeline, Refusal};
 use crate::plugin::quarantine::Quarantine;
-use crate::plugin::service::{Command, Follower, Service, announce, blame_settings};
+use crate::plugin::service::{Command, Follower, Service, blame_settings};
 use crate::plugin::stage::StageFolder;
 use crate::plugin::watchdog::{self, Running};
 use crate::pubsub::PubSub;
@@ -417,7 +417,7 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<Vec<Lo
         match plugins.prepare(&slot, &library, wanted, Occasion::Needed) {
             Ok(prepared) => {
                 let done = prepared.and_then(|prepared| plugins.put_in_service(prepared));
-                loaded.extend(done.inspect(announce));
+                loaded.extend(done.inspect(Loaded::announce));
             }
             Err(refusal) => refuse(&slot, config, &refusal, mode)?,
         }

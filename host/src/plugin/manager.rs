@@ -22,6 +22,7 @@ use super::swap::{Snapshots, SwapReport, swap};
 use crate::channel::{Input, Notice};
 use crate::config::{self, Reload};
 use crate::hub::Hub;
+use crate::metrics::milliseconds;
 
 /// All plugins of a host.
 #[derive(Debug)]
@@ -104,6 +105,36 @@ pub struct Loaded {
     pub swap: SwapReport,
 }
 
+impl Loaded {
+    /// Says in the log what came into service.
+    pub fn announce(&self) {
+        let Self {
+            plugin,
+            version,
+            generation,
+            trail,
+            swap,
+        } = self;
+        tracing::info!(
+            plugin,
+            version,
+            generation,
+            probed_ms = milliseconds(trail.took("probe")),
+            topics = swap.moved,
+            swap_ms = milliseconds(swap.took),
+            longest_pause_us = swap.longest_hold_us,
+            "plugin in service"
+        );
+        if let Some(failure) = &swap.first_failure {
+            tracing::error!(
+                plugin,
+                failed = swap.failed,
+                "topics could not be carried over; the first: {failure}"
+            );
+        }
+    }
+}
+
 impl Plugins {
     /// No plugins yet.
     #[must_use]
@@ -169,7 +200,8 @@ impl Plugins {
 
     /// Reads, checks and starts a library with the settings that it would get. Changes nothing in service.
     ///
-    /// `None`: these bytes are in service already, or were the last to be refused, and nobody asks for them once more.
+    /// `None`: these bytes are in service already, or were the last to be refused, but for the state of live topics, and nobody
+    /// asks for them once more.
     ///
     /// # Errors
     ///
@@ -196,7 +228,9 @@ impl Plugins {
             if in_service {
                 slot.journal.settled();
             }
-            if in_service || before == Some(contents.hash) {
+            // What it was refused over may be gone.
+            let over_state = || slot.journal.read().refusal.is_some_and(|refusal| refusal.over_state);
+            if in_service || (before == Some(contents.hash) && !over_state()) {
                 return Ok(None);
             }
         }
@@ -245,6 +279,19 @@ impl Plugins {
         self.taken.get(name).copied()
     }
 
+    /// Forgets what was refused of a configuration, for the plugins whose library as it lies there is in service now.
+    pub(super) fn settle(&self) -> Vec<Arc<PluginSlot>> {
+        let is_settled = |slot: &&Arc<PluginSlot>| {
+            let taken = self.taken(&slot.name);
+            taken.is_some()
+                && slot.current().map(|current| current.hash) == taken
+                && slot.journal.read().refusal.is_some()
+        };
+        let settled: Vec<_> = self.slots.values().filter(is_settled).cloned().collect();
+        settled.iter().for_each(|slot| slot.journal.settled());
+        settled
+    }
+
     /// Checks what was read and starts it.
     pub(super) fn start(
         &mut self,
@@ -277,7 +324,7 @@ impl Plugins {
             .current()
             .filter(|_| config.reload == Reload::Migrate && slot.topic_count() > 0)
         {
-            reads_state_of(&manifest, &current)?;
+            reads_state_of(&manifest, &current).map_err(|refusal| refusal.over_state(&slot.name))?;
             let live = self.live.get(&slot.name).map_or(&[][..], Vec::as_slice);
             samples = sample::of(slot, live, &manifest.reads, config);
         }

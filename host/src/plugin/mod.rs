@@ -46,6 +46,7 @@ pub mod probation;
 pub mod probe;
 pub mod quarantine;
 mod refusals;
+mod restart;
 mod retire;
 mod retries;
 pub mod sample;

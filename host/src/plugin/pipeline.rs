@@ -9,7 +9,7 @@ use bennu_plugin::wire::SettingsError;
 use super::elf::Elf;
 use super::kept::Kept;
 use super::manifest::{Manifest, ManifestError};
-use super::probe::{self, ProbeError, ProbeLimits, probe};
+use super::probe::{self, ProbeError, ProbeLimits, Step, probe};
 use super::quarantine::{Quarantine, Quarantined, private_dir, unix_seconds, write_whole};
 use super::sample::Sample;
 use super::stage::{ContentHash, Contents, StagedFile, read_settled};
@@ -94,6 +94,8 @@ pub struct Refusal {
     pub message: String,
     /// If the settings were to blame: what the plugin says of them.
     pub settings: Option<Box<SettingsError>>,
+    /// The state of live topics was to blame: the same library may be taken once that is gone.
+    pub over_state: bool,
     /// When, in seconds since 1970.
     pub at_unix_s: u64,
 }
@@ -107,6 +109,7 @@ impl Refusal {
             code: code.to_owned(),
             message: message.into(),
             settings: None,
+            over_state: false,
             at_unix_s: unix_seconds(),
         }
     }
@@ -124,6 +127,18 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// The same, with the state of live topics to blame, and with what is to be done about that.
+    #[must_use]
+    pub fn over_state(mut self, plugin: &str) -> Self {
+        let how = format!(
+            "have it read that state, or let the topics end: it is tried again then, and when it is saved once more; \
+             `bennu plugins --reload {plugin}` tries it at once"
+        );
+        self.message = format!("{}; {how}", self.message);
+        self.over_state = true;
+        self
+    }
+
     /// Whether the machine was to blame, not the library: the same may be taken soon.
     #[must_use]
     pub fn may_pass(&self) -> bool {
@@ -231,6 +246,10 @@ impl Pipeline {
                 self.quarantine.add(hash, &why);
                 stderr
             }
+            ProbeError::Restore { .. }
+            | ProbeError::TimedOut {
+                step: Step::Restore, ..
+            } => return refusal.over_state(plugin),
             ProbeError::Layout(error) => error.report,
             ProbeError::Exited { stderr, .. } => stderr,
             _ => String::new(),

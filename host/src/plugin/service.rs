@@ -1,5 +1,6 @@
 //! The thread that keeps plugins and routes as the files say: hears of changes, carries them out, tells how it went.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use serde_json::json;
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::pipeline::Refusal;
 use super::probation::{Verdict, announce_rollback};
+use super::restart::needs_restart;
 use super::retries::Retries;
 use super::slot::PluginSlot;
 use super::stage::ContentHash;
@@ -20,6 +22,10 @@ use crate::metrics::milliseconds;
 
 /// How often a generation that ends is looked at.
 const RETIRE_TICK: Duration = Duration::from_millis(20);
+/// How long nothing may happen before everything is looked at all the same.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How often it is looked whether topics are gone over whose state a library was refused.
+const STATE_TICK: Duration = Duration::from_secs(1);
 /// How long I/O threads have to take up new routes before plugins that they lead to no longer end.
 const REROUTE_PATIENCE: Duration = Duration::from_secs(2);
 /// The watcher's name for the configuration; no plugin can be called so.
@@ -101,6 +107,7 @@ impl Service {
             mode,
             watcher,
             retries: Retries::default(),
+            over_state: BTreeSet::new(),
         };
         running.watch(&config);
         running.retry_what_was_refused();
@@ -136,6 +143,8 @@ struct Running {
     mode: Mode,
     watcher: Watcher,
     retries: Retries,
+    /// Plugins whose library was refused over the state of live topics.
+    over_state: BTreeSet<String>,
 }
 
 impl Running {
@@ -160,6 +169,7 @@ impl Running {
                     name => self.again(name),
                 }
             }
+            self.retry_where_state_is_gone();
             for verdict in self.plugins.look_after() {
                 self.tell(verdict);
             }
@@ -170,9 +180,9 @@ impl Running {
 
     /// How long nothing has to be looked at by itself.
     fn patience(&self) -> Duration {
-        let idle = Duration::from_secs(3600);
+        let idle = if self.over_state.is_empty() { IDLE } else { STATE_TICK };
         let next = self.plugins.next_proven().into_iter().chain(self.retries.next()).min();
-        let next = next.map_or(idle, |until| until.saturating_duration_since(Instant::now()));
+        let next = next.map_or(idle, |until| until.saturating_duration_since(Instant::now()).min(idle));
         // A moment later, so that it is over by then.
         let next = next.saturating_add(Duration::from_millis(1));
         if self.plugins.is_retiring() {
@@ -187,6 +197,22 @@ impl Running {
         for (name, slot) in self.plugins.slots() {
             if slot.journal.read().refusal.is_some_and(|refusal| refusal.may_pass()) {
                 self.retries.later(name);
+            }
+        }
+    }
+
+    /// What was refused over the state of topics is tried once more where the plugin has none left.
+    fn retry_where_state_is_gone(&mut self) {
+        let slots = self.plugins.slots();
+        let has_topics = |name: &String| slots.get(name).is_some_and(|slot| slot.topic_count() > 0);
+        let (waiting, gone) = std::mem::take(&mut self.over_state).into_iter().partition(has_topics);
+        self.over_state = waiting;
+        let gone: BTreeSet<String> = gone;
+        for name in gone {
+            let refusal = { self.plugins.slots().get(&name) }.and_then(|slot| slot.journal.read().refusal);
+            // It may have been taken meanwhile, or does not compile any more.
+            if refusal.is_some_and(|refusal| refusal.over_state) {
+                self.again(&name);
             }
         }
     }
@@ -377,6 +403,10 @@ impl Running {
         if let Some(follower) = &self.follower {
             follower.configured(&self.shared.routing().config);
         }
+        for slot in self.plugins.settle() {
+            let event = json!({ "plugin": slot.name, "in_service": true });
+            self.news(("unchanged", event.to_string()));
+        }
         tracing::info!("configuration replaced");
         if let Some(board) = &self.shared.dev {
             board.configuration_replaced();
@@ -391,7 +421,7 @@ impl Running {
     }
 
     fn loaded(&self, loaded: &Loaded) {
-        announce(loaded);
+        loaded.announce();
         let Loaded {
             plugin,
             version,
@@ -413,6 +443,9 @@ impl Running {
             Some(_) => "the one before stays",
             None => "none is in service",
         };
+        if refusal.over_state {
+            self.over_state.insert(slot.name.clone());
+        }
         let again = refusal.may_pass().then(|| self.retries.later(&slot.name));
         tracing::error!(
             plugin = slot.name,
@@ -429,52 +462,6 @@ impl Running {
         if let Some(board) = &self.shared.dev {
             board.tell(event);
         }
-    }
-}
-
-/// What is read only at the start, where `config` has it otherwise than the host was started with. What it had so `before`
-/// was said then.
-fn needs_restart(config: &Config, before: &Config, started: &Config) -> Vec<&'static str> {
-    type Same = fn(&Config, &Config) -> bool;
-    let parts: [(&str, Same); 4] = [
-        ("[server]", |a, b| a.server == b.server),
-        ("[admin]", |a, b| a.admin == b.admin),
-        ("max_inbox_bytes", |a, b| {
-            a.limits.max_inbox_bytes == b.limits.max_inbox_bytes
-        }),
-        ("[log] level", |a, b| a.log.level == b.log.level),
-    ];
-    let differs = |same: Same| !same(config, started) && !same(config, before);
-    { parts.into_iter() }
-        .filter_map(|(part, same)| differs(same).then_some(part))
-        .collect()
-}
-
-/// One line about what came into service.
-pub fn announce(loaded: &Loaded) {
-    let Loaded {
-        plugin,
-        version,
-        generation,
-        trail,
-        swap,
-    } = loaded;
-    tracing::info!(
-        plugin,
-        version,
-        generation,
-        probed_ms = milliseconds(trail.took("probe")),
-        topics = swap.moved,
-        swap_ms = milliseconds(swap.took),
-        longest_pause_us = swap.longest_hold_us,
-        "plugin in service"
-    );
-    if let Some(failure) = &swap.first_failure {
-        tracing::error!(
-            plugin,
-            failed = swap.failed,
-            "topics could not be carried over; the first: {failure}"
-        );
     }
 }
 

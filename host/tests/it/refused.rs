@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::http::{metric, plugin};
+use crate::support::http::{get, metric, plugin};
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, of};
 use crate::support::within;
@@ -348,6 +348,57 @@ async fn code_that_does_not_read_the_live_state_is_refused_by_the_probe() {
     let words = "it does not read the live state of misbehave:1: built never to read";
     refused(&server, "probe", "restore", words).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 2);
+}
+
+#[tokio::test]
+async fn what_was_refused_over_the_live_state_is_taken_once_that_is_gone() {
+    for (first, then, code) in [
+        (Build::Misbehave, Build::MisbehaveBadRestore, "restore"),
+        (Build::MisbehaveV2, Build::Misbehave, "state_version"),
+    ] {
+        let bench = Bench::new();
+        bench.set("plugins.misbehave", "linger_ms", "20");
+        bench.put("misbehave", first);
+        let server = bench.serve().await;
+        let mut client = Client::joined(&server, TOPIC).await;
+        bench.put("misbehave", then);
+        let how = "let the topics end: it is tried again then";
+        server
+            .log
+            .line(&["library refused", &format!("code=\"{code}\""), how])
+            .await;
+        client.push(TOPIC, "phx_leave", json!({})).await;
+        server.in_service("misbehave", 2).await;
+        assert_eq!(server.log.count(&["library refused"]), 1);
+        let shown = plugin(server.admin().await, "misbehave").await;
+        assert_eq!(
+            (&shown["last_refusal"], &shown["quarantined"]),
+            (&Value::Null, &json!([]))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_setting_is_forgotten_where_it_is_mended() {
+    let bench = Bench::new();
+    let server = bench.dev().await;
+    let before = bench.read_config();
+    bench.set("plugins.misbehave", "settings", "{ chekc = \"\" }");
+    server.log.line(&["the configuration is refused"]).await;
+    let refusal = async || {
+        let there = get(server.address, "/dev/routes").await.json();
+        let all = there["plugins"].as_array().expect("a list").clone();
+        let ours = all.into_iter().find(|plugin| plugin["name"] == "misbehave");
+        let by_admin = plugin(server.admin().await, "misbehave").await;
+        [
+            ours.expect("there")["refusal"].is_null(),
+            by_admin["last_refusal"].is_null(),
+        ]
+    };
+    assert_eq!(refusal().await, [false, false]);
+    bench.write_config(&before);
+    server.log.line(&["configuration replaced"]).await;
+    assert_eq!(refusal().await, [true, true]);
 }
 
 #[tokio::test]
