@@ -24,6 +24,9 @@ async fn check(how: &str, signal: &str, ends: fn(ExitStatus) -> bool) -> Server 
     client.start(TOPIC, "unruly", json!({ "at": how })).await;
     let status = server.ended().await;
     assert!(ends(status), "{how}: {status}");
+    let told =
+        format!("plugin misbehave brings the host down: {signal} in handle_in of \"unruly\" (thread misbehave.2.");
+    assert_eq!(server.log.count(&["bennu: ", &told, "next start"]), 1, "{how}");
 
     let server = bench.serve().await;
     let signal = format!("signal=\"{signal}\"");

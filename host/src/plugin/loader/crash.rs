@@ -1,8 +1,8 @@
 //! What is written down when the process crashes: in which plugin, and what that was called for.
 //!
 //! Each thread that calls plugins keeps in a thread-local where it is; nothing is written before a fatal signal comes, or the
-//! plugin ends the process. The handlers then append one line to a file that was opened before, and hand on to whatever
-//! was there before them. [`plugin::crash`](crate::plugin::crash) reads it at the next start.
+//! plugin ends the process. The handlers then append one line to a file that was opened before, say the same on standard
+//! error, and hand on to whatever was there before them. [`plugin::crash`](crate::plugin::crash) reads the file at the next start.
 //!
 //! Only async-signal-safe calls here from [`on_signal`] downwards: no allocation, no lock.
 
@@ -36,8 +36,8 @@ enum Place {
 thread_local! {
     // Without destructors and made at compile time: reading them in a signal handler is reading memory.
     static PLACE: Cell<Place> = const { Cell::new(Place::Host) };
-    static PLUGIN: Cell<Name> = const { Cell::new(Name { bytes: [0; MAX_NAME], len: 0 }) };
-    static HASH: Cell<Name> = const { Cell::new(Name { bytes: [0; MAX_NAME], len: 0 }) };
+    static PLUGIN: Cell<Name> = const { Cell::new(Name::EMPTY) };
+    static HASH: Cell<Name> = const { Cell::new(Name::EMPTY) };
 }
 
 #[derive(Clone, Copy)]
@@ -47,11 +47,20 @@ struct Name {
 }
 
 impl Name {
+    const EMPTY: Self = Self {
+        bytes: [0; MAX_NAME],
+        len: 0,
+    };
+
     fn of(text: &str) -> Self {
         let mut bytes = [0; MAX_NAME];
         let len = text.len().min(MAX_NAME);
         bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
         Self { bytes, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -206,39 +215,90 @@ extern "C" fn on_exit() {
     }
 }
 
-/// `signal=… thread=… plugin=… hash=… entry=… event=…`, with tabs between; the last four where they are known.
+/// Leaves the line in the file, then tells who watches.
 fn write_line(how: &str) {
     if WRITTEN.swap(true, Ordering::AcqRel) {
         return;
     }
-    let mut line = Line::new();
+    let place = PLACE.try_with(Cell::get).unwrap_or(Place::Host);
+    let plugin = PLUGIN.try_with(Cell::get).unwrap_or(Name::EMPTY);
+    note(how, place, &plugin);
+    if !matches!(place, Place::Host) {
+        tell(how, place, &plugin);
+    }
+}
+
+/// `signal=… thread=… plugin=… hash=… entry=… event=…`, with tabs between; the last four where they are known.
+fn note(how: &str, place: Place, plugin: &Name) {
+    let mut line = Line::to(FILE.load(Ordering::Acquire));
     line.field("signal", how.as_bytes());
     line.field("thread", &thread_name());
     // Written at once: reading on may fault once more.
-    let place = PLACE.try_with(Cell::get).unwrap_or(Place::Host);
     if !matches!(place, Place::Host) {
-        let name = |name: &Name| (name.bytes, name.len);
-        let (plugin, len) = PLUGIN
-            .try_with(|plugin| name(&plugin.get()))
-            .unwrap_or(([0; MAX_NAME], 0));
-        line.field("plugin", &plugin[..len]);
-        let (hash, len) = HASH.try_with(|hash| name(&hash.get())).unwrap_or(([0; MAX_NAME], 0));
-        line.field("hash", &hash[..len]);
+        line.field("plugin", plugin.as_bytes());
+        let hash = HASH.try_with(Cell::get).unwrap_or(Name::EMPTY);
+        line.field("hash", hash.as_bytes());
     }
     line.flush();
+    let (entry, event) = called_for(place);
+    if let Some(entry) = entry {
+        line.field("entry", entry.as_bytes());
+    }
+    if let Some(event) = event {
+        line.field("event", event);
+    }
+    line.end();
+}
+
+/// A sentence on standard error, which nobody writes to in pieces.
+fn tell(how: &str, place: Place, plugin: &Name) {
+    let mut line = Line::to(libc::STDERR_FILENO);
+    line.add(b"bennu: plugin ");
+    line.show(plugin.as_bytes());
+    line.add(b" brings the host down: ");
+    line.add(how.as_bytes());
+    let (entry, event) = called_for(place);
+    if let Some(entry) = entry {
+        line.add(b" in ");
+        line.add(entry.as_bytes());
+    }
+    if let Some(event) = event {
+        line.add(b" of \"");
+        line.show(event);
+        line.add(b"\"");
+    }
+    line.add(b" (thread ");
+    line.show(&thread_name());
+    line.add(b"). The next start says so, and does not load this build again");
+    line.end();
+}
+
+/// The author's name for what the plugin was called for, and the name of the event, as far as there are such.
+fn called_for(place: Place) -> (Option<&'static str>, Option<&'static [u8]>) {
     match place {
-        Place::Host => {}
-        Place::Call(what) => line.field("entry", what.as_bytes()),
+        Place::Host => (None, None),
+        Place::Call(what) => (Some(what), None),
         Place::Events(events, len, at) => {
             // SAFETY: `handling` promised that both outlive the call that this thread is in, and nobody else writes them.
             let at = unsafe { at.read_volatile() };
-            if at < len {
-                // SAFETY: as above; it is within the events.
-                line.event(unsafe { &*events.add(at) });
+            if at >= len {
+                return (None, None);
             }
+            // SAFETY: as above; it is within the events. The thread does not leave the call any more.
+            let event = unsafe { &*events.add(at) };
+            (Some(callback(event)), name_of(event))
         }
     }
-    line.end();
+}
+
+/// The start of the event's name, if one of its kind has one.
+fn name_of(event: &'static abi::Event) -> Option<&'static [u8]> {
+    let name = abi::Bytes {
+        len: event.name.len.min(MAX_NAME),
+        ..event.name
+    };
+    // SAFETY: the host's own name of the event, alive during the call that this thread does not leave any more.
+    matches!(event.kind, event::IN | event::OUT | event::INFO).then(|| unsafe { name.as_slice() })
 }
 
 fn thread_name() -> [u8; 16] {
@@ -250,60 +310,54 @@ fn thread_name() -> [u8; 16] {
 
 /// Text on the stack of a signal handler.
 struct Line {
+    file: libc::c_int,
     bytes: [u8; 512],
     len: usize,
 }
 
 impl Line {
-    fn new() -> Self {
+    fn to(file: libc::c_int) -> Self {
         Self {
+            file,
             bytes: [0; 512],
             len: 0,
         }
     }
 
-    /// Adds a field. What is not printable becomes a question mark; a zero ends it.
     fn field(&mut self, name: &str, value: &[u8]) {
+        self.add(name.as_bytes());
+        self.add(b"=");
+        self.show(value);
+        self.add(b"\t");
+    }
+
+    /// Adds what may be anything. What is not printable becomes a question mark; a zero ends it.
+    fn show(&mut self, value: &[u8]) {
         let value = value.iter().take(MAX_NAME).take_while(|byte| **byte != 0);
-        let shown = value.map(|byte| {
-            if byte.is_ascii_graphic() || *byte == b' ' {
-                *byte
-            } else {
-                b'?'
-            }
-        });
-        let bytes = name.bytes().chain([b'=']).chain(shown).chain([b'\t']);
+        for byte in value {
+            let is_shown = byte.is_ascii_graphic() || *byte == b' ';
+            self.add(&[if is_shown { *byte } else { b'?' }]);
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.len < self.bytes.len() {
-                self.bytes[self.len] = byte;
+                self.bytes[self.len] = *byte;
                 self.len += 1;
             }
         }
     }
 
-    fn event(&mut self, event: &abi::Event) {
-        self.field("entry", callback(event).as_bytes());
-        if matches!(event.kind, event::IN | event::OUT | event::INFO) {
-            let name = abi::Bytes {
-                len: event.name.len.min(MAX_NAME),
-                ..event.name
-            };
-            // SAFETY: the host's own name of the event, alive during the call that this thread is in.
-            let name = unsafe { name.as_slice() };
-            self.field("event", name);
-        }
-    }
-
     fn flush(&mut self) {
         // SAFETY: the bytes are there; what the call says of it changes nothing here.
-        unsafe { libc::write(FILE.load(Ordering::Acquire), self.bytes.as_ptr().cast(), self.len) };
+        unsafe { libc::write(self.file, self.bytes.as_ptr().cast(), self.len) };
         self.len = 0;
     }
 
     fn end(mut self) {
         self.len = self.len.min(self.bytes.len() - 1);
-        self.bytes[self.len] = b'\n';
-        self.len += 1;
+        self.add(b"\n");
         self.flush();
     }
 }
