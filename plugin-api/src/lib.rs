@@ -100,6 +100,11 @@
 //! What a callback asks for happens when it has returned: all of it or, if it panics, nothing. A panic ends the
 //! channel of one member.
 //!
+//! What is no panic is not caught. A callback that does not return keeps its shard: until its `deadline_ms`, when all the shard's
+//! clients join again; in `bennu dev` until it returns. A fault of memory, an overflow of the stack (endless recursion), `abort`
+//! and `exit` end **the whole host**. It names the plugin on standard error, and its next start has this build in quarantine
+//! and loads the last good one, if there is one.
+//!
 //! A crate that starts threads of its own, other than by [`Context::spawn`], must end them when its [`Plugin`] value is
 //! dropped: a library whose threads still run cannot be unloaded.
 //!
