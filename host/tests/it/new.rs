@@ -80,6 +80,8 @@ impl World {
 }
 
 const SOURCE: &str = "greeter/plugins/greeter/src/lib.rs";
+const NO_FIELDS: &str = "struct Member {}";
+const ONE_FIELD: &str = "struct Member { #[serde(default)] since: u64 }";
 
 #[tokio::test]
 async fn a_new_plugin_is_tested_served_and_replaced() {
@@ -152,6 +154,8 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         greeted("Welcome, ann!", 3)
     );
 
+    // Its member may get a field, which may go again below.
+    world.edit(SOURCE, NO_FIELDS, ONE_FIELD);
     // A package that it comes to need is watched, too.
     world.write(
         "greeter/words/Cargo.toml",
@@ -185,6 +189,15 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         client.push("greeter:1", "hello", hello.clone()).await,
         greeted("Ho, ann!", 5)
     );
+    world.edit(SOURCE, ONE_FIELD, NO_FIELDS);
+    server
+        .log
+        .line_within(BUILD, &["greeter generation 5: built in", "1 topic carried over in"])
+        .await;
+    assert_eq!(
+        client.push("greeter:1", "hello", hello.clone()).await,
+        greeted("Ho, ann!", 6)
+    );
 
     // One more, in the same workspace, is taken up while it runs.
     let made = said(0, |command| {
@@ -211,7 +224,7 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         .log
         .line_within(BUILD, &["other-one generation 2: probed in"])
         .await;
-    assert_eq!(server.log.count(&["greeter generation 5"]), 0);
+    assert_eq!(server.log.count(&["greeter generation 6"]), 0);
 }
 
 #[test]
@@ -235,6 +248,16 @@ fn a_route_is_suggested_and_not_written_unless_asked_for() {
     );
     assert!(!fs::read_to_string(&config).expect("text").contains("other"));
     assert!(world.path("greeter/plugins/other/README.md").is_file());
+}
+
+#[test]
+fn the_readme_of_a_fresh_workspace_leads_to_the_guide() {
+    let world = World::new();
+    world.greeter();
+    let readme = fs::read_to_string(world.path("greeter/README.md")).expect("text");
+    let (_, link) = readme.split_once("](<").expect("a link");
+    let (guide, _) = link.split_once(">)").expect("its end");
+    assert!(guide.ends_with("/GUIDE.md") && Path::new(guide).is_file(), "{readme}");
 }
 
 #[test]

@@ -173,7 +173,9 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
     write(&root.join("config/bennu.schema.json"), &format!("{:#}\n", schema()))?;
     write(
         &root.join("README.md"),
-        &name.fill(include_str!("template/workspace.md.txt")),
+        &name
+            .fill(include_str!("template/workspace.md.txt"))
+            .replace("KIT", kit_text),
     )?;
     write(&root.join(".gitignore"), "/target\n.bennu/\n")?;
     // The versions that the kit is tested with; cargo takes out what is not needed.
