@@ -328,7 +328,7 @@ export class Channel {
   join(timeoutMs = this.#socket._options.timeout) {
     if (this.#join) throw new Error(`the channel for ${this.topic} has been joined already; make another one`);
     this.#socket._replaceOthers(this);
-    this.#join = new Push("phx_join", this.#params, timeoutMs, (outcome) => this.#joinSettled(outcome));
+    this.#join = new Push("phx_join", this.#params, timeoutMs, (outcome) => this.#joinSettled(outcome), this.topic);
     this.#startJoin();
     return this.#join;
   }
@@ -361,7 +361,7 @@ export class Channel {
    */
   push(event, payload = {}, timeoutMs = this.#socket._options.timeout) {
     if (!this.#join) throw new Error(`join ${this.topic} before pushing ${event} to it`);
-    const push = new Push(event, payload, timeoutMs, () => this.#forget(push));
+    const push = new Push(event, payload, timeoutMs, () => this.#forget(push), this.topic);
     push._start();
     if (this.state === "joined") this.#transmit(push);
     else if (this.state === "leaving" || this.state === "closed") push._settle("error", { reason: this.state });
@@ -513,9 +513,10 @@ export class Channel {
 
 /** What a push was answered with, where that is not `"ok"`. */
 export class ReplyError extends Error {
-  constructor(status, response) {
+  /** `topic`: of the channel, where that is known. */
+  constructor(status, response, topic) {
     const { reason, field, message } = response ?? {};
-    const said = [reason, field, message].filter((part) => typeof part === "string" && part !== "");
+    const said = [reason, reason === "unmatched topic" && topic, field, message].filter((part) => typeof part === "string" && part !== "");
     super([status, ...said].join(": "));
     this.name = "ReplyError";
     this.status = status;
@@ -534,6 +535,7 @@ export class Push {
   /** @internal Of the message that was sent. */
   ref = null;
   #timeoutMs;
+  #topic;
   #timer;
   #outcome = null;
   #callbacks = [];
@@ -541,8 +543,9 @@ export class Push {
   #settled;
 
   /** @internal Use {@link Channel.push}. */
-  constructor(event, payload, timeoutMs, settled) {
+  constructor(event, payload, timeoutMs, settled, topic) {
     this.event = event;
+    this.#topic = topic;
     this.payload = payload;
     this.#timeoutMs = timeoutMs;
     this.#settled = settled;
@@ -563,7 +566,7 @@ export class Push {
   then(fulfilled, rejected) {
     const reply = new Promise((resolve, reject) => {
       const keep = ({ status, response }) =>
-        status === "ok" ? resolve(response) : reject(new ReplyError(status, response));
+        status === "ok" ? resolve(response) : reject(new ReplyError(status, response, this.#topic));
       if (this.#outcome) keep(this.#outcome);
       else this.#promised.push(keep);
     });

@@ -8,8 +8,13 @@ export class Connection {
   reloads = 0;
   #openedAt = null;
 
-  /** @param {string} mount @param {() => void} anew called when it was lost and is back */
-  constructor(mount, anew) {
+  /**
+   * @param {string} mount
+   * @param {string} run of the server that it is to
+   * @param {() => void} anew called when it was lost and is back
+   */
+  constructor(mount, run, anew) {
+    this.run = run;
     // What a connect handler wants to know stands in the address of the page.
     this.socket = new Socket(mount, { params: () => Object.fromEntries(new URLSearchParams(location.search)) });
     this.socket.onOpen(() => {
@@ -27,7 +32,7 @@ export class Connection {
   }
 
   get text() {
-    if (!this.isOpen) return "Connecting…";
+    if (!this.isOpen) return this.connects === 0 ? "Connecting…" : "The connection is lost; connecting again…";
     const often = this.connects === 1 ? "once," : `${this.connects} times, last`;
     return `Connected ${often} ${ago(Date.now() - this.#openedAt)}`;
   }

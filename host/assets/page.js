@@ -16,7 +16,7 @@ const EVENTS_SHOWN = 8;
 const REFUSED = "the newest is refused";
 
 /** What `/dev/routes` said last. */
-let there = { mounts: [], routes: [], plugins: [] };
+let there = { run: null, mounts: [], routes: [], plugins: [] };
 /** What is to be said of a plugin besides its generation: `{ state, text }`. */
 const notes = new Map();
 /** Why topics of a plugin are not served by its newest code. They are until the next reload. */
@@ -24,7 +24,7 @@ const stays = new Map();
 /** `chat` and `playground`, as far as they are there. */
 const views = {};
 let inFront = null;
-let looking = false;
+let looking = null;
 let lookAgain = false;
 const news = watchNews();
 
@@ -34,18 +34,23 @@ for (const name of ["chat", "playground"]) $(`${name}-tab`).addEventListener("cl
 // ---- what is there ----
 
 /** One look at a time, so that what is shown last is what was there last; who asks meanwhile has it look once more. */
-async function look() {
-  lookAgain = looking;
-  if (looking) return;
-  looking = true;
-  const answer = await fetch("/dev/routes").catch(() => null);
-  const found = answer?.ok && (await answer.json().catch(() => null));
-  if (found) show(found);
-  looking = false;
-  if (lookAgain) look();
+function look() {
+  lookAgain = true;
+  looking ??= lookWhileAsked().finally(() => (looking = null));
+  return looking;
+}
+
+async function lookWhileAsked() {
+  while (lookAgain) {
+    lookAgain = false;
+    const answer = await fetch("/dev/routes").catch(() => null);
+    const found = answer?.ok && (await answer.json().catch(() => null));
+    if (found) show(found);
+  }
 }
 
 function show(found) {
+  if (there.run !== null && found.run !== there.run) forgetAll();
   there = found;
   for (const { name, refusal } of there.plugins) {
     if (!refusal || notes.has(name)) continue;
@@ -72,7 +77,7 @@ function openViews() {
 }
 
 function connect(mount, view) {
-  return new Connection(mount, () => connectedAnew(views[view]));
+  return new Connection(mount, there.run, () => connectedAnew(views[view]));
 }
 
 function bring(name) {
@@ -208,20 +213,25 @@ function reloaded(reload) {
 function stayed({ plugin, version, generation, topics, failed, reason }) {
   const what = `${failed} of ${amount(topics + failed, "topic")} ${failed === 1 ? "stays" : "stay"} on the code before`;
   stays.set(plugin, { state: "stays", text: what });
-  record("stays", plugin, `${plugin} ${version}, generation ${generation}: ${what}. A new field needs #[serde(default)].`, reason);
+  const advice = /missing field/.test(reason) ? " A new field needs #[serde(default)]." : "";
+  record("stays", plugin, `${plugin} ${version}, generation ${generation}: ${what}.${advice}`, reason);
 }
 
-/** A socket is back. Where the news were lost as well it was the server that went, with all that it had. */
-function connectedAnew(view) {
-  const restarted = news.readyState !== EventSource.OPEN;
+/** A socket is back, at the server that it was lost to or at one that was started since. */
+async function connectedAnew(view) {
   view.forgetDividers();
-  view.divide(restarted ? "the server was restarted" : "connected anew");
-  if (restarted) {
-    notes.clear();
-    stays.clear();
-    for (const list of ["problems", "events"]) $(list).replaceChildren();
-  }
   showConnection();
+  const before = view.connection.run;
+  await look();
+  view.connection.run = there.run;
+  view.divide(before === there.run ? "connected anew" : "the server was restarted");
+}
+
+/** The server went, with all that it had. */
+function forgetAll() {
+  notes.clear();
+  stays.clear();
+  for (const list of ["problems", "events"]) $(list).replaceChildren();
 }
 
 /** The last ones, but for those of code that newer code has replaced. */
@@ -262,7 +272,8 @@ function showConnection() {
   const connection = views[inFront]?.connection;
   if (!connection) return;
   setData($("connection"), { state: connection.isOpen ? "open" : "closed", connects: connection.connects });
-  setText($("connection"), connection.text);
+  const isGone = !connection.isOpen && connection.connects > 0 && news.readyState !== EventSource.OPEN;
+  setText($("connection"), isGone ? "The server is gone; connecting again…" : connection.text);
   setData($("reloads"), { count: connection.reloads });
   setText($("reloads"), connection.reloads === 0 ? "" : ` · ${amount(connection.reloads, "reload")} since`);
 }

@@ -7,6 +7,8 @@ const FRAMES_SHOWN = 500;
 export class Playground {
   #connection;
   #channel = null;
+  /** That of the last channel, of which more may come when it is left. */
+  #topic = null;
 
   /** @param {import("./connection.js").Connection} connection */
   constructor(connection) {
@@ -51,9 +53,10 @@ export class Playground {
     if (params === undefined) return;
     this.#leave();
     const topic = $("topic").value.trim();
-    const channel = this.#connection.socket.channel(topic, params);
+    // Asked for with each join: also with those that the client makes by itself.
+    const channel = this.#connection.socket.channel(topic, () => (this.#sent("join", topic, params), params));
     this.#channel = channel;
-    this.#sent("join", topic, params);
+    this.#topic = topic;
     this.#state("joining", `Joining ${topic}…`);
     // What a channel says after another took its place is nobody's business.
     const mine = (handle) => (response) => channel === this.#channel && handle(response);
@@ -70,7 +73,9 @@ export class Playground {
   #leave() {
     const channel = this.#channel;
     this.#ended("Not joined.");
-    channel?.leave();
+    if (!channel) return;
+    this.#sent("leave", channel.topic, {});
+    channel.leave().receive("ok", (response) => this.#answered("ok", "leave", response));
   }
 
   #refused(channel, text) {
@@ -105,12 +110,12 @@ export class Playground {
 
   /** What comes without being asked for. */
   #hear({ topic, event, payload }) {
-    if (topic !== this.topic || event.startsWith("phx_")) return;
+    if (topic !== this.#topic || event === "phx_reply") return;
     this.#frame("heard", "←", event, payload);
   }
 
   #sent(kind, event, payload) {
-    this.#frame(kind, "→", kind === "join" ? `join ${event}` : event, payload);
+    this.#frame(kind, "→", kind === "push" ? event : `${kind} ${event}`, payload);
   }
 
   #answered(status, event, response) {

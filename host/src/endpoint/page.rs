@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
     })
 }
 
-/// What is there now: mounts that a browser can connect to, routes in file order, plugins with what is wrong with them
+/// What is there now: which run of the server this is, mounts that a browser can connect to, routes in file order, plugins with what is wrong with them
 /// and what of them panicked, and why the configuration that was saved last does not hold.
 async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let routing = shared.routing();
@@ -60,7 +60,10 @@ async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
         .collect();
     let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, config)).collect();
     let refusal = shared.dev.as_ref().and_then(Board::refusal);
-    Json(json!({ "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }))
+    let run = shared.dev.as_ref().map(Board::run);
+    Json(
+        json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }),
+    )
 }
 
 fn shown(slot: &PluginSlot, config: &Config) -> Value {
@@ -91,6 +94,8 @@ fn script(text: &'static str) -> impl IntoResponse {
         [
             (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
             (header::CACHE_CONTROL, "no-cache"),
+            // A page that another server brings may import it.
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         ],
         text,
     )

@@ -358,3 +358,14 @@ async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cau
     server.log.line_within(BUILD, &["echo", "refused"]).await;
     assert_eq!(echo(&server).await["refusal"]["step"], "manifest");
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_may_import_its_client() {
+    let bench = Bench::new();
+    let server = bench.dev().await;
+    let client = get(server.address, "/bennu.js").await;
+    assert_eq!(
+        (client.status, client.header("access-control-allow-origin")),
+        (200, Some("*"))
+    );
+}

@@ -35,6 +35,9 @@ test("a push is answered by callback and by await", async () => {
   const invalid = channel.push("sum");
   transport.reply(transport.sent.at(-1), "error", { reason: "invalid payload", field: "of", message: "must not be empty" });
   await assert.rejects(async () => await invalid, { message: "error: invalid payload: of: must not be empty" });
+  const unmatched = channel.push("sum");
+  transport.reply(transport.sent.at(-1), "error", { reason: "unmatched topic" });
+  await assert.rejects(async () => await unmatched, { message: `error: unmatched topic: ${channel.topic}` });
 });
 
 test("a push that nobody answers times out, also while it waits for the join", () => {
