@@ -1,5 +1,7 @@
 //! Where things stand in the file, for what comes to light after it was read.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -69,6 +71,32 @@ impl Config {
         Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
     }
 
+    /// The keys of a section, or only the one that is named, that stand otherwise in all of `others`, each as
+    /// `FILE:LINE: [SECTION] KEY`. Without a line where it was taken away.
+    #[must_use]
+    pub(crate) fn changed_keys(&self, section: &str, only: Option<&str>, others: [&Self; 2]) -> Vec<String> {
+        let read = |config: &Self| -> toml::Table {
+            let table: Option<toml::Table> = config.source.text().parse().ok();
+            let section = table.and_then(|mut table| table.remove(section));
+            section.and_then(|section| section.try_into().ok()).unwrap_or_default()
+        };
+        let (ours, others) = (read(self), others.map(read));
+        let keys: BTreeSet<&String> = { ours.keys() }
+            .chain(others.iter().flat_map(toml::Table::keys))
+            .collect();
+        let is_changed = |key: &&&String| {
+            only.is_none_or(|only| only == **key) && others.iter().all(|other| other.get(**key) != ours.get(**key))
+        };
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let file = self.file.display();
+        { keys.iter().filter(is_changed) }
+            .map(|key| match key_span(root.get_ref(), section, key) {
+                Some(at) => format!("{file}:{}: [{section}] {key}", self.source.position(at.start).0),
+                None => format!("{file}: [{section}] {key}"),
+            })
+            .collect()
+    }
+
     /// Where a route stands, as `FILE:LINE`; routes count from 0, in file order.
     #[must_use]
     pub fn route_place(&self, route: usize) -> String {
@@ -82,6 +110,11 @@ impl Config {
 fn route_span(root: &DeTable<'_>, route: usize) -> Option<Span> {
     let route = root.get("routes")?.get_ref().as_array()?.get(route)?;
     Some(route.get_ref().as_table()?.get("topic")?.span())
+}
+
+fn key_span(root: &DeTable<'_>, section: &str, key: &str) -> Option<Span> {
+    let section = root.get(section)?.get_ref().as_table()?;
+    Some(section.get_key_value(key)?.0.span())
 }
 
 fn plugin_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {

@@ -33,7 +33,7 @@ const MAX_TEXT: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum CargoError {
     /// Cargo can't be run.
-    #[error("can't run {}", program.display())]
+    #[error("can't run {}{}", program.display(), where_from(source))]
     Run {
         /// What was to be run: the variable `CARGO`, or `cargo`.
         program: PathBuf,
@@ -41,7 +41,7 @@ pub enum CargoError {
         source: io::Error,
     },
     /// Cargo knows of no workspace here, or can't read it.
-    #[error("cargo can't read the workspace: {0}")]
+    #[error("cargo can't read the workspace: {}{}", gone(.0), .0)]
     Workspace(String),
     /// No package is called like this plugin.
     #[error("the workspace has no package `{0}`")]
@@ -52,6 +52,13 @@ pub enum CargoError {
     /// A package was built but makes no library that can be loaded.
     #[error("the package `{0}` makes no library; set crate-type = [\"cdylib\"]")]
     NoLibrary(String),
+}
+
+impl CargoError {
+    /// Whether there is no workspace at all, here or above.
+    pub(crate) fn is_no_workspace(&self) -> bool {
+        matches!(self, Self::Workspace(said) if said.contains("could not find `Cargo.toml`"))
+    }
 }
 
 /// A cargo workspace, as it was when it was read.
@@ -471,6 +478,34 @@ fn failure(status: ExitStatus, diagnostics: String, text: &str) -> String {
 /// The variable `CARGO`, which cargo sets for what it runs, or the one on the path.
 fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// What to do where there is no such program.
+fn where_from(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => ": install Rust, or put cargo into PATH",
+        _ => "",
+    }
+}
+
+/// What to do where cargo says that a package which a manifest names by its path is not there.
+fn gone(said: &str) -> String {
+    let missing = said
+        .split("failed to read `")
+        .skip(1)
+        .filter_map(|rest| rest.split('`').next());
+    let missing = missing
+        .map(Path::new)
+        .filter(|file| file.ends_with("Cargo.toml") && !file.exists());
+    missing
+        .last()
+        .and_then(Path::parent)
+        .map_or_else(String::new, |folder| {
+            let folder = folder.display();
+            format!(
+                "{folder} is gone, which a Cargo.toml of this workspace names as a `path`: say there where it is now\n"
+            )
+        })
 }
 
 fn cargo() -> Command {

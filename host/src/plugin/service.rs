@@ -219,18 +219,24 @@ impl Running {
 
     /// A file is gone, and stays so, or is back: what goes on meanwhile.
     fn away(&self, name: &str, path: &Path, why: Option<&str>) {
-        let (file, plugin) = (path.display(), (name != CONFIG).then_some(name));
+        let file = path.display();
+        if name == CONFIG {
+            match why {
+                Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
+                None => tracing::info!(%file, "the configuration is back"),
+            }
+            return;
+        }
         let Some(why) = why else {
-            tracing::info!(plugin, %file, "the file is back");
+            tracing::info!(plugin = name, %file, "the file is back");
             return;
         };
-        let slot = self.plugins.slots().get(name);
-        let goes_on = match slot.map(|slot| slot.current()) {
-            None => "the configuration that was read goes on".to_owned(),
-            Some(None) => "nothing of the plugin is in service".to_owned(),
-            Some(Some(current)) => format!("generation {} serves on", current.number),
-        };
-        tracing::warn!(plugin, %file, "the file is gone: {why}; {goes_on}");
+        let current = self.plugins.slots().get(name).and_then(|slot| slot.current());
+        let goes_on = current.map_or_else(
+            || "nothing of the plugin is in service".to_owned(),
+            |current| format!("generation {} serves on", current.number),
+        );
+        tracing::warn!(plugin = name, %file, "the file is gone: {why}; {goes_on}");
     }
 
     fn tell(&self, verdict: Verdict) {
@@ -362,8 +368,8 @@ impl Running {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        for section in needs_restart(&config, &old.config, &self.started) {
-            tracing::warn!(section, "a change here needs a restart");
+        for place in needs_restart(&config, &old.config, &self.started) {
+            tracing::warn!("{place}: a change here needs a restart");
         }
         let mut plan = match self.plugins.plan(&config) {
             Ok(plan) => plan,

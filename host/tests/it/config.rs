@@ -1,5 +1,7 @@
 //! The configuration is changed while clients are there.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
@@ -208,7 +210,12 @@ async fn what_needs_a_restart_says_so() {
     let bench = Bench::new();
     let server = bench.serve().await;
     bench.set("server", "io_threads", "3");
-    server.log.line(&["a change here needs a restart", "[server]"]).await;
+    let text = bench.read_config();
+    let line = 1 + { text.lines() }
+        .position(|line| line.starts_with("io_threads"))
+        .expect("set");
+    let place = format!("bennu.toml:{line}: [server] io_threads: a change here needs a restart");
+    server.log.line(&[&place]).await;
     replaced(&server, 1).await;
     // As it was again: nothing needs a restart. And what does is not said with each change elsewhere.
     bench.set("server", "io_threads", "2");
@@ -221,6 +228,22 @@ async fn what_needs_a_restart_says_so() {
     replaced(&server, 4).await;
     assert_eq!(server.log.count(&["a change here needs a restart"]), 2);
     assert_eq!(get(server.admin().await, "/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_emptied_or_removed_is_told_of_and_the_one_before_stays() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let before = bench.read_config();
+    fs::write(bench.config(), "").expect("emptied");
+    let gone = "the configuration is gone: it is empty; the one before stays";
+    server.log.line(&[gone]).await;
+    bench.write_config(&before);
+    server.log.line(&["the configuration is back"]).await;
+    fs::remove_file(bench.config()).expect("removed");
+    let gone = "the configuration is gone: there is no such file; the one before stays";
+    server.log.line(&[gone]).await;
+    Client::joined(&server, "misbehave:1").await;
 }
 
 #[tokio::test]

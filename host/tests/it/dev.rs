@@ -3,12 +3,14 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::new::BUILD;
 use crate::support::client::Client;
-use crate::support::command::{at_terminal, check_refused, ended, said};
+use crate::support::command::{at_terminal, check_refused, ended, run, said};
 use crate::support::http::{get, request};
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, bennu};
@@ -275,6 +277,31 @@ async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_o
     server.stop().await;
     assert!(!noted.exists());
     drop(taken);
+}
+
+#[test]
+fn without_cargo_or_a_package_that_is_named_by_its_path_it_says_what_to_mend() {
+    let bench = workspace("");
+    let config = bench.config();
+    fn dev<'a>(command: &'a mut Command, config: &Path) -> &'a mut Command {
+        command.env_remove("CARGO").args(["dev", "--config"]).arg(config)
+    }
+    let how = "can't run cargo: install Rust, or put cargo into PATH";
+    check_refused(|command| dev(command, &config).env("PATH", "/nonexistent"), how);
+    let manifest = fs::read_to_string(bench.path("Cargo.toml")).expect("read");
+    let gone = bench.path("moved");
+    let dependency = format!("[dependencies]\nmoved = {{ path = {gone:?} }}\n");
+    fs::write(bench.path("Cargo.toml"), manifest + &dependency).expect("written");
+    let how = format!("{} is gone, which a Cargo.toml of this workspace names", gone.display());
+    let (_, said, complained) = run(|command| dev(command, &config));
+    assert!(
+        complained.contains(&how) && !complained.contains("bennu new"),
+        "{said}{complained}"
+    );
+    // None of that is mended by another workspace.
+    let (_, said, complained) = run(|command| command.env_remove("CARGO").args(["check", "--dev"]).arg(&config));
+    let all = said + &complained;
+    assert!(all.contains(&how) && !all.contains("bennu new"), "{all}");
 }
 
 /// Puts one more package beside those that are there.

@@ -122,9 +122,10 @@ impl Conversation {
         }
         let help = match reply.json().and_then(|response| response["reason"].as_str()) {
             Some(reason::UNMATCHED_TOPIC) => Some("`bennu routes TOPIC` says which route is nearest"),
-            Some(reason::UNAVAILABLE) => {
-                Some("its plugin is not in service: `bennu plugins` says why, and so does the log")
-            }
+            Some(reason::UNAVAILABLE) => Some(
+                "its plugin is not in service: `bennu plugins` says why, of a host of another workspace with \
+                 `--admin ADDRESS:PORT`, and so does the log",
+            ),
             Some(reason::JOIN_CRASHED) => Some("the log of the server says where the plugin panicked"),
             Some(reason::OVERLOADED | reason::JOIN_TIMEOUT | reason::RELOADED) => Some("try again"),
             _ if self.params == json!({}) => Some("--join JSON gives the join its payload"),

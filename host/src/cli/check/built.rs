@@ -62,9 +62,11 @@ impl Libraries {
 fn unreadable(config: &Config, error: &CargoError) -> Diagnostic {
     let why = error.to_string();
     let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
-    config
-        .error(&format!("`bennu dev` has no workspace to build: {why}"))
-        .help("`bennu new NAME` makes one, in a folder that is in none")
+    let mistake = config.error(&format!("`bennu dev` has no workspace to build: {why}"));
+    match error.is_no_workspace() {
+        true => mistake.help("`bennu new NAME` makes one, in a folder that is in none"),
+        false => mistake,
+    }
 }
 
 fn missing(config: &Config, workspace: &Workspace, plugin: &str) -> Diagnostic {

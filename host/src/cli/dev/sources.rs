@@ -91,8 +91,9 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn watch(folder: PathBuf, changed: mpsc::Sender<Change>, screen: Screen) -> anyhow::Result<Self> {
-        let workspace = find(&folder).map_err(|error| {
-            anyhow::anyhow!("{error}; `bennu new NAME` makes a workspace, in a folder that is in none")
+        let workspace = find(&folder).map_err(|error| match error.is_no_workspace() {
+            true => anyhow::anyhow!("{error}; `bennu new NAME` makes a workspace, in a folder that is in none"),
+            false => error.into(),
         })?;
         let heard = move |news: News| {
             if news.what == What::Changed {
@@ -130,7 +131,8 @@ impl Sources {
             self.plugins.insert(name.clone(), Vec::new());
             if !workspace.has(name) {
                 self.screen.say(&format!(
-                    "no package of this workspace is called {name}: its folder, the name in its Cargo.toml and [plugins.{name}] are one word; `bennu new {name}` makes one"
+                    "{} no package of this workspace is called {name}: its folder, the name in its Cargo.toml and [plugins.{name}] are one word; `bennu new {name}` makes one",
+                    styled(BAD, "✗")
                 ));
             }
         }
