@@ -148,7 +148,7 @@ async fn in_dev_a_handler_that_hangs_is_only_reported() {
     let bench = bench();
     let server = bench.dev().await;
     let mut client = Client::joined(&server, TOPIC).await;
-    let slow = client.start(TOPIC, "sleep", json!({ "ms": 1_500 })).await;
+    let slow = client.start(TOPIC, "sleep", json!({ "ms": 2_500 })).await;
     let behind = client.start(TOPIC, "count", json!({})).await;
     server.log.line(&["handler takes long", "event=\"sleep\""]).await;
     assert_eq!(client.answer(&slow).await["status"], "ok", "long past its deadline");
@@ -156,8 +156,9 @@ async fn in_dev_a_handler_that_hangs_is_only_reported() {
     assert_eq!(client.rest().await, []);
     assert_eq!(server.log.count(&["handler takes long"]), 1);
     // After a second it is said again.
-    let again = ["misbehave: handler still runs", "event=\"sleep\"", TOPIC, "ms=1"];
-    assert_eq!(server.log.count(&again), 1);
+    let again = ["misbehave: handler still runs", "event=\"sleep\"", TOPIC];
+    server.log.line(&again).await;
+    assert_eq!(server.log.count(&again), 1, "and then after ten");
     assert_eq!(count(&server, "slow_handlers_total").await, 1);
     assert_eq!(count(&server, "hangs_total").await, 0);
 }
