@@ -27,8 +27,12 @@ async function newcomer(t) {
   // One for all runs, so that only the first builds everything.
   const target = join(process.env.BENNU_DEMO_WORKSPACE ?? join(tmpdir(), "bennu-demo"), "target/new");
   mkdirSync(target, { recursive: true });
-  const server = await Server.start(["dev"], { cwd: workspace, env: { CARGO_TARGET_DIR: target }, readyWithinMs: BUILD_MS });
-  t.after(() => server.stop());
+  const start = async (...listen) => {
+    const server = await Server.start(["dev", ...listen], { cwd: workspace, env: { CARGO_TARGET_DIR: target }, readyWithinMs: BUILD_MS });
+    t.after(() => server.stop());
+    return server;
+  };
+  const server = await start();
   const browser = await openBrowser(t);
   const open = async () => {
     const page = await browser.newPage({ viewport: { width: 1040, height: 640 } });
@@ -40,7 +44,7 @@ async function newcomer(t) {
     await page.locator("#connection[data-state=open]").waitFor();
     return page;
   };
-  return { server, open, config, source: join(workspace, "plugins/greeter/src/lib.rs") };
+  return { server, start, open, config, source: join(workspace, "plugins/greeter/src/lib.rs") };
 }
 
 async function joinFirst(page) {
@@ -69,7 +73,7 @@ async function wholly(item) {
 }
 
 test("the page shows the routes that are there, and a topic can be tried by hand", async (t) => {
-  const { server, open, config, source } = await newcomer(t);
+  const { server, start, open, config, source } = await newcomer(t);
   const page = await open();
 
   await t.test("there is a route and no chat room", async () => {
@@ -185,11 +189,16 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await page.locator("#panics li").waitFor({ state: "detached", timeout: BUILD_MS });
   });
 
-  await t.test("leaving is shown, and that the server is gone", async () => {
+  await t.test("leaving is shown, that the server is gone, and of another run nothing of the one before", async () => {
     await page.click("#leave");
     for (const text of ["leave greeter:1", "ok to leave", "phx_close"]) await page.locator("#frames .frame", { hasText: text }).first().waitFor();
     assert.deepEqual(page.errors, []);
     await server.stop();
     await page.locator("#connection", { hasText: "The server is gone" }).waitFor();
+    assert.notEqual(await page.locator("#events li").count(), 0);
+    await start("--listen", `127.0.0.1:${server.port}`);
+    await page.locator("#frames .swap", { hasText: "the server was restarted" }).waitFor({ timeout: 30_000 });
+    assert.equal(await page.locator("#events li").count(), 0);
+    assert.match(await page.innerText(GREETER), /generation 1/);
   });
 });
