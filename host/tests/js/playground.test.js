@@ -144,6 +144,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await page.locator(`${GREETER}[data-state=building]`).waitFor({ timeout: BUILD_MS });
     await page.locator(`${GREETER}[data-state=refused]`).waitFor({ timeout: BUILD_MS });
     assert.equal(await page.locator("#problems [data-event=refused]").count(), 1);
+    assert.equal(server.log.match(/greeter: library refused/g).length, 2);
     edit(source, `    ${field}: u64,\n`, "");
     await page.locator(`${GREETER}[data-state=idle]`).waitFor({ timeout: BUILD_MS });
     assert.equal(await page.locator("#problems li").count(), 0);
