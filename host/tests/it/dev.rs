@@ -347,7 +347,10 @@ async fn a_plugin_that_the_configuration_names_is_built_as_soon_as_it_is_made() 
     fs::remove_file(bench.library("echo")).expect("removed");
     add_other(&bench);
     let server = dev(&bench).await;
-    server.log.line(&["✗ no package of this workspace is called echo"]).await;
+    server
+        .log
+        .line(&["✗ no package of this workspace is called echo"])
+        .await;
     fs::rename(bench.path("elsewhere/echo"), bench.path("plugins/echo")).expect("there");
     let refused = "✗ echo: library refused, none is in service";
     server.log.line_within(BUILD, &[refused]).await;
