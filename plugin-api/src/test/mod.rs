@@ -6,7 +6,7 @@
 //! ```
 //! # use bennu_plugin::prelude::*;
 //! # #[derive(Serialize, Deserialize)]
-//! # struct Echo;
+//! # struct Echo {}
 //! # impl Channel for Echo {
 //! #     type Shared = ();
 //! #     fn handle_in(&mut self, _: &mut (), event: &str, payload: Payload, cx: &mut Context) -> Handled {

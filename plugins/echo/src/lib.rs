@@ -3,7 +3,7 @@
 use bennu_plugin::prelude::*;
 
 #[derive(Serialize, Deserialize)]
-struct Echo;
+struct Echo {}
 
 impl Channel for Echo {
     type Shared = ();
