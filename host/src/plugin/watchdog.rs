@@ -1,7 +1,8 @@
 //! Notices handlers that do not return, says so, and gives their shards up.
 //!
 //! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
-//! its events ([`Pulse`]). In `dev`, where no shard is given up, it goes on saying so. It also says how many refused effects were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
+//! its events ([`Pulse`]). In `dev`, where no shard is given up, it goes on saying so. It also says how many refused effects
+//! were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
 
 mod pulse;
 mod thread;
@@ -21,6 +22,11 @@ use crate::wake::Sleeper;
 
 /// Between two looks: reports may come so much later.
 const TICK: Duration = Duration::from_millis(20);
+
+/// What is said of a handler past `warn_ms`,
+const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
+/// and from then on, at growing intervals.
+const STILL: &str = "handler still runs: the other topics of its shard wait for it";
 
 /// The shards of all generations.
 #[derive(Debug, Default)]
@@ -202,14 +208,14 @@ impl Alarm {
         match self.report {
             Some(Report::First) => {
                 stats.slow_handlers.inc();
-                self.say_slow(&doing, &thread);
+                self.say(SLOW, &doing, &thread);
             }
-            Some(Report::Again) => self.say_again(&doing, &thread),
+            Some(Report::Again) => self.say(STILL, &doing, &thread),
             None => {}
         }
     }
 
-    fn say_slow(&self, doing: &Doing, thread: &ThreadState) {
+    fn say(&self, what: &str, doing: &Doing, thread: &ThreadState) {
         let Doing { callback, topic, event } = doing;
         tracing::warn!(
             plugin = self.crew.env.slot.name,
@@ -221,23 +227,7 @@ impl Alarm {
             state = thread.state,
             call = thread.call,
             cpu_ms = thread.cpu_ms(),
-            "handler takes long: blocking work belongs on a thread of the plugin"
-        );
-    }
-
-    fn say_again(&self, doing: &Doing, thread: &ThreadState) {
-        let Doing { callback, topic, event } = doing;
-        tracing::warn!(
-            plugin = self.crew.env.slot.name,
-            generation = self.shard.generation,
-            topic,
-            callback,
-            event,
-            ms = self.ms(),
-            state = thread.state,
-            call = thread.call,
-            cpu_ms = thread.cpu_ms(),
-            "handler still runs: the other topics of its shard wait for it"
+            "{what}"
         );
     }
 
