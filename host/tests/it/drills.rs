@@ -140,6 +140,15 @@ fn lives(heard: &[Heard]) -> Vec<Vec<u64>> {
         .collect()
 }
 
+/// The panics that end a probation here, in a topic of their own.
+async fn panic_twice(server: &Server) {
+    for _ in 0..2 {
+        let mut bad = Client::joined(server, "misbehave:bad").await;
+        bad.start("misbehave:bad", "panic", json!({})).await;
+        bad.event("misbehave:bad", "phx_error").await;
+    }
+}
+
 #[tokio::test]
 async fn topics_that_drain_stay_on_their_code_through_many_changes() {
     let bench = Bench::new();
@@ -196,11 +205,7 @@ async fn members_are_carried_to_and_fro_without_a_gap() {
             .log
             .nth_line(number + 1, &["plugin in service", &of("misbehave")])
             .await;
-        for _ in 0..2 {
-            let mut bad = Client::joined(&server, "misbehave:bad").await;
-            bad.start("misbehave:bad", "panic", json!({})).await;
-            bad.event("misbehave:bad", "phx_error").await;
-        }
+        panic_twice(&server).await;
         let said = server.log.nth_line(number, &["rolled back after"]).await;
         assert!(said.contains("nothing is lost"), "{said}");
     }
@@ -218,11 +223,7 @@ async fn what_goes_back_to_a_snapshot_loses_what_the_line_says() {
     let players = Players::start(&server).await;
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
-    for _ in 0..2 {
-        let mut bad = Client::joined(&server, "misbehave:bad").await;
-        bad.start("misbehave:bad", "panic", json!({})).await;
-        bad.event("misbehave:bad", "phx_error").await;
-    }
+    panic_twice(&server).await;
     let said = server.log.line(&["rolled back after"]).await;
     assert!(said.contains("restored=2"), "{said}");
     for heard in players.stop().await {
@@ -299,11 +300,7 @@ async fn repeated_panics_of_one_topic_cost_others_what_the_policy_says() {
         bench.put_numbered("misbehave", Build::Misbehave, 1);
         server.in_service("misbehave", 2).await;
         let players = Players::start(&server).await;
-        for _ in 0..2 {
-            let mut bad = Client::joined(&server, "misbehave:bad").await;
-            bad.start("misbehave:bad", "panic", json!({})).await;
-            bad.event("misbehave:bad", "phx_error").await;
-        }
+        panic_twice(&server).await;
         if policy != "go_on" {
             server.in_service("misbehave", 3).await;
             server.unloaded("misbehave", 2).await;
@@ -327,11 +324,7 @@ async fn new_topics_of_code_that_fails_while_others_drain_go_back_too() {
     let mut new = Client::connect_by(&server, Transport::LongPoll).await;
     new.join("misbehave:new", json!({})).await;
     assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 1);
-    for _ in 0..2 {
-        let mut bad = Client::joined(&server, "misbehave:bad").await;
-        bad.start("misbehave:bad", "panic", json!({})).await;
-        bad.event("misbehave:bad", "phx_error").await;
-    }
+    panic_twice(&server).await;
     server.log.line(&["rolled back after", "nothing is lost"]).await;
     assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 2);
     server.unloaded("misbehave", 2).await;
@@ -351,11 +344,7 @@ async fn where_members_rejoin_on_a_rollback_all_are_told() {
     let players = Players::start(&server).await;
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
-    for _ in 0..2 {
-        let mut bad = Client::joined(&server, "misbehave:bad").await;
-        bad.start("misbehave:bad", "panic", json!({})).await;
-        bad.event("misbehave:bad", "phx_error").await;
-    }
+    panic_twice(&server).await;
     let said = server.log.line(&["rolled back after", "restored=0"]).await;
     assert!(said.contains("rejoined="), "{said}");
     server.unloaded("misbehave", 2).await;
