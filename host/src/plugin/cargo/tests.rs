@@ -3,6 +3,9 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use anstream::adapter::strip_str;
+use rustix::process::Pid;
+
 use super::*;
 use crate::plugin::testing::Folder;
 
