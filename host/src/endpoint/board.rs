@@ -1,7 +1,6 @@
 //! What the page of `dev` is told: news as they come, and what holds meanwhile for who opens it later.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -18,8 +17,6 @@ pub struct Board {
     news: broadcast::Sender<DevEvent>,
     /// Why the configuration that holds is not the one that was saved last, where it is not.
     refusal: Mutex<Option<String>>,
-    /// Tells this run of the server from others.
-    run: String,
 }
 
 impl Board {
@@ -29,10 +26,6 @@ impl Board {
         Self {
             news: broadcast::channel(MOST_NEWS).0,
             refusal: Mutex::default(),
-            run: { SystemTime::now().duration_since(UNIX_EPOCH) }
-                .unwrap_or_default()
-                .as_nanos()
-                .to_string(),
         }
     }
 
@@ -63,12 +56,6 @@ impl Board {
 
     fn set_refusal(&self, reason: Option<String>) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-    }
-
-    /// Tells this run of the server from others.
-    #[must_use]
-    pub fn run(&self) -> &str {
-        &self.run
     }
 
     /// News from now on.

@@ -60,7 +60,8 @@ async fn there(State(shared): State<Arc<Shared>>) -> Json<Value> {
         .collect();
     let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, config)).collect();
     let refusal = shared.dev.as_ref().and_then(Board::refusal);
-    let run = shared.dev.as_ref().map(Board::run);
+    // In digits: it is more than JavaScript can count.
+    let run = shared.node.to_string();
     Json(
         json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }),
     )

@@ -15,7 +15,7 @@ use crate::transport::longpoll::token::{TokenKey, TokenKeys};
 pub struct Shared {
     /// The rest of the host.
     pub hub: Arc<Hub>,
-    /// Tells this node's tokens from those of others. Random, anew with every start.
+    /// Tells this node's tokens from those of others, and the page this run from others. Random, anew with every start.
     pub node: u64,
     /// In `dev`: what its page is told.
     pub dev: Option<Board>,
