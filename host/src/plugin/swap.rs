@@ -94,13 +94,7 @@ pub fn swap(
         }
         Reload::Migrate => {
             let mut way = Forth::new(slot, new, old, snapshots);
-            carry(
-                elsewhere(slot, new),
-                new,
-                slot.config().swap_patience,
-                &mut way,
-                &mut report,
-            );
+            way.carry(&mut report);
             if way.busy > 0 {
                 report.failed += way.busy;
                 report.first_failure.get_or_insert_with(|| BUSY.to_owned());
@@ -115,14 +109,7 @@ pub fn swap(
 pub fn swap_late(slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &Arc<Generation>) -> SwapReport {
     let (start, mut report) = (Instant::now(), SwapReport::default());
     let mut snapshots = Snapshots::up_to(0);
-    let mut way = Forth::new(slot, new, std::slice::from_ref(old), &mut snapshots);
-    carry(
-        elsewhere(slot, new),
-        new,
-        slot.config().swap_patience,
-        &mut way,
-        &mut report,
-    );
+    Forth::new(slot, new, std::slice::from_ref(old), &mut snapshots).carry(&mut report);
     report.took = start.elapsed();
     report
 }
@@ -274,6 +261,12 @@ impl<'a> Forth<'a> {
             snapshots,
             busy: 0,
         }
+    }
+
+    /// Has all that is not there yet go this way.
+    fn carry(&mut self, report: &mut SwapReport) {
+        let (slot, new) = (self.slot, self.new);
+        carry(elsewhere(slot, new), new, slot.config().swap_patience, self, report);
     }
 }
 
