@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use bennu::torture::plot::{Axis, Chart};
+use bennu_tools::plot::{Axis, Chart};
 use serde_json::Value;
 
 use servers::{Peer, Server};

@@ -4,9 +4,6 @@
 //! `host/benches/instructions.txt`; with `-- --keep` it writes that file. Only user space is counted. A piece runs so many
 //! times, then twice as many: the difference is what it takes, whatever it takes to prepare it.
 
-#[path = "../hot/mod.rs"]
-mod hot;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -42,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run(child: &str) {
     let (name, times) = child.split_once(' ').expect("a name and a number");
-    let mut path = hot::path(name);
+    let mut path = bennu::hot::path(name);
     for _ in 0..times.parse::<usize>().expect("a number") {
         (path.before)();
         (path.run)();
@@ -54,7 +51,7 @@ fn compare(keep: bool) -> io::Result<bool> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt");
     let kept = read(&std::fs::read_to_string(&file).unwrap_or_default());
     let (mut text, mut good) = (String::new(), true);
-    for name in hot::NAMES {
+    for name in bennu::hot::NAMES {
         let now = count(name)?;
         let _ = writeln!(text, "{name} {now:.0}");
         let before = kept.get(name).copied();
@@ -86,7 +83,7 @@ fn read(text: &str) -> BTreeMap<String, f64> {
 
 /// Instructions for one message.
 fn count(name: &str) -> io::Result<f64> {
-    let messages = hot::messages(name);
+    let messages = bennu::hot::messages(name);
     let runs = MESSAGES.div_ceil(messages);
     let (once, twice) = (total(name, runs)?, total(name, 2 * runs)?);
     Ok((twice - once) / (runs * messages) as f64)

@@ -1,9 +1,6 @@
 //! How long each piece of what happens to a message takes: `cargo bench --package bennu --bench micro`, and a part of a name
 //! to run less.
 
-#[path = "../hot/mod.rs"]
-mod hot;
-
 use divan::counter::ItemsCount;
 
 fn main() {
@@ -11,10 +8,10 @@ fn main() {
 }
 
 /// Throughput is in messages.
-#[divan::bench(args = hot::NAMES)]
+#[divan::bench(args = bennu::hot::NAMES)]
 fn hot_path(bencher: divan::Bencher<'_, '_>, name: &str) {
-    let hot::Path { mut run, before } = hot::path(name);
-    let messages = hot::messages(name);
+    let bennu::hot::Path { mut run, before } = bennu::hot::path(name);
+    let messages = bennu::hot::messages(name);
     bencher
         .with_inputs(before)
         .input_counter(move |()| ItemsCount::new(messages))

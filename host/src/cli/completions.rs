@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::args::Cli;
+use super::command::Cli;
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -16,9 +16,9 @@ Examples:
 
 /// `bennu completions`
 #[derive(Args, Debug)]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
-    pub shell: Shell,
+    pub(crate) shell: Shell,
 }
 
 /// Prints the script.
@@ -26,7 +26,7 @@ pub struct CompletionsArgs {
 /// # Errors
 ///
 /// If it cannot be written.
-pub fn run(args: &CompletionsArgs) -> io::Result<()> {
+pub(crate) fn run(args: &CompletionsArgs) -> io::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "bennu", &mut script);
     io::stdout().write_all(&script)

@@ -7,7 +7,7 @@ use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::plugin;
+use crate::runtime::plugin;
 
 /// As the log is by default; but control characters of plugins, ends of lines among them, are escaped where no person looks on.
 #[derive(Debug, Default)]

@@ -1,37 +1,54 @@
 //! The command line: what can be asked for, and what each command does.
 //!
-//! A command has a file of its own here, with its arguments, its help and what it does, and a line in [`args::Command`].
+//! A command has a file of its own here, with its arguments, its help and what it does, and a line in [`Command`]. The tools
+//! (`call`, `load`, `torture`) are a package of their own, behind the feature `tools`.
 
-pub mod args;
-pub mod call;
-pub mod check;
-pub mod completions;
-pub mod dev;
+pub(crate) mod args;
+pub(crate) mod check;
+mod command;
+pub(crate) mod completions;
+pub(crate) mod dev;
 mod lines;
-pub mod new;
-pub mod plugins;
-pub mod probe;
-pub mod routes;
-pub mod schema;
-pub mod secret;
-pub mod serve;
+pub(crate) mod new;
+pub(crate) mod plugins;
+pub(crate) mod probe;
+pub(crate) mod routes;
+pub(crate) mod schema;
+pub(crate) mod secret;
+pub(crate) mod serve;
 mod terminal;
-pub mod torture;
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::ExitCode;
 
+use clap::Parser as _;
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigErrors, Mode};
+use command::{Cli, Command};
 use terminal::{has_colours, say};
 
 /// The variable that goes before `[log] level`.
 const LOG_VARIABLE: &str = "BENNU_LOG";
 
+/// The program `bennu`: reads the command line, runs the command, turns errors into one clear line and an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = match Cli::parse().command {
+        // First of all, as it is to touch nothing else.
+        Command::Probe(_) => return crate::runtime::plugin::probe::run_child(),
+        command => command,
+    };
+    command.run().unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
 /// Shows an error and what led to it, in one line where it is one.
-pub fn complain(error: &anyhow::Error) {
+fn complain(error: &anyhow::Error) {
     // Nobody to tell if this fails.
     let _ = writeln!(io::stderr(), "error: {error:#}");
 }

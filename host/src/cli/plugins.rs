@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::args::{ConfigArg, JsonArg, address};
 use super::terminal::{BAD, FAINT, say, styled, table};
-use crate::admin::{SECRET_VARIABLE, noted_address};
 use crate::config::{Config, Mode};
+use crate::server::admin::{SECRET_VARIABLE, noted_address};
 
 /// Between the two looks that tell events per second.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ BENNU_ADMIN_SECRET. The exit code is 1 when no host answers.";
 
 /// `bennu plugins`
 #[derive(Args, Debug)]
-pub struct PluginsArgs {
+pub(crate) struct PluginsArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// Where the host's admin listener is, in place of what the configuration says
@@ -57,7 +57,7 @@ pub struct PluginsArgs {
 /// # Errors
 ///
 /// If no host answers, or it refuses.
-pub fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
     let host = Host::of(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! `bennu probe`: what the server runs in a child before it loads a library itself. The work is in [`crate::plugin::probe`].
+//! `bennu probe`: what the server runs in a child before it loads a library itself. The work is in [`crate::runtime::plugin::probe`].
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use clap::Args;
 
 /// `bennu probe`
 #[derive(Args, Debug)]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     /// The library
     #[arg(long, value_name = "PATH")]
-    pub library: PathBuf,
+    pub(crate) library: PathBuf,
 
     /// Asks only for the schema of the settings
     #[arg(long)]
-    pub schema: bool,
+    pub(crate) schema: bool,
 }

@@ -9,7 +9,7 @@ use super::args::{ConfigArg, JsonArg};
 use super::read_config;
 use super::terminal::{BAD, FAINT, GOOD, STRONG, say, styled, table};
 use crate::config::{Config, Mode, Route};
-use crate::router::Router;
+use crate::runtime::router::Router;
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -21,9 +21,9 @@ The exit code is 1 when no client can join the topic.";
 
 /// `bennu routes`
 #[derive(Args, Debug)]
-pub struct RoutesArgs {
+pub(crate) struct RoutesArgs {
     /// The topic that is asked about
-    pub topic: Option<String>,
+    pub(crate) topic: Option<String>,
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct RoutesArgs {
 /// # Errors
 ///
 /// If there is no configuration, or it is refused.
-pub fn run(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
     let config = read_config(&args.config.find()?, Mode::Dev)?;
     let Some(topic) = &args.topic else {
         if args.json.json {

@@ -9,10 +9,11 @@ use super::args::named_or_found;
 use super::check::Libraries;
 use super::read_config;
 use super::terminal::say;
+use crate::config::ProbeLimits;
 use crate::config::{Mode, nearest, schema};
-use crate::plugin::manifest::Manifest;
-use crate::plugin::probe::{self, ProbeLimits};
-use crate::plugin::stage::{StagedFile, read_settled};
+use crate::runtime::plugin::manifest::Manifest;
+use crate::runtime::plugin::probe;
+use crate::runtime::plugin::stage::{StagedFile, read_settled};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -25,13 +26,13 @@ An editor that knows TOML schemas then completes and explains the settings of a 
 
 /// `bennu schema`
 #[derive(Args, Debug)]
-pub struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// The schema of what this plugin takes under `settings`, instead: its name in the configuration, or its library
     #[arg(long, value_name = "NAME|LIBRARY")]
-    pub plugin: Option<String>,
+    pub(crate) plugin: Option<String>,
     /// The configuration that names it [default: config/bennu.toml, here or in a folder above]
     #[arg(long, value_name = "FILE", requires = "plugin")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Prints it.
@@ -39,7 +40,7 @@ pub struct SchemaArgs {
 /// # Errors
 ///
 /// If the library cannot be loaded, or declares no schema.
-pub fn run(args: &SchemaArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     let schema = match &args.plugin {
         None => schema(),
         Some(plugin) if is_name(plugin) => of_plugin(&built(plugin, args.config.as_deref())?)?,

@@ -21,7 +21,7 @@ const BYTES: usize = 48;
 /// # Errors
 ///
 /// If the system has no random bytes.
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)?;
     say(&STANDARD_NO_PAD.encode(bytes));

@@ -22,13 +22,13 @@ BENNU_LOG goes before the configuration's log level.";
 
 /// `bennu serve`
 #[derive(Args, Debug)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Which configuration.
     #[command(flatten)]
-    pub config: ConfigArg,
+    pub(crate) config: ConfigArg,
     /// Where clients connect, in place of what the configuration says
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// Serves until told to stop.
@@ -36,7 +36,7 @@ pub struct ServeArgs {
 /// # Errors
 ///
 /// If the configuration is refused, or the host does not start.
-pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Serve)?;
     override_listen(&mut config, args.listen);
@@ -47,10 +47,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let (_, stop) = signals()?;
-        let server = Server::start(config, Mode::Serve, Vec::new(), None).await;
+        let server = Server::builder(config).start().await;
         let server = server.map_err(|error| explained(error, &file))?;
-        say(&format!("listening on http://{}", server.address));
-        if let Some(admin) = server.admin_address {
+        say(&format!("listening on http://{}", server.address()));
+        if let Some(admin) = server.admin_address() {
             say(&format!("admin on http://{admin}"));
         }
         server.run(stop).await;

@@ -3,13 +3,13 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, HashSet};
 
+use bennu_wire::pattern::PatternIndex;
 use toml::Spanned;
 
 use super::Mode;
 use super::diagnostic::Span;
 use super::reader::{Mistakes, suggestion};
 use super::sections::{ReadMount, ReadPlugin, ReadRoute};
-use crate::router::PatternIndex;
 
 /// The names of the transports, as routes name them.
 pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
@@ -263,7 +263,7 @@ impl Whole<'_> {
     }
 
     /// `before` takes the last of what was left; `alone`: all of it.
-    fn note_unreached(&self, topic: &Spanned<crate::router::TopicPattern>, before: &ReadRoute, alone: bool) {
+    fn note_unreached(&self, topic: &Spanned<bennu_wire::pattern::TopicPattern>, before: &ReadRoute, alone: bool) {
         let Some(first) = &before.topic else { return };
         let (pattern, takes) = (topic.get_ref(), first.get_ref());
         let diagnostic = match alone {

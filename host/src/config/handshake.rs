@@ -1,5 +1,6 @@
 //! What a mount says of the handshake: origins, subprotocols, and what a connect handler sees.
 
+use bennu_wire::serializer::{BUILT_IN, Serializer, Serializers};
 use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -7,7 +8,6 @@ use toml::de::DeValue;
 use super::reader::{Section, suggestion};
 use super::schema::Shape;
 use super::{CheckOrigin, ConnectInfo, Mode, OriginError, OriginPattern, Server};
-use crate::serializer::{BUILT_IN, Serializer, Serializers};
 
 /// What `connect_info` may list, and the headers that each stands for.
 const KINDS: [(&str, &[&str]); 6] = [

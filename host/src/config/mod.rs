@@ -6,17 +6,19 @@
 mod amount;
 mod check;
 mod complaint;
+mod content_hash;
 mod diagnostic;
 mod handshake;
 mod json;
-pub mod model;
+pub(crate) mod model;
 pub(crate) mod origin;
+mod phoenix_0_11;
 mod places;
+mod probe_limits;
 mod reader;
 mod schema;
-pub mod secret;
+pub(crate) mod secret;
 mod sections;
-mod seeds;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,11 +28,13 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use diagnostic::Diagnostic;
+pub(crate) use content_hash::ContentHash;
+pub(crate) use diagnostic::Diagnostic;
 pub use model::*;
-pub use origin::OriginError;
-pub use schema::schema;
-pub use secret::{SECRET_VARIABLE, SecretError, SecretKeyBase};
+pub(crate) use origin::OriginError;
+pub(crate) use probe_limits::ProbeLimits;
+pub(crate) use schema::schema;
+use secret::SECRET_VARIABLE;
 
 use check::Whole;
 pub(crate) use complaint::Complaint;

@@ -4,7 +4,7 @@ use super::OriginPattern;
 
 /// Why a text is no [`OriginPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OriginError {
+pub(crate) enum OriginError {
     /// There is no `//`.
     #[error("`//` is missing before the host")]
     Slashes,
@@ -30,7 +30,7 @@ impl OriginPattern {
     /// # Errors
     ///
     /// If it has another form.
-    pub fn parse(text: &str) -> Result<Self, OriginError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, OriginError> {
         let (scheme, rest) = text.split_once("//").ok_or(OriginError::Slashes)?;
         let scheme = scheme_of(scheme)?;
         if rest.contains(['/', '?', '#', '@']) {
@@ -53,7 +53,7 @@ impl OriginPattern {
 
     /// Whether a text is a host as browsers write it: lower case, ASCII, an IPv6 address in brackets.
     #[must_use]
-    pub fn is_host(host: &str) -> bool {
+    pub(crate) fn is_host(host: &str) -> bool {
         if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             return address.parse::<std::net::Ipv6Addr>().is_ok();
         }

@@ -14,7 +14,7 @@ impl Config {
     /// `path` names the setting inside of `settings` by keys joined by dots, with `[0]` for places in lists; what cannot
     /// be found is shown at the last part that can.
     #[must_use]
-    pub fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
+    pub(crate) fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         let complaint = Complaint::new(path, message);
         let at = settings_place(root.get_ref(), plugin, path).map_or(self.source.start(), |place| {
@@ -65,7 +65,7 @@ impl Config {
 
     /// What is wrong with a plugin's library, shown where the library is named.
     #[must_use]
-    pub fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
+    pub(crate) fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         let at = library_span(root.get_ref(), plugin).unwrap_or(self.source.start());
         Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
@@ -99,7 +99,7 @@ impl Config {
 
     /// Where a route stands, as `FILE:LINE`; routes count from 0, in file order.
     #[must_use]
-    pub fn route_place(&self, route: usize) -> String {
+    pub(crate) fn route_place(&self, route: usize) -> String {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         let at = route_span(root.get_ref(), route).unwrap_or(self.source.start());
         let (line, _) = self.source.position(at.start);

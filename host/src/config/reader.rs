@@ -167,17 +167,16 @@ impl<'t> Section<'t> {
     }
 
     /// A number of threads, or `"auto"`.
-    pub(super) fn threads(&self, key: &'static str, auto: NonZeroUsize) -> NonZeroUsize {
-        const MOST: usize = 1_024;
+    pub(super) fn threads(&self, key: &'static str, auto: NonZeroUsize, most: usize) -> NonZeroUsize {
         let threads = match self.value(key).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::String(text))) if text == "auto" => auto,
             Some((value, DeValue::String(_))) => {
                 self.mistype(key, value, "a whole number or \"auto\"");
                 auto
             }
-            _ => NonZeroUsize::new(self.count(key, auto.get(), 1..=MOST)).unwrap_or(auto),
+            _ => NonZeroUsize::new(self.count(key, auto.get().min(most), 1..=most)).unwrap_or(auto),
         };
-        let number = json!({ "type": "integer", "minimum": 1, "maximum": MOST });
+        let number = json!({ "type": "integer", "minimum": 1, "maximum": most });
         self.note(
             key,
             json!({ "anyOf": [{ "const": "auto" }, number], "default": "auto" }),

@@ -124,7 +124,7 @@ impl Shape {
 
 /// The schema, in draft 7, which editors know best.
 #[must_use]
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let source = Arc::new(Source::new(Path::new("bennu.toml"), EVERYTHING));
     let (root, _) = DeTable::parse_recoverable(EVERYTHING);
     let mistakes = Mistakes::new(&source);

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::{Config, Mode};
 
 /// The environment variable that holds the secret.
-pub const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
+pub(crate) const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
 
 /// How many bytes it must have at least.
 const LEAST_BYTES: usize = 64;
 
 /// The secret of this installation.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretKeyBase {
+pub(crate) struct SecretKeyBase {
     bytes: Vec<u8>,
     /// Made up for this run: tokens sealed with it open no more after a restart.
     pub generated: bool,
@@ -58,7 +58,7 @@ impl SecretKeyBase {
     /// # Errors
     ///
     /// If there is none, or it is too short, or its file cannot be read.
-    pub fn obtain(config: &Config, mode: Mode) -> Result<Self, SecretError> {
+    pub(crate) fn obtain(config: &Config, mode: Mode) -> Result<Self, SecretError> {
         let variable = std::env::var_os(SECRET_VARIABLE).map(std::ffi::OsString::into_encoded_bytes);
         Self::choose(variable, config.server.secret_key_base_file.as_deref(), mode)
     }
@@ -101,7 +101,7 @@ impl SecretKeyBase {
 
     /// The secret itself.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }

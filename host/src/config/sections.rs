@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use bennu_wire::message::event;
+use bennu_wire::pattern::{PatternError, TopicPattern};
 use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -14,23 +16,24 @@ use toml::de::DeValue;
 use super::check::TRANSPORTS;
 use super::diagnostic::Span;
 use super::handshake;
+use super::phoenix_0_11::phoenix_0_11;
 use super::reader::Section;
 use super::schema::Shape;
-use super::seeds::seeds;
 use super::{
     Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
     OriginPattern, Plugin, Reload, Server,
 };
-use crate::message::event;
-use crate::plugin::probe::ProbeLimits;
-use crate::plugin::stage::ContentHash;
-use crate::router::{PatternError, TopicPattern};
+use crate::config::ContentHash;
+use crate::config::ProbeLimits;
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const MEBIBYTE: usize = 1 << 20;
 const GIBIBYTE: usize = 1 << 30;
 const MANY: usize = 100_000_000;
+/// The number of a member has one byte for its I/O thread, and 0 is none.
+const MAX_IO_THREADS: usize = 255;
+const MAX_SHARDS: usize = 1_024;
 
 /// What a section needs to know beyond its own text.
 pub(super) struct Surroundings<'a> {
@@ -77,7 +80,7 @@ pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server 
         listen: section.address("listen").unwrap_or(([127, 0, 0, 1], 4000).into()),
         names_listen: section.value("listen").is_some(),
         url_host: url_host(&section),
-        io_threads: section.threads("io_threads", cores()),
+        io_threads: section.threads("io_threads", cores(), MAX_IO_THREADS),
         io_uring: section.flag("io_uring", true),
         notsent_lowat_bytes: section.count("notsent_lowat_bytes", 131_072, 4_096..=GIBIBYTE),
         secret_key_base_file: around.path(section.text("secret_key_base_file")),
@@ -128,7 +131,7 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
 pub(super) fn log(section: Section<'_>) -> Log {
     let level = section.text("level").unwrap_or(Spanned::new(0..0, "info".to_owned()));
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level.get_ref()) {
-        let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a list such as \"info,bennu::plugin=debug\"";
+        let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a list such as \"info,bennu::runtime::plugin=debug\"";
         section.mistakes.add(
             section
                 .mistakes
@@ -182,11 +185,11 @@ pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMo
         deflate: section.flag("deflate", false),
         echo: section.flag("echo", false),
         serializers: handshake::serializers(&section),
-        seeds: seeds(&section, longpoll.as_ref()),
+        phoenix_0_11: phoenix_0_11(&section, longpoll.as_ref()),
         longpoll,
         max_channels_per_socket: section.count("max_channels_per_socket", 100, 1..=MANY),
     };
-    if mount.echo && mount.seeds.is_some() {
+    if mount.echo && mount.phoenix_0_11.is_some() {
         let taken = section.mistakes.error(
             section.at.clone(),
             "`echo` and `dialect` cannot both be served at the path of a mount",
@@ -291,7 +294,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
     let plugin = Plugin {
         library: around.path(section.text("library")),
         allow: allow(&section),
-        shards: section.threads("shards", cores().max(NonZeroUsize::MIN.saturating_add(1))),
+        shards: section.threads("shards", cores().max(NonZeroUsize::MIN.saturating_add(1)), MAX_SHARDS),
         settings: section.json("settings").unwrap_or("{}".into()),
         reload: section.choice("reload", &reloads, Reload::Migrate),
         on_migrate_error: section.choice("on_migrate_error", &on_migrate_errors, OnMigrateError::Keep),

@@ -1,6 +1,6 @@
 //! A `disconnect` that comes while its client is on the way in.
 
-use bennu::client::{Client, ClientError, Frame, Incoming, Options, RawClient, Transport};
+use bennu_tools::client::{Client, ClientError, Frame, Incoming, Options, RawClient, Transport};
 use serde_json::json;
 
 use crate::support::server::{Bench, Server};

@@ -1,6 +1,6 @@
 //! The auth token that comes in a header, and the subprotocols beside which it travels.
 
-use bennu::client::{Client, ClientError, Options, Transport};
+use bennu_tools::client::{Client, ClientError, Options, Transport};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 

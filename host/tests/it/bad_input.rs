@@ -1,7 +1,7 @@
 //! What ends a process of Phoenix, or is answered there with 500: here it ends one connection at most, and nobody else
 //! notices.
 
-use bennu::client::{Frame, Incoming, Options, RawClient, Transport};
+use bennu_tools::client::{Frame, Incoming, Options, RawClient, Transport};
 use serde_json::{Value, json};
 
 use crate::handshake::UPGRADE;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use bennu::client::Transport;
+use bennu_tools::client::Transport;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpListener;

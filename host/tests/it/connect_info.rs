@@ -1,6 +1,6 @@
 //! What a connect handler sees of a request: what the mount selects, and nothing else.
 
-use bennu::client::{Client, Options, Transport};
+use bennu_tools::client::{Client, Options, Transport};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 

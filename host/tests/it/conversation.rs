@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bennu::client::{Payload, Transport};
+use bennu_tools::client::{Payload, Transport};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

@@ -1,6 +1,6 @@
 //! Who may open a WebSocket, and what the others are answered.
 
-use bennu::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
+use bennu_tools::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
 use http::HeaderValue;
 
 use crate::support::http::{Answer, request};

@@ -1,6 +1,6 @@
 //! A callback that does not return costs its shard's channels, and nothing else.
 
-use bennu::client::{self, Options, Transport};
+use bennu_tools::client::{self, Options, Transport};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

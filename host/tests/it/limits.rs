@@ -1,6 +1,6 @@
 //! What clients see when a limit is reached, and when the server goes.
 
-use bennu::client::{Client, ClientError, Frame, Incoming, Message, Options, RawClient, Transport};
+use bennu_tools::client::{Client, ClientError, Frame, Incoming, Message, Options, RawClient, Transport};
 use rustix::process::Signal;
 use serde_json::json;
 

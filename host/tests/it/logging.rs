@@ -1,6 +1,6 @@
 //! What plugins write by `tracing` stands in the host's log: whose it is, with its fields, as far as the filter lets it through.
 
-use bennu::client::{Options, Transport};
+use bennu_tools::client::{Options, Transport};
 use http::HeaderValue;
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Long polling over plain requests: envelopes, tokens, batches, and what becomes of polls that are given up.
 
-use bennu::client::{Options, Transport};
+use bennu_tools::client::{Options, Transport};
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, Connection, request};
@@ -436,7 +436,7 @@ async fn a_session_that_is_not_polled_ends_as_inactive() {
     bench.set("mounts", "longpoll", "{ window_ms = 500 }");
     let server = bench.serve().await;
     let options = Options::new(server.address, Transport::WebSocket);
-    let mut watcher = bennu::client::Client::connect(&options).await.expect("connected");
+    let mut watcher = bennu_tools::client::Client::connect(&options).await.expect("connected");
     watcher.join("misbehave:t", json!({})).await.expect("joined");
     let session = Session::open(&server).await;
     let batch =
@@ -454,7 +454,7 @@ async fn a_session_that_is_not_polled_ends_as_inactive() {
 async fn a_session_that_has_too_much_to_read_ends() {
     let (_bench, server) = orderly().await;
     let options = Options::new(server.address, Transport::WebSocket);
-    let mut flooder = bennu::client::Client::connect(&options).await.expect("connected");
+    let mut flooder = bennu_tools::client::Client::connect(&options).await.expect("connected");
     flooder.join("misbehave:t", json!({})).await.expect("joined");
     let mut session = Session::open(&server).await;
     assert_eq!(session.post("", r#"["1","1","misbehave:t","phx_join",{}]"#).await, 200);

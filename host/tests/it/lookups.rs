@@ -1,6 +1,6 @@
 //! Async work of plugins: real look-ups in a real database, by a crate that needs a runtime, on one that the generation owns.
 
-use bennu::client::{Options, Transport};
+use bennu_tools::client::{Options, Transport};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;

@@ -1,6 +1,6 @@
 //! Presence in a crowd, and what the log says of a plugin that asks for what there is not.
 
-use bennu::client::{Client, Options, Payload, Transport};
+use bennu_tools::client::{Client, Options, Payload, Transport};
 use serde_json::json;
 
 use crate::support::server::{Bench, Server};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bennu::client::{Options, Transport};
+use bennu_tools::client::{Options, Transport};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -91,7 +91,7 @@ async fn without_a_last_good_library_the_others_are_served() {
         .await;
     assert!(said.contains("bennu plugins --lift"), "it says what to do: {said}");
     let options = Options::new(server.address, Transport::WebSocket);
-    let mut client = bennu::client::Client::connect(&options).await.expect("connected");
+    let mut client = bennu_tools::client::Client::connect(&options).await.expect("connected");
     let refused = client.join(TOPIC, json!({})).await.expect("answered");
     assert_eq!(refused.response, json!({ "reason": "plugin unavailable" }).into());
     let joined = client.join("echo:1", json!({})).await.expect("answered");

@@ -1,6 +1,6 @@
 //! Which plugin a topic leads to, by transport and mount.
 
-use bennu::client::{Client, ClientError, Frame, Incoming, Options, RawClient, Transport};
+use bennu_tools::client::{Client, ClientError, Frame, Incoming, Options, RawClient, Transport};
 use serde_json::json;
 
 use crate::support::server::{Bench, Server};
@@ -55,7 +55,7 @@ async fn routes_are_the_same_for_clients_of_the_seeds() {
         (longpoll, "t:c", true),
         (longpoll, "t:exact", true),
     ] {
-        let mut client = RawClient::connect(&Options::seeds(server.address, transport))
+        let mut client = RawClient::connect(&Options::phoenix_0_11(server.address, transport))
             .await
             .expect("connected");
         let join = format!(r#"{{"topic":"{topic}","event":"phx_join","payload":{{}},"ref":"1"}}"#);

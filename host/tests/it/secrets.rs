@@ -1,6 +1,6 @@
 //! What the log says of connects, and what it never says.
 
-use bennu::client::{Client, Options, Transport};
+use bennu_tools::client::{Client, Options, Transport};
 use http::HeaderValue;
 use serde_json::json;
 

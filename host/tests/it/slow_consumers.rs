@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bennu::client::{Client, Frame, Incoming, Options, Payload, RawClient, Transport};
+use bennu_tools::client::{Client, Frame, Incoming, Options, Payload, RawClient, Transport};
 use serde_json::{Value, json};
 
 use crate::support::http::metric;

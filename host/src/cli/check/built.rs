@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::cargo::{CargoError, Workspace};
 use crate::config::{Config, Diagnostic, nearest};
-use crate::plugin::cargo::{CargoError, Workspace};
 
 /// What there is to check, and what is to be said where there is nothing.
 #[derive(Default)]

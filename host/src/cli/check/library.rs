@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::terminal::{BAD, GOOD, say, styled};
+use crate::config::ProbeLimits;
 use crate::config::{Complaint, Config, Mode};
-use crate::metrics::milliseconds;
-use crate::plugin::manifest::Manifest;
-use crate::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
-use crate::plugin::probe::ProbeLimits;
+use crate::runtime::metrics::milliseconds;
+use crate::runtime::plugin::manifest::Manifest;
+use crate::runtime::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
 use crate::server;
 
 /// Takes a library through all steps that come before it is loaded; how long its probe took.

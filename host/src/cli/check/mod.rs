@@ -15,7 +15,7 @@ use serde_json::json;
 use super::args::{JsonArg, named_or_found};
 use super::terminal::{GOOD, STRONG, has_colours, say, styled};
 use crate::config::{Config, ConfigErrors, Diagnostic, Mode};
-use crate::plugin::pipeline::Wanted;
+use crate::runtime::plugin::pipeline::Wanted;
 use crate::server;
 pub(super) use built::Libraries;
 use library::tried;
@@ -39,9 +39,9 @@ Exit codes:
 
 /// `bennu check`
 #[derive(Args, Debug)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// A configuration, or a library [default: config/bennu.toml, here or in a folder above]
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Checks a configuration for `bennu dev`, where a plugin needs a package in the workspace, and no library
     #[arg(long)]
     dev: bool,
@@ -64,7 +64,7 @@ fn object(text: &str) -> Result<String, String> {
 /// # Errors
 ///
 /// If there is no file to check, or it cannot be read. A file with mistakes is no error: the exit code tells.
-pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = named_or_found(args.file.as_deref())?;
     if is_library(&file) {
         return library::run(&file, &args.settings, args.json.json);

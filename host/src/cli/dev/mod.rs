@@ -21,10 +21,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::args::{ConfigArg, address, override_listen};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
 use super::{LOG_VARIABLE, log_filter, read_config, signals};
-use crate::admin;
 use crate::config::{Config, Mode};
-use crate::endpoint::Routing;
 use crate::server::Server;
+use crate::server::admin;
+use crate::server::routing::Routing;
 use brief::Brief;
 use keys::Key;
 use reloads::Reloads;
@@ -57,7 +57,7 @@ in full: BENNU_LOG=info.";
 
 /// `bennu dev`
 #[derive(Args, Debug)]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     #[command(flatten)]
     pub(super) config: ConfigArg,
     /// Where clients connect, if not as configured
@@ -71,7 +71,7 @@ pub struct DevArgs {
 ///
 /// If the configuration is refused, there is no workspace to build, or the host does not start. A plugin that does not
 /// compile is none: it may be mended while the host runs.
-pub fn run(args: &DevArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Dev)?;
     override_listen(&mut config, args.listen);
@@ -93,11 +93,12 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
 
     let done = runtime.block_on(async {
         let (stop, stopped) = signals()?;
-        let server = Server::start(config, Mode::Dev, built, Some(sources.follower(changed))).await?;
+        let follower = sources.follower(changed);
+        let server = Server::builder(config).dev(built, follower).start().await?;
         greet(&server, &screen);
         let state_dir = server.routing().config.server.state_dir.clone();
         note_admin(&state_dir, found_elsewhere(&server));
-        let (service, routing) = (server.service.clone(), server.current_routing());
+        let (service, routing) = (server.service().clone(), server.current_routing());
         std::thread::Builder::new()
             .name("builder".into())
             .spawn(move || sources.build(&changes, &service, routing))?;
@@ -124,8 +125,9 @@ fn start_log(config: &Config, screen: &Screen) {
             .with_filter(log_filter(&in_short(&config.log.level)))
             .boxed(),
     };
-    let of_reloads =
-        Targets::new().with_targets([("bennu::plugin", LevelFilter::INFO), ("bennu::cli", LevelFilter::INFO)]);
+    let of_reloads = Targets::new().with_targets(
+        ["bennu::runtime", "bennu::server::control", "bennu::cli"].map(|target| (target, LevelFilter::INFO)),
+    );
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
     tracing_subscriber::registry().with(log).with(reloads).init();
 }
@@ -146,12 +148,12 @@ fn folder(config: &Config) -> std::io::Result<PathBuf> {
 
 fn greet(server: &Server, screen: &Screen) {
     let routing = server.routing();
-    let url = format!("http://{}", server.address);
+    let url = format!("http://{}", server.address());
     screen.say(&format!("\nlistening on {url}"));
-    if let Some(other) = elsewhere(routing.config.listen(), server.address) {
+    if let Some(other) = elsewhere(routing.config.listen(), server.address()) {
         screen.say(&other);
     }
-    if let Some(admin) = server.admin_address {
+    if let Some(admin) = server.admin_address() {
         screen.say(&format!("admin on http://{admin}"));
         if let Some(other) = { routing.config.admin.listen }.and_then(|wanted| elsewhere(wanted, admin)) {
             screen.say(&other);
@@ -165,7 +167,7 @@ fn greet(server: &Server, screen: &Screen) {
         }
         Some(route) => format!(
             "Open {url} to try it, or `bennu call {} {}`; then change the source of {} and save it.",
-            server.address,
+            server.address(),
             route.topic.example(),
             route.plugin
         ),
@@ -181,7 +183,7 @@ fn greet(server: &Server, screen: &Screen) {
 /// Where the admin listener is, if that is not where the configuration says.
 fn found_elsewhere(server: &Server) -> Option<SocketAddr> {
     let configured = server.routing().config.admin.listen;
-    server.admin_address.filter(|address| Some(*address) != configured)
+    server.admin_address().filter(|address| Some(*address) != configured)
 }
 
 /// Has `bennu plugins` find the admin listener.
@@ -228,7 +230,7 @@ fn listen_to_keys(
     screen: &Screen,
     stop: UnboundedSender<()>,
 ) -> std::io::Result<Option<super::terminal::Modes>> {
-    let (url, routing) = (format!("http://{}", server.address), server.current_routing());
+    let (url, routing) = (format!("http://{}", server.address()), server.current_routing());
     let keys_screen = screen.clone();
     let modes = keys::listen(move |key| match key {
         Key::Open => match keys::open(&url) {
@@ -257,7 +259,10 @@ mod tests {
             ("off", "bennu=off,off"),
             ("room=debug", "bennu=warn,room=debug"),
             ("room=debug, error", "bennu=error,room=debug, error"),
-            ("trace,bennu::plugin=debug", "bennu=warn,trace,bennu::plugin=debug"),
+            (
+                "trace,bennu::runtime::plugin=debug",
+                "bennu=warn,trace,bennu::runtime::plugin=debug",
+            ),
         ] {
             assert_eq!(in_short(level), shown);
         }

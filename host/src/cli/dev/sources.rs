@@ -10,14 +10,14 @@ use anstream::adapter::strip_str;
 use serde_json::json;
 
 use super::screen::Screen;
+use crate::cargo::{self, CargoError, Workspace};
 use crate::cli::terminal::{BAD, STRONG, has_colours, styled};
 use crate::config::Config;
-use crate::endpoint::Routing;
-use crate::plugin::cargo::{self, CargoError, Workspace};
-use crate::plugin::pipeline::Refusal;
-use crate::plugin::service::{Command, Follower, Service};
-use crate::plugin::watch::{News, WatchTimes, Watcher, What};
+use crate::runtime::plugin::pipeline::Refusal;
 use crate::server::Built;
+use crate::server::control::watch::{News, WatchTimes, Watcher, What};
+use crate::server::control::{Command, Follower, Service};
+use crate::server::routing::Routing;
 
 /// The watcher's name for the workspace's own manifest; no plugin can be called so.
 const WORKSPACE: &str = "/workspace";

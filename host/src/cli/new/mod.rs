@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use bennu_wire::pattern::TopicPattern;
 use clap::Args;
 use clap::builder::styling::Style;
 use toml::Table;
@@ -14,7 +15,6 @@ use super::args::find_config;
 use super::refused;
 use super::terminal::{FAINT, GOOD, STRONG, say, styled};
 use crate::config::{Config, Mode, schema};
-use crate::router::TopicPattern;
 use name::PluginName;
 
 pub(super) const HELP: &str = "\
@@ -35,7 +35,7 @@ const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// `bennu new`
 #[derive(Args, Debug)]
-pub struct NewArgs {
+pub(crate) struct NewArgs {
     /// Its name: of its folder, its crate, its section in the configuration, and at the start of its topics
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
@@ -52,7 +52,7 @@ pub struct NewArgs {
 /// # Errors
 ///
 /// If it is there already, or cannot be written.
-pub fn run(args: &NewArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &NewArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("cannot tell which folder this is")?;
     match Workspace::around(&here)? {
         Some(workspace) => workspace.add(&args.name, args.route),

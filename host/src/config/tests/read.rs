@@ -151,13 +151,13 @@ fn settings_and_assigns_become_json() {
 }
 
 #[test]
-fn the_seeds_dialect_has_the_defaults_of_phoenix_0_11() {
+fn the_phoenix_0_11_dialect_has_the_defaults_of_phoenix_0_11() {
     let text = "[[mounts]]\npath = \"/ws\"\ndialect = \"0.11\"\nlongpoll.max_buffer_messages = 7\n";
-    let seeds = |text: &str| read(text).mounts[0].seeds.clone().expect("the dialect");
-    let Seeds {
+    let phoenix_0_11 = |text: &str| read(text).mounts[0].phoenix_0_11.clone().expect("the dialect");
+    let Phoenix011 {
         origins,
         longpoll: Some(longpoll),
-    } = seeds(text)
+    } = phoenix_0_11(text)
     else {
         panic!("long polling is on")
     };
@@ -173,15 +173,15 @@ fn the_seeds_dialect_has_the_defaults_of_phoenix_0_11() {
         cache: true,
     };
     assert_eq!(longpoll.crypto, crypto);
-    let origins = seeds(&format!("{text}origins = [\"//a.example\"]\n"))
+    let origins = phoenix_0_11(&format!("{text}origins = [\"//a.example\"]\n"))
         .origins
         .expect("a list");
     assert_eq!(
         (origins[0].scheme.as_deref(), origins[0].host.as_str(), origins[0].port),
         (None, "a.example", None)
     );
-    assert_eq!(read("[[mounts]]\npath = \"/ws\"\n").mounts[0].seeds, None);
-    let websocket = seeds("[[mounts]]\npath = \"/ws\"\ndialect = \"0.11\"\nlongpoll = false\n");
+    assert_eq!(read("[[mounts]]\npath = \"/ws\"\n").mounts[0].phoenix_0_11, None);
+    let websocket = phoenix_0_11("[[mounts]]\npath = \"/ws\"\ndialect = \"0.11\"\nlongpoll = false\n");
     assert_eq!(websocket.longpoll, None);
 }
 

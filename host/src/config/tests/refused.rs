@@ -27,9 +27,9 @@ fn an_unknown_key_is_refused_in_every_section() {
 }
 
 #[test]
-fn settings_of_the_seeds_dialect_are_checked() {
+fn settings_of_the_phoenix_0_11_dialect_are_checked() {
     let mount = |settings: &str| format!("[[mounts]]\npath = \"/ws\"\n{settings}");
-    let seeds = |settings: &str| mount(&format!("dialect = \"0.11\"\n{settings}"));
+    let phoenix_0_11 = |settings: &str| mount(&format!("dialect = \"0.11\"\n{settings}"));
     check(&mount("dialect = \"0.12\""), "3:11: `dialect` cannot be `0.12`");
     check(
         &mount("dialect = 0.11"),
@@ -51,31 +51,31 @@ fn settings_of_the_seeds_dialect_are_checked() {
         );
     }
     check(
-        &seeds("origins = [\"example.com\"]"),
+        &phoenix_0_11("origins = [\"example.com\"]"),
         "4:12: `example.com` is no origin: `//` is missing before the host",
     );
     check(
-        &seeds("origins = \"//example.com\""),
+        &phoenix_0_11("origins = \"//example.com\""),
         "4:11: `origins` must be a list of strings, not a string",
     );
     check(
-        &seeds("longpoller_window_ms = 0"),
+        &phoenix_0_11("longpoller_window_ms = 0"),
         "4:24: `longpoller_window_ms` must be from 1 to 3_600_000",
     );
     check(
-        &seeds("longpoller_pubsub_timeout_ms = \"1\""),
+        &phoenix_0_11("longpoller_pubsub_timeout_ms = \"1\""),
         "4:32: `longpoller_pubsub_timeout_ms` must be a whole number, not a string",
     );
     check(
-        &seeds("longpoller_crypto = { length = 24 }"),
+        &phoenix_0_11("longpoller_crypto = { length = 24 }"),
         "4:32: a key of 24 bytes fits no cipher",
     );
     check(
-        &seeds("longpoller_crypto = { size = 1 }"),
+        &phoenix_0_11("longpoller_crypto = { size = 1 }"),
         "4:23: `longpoller_crypto` has no setting `size`",
     );
     check(
-        &seeds("longpoll = false\nlongpoller_window_ms = 1"),
+        &phoenix_0_11("longpoll = false\nlongpoller_window_ms = 1"),
         "5:24: `longpoller_window_ms` has no effect: `longpoll` is off",
     );
 }

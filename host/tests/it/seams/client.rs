@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use bennu::client::{Frame, Incoming as Heard, Options};
-use bennu::endpoint::{Denied, Entrance, Visit};
-use bennu::serializer::Incoming;
-use bennu::transport::Bell;
+use bennu::transport::Waker;
+use bennu::{Denied, Entrance, Visit};
+use bennu_tools::client::{Frame, Incoming as Heard, Options};
+use bennu_wire::serializer::Incoming;
 use tokio::sync::{mpsc, oneshot};
 
 use super::memory::Arriving;
@@ -18,14 +18,14 @@ const ROOM: usize = 1_000;
 pub(crate) struct Client {
     said: Option<mpsc::Sender<Incoming>>,
     heard: mpsc::Receiver<Heard>,
-    bell: Bell,
+    waker: Waker,
 }
 
 impl Client {
     /// Asks to come in, with the mount, the params and the dialect of the options.
     pub(crate) async fn connect(entrance: &Entrance, options: &Options) -> Result<Self, Denied> {
         let ((say, said), (tell, heard)) = (mpsc::channel(ROOM), mpsc::channel(ROOM));
-        let (let_in, bell) = oneshot::channel();
+        let (let_in, waker) = oneshot::channel();
         let (request, ()) = http::Request::get(options.url())
             .body(())
             .expect("a request")
@@ -43,7 +43,7 @@ impl Client {
         Ok(Self {
             said: Some(say),
             heard,
-            bell: bell.await.expect("the thread takes it"),
+            waker: waker.await.expect("the thread takes it"),
         })
     }
 
@@ -54,7 +54,7 @@ impl Client {
         };
         // Whoever says something after the end has not heard of it yet.
         let _ = self.said.as_ref().expect("not hung up").send(frame).await;
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// The next message; none is left when the server has let go.
@@ -70,7 +70,7 @@ impl Client {
 
     fn hang_up(&mut self) {
         self.said = None;
-        self.bell.ring();
+        self.waker.wake();
     }
 }
 

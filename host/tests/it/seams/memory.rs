@@ -1,10 +1,12 @@
-//! A transport that the host does not have: two queues in memory, and a bell.
+//! A transport that the host does not have: two queues in memory, and a waker.
 
 use std::io;
 
-use bennu::client::{Frame as Said, Incoming as Heard};
-use bennu::serializer::{Incoming, Kind};
-use bennu::transport::{Bell, Door, Flushed, Frame, Newcomer, Overflow, Received, Replaceable, Transport};
+use bennu::transport::{
+    Flushed, Frame, Overflow, PendingConnection, Received, Registration, Replaceable, Transport, Waker,
+};
+use bennu_tools::client::{Frame as Said, Incoming as Heard};
+use bennu_wire::serializer::{Incoming, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that are received in one turn.
@@ -12,7 +14,7 @@ const SHARE: usize = 10;
 
 /// The server's end, on its way to its thread.
 #[derive(Debug)]
-pub(crate) struct Arriving(Memory, oneshot::Sender<Bell>);
+pub(crate) struct Arriving(Memory, oneshot::Sender<Waker>);
 
 #[derive(Debug)]
 struct Memory {
@@ -22,25 +24,27 @@ struct Memory {
 }
 
 impl Arriving {
-    /// What is said comes from one queue, what is to be heard goes into the other; the bell goes to the client.
+    /// What is said comes from one queue, what is to be heard goes into the other; the waker goes to the client.
     pub(crate) fn new(
         said: mpsc::Receiver<Incoming>,
         heard: mpsc::Sender<Heard>,
-        let_in: oneshot::Sender<Bell>,
+        let_in: oneshot::Sender<Waker>,
     ) -> Self {
         let ended = false;
         Self(Memory { said, heard, ended }, let_in)
     }
 }
 
-impl Newcomer for Arriving {
+impl PendingConnection for Arriving {
     fn name(&self) -> &'static str {
         self.0.name()
     }
 
-    fn enter(self: Box<Self>, door: &Door<'_>) -> io::Result<Box<dyn Transport>> {
+    fn register(self: Box<Self>, registration: &Registration<'_>) -> io::Result<Box<dyn Transport>> {
         let Self(memory, let_in) = *self;
-        let_in.send(door.bell()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let_in
+            .send(registration.waker())
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
         Ok(Box::new(memory))
     }
 }

@@ -1,7 +1,7 @@
 //! A serializer that the host does not have: `[join_ref, ref, topic, event, payload]` as in version 2, in MessagePack.
 
-use bennu::message::{Message, Outgoing, Payload, Ref, TopicName, event};
-use bennu::serializer::{DecodeError, EncodeError, Incoming, Kind, Serializer};
+use bennu_wire::message::{Message, Outgoing, Payload, Ref, TopicName, event};
+use bennu_wire::serializer::{DecodeError, EncodeError, Incoming, Kind, Serializer};
 use bytes::{BufMut as _, BytesMut};
 use rmpv::{Value, decode::read_value_with_max_depth, encode::write_value};
 

@@ -7,14 +7,13 @@ pub(crate) mod memory;
 pub(crate) mod messagepack;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use bennu::client::{Frame, Incoming, Options, RawClient, Transport};
-use bennu::config::{Config, Mode};
-use bennu::endpoint::Entrance;
-use bennu::serializer::{Serializer, Serializers};
-use bennu::server::Server;
-use tokio::sync::mpsc;
+use bennu::Entrance;
+use bennu::Server;
+use bennu::{Config, Mode};
+use bennu_tools::client::{Frame, Incoming, Options, RawClient, Transport};
+use bennu_wire::serializer::{Serializer, Serializers};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::support::server::{Bench, SECRET};
@@ -28,7 +27,7 @@ pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     /// Where all others do.
     pub(crate) entrance: Entrance,
-    stop: mpsc::UnboundedSender<()>,
+    stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
 }
 
@@ -38,22 +37,18 @@ impl Host {
         let secret = bench.path("secret");
         std::fs::write(&secret, SECRET).expect("written");
         bench.set("server", "secret_key_base_file", &format!("{secret:?}"));
-        let mut config = Config::read(&bench.config(), Mode::Serve).expect("a configuration");
-        config.program = Some(env!("CARGO_BIN_EXE_bennu").into());
-        for mount in &mut config.mounts {
-            let own = serializers.iter().find(|(path, _)| *path == mount.path);
-            if let Some((_, serializer)) = own {
-                Arc::make_mut(mount).serializers = Serializers::new([*serializer]);
-            }
+        let config = Config::read(&bench.config(), Mode::Serve).expect("a configuration");
+        let mut builder = Server::builder(config).probe_program(env!("CARGO_BIN_EXE_bennu"));
+        for (mount, serializer) in serializers {
+            builder = builder.serializers(mount, &Serializers::new([*serializer]));
         }
-        let server = Server::start(config, Mode::Serve, Vec::new(), None).await;
-        let server = server.expect("the host starts");
-        let (stop, stopped) = mpsc::unbounded_channel();
+        let server = builder.start().await.expect("the host starts");
+        let (stop, stopped) = oneshot::channel();
         Self {
-            address: server.address,
+            address: server.address(),
             entrance: server.entrance(),
             stop,
-            running: tokio::spawn(server.run(stopped)),
+            running: tokio::spawn(server.run_until(async move { drop(stopped.await) })),
         }
     }
 
@@ -127,7 +122,7 @@ async fn a_transport_of_ones_own_asks_what_the_others_ask() {
         assert_eq!(status, expected, "{mount} {vsn} {params:?}");
         let refused = match RawClient::connect(&options).await {
             Ok(_) => None,
-            Err(bennu::client::ClientError::Refused { status, .. }) => Some(status),
+            Err(bennu_tools::client::ClientError::Refused { status, .. }) => Some(status),
             Err(error) => panic!("{error}"),
         };
         assert_eq!(refused, expected, "over a WebSocket: {mount} {vsn} {params:?}");

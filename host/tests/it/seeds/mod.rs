@@ -6,7 +6,7 @@ mod longpoll;
 mod origins;
 mod together;
 
-use bennu::client::{Frame, Incoming, Options, RawClient, Transport};
+use bennu_tools::client::{Frame, Incoming, Options, RawClient, Transport};
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, request};
@@ -125,7 +125,7 @@ struct Seed(RawClient);
 
 impl Seed {
     async fn connect(server: &Server, transport: Transport) -> Self {
-        Self::connect_by(&Options::seeds(server.address, transport)).await
+        Self::connect_by(&Options::phoenix_0_11(server.address, transport)).await
     }
 
     async fn connect_by(options: &Options) -> Self {

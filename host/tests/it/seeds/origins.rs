@@ -1,6 +1,6 @@
 //! `origins` of a mount: who may connect in the seeds' dialect.
 
-use bennu::client::{ClientError, Options, RawClient, Transport};
+use bennu_tools::client::{ClientError, Options, RawClient, Transport};
 use http::HeaderValue;
 use http::header::ORIGIN;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::support::server::Server;
 
 /// A client of a page at `/listed`.
 fn from(server: &Server, transport: Transport, origin: &str) -> Options {
-    let mut options = Options::seeds(server.address, transport);
+    let mut options = Options::phoenix_0_11(server.address, transport);
     options.mount = "/listed".into();
     options
         .headers
@@ -75,7 +75,7 @@ async fn an_origin_that_is_listed_connects_and_so_does_a_client_without_one() {
         let mut client = Seed::connect_by(&options).await;
         client.join("misbehave:t", json!({})).await;
         // Without a list everyone may.
-        let mut options = Options::seeds(server.address, transport);
+        let mut options = Options::phoenix_0_11(server.address, transport);
         options.headers.insert(ORIGIN, HeaderValue::from_static("null"));
         Seed::connect_by(&options).await;
     }

@@ -1,6 +1,6 @@
 //! The seeds' dialect beside today's: the same plugins, the same topics.
 
-use bennu::client::{Options, RawClient, Transport};
+use bennu_tools::client::{Options, RawClient, Transport};
 use serde_json::json;
 
 use super::{Seed, calm, message, pushed, reply};
@@ -55,7 +55,7 @@ async fn a_mount_serves_todays_clients_beside_those_of_the_seeds() {
         RawClient::connect(&options).await.expect("today's dialect");
         let options = Options {
             mount: "/socket".into(),
-            ..Options::seeds(server.address, transport)
+            ..Options::phoenix_0_11(server.address, transport)
         };
         RawClient::connect(&options)
             .await
@@ -128,11 +128,11 @@ async fn a_route_that_is_removed_closes_its_channels_in_both_dialects() {
 async fn a_message_that_is_too_big_closes_a_websocket_with_1009() {
     let bench = calm();
     let server = bench.serve().await;
-    let mut client = RawClient::connect(&Options::seeds(server.address, Transport::WebSocket))
+    let mut client = RawClient::connect(&Options::phoenix_0_11(server.address, Transport::WebSocket))
         .await
         .expect("connected");
     let long = message("echo:a", "phx_join", json!("x".repeat(65_536)), "1").to_string();
     client.send(long.as_str().into()).await.expect("sent");
     let end = client.next().await.expect("an end");
-    assert_eq!(end, bennu::client::Incoming::Closed { code: 1009 });
+    assert_eq!(end, bennu_tools::client::Incoming::Closed { code: 1009 });
 }

@@ -1,6 +1,6 @@
 //! A client whose test fails when something that it asks for does not come.
 
-use bennu::client::{self, ClientError, Message, Options, Payload, Reply, Transport};
+use bennu_tools::client::{self, ClientError, Message, Options, Payload, Reply, Transport};
 use serde_json::{Value, json};
 
 use super::server::Server;

@@ -1,7 +1,7 @@
 //! A client of a conversation, whatever carries what it says.
 
-use bennu::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
-use bennu::endpoint::Entrance;
+use bennu::Entrance;
+use bennu_tools::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
 
 use crate::seams::client::Client;
 use crate::support::within;

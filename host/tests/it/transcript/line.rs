@@ -1,6 +1,6 @@
 //! Reads the lines of a transcript. What they mean stands in the module above.
 
-use bennu::client::Transport;
+use bennu_tools::client::Transport;
 use bytes::Bytes;
 use serde_json::Value;
 

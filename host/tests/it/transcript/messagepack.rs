@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bennu::client::{Frame, Message, Payload};
+use bennu_tools::client::{Frame, Message, Payload};
 use rmpv::Value as Packed;
 use serde_json::{Value, json};
 

@@ -31,8 +31,8 @@ mod version;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bennu::client::{Frame, Incoming, Options, Transport};
-use bennu::endpoint::Entrance;
+use bennu::Entrance;
+use bennu_tools::client::{Frame, Incoming, Options, Transport};
 use serde_json::Value;
 
 use crate::seams::Host;

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use bennu::client::{Frame, Options};
+use bennu_tools::client::{Frame, Options};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl Version {
     /// How its clients connect.
     pub(crate) fn options(self, address: SocketAddr, over: Over) -> Options {
         let vsn = match self {
-            Self::Seeds => return Options::seeds(address, over.own()),
+            Self::Seeds => return Options::phoenix_0_11(address, over.own()),
             Self::V1 => "1.0.0",
             Self::V2 | Self::MessagePack => "2.0.0",
         };

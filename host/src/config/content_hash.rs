@@ -1,0 +1,83 @@
+//! What identifies a build of a plugin: the hash of its library file.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
+
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of a file: the identity of a build. Shown by its first 12 digits, with `{:#}` whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// The hash of `bytes`.
+    #[must_use]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The hash of a file, up to so many bytes, none of which is kept.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub(crate) fn of_file(file: File, most_bytes: u64) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut file = BufReader::with_capacity(64 * 1024, file.take(most_bytes));
+        loop {
+            let bytes = file.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(Self(hasher.finalize().into()));
+            }
+            hasher.update(bytes);
+            let read = bytes.len();
+            file.consume(read);
+        }
+    }
+
+    /// Reads 64 hexadecimal digits.
+    #[must_use]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = if f.alternate() { &self.0[..] } else { &self.0[..6] };
+        shown.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentHash({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_shown_short_and_whole() {
+        let hash = ContentHash::of(b"");
+        assert_eq!(hash.to_string(), "e3b0c44298fc");
+        let whole = format!("{hash:#}");
+        assert_eq!(
+            whole,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        assert_eq!(ContentHash::parse(&whole), Some(hash));
+        assert_eq!(ContentHash::parse("e3b0c44298fc"), None);
+        assert_eq!(ContentHash::parse(&"ä".repeat(32)), None);
+    }
+}

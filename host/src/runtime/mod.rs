@@ -1,0 +1,14 @@
+//! What runs channels: topics and their mailboxes, plugins and their shards, broadcasts, timers.
+//!
+//! Nothing here knows a transport or a connection: what is for clients goes through [`outlet`]s.
+
+pub(crate) mod channel;
+pub(crate) mod delivery;
+pub(crate) mod id;
+pub(crate) mod metrics;
+pub(crate) mod plugin;
+pub(crate) mod pubsub;
+pub(crate) mod router;
+pub(crate) mod throttle;
+pub(crate) mod timers;
+pub(crate) mod wake;

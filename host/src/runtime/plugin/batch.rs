@@ -1,0 +1,400 @@
+//! One batch of events: what is handed to the plugin in one call, and what becomes of each.
+//!
+//! Inputs of several topics become steps. A step is an event for the plugin or something that the host does itself, and
+//! steps happen in order: after each event the plugin calls `done`, its effects are committed, and the host's own steps
+//! up to the next event run. Whatever makes a later step invalid (a member stops, a join is refused) ends the batch
+//! there: the rest goes back to the mailboxes and is planned anew.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bennu_plugin::abi::event;
+use bennu_wire::message::{Payload, reason};
+use bytes::Bytes;
+
+use super::commit::Commit;
+use super::env::Env;
+use super::loader::{Event, ShardInstance};
+use super::shard::{Shard, Work};
+use crate::runtime::channel::{Ending, Flush, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::id::MemberId;
+
+/// The kind of a step that concerns no plugin.
+pub(super) const HOST: u32 = 0;
+
+/// Steps of some topics, in order.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) topics: Vec<Arc<Topic>>,
+    pub(super) steps: Vec<Step>,
+    pub(super) progress: Progress,
+}
+
+/// How far a plan is carried out. Written by its shard; read by another thread only once the shard is given up.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    at: AtomicUsize,
+    /// Written once, when the steps from there on are no longer valid.
+    after: Mutex<Option<After>>,
+}
+
+/// What a batch leaves to be done when it ends before its last step.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    /// Inputs that go in front of the mailboxes, by topic.
+    pub(super) followups: Vec<(usize, Input)>,
+    /// Topics that the plugin has closed.
+    pub(super) closed: Vec<usize>,
+}
+
+impl Progress {
+    /// All steps before `at` are done; with `after`, those behind are to be planned anew.
+    pub(super) fn note(&self, at: usize, after: Option<After>) {
+        self.at.store(at, Ordering::Release);
+        if after.is_some() {
+            *self.after.lock().expect("no holder panics") = after;
+        }
+    }
+
+    /// How many steps are done.
+    pub(super) fn at(&self) -> usize {
+        self.at.load(Ordering::Acquire)
+    }
+
+    /// What is left to be done behind them, if the batch has ended there.
+    pub(super) fn take_after(&self) -> Option<After> {
+        self.after.lock().expect("no holder panics").take()
+    }
+}
+
+/// One input, and what it is for the plugin.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Index into [`Plan::topics`].
+    pub(super) topic: usize,
+    pub(super) input: Input,
+    /// One of `abi::event`, or [`HOST`].
+    pub(super) kind: u32,
+    /// For a join and its answer.
+    pub(super) info: Bytes,
+    /// Whom it is about.
+    pub(super) member: Option<MemberId>,
+}
+
+/// What earlier steps of the same batch will have done to a topic by then.
+#[derive(Default)]
+struct Ahead {
+    joining: Vec<MemberId>,
+    ended: Vec<MemberId>,
+}
+
+impl Plan {
+    /// Adds what a topic has taken from its mailbox.
+    pub(super) fn add(&mut self, topic: Arc<Topic>, inputs: VecDeque<Input>, env: &Env) {
+        let mut record = topic.record();
+        let mut ahead = Ahead::default();
+        let index = self.topics.len();
+        let mut inputs = inputs;
+        while let Some(mut input) = inputs.pop_front() {
+            if let Input::EndAll { reason, notice } = input {
+                expand(&record, &ahead, reason, notice, &mut inputs);
+                continue;
+            }
+            let Some((kind, info, member)) = plan(&mut record, &mut ahead, &mut input, env) else {
+                continue;
+            };
+            let step = Step {
+                topic: index,
+                input,
+                kind,
+                info,
+                member,
+            };
+            match step {
+                // What waits for a pending join waits in the record.
+                Step {
+                    kind: u32::MAX,
+                    input,
+                    member: Some(member),
+                    ..
+                } => stash(&mut record, member, input, env),
+                step => {
+                    if matches!(step.input, Input::Linger { .. }) {
+                        // Once is enough: another would only come back behind the close, and so for ever.
+                        inputs.retain(|input| !matches!(input, Input::Linger { .. }));
+                    }
+                    self.steps.push(step);
+                }
+            }
+        }
+        drop(record);
+        self.topics.push(topic);
+    }
+
+    /// Hands the events to the plugin, commits what it did, and gives back what was not reached. Where the shard is given
+    /// up meanwhile, whoever did that has the plan.
+    pub(super) fn run(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) {
+        let plan = Arc::new(self);
+        let events: Vec<Event<'_>> = plan
+            .steps
+            .iter()
+            .filter(|step| step.kind != HOST)
+            .map(|step| plan.event(step))
+            .collect();
+        let mut commit = Commit::new(&plan, env);
+        commit.begin();
+        if !events.is_empty() && !commit.is_back() {
+            queue.begin(Work::Events(Arc::clone(&plan)));
+            let Ok(handled) = instance.handle(&events, &mut commit) else {
+                return;
+            };
+            queue.end();
+            if handled < events.len() && !commit.is_back() {
+                // It would be handed the same for ever.
+                commit.fail_first("the plugin returned without having handled the event");
+            }
+        }
+        drop(events);
+        if let Some(plan) = Arc::into_inner(plan) {
+            plan.give_back(env);
+        }
+    }
+
+    fn give_back(mut self, env: &Env) {
+        let After { followups, closed } = self.progress.take_after().unwrap_or_default();
+        let mut rest: Vec<VecDeque<Input>> = self.topics.iter().map(|_| VecDeque::new()).collect();
+        for (topic, input) in followups {
+            rest[topic].push_back(input);
+        }
+        for step in self.steps.drain(self.progress.at()..) {
+            rest[step.topic].push_back(step.input);
+        }
+        for (topic, rest) in self.topics.iter().zip(rest) {
+            flush_presence(topic, env);
+            topic.finish(rest.into_iter());
+        }
+        for index in closed {
+            env.slot.remove(&self.topics[index]);
+        }
+    }
+
+    /// The step that the plugin is at, and its topic.
+    pub(super) fn at_hand(&self) -> Option<(&Step, &Topic)> {
+        let step = self.steps.get(self.progress.at())?;
+        Some((step, &self.topics[step.topic]))
+    }
+
+    fn event<'a>(&'a self, step: &'a Step) -> Event<'a> {
+        let topic = &self.topics[step.topic];
+        let mut event = Event {
+            kind: step.kind,
+            binary: false,
+            topic: topic.number,
+            member: step.member.map_or(0, MemberId::number),
+            token: 0,
+            number: 0,
+            name: "",
+            payload: b"",
+            info: &step.info,
+        };
+        match &step.input {
+            Input::Join { params: payload, .. } => (event.name, event.payload) = (&topic.name, payload.bytes()),
+            Input::In {
+                event: name, payload, ..
+            }
+            | Input::Out {
+                event: name, payload, ..
+            }
+            | Input::Info { name, payload, .. } => {
+                (event.name, event.payload) = (name, payload.bytes());
+            }
+            Input::End(ending) => (event.name, event.number) = (&ending.text, u64::from(ending.reason)),
+            Input::Complete {
+                serial,
+                status,
+                payload,
+            } => (event.token, event.name, event.payload) = (*serial, status, payload.bytes()),
+            Input::JoinDeadline { .. }
+            | Input::Retired { .. }
+            | Input::Linger { .. }
+            | Input::PresenceDiff
+            | Input::Restored
+            | Input::Close
+            | Input::EndAll { .. } => {}
+        }
+        event.binary = step.payload().is_some_and(Payload::is_binary);
+        event
+    }
+}
+
+impl Step {
+    /// The author's name for what is called.
+    pub(super) fn callback(&self) -> &'static str {
+        match self.kind {
+            event::JOIN => "join",
+            event::ANSWER => "join_answer",
+            event::IN => "handle_in",
+            event::OUT => "handle_out",
+            event::INFO if self.member.is_none() => "handle_topic_info",
+            event::INFO => "handle_info",
+            event::TERMINATE => "terminate",
+            event::RESTORED => "restored",
+            _ => "drop",
+        }
+    }
+
+    /// The name of the event or message.
+    pub(super) fn event_name(&self) -> &str {
+        match &self.input {
+            Input::In { event: name, .. } | Input::Out { event: name, .. } | Input::Info { name, .. } => name,
+            _ => "",
+        }
+    }
+
+    /// The payload that the event lends to the plugin.
+    pub(super) fn payload(&self) -> Option<&Payload> {
+        match &self.input {
+            Input::Join { params: payload, .. }
+            | Input::In { payload, .. }
+            | Input::Out { payload, .. }
+            | Input::Info { payload, .. }
+            | Input::Complete { payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+}
+
+/// What an input means at this point; `None` where it means nothing any more. The kind `u32::MAX` says: let it wait.
+fn plan(
+    record: &mut Record,
+    ahead: &mut Ahead,
+    input: &mut Input,
+    env: &Env,
+) -> Option<(u32, Bytes, Option<MemberId>)> {
+    let none = Bytes::new();
+    match input {
+        Input::Join { member, info, .. } => {
+            ahead.joining.push(*member);
+            Some((event::JOIN, info.clone(), Some(*member)))
+        }
+        Input::In { member, .. } => {
+            let kind = match standing(record, ahead, *member) {
+                Standing::In => event::IN,
+                Standing::Pending => u32::MAX,
+                Standing::Out => HOST,
+            };
+            Some((kind, none, Some(*member)))
+        }
+        Input::End(Ending { member, .. }) => {
+            let kind = if matches!(standing(record, ahead, *member), Standing::In) {
+                event::TERMINATE
+            } else {
+                HOST
+            };
+            ahead.ended.push(*member);
+            Some((kind, none, Some(*member)))
+        }
+        Input::Out { except, .. } => {
+            (!record.members.is_empty() || !ahead.joining.is_empty()).then_some((event::OUT, none, *except))
+        }
+        Input::Info { member, timer, .. } => {
+            if timer
+                .take()
+                .is_some_and(|number| record.timers.remove(&number).is_none())
+            {
+                return None;
+            }
+            match member {
+                None => (record.live || !ahead.joining.is_empty()).then_some((event::INFO, none, None)),
+                Some(member) => matches!(standing(record, ahead, *member), Standing::In).then_some((
+                    event::INFO,
+                    none,
+                    Some(*member),
+                )),
+            }
+        }
+        Input::Complete { serial, .. } => match record.promises.get(serial) {
+            Some(Promise::Reply { member, .. }) => Some((HOST, none, Some(*member))),
+            Some(Promise::Join { member, .. }) => match record.members.get(member) {
+                Some(Member::Pending(pending)) => Some((event::ANSWER, pending.info.clone(), Some(*member))),
+                _ => None,
+            },
+            None => {
+                env.hub.metrics.late_answers.inc();
+                None
+            }
+        },
+        Input::JoinDeadline { .. } | Input::Retired { .. } => Some((HOST, none, None)),
+        Input::Linger { epoch } => {
+            let idle = record.members.is_empty() && ahead.joining.is_empty() && *epoch == record.epoch;
+            idle.then_some((event::CLOSE, none, None))
+        }
+        Input::Restored => record.live.then_some((event::RESTORED, none, None)),
+        Input::Close => Some((event::CLOSE, none, None)),
+        // A diff that is due goes out behind every batch.
+        Input::EndAll { .. } | Input::PresenceDiff => None,
+    }
+}
+
+enum Standing {
+    In,
+    Pending,
+    Out,
+}
+
+fn standing(record: &Record, ahead: &Ahead, member: MemberId) -> Standing {
+    if ahead.ended.contains(&member) {
+        return Standing::Out;
+    }
+    match record.members.get(&member) {
+        Some(Member::Joined(_)) => Standing::In,
+        Some(Member::Pending(_)) => Standing::Pending,
+        None if ahead.joining.contains(&member) => Standing::In,
+        None => Standing::Out,
+    }
+}
+
+/// Turns the end of a topic into the ends of its members and a close, in front of what else waits.
+fn expand(record: &Record, ahead: &Ahead, reason: u32, notice: Notice, inputs: &mut VecDeque<Input>) {
+    inputs.push_front(Input::Close);
+    let members = record
+        .members
+        .keys()
+        .chain(&ahead.joining)
+        .filter(|member| !ahead.ended.contains(member));
+    for member in members {
+        inputs.push_front(Input::End(Ending::new(*member, reason, notice)));
+    }
+}
+
+/// Keeps an event until its member's join is answered; beyond the bound its client is told.
+fn stash(record: &mut Record, member: MemberId, input: Input, env: &Env) {
+    let Some(Member::Pending(pending)) = record.members.get_mut(&member) else {
+        return;
+    };
+    if pending.waiting.len() < env.slot.config().max_pending_events {
+        pending.waiting.push_back(input);
+    } else if let Input::In { msg_ref, .. } = input {
+        env.reply_error(member, msg_ref, reason::OVERLOADED);
+    }
+}
+
+/// Broadcasts what changed in the topic's presence, or sees to it that this happens when its time has come.
+pub(super) fn flush_presence(topic: &Arc<Topic>, env: &Env) {
+    let interval = env.slot.config().presence_interval;
+    let flush = match &mut topic.record().presence {
+        Some(presence) => presence.flush(Instant::now(), interval),
+        None => Flush::Nothing,
+    };
+    let (hub, event) = (&env.hub, bennu_wire::message::event::PRESENCE_DIFF.into());
+    match flush {
+        Flush::Nothing => {}
+        Flush::Diff(diff) => hub.broadcast(topic.name.clone(), event, Payload::Json(diff), None),
+        Flush::After(wait) => {
+            let number = hub.timers.number();
+            hub.timers.set(number, wait, Arc::downgrade(topic), Input::PresenceDiff);
+        }
+    }
+}

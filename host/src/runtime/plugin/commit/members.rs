@@ -1,0 +1,96 @@
+//! How members come and go: joins answered now or later, and what clients are told of an end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bennu_wire::message::{self, Payload};
+
+use super::Commit;
+use crate::runtime::channel::{Input, Member, PendingJoin, Promise, Record};
+use crate::runtime::delivery::Delivery;
+use crate::runtime::id::MemberId;
+use crate::runtime::plugin::batch::Step;
+use crate::runtime::plugin::effects::Fx;
+use crate::runtime::plugin::loader::Outcome;
+
+impl Commit<'_> {
+    pub(super) fn finish_join(
+        &mut self,
+        step: &Step,
+        outcome: Outcome,
+        text: &str,
+        mut fx: Vec<Fx>,
+        record: &mut Record,
+    ) {
+        let Some(member) = step.member else { return };
+        let answer = fx
+            .iter()
+            .position(|fx| matches!(fx, Fx::Accept(_) | Fx::Refuse(_) | Fx::Later(_)));
+        let answer = answer.filter(|_| outcome == Outcome::Ok).map(|at| fx.remove(at));
+        record.live = true;
+        // Not in: nothing that concerns the member itself holds.
+        if !matches!(answer, Some(Fx::Accept(_)))
+            && let Some(presence) = &mut record.presence
+        {
+            presence.roll_back();
+        }
+        if let Input::Complete { serial, .. } = &step.input {
+            record.promises.remove(serial);
+        }
+        match answer {
+            Some(Fx::Accept(reply)) => {
+                let joined = record.members.insert(member, Member::Joined(step.info.clone()));
+                record.epoch += 1;
+                if let Some(Member::Pending(pending)) = joined {
+                    self.followups
+                        .extend(pending.waiting.into_iter().map(|input| (step.topic, input)));
+                    // What follows in the batch was planned for a member that waits.
+                    self.back = true;
+                }
+                self.env.send(member, Delivery::Joined { member, reply });
+                let tracked = fx.iter().any(|fx| matches!(fx, Fx::Tracked(who) if *who == member));
+                if tracked {
+                    fx.insert(0, Fx::PresenceState(member));
+                }
+                self.apply_all(step, fx, record);
+                return;
+            }
+            Some(Fx::Later(serial)) => self.postpone(step, member, serial, record),
+            Some(Fx::Refuse(reply)) => {
+                self.env.refuse(member, reply);
+                self.env.dismiss(self.topic(step), record, member);
+            }
+            _ => {
+                self.env.panicked(&self.topic(step).name, step.callback(), text);
+                let reply = Payload::reason(message::reason::JOIN_CRASHED);
+                self.env.refuse(member, reply);
+                self.env.dismiss(self.topic(step), record, member);
+                fx.clear();
+            }
+        }
+        fx.retain(|fx| fx.concerns() != Some(member));
+        self.apply_all(step, fx, record);
+        self.back = true;
+    }
+
+    pub(super) fn postpone(&self, step: &Step, member: MemberId, serial: u64, record: &mut Record) {
+        let waiting = match record.members.remove(&member) {
+            Some(Member::Pending(pending)) => pending.waiting,
+            _ => VecDeque::new(),
+        };
+        let pending = PendingJoin {
+            info: step.info.clone(),
+            waiting,
+        };
+        record.members.insert(member, Member::Pending(Box::new(pending)));
+        let by = self.env.generation;
+        record.promises.insert(serial, Promise::Join { member, by });
+        let (timers, deadline) = (&self.env.hub.timers, self.env.slot.config().join_deadline);
+        timers.set(
+            timers.number(),
+            deadline,
+            Arc::downgrade(self.topic(step)),
+            Input::JoinDeadline { serial },
+        );
+    }
+}

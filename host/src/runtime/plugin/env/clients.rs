@@ -1,0 +1,157 @@
+//! What members are told, whoever says it: a shard that commits, or the host in the place of one that does not return.
+
+use std::sync::Arc;
+
+use bennu_plugin::abi::reason;
+use bennu_wire::message::{self, Payload, Ref};
+use bytestring::ByteString;
+
+use super::Env;
+use crate::runtime::channel::{Ending, Input, Leave, Notice, Record, Topic};
+use crate::runtime::delivery::Delivery;
+use crate::runtime::id::MemberId;
+
+impl Env {
+    pub(in crate::runtime::plugin) fn send(&self, member: MemberId, delivery: Delivery) {
+        self.hub.pubsub.send(member, delivery);
+    }
+
+    /// Answers a message.
+    pub(in crate::runtime::plugin) fn reply(
+        &self,
+        member: MemberId,
+        msg_ref: Ref,
+        status: impl Into<ByteString>,
+        payload: Payload,
+    ) {
+        let status = status.into();
+        self.send(
+            member,
+            Delivery::Reply {
+                member,
+                msg_ref,
+                status,
+                payload,
+            },
+        );
+    }
+
+    /// Answers a message with an error, for this reason.
+    pub(in crate::runtime::plugin) fn reply_error(&self, member: MemberId, msg_ref: Ref, reason: &str) {
+        self.reply(
+            member,
+            msg_ref,
+            ByteString::from_static("error"),
+            Payload::reason(reason),
+        );
+    }
+
+    /// Refuses a join.
+    pub(in crate::runtime::plugin) fn refuse(&self, member: MemberId, reply: Payload) {
+        self.send(member, Delivery::Refused { member, reply });
+    }
+
+    /// What a client is told before `terminate` runs.
+    pub(in crate::runtime::plugin) fn announce(&self, ending: &Ending) {
+        let member = ending.member;
+        if let Some(leave) = &ending.leave {
+            let ok = ByteString::from_static("ok");
+            self.reply(member, leave.msg_ref.clone(), ok, Payload::EMPTY);
+        }
+        if ending.notice == Notice::Close {
+            self.send(
+                member,
+                Delivery::Ended {
+                    member,
+                    notice: Notice::Close,
+                },
+            );
+        }
+    }
+
+    /// What a client is told after it, and that nothing more comes.
+    pub(in crate::runtime::plugin) fn farewell(&self, ending: &Ending) {
+        let member = ending.member;
+        if ending.notice == Notice::Error {
+            self.send(
+                member,
+                Delivery::Ended {
+                    member,
+                    notice: Notice::Error,
+                },
+            );
+        }
+        // A connection that is gone has forgotten its members itself.
+        if ending.notice != Notice::None || ending.reason == reason::DUPLICATE_JOIN {
+            self.send(member, Delivery::Gone { member });
+        }
+    }
+
+    /// Ends a member whose join is not answered yet: the plugin does not know it. Unless its client left, the join is
+    /// answered now, so that the client knows where it stands.
+    pub(in crate::runtime::plugin) fn end_pending(&self, topic: &Arc<Topic>, record: &mut Record, ending: &Ending) {
+        let member = ending.member;
+        if ending.leave.is_some() {
+            self.announce(ending);
+            self.dismiss(topic, record, member);
+            return self.farewell(ending);
+        }
+        if ending.notice != Notice::None {
+            self.refuse(member, Payload::reason(message::reason::RELOADED));
+            return self.dismiss(topic, record, member);
+        }
+        self.dismiss(topic, record, member);
+        // One that another join replaced has kept its place until now.
+        self.farewell(ending);
+    }
+
+    /// Forgets a member; what waited for it is answered as for a topic that is not joined.
+    pub(in crate::runtime::plugin) fn dismiss(&self, topic: &Arc<Topic>, record: &mut Record, member: MemberId) {
+        let (waiting, timers) = record.forget(member);
+        for timer in timers {
+            self.hub.timers.cancel(timer);
+        }
+        for waiting in waiting {
+            if let Input::In { msg_ref, .. } = waiting {
+                self.orphan(topic, member, msg_ref);
+            }
+        }
+        if record.members.is_empty() {
+            let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
+            let input = Input::Linger { epoch: record.epoch };
+            // One for each topic, however many come and go before it is due.
+            if let Some(before) = record.lingering.replace(number) {
+                self.hub.timers.cancel(before);
+            }
+            self.hub.timers.set(number, linger, Arc::downgrade(topic), input);
+        }
+    }
+
+    /// Answers an event whose channel is gone.
+    pub(in crate::runtime::plugin) fn orphan(&self, topic: &Topic, member: MemberId, msg_ref: Ref) {
+        self.send(
+            member,
+            Delivery::Orphan {
+                member,
+                topic: topic.name.clone(),
+                join_ref: None,
+                msg_ref,
+                status: "error",
+            },
+        );
+    }
+
+    /// Answers a leave whose channel is gone.
+    pub(in crate::runtime::plugin) fn left(&self, topic: &Topic, member: MemberId, leave: &Leave) {
+        self.send(
+            member,
+            Delivery::Orphan {
+                member,
+                topic: topic.name.clone(),
+                join_ref: leave.join_ref.clone(),
+                msg_ref: leave.msg_ref.clone(),
+                status: "ok",
+            },
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! What a shard works with: the host, its plugin, its generation; and what is noted of the plugin's faults.
+
+mod clients;
+
+use std::sync::Arc;
+
+use bennu_plugin::refusal;
+
+use super::health::Health;
+use super::hub::Hub;
+use super::journal::Panic;
+use super::loader::{Effect, said};
+use super::slot::PluginSlot;
+use crate::runtime::channel::Topic;
+
+/// What a shard works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Env {
+    /// The rest of the host.
+    pub(crate) hub: Arc<Hub>,
+    /// The plugin it serves.
+    pub(crate) slot: Arc<PluginSlot>,
+    /// The number of its generation.
+    pub(crate) generation: u64,
+    /// How its generation fares.
+    pub(crate) health: Arc<Health>,
+}
+
+impl Env {
+    /// Notes that a callback panicked: counted, kept in the journal, and said in the log.
+    pub(crate) fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
+        self.panicked_at(topic, callback, "", message);
+    }
+
+    /// The same for a callback that was called for an event or message of this name.
+    pub(crate) fn panicked_at(&self, topic: &str, callback: &'static str, event: &str, message: &str) {
+        self.note_panic(topic, callback, event, message);
+        self.slot.stats.panics.inc();
+        let message = &*said(message);
+        tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
+        // Whoever is woken by this finds all of it.
+        self.health.panicked();
+    }
+
+    /// Notes that a thread of the plugin's own panicked, which ends no callback. The plugin has the log say so.
+    pub(crate) fn thread_panicked(&self, message: &str) {
+        self.note_panic("", "on a thread of its own", "", message);
+        self.health.noted();
+    }
+
+    fn note_panic(&self, topic: &str, callback: &'static str, event: &str, message: &str) {
+        self.slot.journal.panicked(Panic {
+            generation: self.generation,
+            callback,
+            event: said(event).into_owned(),
+            topic: said(topic).into_owned(),
+            message: said(message).into_owned(),
+            count: 1,
+            at_unix_s: 0,
+        });
+    }
+
+    /// Notes that the plugin asked for `what`, of this event, and does not get it: counted, and said in the log unless it is
+    /// usual.
+    pub(super) fn refused(
+        &self,
+        what: &'static str,
+        topic: Option<&Topic>,
+        event: &str,
+        (error, why): (i64, impl FnOnce() -> String),
+    ) {
+        self.slot.stats.refused_effects.inc();
+        self.health.erred();
+        if !refusal::is_usual(error) {
+            let Self { slot, .. } = self;
+            slot.refusals.note(&slot.name, what, topic, event, (error, why));
+        }
+    }
+
+    /// The same of an effect of a callback, as far as it could be read.
+    pub(super) fn refused_effect(&self, kind: u32, topic: Option<&Topic>, effect: Option<&Effect<'_>>, error: i64) {
+        let event = effect.map_or("", |effect| effect.name);
+        let of = effect.map_or("", |effect| effect.topic);
+        let len = match of {
+            "" => topic.map_or(0, |topic| topic.name.len()),
+            other => other.len(),
+        };
+        let why = || refusal::why(kind, error, event.len(), len);
+        self.refused(refusal::word(kind), topic, event, (error, why));
+    }
+}

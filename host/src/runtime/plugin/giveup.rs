@@ -1,0 +1,229 @@
+//! What becomes of a shard whose plugin does not return: its clients are answered in its place, and another shard takes
+//! over for what comes later.
+//!
+//! Runs on the watchdog's thread. The stuck thread is left; [`Pulse`](super::watchdog::Pulse) sees to it that nothing
+//! which it still does counts. What its plugin knew of the topics is lost with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bennu_wire::message::{Payload, Ref, reason};
+use bytestring::ByteString;
+
+use super::batch::{After, Plan};
+use super::connect::Connected;
+use super::env::Env;
+use super::generation::ShardSet;
+use super::handover;
+use super::shard::{Control, Shard, Work};
+use crate::runtime::channel::{Ending, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::id::MemberId;
+
+/// Why a topic could not be moved.
+const HUNG: &str = "the code that serves it hangs";
+
+/// What went with a shard.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    pub(super) topics: usize,
+    pub(super) channels: usize,
+    /// Another shard does what this one did.
+    pub(super) replaced: bool,
+}
+
+/// Answers for a shard that will not, and puts another in its place. The thread of the plugin has been locked out before.
+pub(super) fn give_up(set: &Arc<ShardSet>, shard: &Arc<Shard>) -> Lost {
+    set.env.slot.stats.stuck_threads.inc();
+    close(set, shard, true)
+}
+
+/// Closes a shard: what it has in hand and all that waits for it is answered. `replace`: if another can be had, later joins
+/// and what has no state yet go there.
+pub(super) fn close(set: &Arc<ShardSet>, shard: &Arc<Shard>, replace: bool) -> Lost {
+    let env = &set.env;
+    let controls = shard.close();
+    // First, so that no topic is made on the closed one any more.
+    let other = if replace { set.replace(shard) } else { None };
+    let mut rest = Rest::default();
+    let mut held = None;
+    match shard.end() {
+        Some(Work::Events(plan)) => rest = Rest::of(&plan),
+        Some(Work::Connect(call)) => call.answer(Connected::Crashed),
+        Some(Work::Give(moving)) => {
+            held = Some(Arc::clone(&moving.topic));
+            moving.fail(Instant::now(), 0, HUNG);
+        }
+        Some(Work::Take(carried)) => handover::give_back(carried, HUNG, env),
+        Some(Work::Sample(_) | Work::Forget | Work::Life(_)) | None => {}
+    }
+    let mut lost = Lost {
+        replaced: other.is_some(),
+        ..Lost::default()
+    };
+    for (topic, waited) in env.slot.abandon(&shard.queue, held.as_ref()) {
+        let in_hand = rest.by_topic.remove(&topic.number).unwrap_or_default();
+        lost.topics += 1;
+        lost.channels += end(&topic, &in_hand, &waited, rest.announced, env);
+    }
+    for control in controls {
+        pass_on(control, other.as_ref(), env);
+    }
+    lost
+}
+
+/// Ends the topics of a shard that was closed before they came back to it.
+pub(super) fn sweep(shard: &Arc<Shard>, env: &Env) {
+    for (topic, waited) in env.slot.abandon(&shard.queue, None) {
+        end(&topic, &[], &waited, None, env);
+    }
+}
+
+/// What a closed shard was asked for goes to another, where that can do it.
+fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
+    let control = match (control, other) {
+        // Its topic has ended.
+        (Control::Give(moving), _) => return moving.fail(Instant::now(), 0, HUNG),
+        (Control::Forget(_) | Control::Sample(_), _) => return,
+        (control, Some(other)) => match other.control(control) {
+            Ok(()) => return,
+            Err(control) => control,
+        },
+        (control, None) => control,
+    };
+    match control {
+        Control::Connect(call) => call.answer(Connected::Crashed),
+        Control::Take(carried) => handover::give_back(*carried, HUNG, env),
+        Control::Give(_) | Control::Forget(_) | Control::Sample(_) => {}
+    }
+}
+
+/// What a batch has not done, by the number of its topic.
+#[derive(Default)]
+struct Rest {
+    by_topic: HashMap<u64, Vec<Late>>,
+    /// The member whose client was told of its end before the plugin was.
+    announced: Option<MemberId>,
+}
+
+/// An input that the plugin will not handle, as far as somebody is to hear of it.
+#[derive(Debug)]
+enum Late {
+    Join(MemberId),
+    In(MemberId, Ref),
+    End(Ending),
+    Complete(u64, ByteString, Payload),
+}
+
+impl Rest {
+    /// A plan that its plugin may still be reading.
+    fn of(plan: &Plan) -> Self {
+        let mut rest = Self::default();
+        let mut add = |topic: usize, input: &Input| {
+            let number = plan.topics[topic].number;
+            rest.by_topic.entry(number).or_default().extend(Late::of(input));
+        };
+        let after = plan.progress.take_after();
+        let begun = after.is_none();
+        let After { followups, .. } = after.unwrap_or_default();
+        for (topic, input) in &followups {
+            add(*topic, input);
+        }
+        let undone = &plan.steps[plan.progress.at()..];
+        for step in undone {
+            add(step.topic, &step.input);
+        }
+        if let Some(Input::End(ending)) = undone.first().map(|step| &step.input)
+            && begun
+        {
+            rest.announced = Some(ending.member);
+        }
+        rest
+    }
+}
+
+impl Late {
+    fn of(input: &Input) -> Option<Self> {
+        match input {
+            Input::Join { member, .. } => Some(Self::Join(*member)),
+            Input::In { member, msg_ref, .. } => Some(Self::In(*member, msg_ref.clone())),
+            Input::End(ending) => Some(Self::End(ending.clone())),
+            Input::Complete {
+                serial,
+                status,
+                payload,
+            } => Some(Self::Complete(*serial, status.clone(), payload.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Ends a topic whose state is lost: everything that waits is answered, everybody in it is told. Returns how many channels
+/// have ended by it.
+fn end(
+    topic: &Arc<Topic>,
+    in_hand: &[Late],
+    waited: &VecDeque<Input>,
+    announced: Option<MemberId>,
+    env: &Env,
+) -> usize {
+    let mut record = std::mem::take(&mut *topic.record());
+    for timer in record.timers.keys() {
+        env.hub.timers.cancel(*timer);
+    }
+    let waited: Vec<Late> = waited.iter().filter_map(Late::of).collect();
+    for late in in_hand.iter().chain(&waited) {
+        answer(topic, &mut record, late, announced, env);
+    }
+    for promise in record.promises.into_values() {
+        if let Promise::Reply { member, msg_ref, .. } = promise {
+            env.reply_error(member, msg_ref, reason::CHANNEL_CRASH);
+        }
+    }
+    let channels = record.members.len();
+    for (member, entry) in record.members {
+        match entry {
+            Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error)),
+            Member::Pending(pending) => {
+                env.refuse(member, Payload::reason(reason::JOIN_CRASHED));
+                for input in pending.waiting {
+                    if let Input::In { msg_ref, .. } = input {
+                        env.orphan(topic, member, msg_ref);
+                    }
+                }
+            }
+        }
+    }
+    channels
+}
+
+fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Option<MemberId>, env: &Env) {
+    match late {
+        Late::Join(member) => env.refuse(*member, Payload::reason(reason::JOIN_CRASHED)),
+        Late::In(member, msg_ref) if record.is_in(*member) => {
+            env.reply_error(*member, msg_ref.clone(), reason::CHANNEL_CRASH)
+        }
+        Late::In(member, msg_ref) => env.orphan(topic, *member, msg_ref.clone()),
+        Late::End(ending) => match record.members.get(&ending.member) {
+            Some(Member::Joined(_)) => {
+                if announced != Some(ending.member) {
+                    env.announce(ending);
+                }
+                record.forget(ending.member);
+                env.farewell(ending);
+            }
+            Some(Member::Pending(_)) => env.end_pending(topic, record, ending),
+            None => {
+                if let Some(leave) = &ending.leave {
+                    env.left(topic, ending.member, leave);
+                }
+            }
+        },
+        Late::Complete(serial, status, payload) => {
+            if let Some(Promise::Reply { member, msg_ref, .. }) = record.promises.remove(serial) {
+                let (status, payload) = (status.clone(), payload.clone());
+                env.reply(member, msg_ref, status, payload);
+            }
+        }
+    }
+}

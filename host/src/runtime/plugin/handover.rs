@@ -1,0 +1,428 @@
+//! How a topic moves from one generation to the next: held, written, read, released.
+//!
+//! The old shard holds the mailbox and has the plugin write the topic's state; the new one has it read. Only when that
+//! worked does the mailbox wake on the new shard and the old one forget the topic. If it did not, the mailbox wakes where
+//! it was, as if nothing had been tried.
+
+mod written;
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use bennu_plugin::abi::{event, reason};
+use bytes::Bytes;
+
+use self::written::{Panic, Written, Wrote};
+use super::env::Env;
+use super::giveup;
+use super::loader::{Event, ShardInstance, said};
+use super::shard::{BATCH, Control, Shard, Work};
+use crate::config::OnPanic;
+use crate::runtime::channel::{Ending, Input, Member, Notice, Topic};
+use crate::runtime::id::MemberId;
+
+/// One topic, to be given to another generation.
+#[derive(Debug)]
+pub(crate) struct Move {
+    /// Which.
+    pub(crate) topic: Arc<Topic>,
+    /// The shard that takes it.
+    pub(crate) to: Reserved,
+    /// The version of the state that is carried.
+    pub(crate) version: u32,
+    /// The state to carry; `None`: what the giving generation writes.
+    pub(crate) from: Option<Snapshot>,
+    /// Where it stays if the state cannot be carried, its members are told to rejoin.
+    pub(crate) else_rejoin: bool,
+    /// Where it is said how it went.
+    pub(crate) report: mpsc::Sender<Moved>,
+}
+
+/// The state of a topic and of its members, as they were at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// The version of the state.
+    pub(crate) version: u32,
+    /// Events that the topic had handled by then.
+    pub(crate) handled: u64,
+    shared: Bytes,
+    members: Vec<(MemberId, Bytes)>,
+}
+
+impl Snapshot {
+    /// The topic's own state.
+    pub(super) fn shared(&self) -> &[u8] {
+        &self.shared
+    }
+
+    /// Those of its members.
+    pub(super) fn members(&self) -> impl Iterator<Item = &[u8]> {
+        self.members.iter().map(|(_, state)| &**state)
+    }
+
+    /// How large it is.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        self.shared.len() + self.members.iter().map(|(_, state)| state.len()).sum::<usize>()
+    }
+}
+
+/// A shard that waits for a topic: its generation is not retired meanwhile.
+#[derive(Debug)]
+pub(crate) struct Reserved(Arc<Shard>);
+
+impl Reserved {
+    /// Reserves a place.
+    #[must_use]
+    pub(crate) fn new(shard: Arc<Shard>) -> Self {
+        shard.queue.enter();
+        Self(shard)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.queue.leave();
+    }
+}
+
+/// How one move went.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// Which topic.
+    pub(crate) topic: Arc<Topic>,
+    /// What was carried, if anything was.
+    pub(crate) carried: Option<Snapshot>,
+    /// How long the topic's mailbox was held, in microseconds.
+    pub(crate) held_us: u64,
+    /// What waited in it when it was released.
+    pub(crate) waited: usize,
+    /// Why the topic stayed where it was, or had to start anew.
+    pub(crate) failed: Option<String>,
+}
+
+/// A topic's state on its way.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    moving: Move,
+    from: Arc<Shard>,
+    since: Instant,
+    /// `None` where the plugin held nothing.
+    state: Option<Snapshot>,
+}
+
+impl Carried {
+    /// The topic.
+    pub(super) fn topic(&self) -> &Topic {
+        &self.moving.topic
+    }
+}
+
+/// The old shard's half.
+pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstance, env: &Env) {
+    let since = Instant::now();
+    let current = env
+        .slot
+        .current()
+        .is_some_and(|current| current.number == moving.to.0.generation());
+    if !current || !(fault::unheld() || moving.topic.hold(&shard.queue)) {
+        // Other code is in service by now, or the topic is closed, or not here any more: nothing to move.
+        moving.tell(since, 0, None, None);
+        return;
+    }
+    let Some((moving, wrote)) = with_state(moving, shard, instance) else {
+        return;
+    };
+    match wrote {
+        Wrote::Failed(why) => fail(moving, shard, since, &why, env),
+        Wrote::Panicked(panics) => end_first(shard, moving, since, panics, instance, env),
+        Wrote::State(state) => {
+            let to = Arc::clone(&moving.to.0);
+            let carried = Carried {
+                moving,
+                from: Arc::clone(shard),
+                since,
+                state,
+            };
+            if let Err(Control::Take(carried)) = to.control(Control::Take(Box::new(carried))) {
+                give_back(*carried, "the shard that was to take it is closed", env);
+            }
+        }
+    }
+}
+
+/// Members whose state could not be written end where they are, all of them where a panic is the topic's; what is left moves
+/// then.
+fn end_first(
+    shard: &Arc<Shard>,
+    moving: Move,
+    since: Instant,
+    panics: Vec<Panic>,
+    instance: &mut ShardInstance,
+    env: &Env,
+) {
+    let topic = Arc::clone(&moving.topic);
+    for Panic { message, .. } in &panics {
+        env.panicked(&topic.name, "snapshot", message);
+    }
+    let ends: Vec<Input> = match env.slot.config().on_panic {
+        OnPanic::Topic => vec![Input::EndAll {
+            reason: reason::PANICKED,
+            notice: Notice::Error,
+        }],
+        OnPanic::Member => panics.iter().filter_map(Panic::end).collect(),
+    };
+    if ends.is_empty() {
+        // It was nobody's.
+        return fail(moving, shard, since, &panics[0].message, env);
+    }
+    let batches = ends.len().div_ceil(BATCH);
+    topic.release(&shard.queue, ends);
+    // Asked for before the ends run: should one of them hang, whoever gives the shard up finds it.
+    if let Err(Control::Give(moving)) = shard.control(Control::Give(Box::new(moving))) {
+        giveup::sweep(shard, env);
+        return moving.fail(since, 0, "the shard that serves it is closed");
+    }
+    for _ in 0..batches {
+        shard.run_topics(vec![Arc::clone(&topic)], instance, env);
+    }
+}
+
+/// The topic's own state alone is larger than what may be taken of it: so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TooLarge(pub(super) usize);
+
+/// A topic's state as it is now, for a look at it, and as many of its members as fit into `bytes_left`, which is lessened by
+/// that. The topic goes on here. `None` if it cannot be had.
+pub(super) fn snapshot_up_to(
+    shard: &Shard,
+    topic: &Arc<Topic>,
+    version: u32,
+    bytes_left: &Arc<AtomicUsize>,
+    instance: &mut ShardInstance,
+) -> Option<Result<Snapshot, TooLarge>> {
+    let mut written = Written::up_to(bytes_left);
+    shard.begin(Work::Sample(Arc::clone(topic)));
+    instance.handle(&[plain(event::SNAPSHOT, topic)], &mut written).ok()?;
+    shard.end();
+    if let Some(too_large) = written.too_large {
+        return Some(Err(too_large));
+    }
+    match written.wrote(version, topic) {
+        Wrote::State(state) => state.map(Ok),
+        Wrote::Panicked(_) | Wrote::Failed(_) => None,
+    }
+}
+
+/// A move with the state that it carries, which is none where the plugin holds none. Nothing, if the shard was given up
+/// meanwhile.
+fn with_state(moving: Move, shard: &Arc<Shard>, instance: &mut ShardInstance) -> Option<(Move, Wrote)> {
+    let topic = Arc::clone(&moving.topic);
+    if !topic.record().live {
+        return Some((moving, Wrote::State(None)));
+    }
+    if let Some(snapshot) = moving.from.clone() {
+        return Some((moving, Wrote::State(Some(snapshot))));
+    }
+    let mut written = Written::default();
+    shard.begin(Work::Give(moving));
+    instance.handle(&[plain(event::SNAPSHOT, &topic)], &mut written).ok()?;
+    let Some(Work::Give(moving)) = shard.end() else {
+        return None;
+    };
+    let wrote = written.wrote(moving.version, &topic);
+    Some((moving, wrote))
+}
+
+/// The new shard's half.
+pub(super) fn take(shard: &Arc<Shard>, mut carried: Carried, instance: &mut ShardInstance, env: &Env) {
+    let topic = Arc::clone(&carried.moving.topic);
+    if fault::unheld() {
+        std::thread::sleep(fault::WINDOW);
+    }
+    let mut first = Vec::new();
+    if let Some(state) = &carried.state {
+        // What is lent to the plugin stays here, whoever has the rest.
+        let (shared, members) = (state.shared.clone(), with_infos(&topic, &state.members));
+        let events = events(&topic, state.version, &shared, &members);
+        let mut read = Written::default();
+        shard.begin(Work::Take(carried));
+        if instance.handle(&events, &mut read).is_err() {
+            return;
+        }
+        let Some(Work::Take(back)) = shard.end() else { return };
+        carried = back;
+        if let Some(why) = read
+            .failure()
+            .or_else(|| (read.done < events.len()).then(|| "not all of the state was read".into()))
+        {
+            forget(shard, &topic, instance, env);
+            return give_back(carried, &why, env);
+        }
+        let mut record = topic.record();
+        for serial in read.promises {
+            if let Some(promise) = record.promises.get_mut(&serial) {
+                promise.pass_to(shard.generation());
+            }
+        }
+        drop(record);
+        // A shard that is closed has forgotten everything.
+        let _ = carried.from.control(Control::Forget(Arc::clone(&topic)));
+        first.push(Input::Restored);
+        if carried.moving.from.is_some() {
+            first.extend(without_state(&topic, &members));
+        }
+    }
+    let waited = topic.release(&shard.queue, first);
+    carried.moving.tell(carried.since, waited, None, carried.state);
+}
+
+/// The topic, then each of its members.
+fn events<'a>(
+    topic: &'a Topic,
+    version: u32,
+    shared: &'a [u8],
+    members: &'a [(MemberId, Bytes, Bytes)],
+) -> Vec<Event<'a>> {
+    let number = u64::from(version);
+    let mut events = vec![Event {
+        number,
+        payload: shared,
+        ..plain(event::RESTORE, topic)
+    }];
+    events.extend(members.iter().map(|(member, info, state)| Event {
+        member: member.number(),
+        number,
+        payload: state,
+        info,
+        ..plain(event::RESTORE_MEMBER, topic)
+    }));
+    events
+}
+
+/// The ends of members who came after the state was written: a snapshot from an earlier moment lacks them.
+fn without_state(topic: &Topic, restored: &[(MemberId, Bytes, Bytes)]) -> Vec<Input> {
+    let restored: HashSet<MemberId> = restored.iter().map(|(member, ..)| *member).collect();
+    let record = topic.record();
+    let joined = record
+        .members
+        .iter()
+        .filter(|(_, member)| matches!(member, Member::Joined(_)));
+    joined
+        .filter(|(member, _)| !restored.contains(member))
+        .map(|(member, _)| Input::End(Ending::new(*member, reason::REROUTED, Notice::Error)))
+        .collect()
+}
+
+/// The plugin drops its copy of a topic.
+pub(super) fn forget(queue: &Shard, topic: &Topic, instance: &mut ShardInstance, env: &Env) {
+    let mut dropped = Written::default();
+    queue.begin(Work::Forget);
+    if instance.handle(&[plain(event::CLOSE, topic)], &mut dropped).is_err() {
+        return;
+    }
+    queue.end();
+    if let Some(panic) = dropped.failure() {
+        env.panicked(&topic.name, "drop", &panic);
+    }
+}
+
+/// What was carried goes back: its topic stays where it was.
+pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
+    let Carried {
+        moving, from, since, ..
+    } = carried;
+    fail(moving, &from, since, why, env);
+}
+
+/// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
+fn fail(moving: Move, from: &Arc<Shard>, since: Instant, why: &str, env: &Env) {
+    let waited = moving.topic.release(&from.queue, Vec::new());
+    if from.is_closed() {
+        giveup::sweep(from, env);
+    }
+    moving.stay(since, waited, why);
+}
+
+impl Move {
+    /// Leaves the topic on the code that serves it, or has its members rejoin on the new code.
+    pub(super) fn stay(self, since: Instant, waited: usize, why: &str) {
+        if self.else_rejoin {
+            self.topic.owe(Input::EndAll {
+                reason: reason::REROUTED,
+                notice: Notice::Error,
+            });
+        }
+        self.fail(since, waited, why);
+    }
+
+    /// Says that the topic was not moved.
+    pub(super) fn fail(self, since: Instant, waited: usize, why: &str) {
+        let why = format!("{}: {why}", said(&self.topic.name));
+        self.tell(since, waited, Some(why), None);
+    }
+
+    fn tell(self, since: Instant, waited: usize, failed: Option<String>, carried: Option<Snapshot>) {
+        let held_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // Whoever swapped may have lost patience.
+        let _ = self.report.send(Moved {
+            topic: self.topic,
+            carried,
+            held_us,
+            waited,
+            failed,
+        });
+    }
+}
+
+/// Puts to each member's state the `info` of its join. Members that only wait for their join have no state to carry, and
+/// some may have left since.
+fn with_infos(topic: &Topic, states: &[(MemberId, Bytes)]) -> Vec<(MemberId, Bytes, Bytes)> {
+    let record = topic.record();
+    let info = |member| match record.members.get(member) {
+        Some(Member::Joined(info)) => Some(info.clone()),
+        _ => None,
+    };
+    states
+        .iter()
+        .filter_map(|(member, state)| Some((*member, info(member)?, state.clone())))
+        .collect()
+}
+
+fn plain(kind: u32, topic: &Topic) -> Event<'_> {
+    Event {
+        kind,
+        binary: false,
+        topic: topic.number,
+        member: 0,
+        token: 0,
+        number: 0,
+        name: &topic.name,
+        payload: b"",
+        info: b"",
+    }
+}
+
+/// Breaks the hand-over on purpose, so that a test can show that `bennu torture` notices. Not in release builds.
+mod fault {
+    use std::time::Duration;
+
+    /// Set to anything, mailboxes go on with the old code while their topic moves.
+    #[cfg(debug_assertions)]
+    const VARIABLE: &str = "BENNU_FAULT_UNHELD";
+    /// How long that lasts at least, so that something comes in between.
+    pub(super) const WINDOW: Duration = Duration::from_millis(5);
+
+    #[cfg(debug_assertions)]
+    pub(super) fn unheld() -> bool {
+        static UNHELD: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var_os(VARIABLE).is_some());
+        *UNHELD
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) const fn unheld() -> bool {
+        false
+    }
+}

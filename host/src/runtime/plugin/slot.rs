@@ -1,0 +1,239 @@
+//! One plugin of the configuration: the code in service, and the directory of its topics.
+//!
+//! The slot stays while generations come and go. A topic is found or made here, under one lock together with its first
+//! input, so that a topic can be removed exactly when nothing waits for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+
+use bytestring::ByteString;
+
+use super::connect::ConnectCall;
+use super::generation::Generation;
+use super::journal::Journal;
+use super::refusals::Refusals;
+use super::shard::Shard;
+use crate::config;
+use crate::runtime::channel::{Bounds, Input, Owner, Topic};
+use crate::runtime::metrics::PluginStats;
+
+/// One plugin of the configuration.
+#[derive(Debug)]
+pub(crate) struct PluginSlot {
+    /// Its name: of the folder, the crate, the library and the TOML table.
+    pub(crate) name: String,
+    /// Tells it from other plugins in a broadcast.
+    pub(crate) index: u32,
+    /// What it did so far.
+    pub(crate) stats: PluginStats,
+    /// What happened to its libraries.
+    pub(crate) journal: Journal,
+    /// What is refused to it.
+    pub(crate) refusals: Refusals,
+    config: RwLock<Arc<config::Plugin>>,
+    current: RwLock<Option<Arc<Generation>>>,
+    directory: Mutex<Directory>,
+    hasher: RandomState,
+    next_connect: AtomicUsize,
+    /// Payloads that wait for all its topics, in bytes.
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    by_name: HashMap<ByteString, Arc<Topic>>,
+    by_number: HashMap<u64, Weak<Topic>>,
+}
+
+/// Why a join does not even reach its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JoinRefused {
+    /// No generation of the plugin is in service.
+    Unavailable,
+    /// The topic has too much to do, or there are too many topics.
+    Overloaded,
+}
+
+impl PluginSlot {
+    /// A plugin that has no code yet.
+    #[must_use]
+    pub(crate) fn new(name: String, index: u32, config: config::Plugin) -> Self {
+        Self {
+            name,
+            index,
+            stats: PluginStats::default(),
+            journal: Journal::default(),
+            refusals: Refusals::default(),
+            config: RwLock::new(Arc::new(config)),
+            current: RwLock::default(),
+            directory: Mutex::default(),
+            hasher: RandomState::new(),
+            next_connect: AtomicUsize::new(0),
+            waiting_bytes: Arc::default(),
+        }
+    }
+
+    /// Its settings in the configuration, as they are now.
+    #[must_use]
+    pub(crate) fn config(&self) -> Arc<config::Plugin> {
+        Arc::clone(&self.config.read().expect("no holder panics"))
+    }
+
+    /// Takes other settings. Those that only a load reads show with the next one.
+    pub(crate) fn configure(&self, config: config::Plugin) {
+        *self.config.write().expect("no holder panics") = Arc::new(config);
+    }
+
+    /// The code in service.
+    #[must_use]
+    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+        self.current.read().expect("no holder panics").clone()
+    }
+
+    /// Puts other code in service: for topics that are made from now on. Returns what was there before.
+    pub(crate) fn put_in_service(&self, generation: Option<Arc<Generation>>) -> Option<Arc<Generation>> {
+        // Under the directory's lock, so that no topic is made on the old code after this returns.
+        let _directory = self.directory();
+        std::mem::replace(&mut *self.current.write().expect("no holder panics"), generation)
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().expect("no holder of the directory panics")
+    }
+
+    /// Gives a join to its topic, which comes into being if need be.
+    ///
+    /// # Errors
+    ///
+    /// If there is no code to make it, or too much to do already.
+    pub(crate) fn join(
+        &self,
+        name: &ByteString,
+        number: impl FnOnce() -> u64,
+        join: Input,
+    ) -> Result<Arc<Topic>, JoinRefused> {
+        let mut directory = self.directory();
+        if let Some(topic) = directory.by_name.get(name) {
+            topic.push(join).map_err(|_| JoinRefused::Overloaded)?;
+            return Ok(Arc::clone(topic));
+        }
+        let generation = self.current().ok_or(JoinRefused::Unavailable)?;
+        let config = self.config();
+        if directory.by_name.len() >= config.max_topics {
+            return Err(JoinRefused::Overloaded);
+        }
+        let owner = Arc::clone(&generation.shard(self.hasher.hash_one(&**name)).queue);
+        if owner.is_closed() {
+            return Err(JoinRefused::Unavailable);
+        }
+        owner.enter();
+        let bounds = Bounds {
+            events: config.max_mailbox_events,
+            bytes: config.max_mailbox_bytes,
+            total_bytes: config.max_mailbox_total_bytes,
+            messages: config.max_mailbox_messages,
+        };
+        // A copy: the name is a slice of its join's frame, and would keep all of that.
+        let name = ByteString::from(&**name);
+        let topic = Arc::new(Topic::new(
+            name,
+            number(),
+            bounds,
+            Arc::clone(&self.waiting_bytes),
+            owner,
+        ));
+        topic.owe(join);
+        directory.by_name.insert(topic.name.clone(), Arc::clone(&topic));
+        directory.by_number.insert(topic.number, Arc::downgrade(&topic));
+        Ok(topic)
+    }
+
+    /// The topic of that name.
+    #[must_use]
+    pub(crate) fn find(&self, name: &ByteString) -> Option<Arc<Topic>> {
+        self.directory().by_name.get(name).cloned()
+    }
+
+    /// The topic of that number.
+    #[must_use]
+    pub(crate) fn find_number(&self, number: u64) -> Option<Arc<Topic>> {
+        self.directory().by_number.get(&number)?.upgrade()
+    }
+
+    /// All topics, as they are now.
+    #[must_use]
+    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
+        self.directory().by_name.values().cloned().collect()
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub(crate) fn topic_count(&self) -> usize {
+        self.directory().by_name.len()
+    }
+
+    /// Removes a topic that the plugin has closed. If something has come in for it meanwhile it stays, on the code that
+    /// is in service now: it has no state that would have to move.
+    pub(crate) fn remove(&self, topic: &Arc<Topic>) {
+        let mut directory = self.directory();
+        if topic.close() {
+            directory.by_name.remove(&topic.name);
+            directory.by_number.remove(&topic.number);
+            return;
+        }
+        let owner = topic.owner();
+        let (live, linger) = {
+            let record = topic.record();
+            (
+                record.live,
+                record
+                    .members
+                    .is_empty()
+                    .then_some(Input::Linger { epoch: record.epoch }),
+            )
+        };
+        if let Some(current) = self.current().filter(|current| current.number != owner.generation)
+            && !live
+            && topic.hold(&owner)
+        {
+            topic.release(&self.shard_of(topic, &current).queue, Vec::new());
+        }
+        // If nobody joins with what has come in, that is looked at again behind it.
+        if let Some(linger) = linger {
+            topic.owe(linger);
+        }
+    }
+
+    /// Removes the topics whose owner is a shard that will never run again, `held` among them even if that is held. Returns
+    /// them with what has waited for them.
+    pub(super) fn abandon(&self, owner: &Owner, held: Option<&Arc<Topic>>) -> Vec<(Arc<Topic>, VecDeque<Input>)> {
+        let mut directory = self.directory();
+        let mut abandoned = Vec::new();
+        directory.by_name.retain(|_, topic| {
+            let held = held.is_some_and(|held| Arc::ptr_eq(held, topic));
+            let waited = topic.abandon(owner, held);
+            let stays = waited.is_none();
+            abandoned.extend(waited.map(|waited| (Arc::clone(topic), waited)));
+            stays
+        });
+        for (topic, _) in &abandoned {
+            directory.by_number.remove(&topic.number);
+        }
+        abandoned
+    }
+
+    /// The shard of `generation` that a topic belongs to.
+    #[must_use]
+    pub(crate) fn shard_of(&self, topic: &Topic, generation: &Generation) -> Arc<Shard> {
+        generation.shard(self.hasher.hash_one(&*topic.name))
+    }
+
+    /// Runs the connect handler on one of the shards. `false` if no code is in service, or too many wait.
+    pub(crate) fn connect(&self, call: ConnectCall) -> bool {
+        let Some(generation) = self.current() else { return false };
+        let turn = self.next_connect.fetch_add(1, Ordering::Relaxed);
+        generation.living_shard(turn).is_some_and(|shard| shard.connect(call))
+    }
+}

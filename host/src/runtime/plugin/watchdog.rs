@@ -1,0 +1,322 @@
+//! Notices handlers that do not return, says so, and gives their shards up.
+//!
+//! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
+//! its events ([`Pulse`]). In `dev`, where no shard is given up, it goes on saying so. It also says how many refused effects
+//! were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
+
+mod pulse;
+mod thread;
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+pub(crate) use self::pulse::{GivenUp, Pulse};
+use self::thread::ThreadState;
+use super::generation::ShardSet;
+use super::giveup;
+use super::loader::said;
+use super::shard::{Shard, Work};
+use crate::config::Mode;
+use crate::runtime::plugin::Hub;
+
+/// Between two looks: reports may come so much later.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What is said of a handler past `warn_ms`,
+const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
+/// and from then on, at growing intervals.
+const STILL: &str = "handler still runs: the other topics of its shard wait for it";
+
+/// The shards of all generations.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdog(Mutex<Vec<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    set: Weak<ShardSet>,
+    shard: Arc<Shard>,
+    /// The event that was seen last, and since when.
+    seen: Option<(u64, Instant)>,
+    /// I/O threads were told of what the shard had sent before.
+    woken: bool,
+    /// When it is said again that the event takes long; `None`: it was not said yet.
+    again: Option<Duration>,
+}
+
+/// A handler that takes too long.
+#[derive(Debug)]
+struct Alarm {
+    set: Arc<ShardSet>,
+    shard: Arc<Shard>,
+    event: u64,
+    since: Instant,
+    /// Past the deadline, where there is one.
+    hangs: bool,
+    report: Option<Report>,
+}
+
+/// That a handler takes long is due to be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Report {
+    First,
+    Again,
+}
+
+/// A plugin's code that has not returned.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Whose it is.
+    pub(crate) plugin: String,
+    /// What it was called for.
+    pub(crate) callback: &'static str,
+    /// For which topic; empty where that is about none.
+    pub(crate) topic: String,
+    /// The event's name; empty where it has none.
+    pub(crate) event: String,
+}
+
+/// What a plugin is doing, for a line of the log.
+#[derive(Debug, Default)]
+struct Doing {
+    callback: &'static str,
+    topic: String,
+    event: String,
+}
+
+/// Starts the thread, which ends with the hub. In `dev` it gives nothing up.
+///
+/// # Errors
+///
+/// If the system gives no thread.
+pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
+    let hub = Arc::downgrade(hub);
+    let body = move || {
+        while let Some(hub) = hub.upgrade() {
+            for alarm in hub.watchdog.look(mode) {
+                alarm.raise();
+            }
+            drop(hub);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(body)
+        .map(drop)
+}
+
+impl Watchdog {
+    /// Watches a shard until it is closed or its generation is gone.
+    pub(super) fn watch(&self, set: Weak<ShardSet>, shard: Arc<Shard>) {
+        let watched = Watched {
+            set,
+            shard,
+            seen: None,
+            woken: false,
+            again: None,
+        };
+        self.0.lock().expect("no holder panics").push(watched);
+    }
+
+    /// The calls of plugins that last since the thread has looked last, at least.
+    pub(crate) fn running(&self) -> Vec<Running> {
+        let all = self.0.lock().expect("no holder panics");
+        all.iter().filter_map(Watched::running).collect()
+    }
+
+    fn look(&self, mode: Mode) -> Vec<Alarm> {
+        let now = Instant::now();
+        let mut alarms = Vec::new();
+        self.0.lock().expect("no holder panics").retain_mut(|watched| {
+            let Some(set) = watched.set.upgrade() else {
+                return false;
+            };
+            alarms.extend(watched.look(&set, now, mode));
+            set.env.slot.refusals.say_overdue(&set.env.slot.name);
+            !watched.shard.is_closed()
+        });
+        alarms
+    }
+}
+
+impl Watched {
+    fn running(&self) -> Option<Running> {
+        let (seen, _) = self.seen?;
+        let set = self.set.upgrade()?;
+        let Doing { callback, topic, event } = Doing::of(&self.shard);
+        (self.shard.pulse.event() == Some(seen)).then(|| Running {
+            plugin: set.env.slot.name.clone(),
+            callback,
+            topic,
+            event,
+        })
+    }
+
+    fn look(&mut self, set: &Arc<ShardSet>, now: Instant, mode: Mode) -> Option<Alarm> {
+        let event = self.shard.pulse.event();
+        let (event, since) = match (event, self.seen) {
+            (None, _) => {
+                self.seen = None;
+                return None;
+            }
+            (Some(event), Some((seen, since))) if event == seen => (event, since),
+            (Some(event), _) => {
+                self.seen = Some((event, now));
+                (self.woken, self.again) = (false, None);
+                return None;
+            }
+        };
+        if !std::mem::replace(&mut self.woken, true) {
+            // Its thread has put that off to the end of its batch, which is not near.
+            set.env.hub.pubsub.hurry();
+        }
+        let (config, taken) = (set.env.slot.config(), now - since);
+        // Past the deadline it is tried again and again: the handler may have been calling the host just then.
+        let hangs = mode == Mode::Serve && taken >= config.deadline;
+        let report = match self.again {
+            None => (taken >= config.warn).then_some(Report::First),
+            Some(again) => (taken >= again).then_some(Report::Again),
+        };
+        if report.is_some() {
+            self.again = Some(say_again(taken));
+        }
+        (hangs || report.is_some()).then(|| Alarm {
+            set: Arc::clone(set),
+            shard: Arc::clone(&self.shard),
+            event,
+            since,
+            hangs,
+            report,
+        })
+    }
+}
+
+impl Alarm {
+    fn raise(self) {
+        let (stats, doing) = (&self.set.env.slot.stats, Doing::of(&self.shard));
+        let thread = ThreadState::of(self.shard.pulse.thread());
+        if self.hangs && self.shard.pulse.give_up(self.event) {
+            stats.hangs.inc();
+            // On probation it counts as a panic.
+            self.set.env.health.panicked();
+            let lost = giveup::give_up(&self.set, &self.shard);
+            return self.say_lost(&doing, &thread, &lost);
+        }
+        match self.report {
+            Some(Report::First) => {
+                stats.slow_handlers.inc();
+                self.say(SLOW, &doing, &thread);
+            }
+            Some(Report::Again) => self.say(STILL, &doing, &thread),
+            None => {}
+        }
+    }
+
+    fn say(&self, what: &str, doing: &Doing, thread: &ThreadState) {
+        let Doing { callback, topic, event } = doing;
+        tracing::warn!(
+            plugin = self.set.env.slot.name,
+            generation = self.shard.generation(),
+            topic,
+            callback,
+            event,
+            ms = self.ms(),
+            state = thread.state,
+            call = thread.call,
+            cpu_ms = thread.cpu_ms(),
+            "{what}"
+        );
+    }
+
+    fn say_lost(&self, doing: &Doing, thread: &ThreadState, lost: &giveup::Lost) {
+        let Doing { callback, topic, event } = doing;
+        tracing::error!(
+            plugin = self.set.env.slot.name,
+            generation = self.shard.generation(),
+            topic,
+            callback,
+            event,
+            ms = self.ms(),
+            state = thread.state,
+            call = thread.call,
+            cpu_ms = thread.cpu_ms(),
+            topics = lost.topics,
+            channels = lost.channels,
+            replaced = lost.replaced,
+            "handler hangs: its shard is given up, its clients join again"
+        );
+    }
+
+    fn ms(&self) -> u128 {
+        self.since.elapsed().as_millis()
+    }
+}
+
+/// When it is said again of a handler that runs since `taken`: after a second, after ten, then each minute.
+fn say_again(taken: Duration) -> Duration {
+    let seconds = match taken.as_secs() {
+        0 => 1,
+        1..10 => 10,
+        more => (more / 60 + 1) * 60,
+    };
+    Duration::from_secs(seconds)
+}
+
+impl Doing {
+    fn of(shard: &Shard) -> Self {
+        let topic = |topic: &crate::runtime::channel::Topic| said(&topic.name).into_owned();
+        match &*shard.work() {
+            Some(Work::Events(plan)) => match plan.at_hand() {
+                Some((step, on)) => Self {
+                    callback: step.callback(),
+                    topic: topic(on),
+                    event: said(step.event_name()).into_owned(),
+                },
+                None => Self::default(),
+            },
+            Some(Work::Connect(call)) => Self::of_callback(call.asked.callback()),
+            Some(Work::Give(moving)) => Self {
+                callback: "snapshot",
+                topic: topic(&moving.topic),
+                ..Self::default()
+            },
+            Some(Work::Sample(sampled)) => Self {
+                callback: "snapshot",
+                topic: topic(sampled),
+                ..Self::default()
+            },
+            Some(Work::Take(carried)) => Self {
+                callback: "restore",
+                topic: topic(carried.topic()),
+                ..Self::default()
+            },
+            Some(Work::Forget) => Self::of_callback("drop"),
+            Some(Work::Life(callback)) => Self::of_callback(callback),
+            None => Self::default(),
+        }
+    }
+
+    fn of_callback(callback: &'static str) -> Self {
+        Self {
+            callback,
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_handler_runs_on_is_said_after_a_second_after_ten_and_each_minute() {
+        let mut said = vec![Duration::from_millis(60)];
+        while said.len() < 6 {
+            let last = said[said.len() - 1];
+            // A little late, as the watchdog is.
+            said.push(say_again(last) + TICK);
+        }
+        let seconds: Vec<_> = said.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [0, 1, 10, 60, 120, 180]);
+    }
+}

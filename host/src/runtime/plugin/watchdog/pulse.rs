@@ -1,0 +1,163 @@
+//! Whose turn it is on a shard's thread: the plugin's or the host's.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::thread::Pid;
+
+/// One number that the shard's thread writes at each turn and the watchdog reads. The lowest two bits say whose turn it is,
+/// the others count the events.
+///
+/// The watchdog ends the game by a compare-exchange while it is the plugin's turn; from then on every call of the plugin
+/// finds that it is over. So nothing of an event is committed that the host has already answered in its place.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    beat: AtomicU64,
+    thread: OnceLock<Pid>,
+}
+
+/// The shard was given up while the plugin's code ran: nothing that it did counts, and its thread is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp;
+
+const TURN: u64 = 3;
+/// The thread is the host's.
+const IDLE: u64 = 0;
+/// The plugin's code runs.
+const PLUGIN: u64 = 1;
+/// The plugin's code has called the host.
+const HOST: u64 = 2;
+/// It is over.
+const OVER: u64 = 3;
+const NEXT: u64 = 4;
+
+impl Pulse {
+    /// Says which thread this is about: the one that calls.
+    pub(crate) fn attach(&self) {
+        self.thread.get_or_init(rustix::thread::gettid);
+    }
+
+    /// The thread, once it has started.
+    #[must_use]
+    pub(crate) fn thread(&self) -> Option<Pid> {
+        self.thread.get().copied()
+    }
+
+    /// The plugin is about to be called.
+    pub(crate) fn enter(&self) {
+        let beat = self.beat.load(Ordering::Relaxed);
+        if beat & TURN != OVER {
+            self.beat
+                .store((beat & !TURN).wrapping_add(NEXT) | PLUGIN, Ordering::Release);
+        }
+    }
+
+    /// The plugin has returned.
+    ///
+    /// # Errors
+    ///
+    /// If the shard was given up meanwhile.
+    pub(crate) fn leave(&self) -> Result<(), GivenUp> {
+        self.turn(PLUGIN, IDLE)
+    }
+
+    /// The plugin calls the host.
+    ///
+    /// # Errors
+    ///
+    /// If the shard was given up meanwhile.
+    pub(crate) fn call(&self) -> Result<(), GivenUp> {
+        self.turn(PLUGIN, HOST)
+    }
+
+    /// The host returns to the plugin; `next`: an event is done, another begins.
+    pub(crate) fn give_back(&self, next: bool) {
+        let beat = self.beat.load(Ordering::Relaxed) & !TURN;
+        let beat = if next { beat.wrapping_add(NEXT) } else { beat };
+        self.beat.store(beat | PLUGIN, Ordering::Release);
+    }
+
+    fn turn(&self, from: u64, to: u64) -> Result<(), GivenUp> {
+        let beat = self.beat.load(Ordering::Relaxed);
+        if beat & TURN != from {
+            return Err(GivenUp);
+        }
+        let new = (beat & !TURN) | to;
+        match self
+            .beat
+            .compare_exchange(beat, new, Ordering::AcqRel, Ordering::Relaxed)
+        {
+            Ok(_) => Ok(()),
+            Err(_) => Err(GivenUp),
+        }
+    }
+
+    /// The number of the event that is handled, if one is.
+    #[must_use]
+    pub(crate) fn event(&self) -> Option<u64> {
+        let beat = self.beat.load(Ordering::Acquire);
+        matches!(beat & TURN, PLUGIN | HOST).then_some(beat & !TURN)
+    }
+
+    /// Ends it, if the plugin's code still runs for this event. `false` if it does not, or has called the host just now.
+    #[must_use]
+    pub(crate) fn give_up(&self, event: u64) -> bool {
+        let over = event | OVER;
+        let done = self
+            .beat
+            .compare_exchange(event | PLUGIN, over, Ordering::AcqRel, Ordering::Relaxed);
+        done.is_ok()
+    }
+
+    /// Whether it was given up.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        self.beat.load(Ordering::Acquire) & TURN == OVER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_has_its_number_until_it_is_done() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.event(), None);
+        pulse.enter();
+        let first = pulse.event();
+        pulse.call().unwrap();
+        assert_eq!(pulse.event(), first, "an effect is part of the event");
+        pulse.give_back(false);
+        assert_eq!(pulse.event(), first);
+        pulse.call().unwrap();
+        pulse.give_back(true);
+        assert!(pulse.event().is_some_and(|event| Some(event) != first));
+        pulse.leave().unwrap();
+        assert_eq!(pulse.event(), None);
+    }
+
+    #[test]
+    fn a_plugin_that_was_given_up_finds_every_way_closed() {
+        let pulse = Pulse::default();
+        pulse.enter();
+        let event = pulse.event().unwrap();
+        assert!(pulse.give_up(event));
+        assert_eq!((pulse.call(), pulse.leave()), (Err(GivenUp), Err(GivenUp)));
+        pulse.enter();
+        assert!(pulse.is_over(), "for ever");
+    }
+
+    #[test]
+    fn nobody_is_given_up_for_an_event_that_is_done_or_in_the_hands_of_the_host() {
+        let pulse = Pulse::default();
+        assert!(!pulse.give_up(0), "nothing runs");
+        pulse.enter();
+        let event = pulse.event().unwrap();
+        pulse.call().unwrap();
+        assert!(!pulse.give_up(event), "the host is at work for it");
+        pulse.give_back(true);
+        assert!(!pulse.give_up(event), "the next has begun");
+        pulse.leave().unwrap();
+    }
+}

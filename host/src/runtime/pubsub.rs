@@ -1,0 +1,131 @@
+//! Who gets a broadcast: every outlet, once; each then walks its own subscribers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bennu_wire::message;
+use bytestring::ByteString;
+
+use crate::runtime::delivery::{Broadcast, Delivery, Outlet};
+use crate::runtime::id::MemberId;
+
+/// The ways to all clients.
+#[derive(Debug)]
+pub(crate) struct PubSub {
+    outlets: Vec<Box<dyn Outlet>>,
+    /// Clients on their way in.
+    pub(crate) arrivals: Arrivals,
+}
+
+/// Clients that may connect and are not on their I/O thread yet, by socket id: a `disconnect` reaches them here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arrivals(Arc<Mutex<HashMap<ByteString, Vec<Arc<AtomicBool>>>>>);
+
+/// One of them, from the word of the connect handler until its I/O thread knows its socket id.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    socket_id: ByteString,
+    disconnected: Arc<AtomicBool>,
+    arrivals: Arrivals,
+}
+
+impl PubSub {
+    /// Over these outlets, in the order in which members count their I/O threads.
+    #[must_use]
+    pub(crate) fn new(outlets: Vec<Box<dyn Outlet>>) -> Self {
+        Self {
+            outlets,
+            arrivals: Arrivals::default(),
+        }
+    }
+
+    /// Sends to the client of `member`.
+    pub(crate) fn send(&self, member: MemberId, delivery: Delivery) {
+        if let Some(outlet) = self.outlets.get(member.thread()) {
+            outlet.deliver(delivery);
+        }
+    }
+
+    /// Publishes to all subscribers of its topic, but to those it leaves out.
+    pub(crate) fn broadcast(&self, broadcast: Broadcast) {
+        if &*broadcast.event == message::event::DISCONNECT {
+            // Before it is sent: whoever arrives later than this is found by the delivery in its thread's inbox.
+            self.arrivals.disconnect(&broadcast.topic);
+        }
+        let broadcast = Arc::new(broadcast);
+        for outlet in &self.outlets {
+            outlet.deliver(Delivery::Broadcast(Arc::clone(&broadcast)));
+        }
+    }
+
+    /// Has everything carried out at once that a sender has put off.
+    pub(crate) fn hurry(&self) {
+        self.outlets.iter().for_each(|outlet| outlet.hurry());
+    }
+}
+
+impl Arrivals {
+    /// A client with this socket id may connect.
+    #[must_use]
+    pub(crate) fn announce(&self, socket_id: ByteString) -> Arrival {
+        let disconnected = Arc::new(AtomicBool::new(false));
+        self.lock()
+            .entry(socket_id.clone())
+            .or_default()
+            .push(Arc::clone(&disconnected));
+        Arrival {
+            socket_id,
+            disconnected,
+            arrivals: self.clone(),
+        }
+    }
+
+    fn disconnect(&self, socket_id: &str) {
+        for disconnected in self.lock().get(socket_id).into_iter().flatten() {
+            disconnected.store(true, Ordering::Release);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ByteString, Vec<Arc<AtomicBool>>>> {
+        self.0.lock().expect("no holder of the arrivals panics")
+    }
+}
+
+impl Arrival {
+    /// Whether its socket id was told to disconnect since.
+    #[must_use]
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut all = self.arrivals.lock();
+        if let Some(known) = all.get_mut(&self.socket_id) {
+            known.retain(|known| !Arc::ptr_eq(known, &self.disconnected));
+            if known.is_empty() {
+                all.remove(&self.socket_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_on_the_way_in_hears_of_a_disconnect_of_its_own_id() {
+        let arrivals = Arrivals::default();
+        let (one, two) = (arrivals.announce("ann".into()), arrivals.announce("ann".into()));
+        let other = arrivals.announce("bob".into());
+        arrivals.disconnect("ann");
+        assert!(one.is_disconnected() && two.is_disconnected() && !other.is_disconnected());
+        let late = arrivals.announce("ann".into());
+        assert!(!late.is_disconnected());
+        drop((one, two, other, late));
+        assert!(arrivals.lock().is_empty());
+    }
+}

@@ -1,0 +1,160 @@
+//! Finds the plugin for a topic.
+//!
+//! A [`Router`] is built once from the routes in `bennu.toml` and never changes; a reload builds a new one.
+//! Sockets ask it only when a client joins.
+
+use std::sync::Arc;
+
+use bennu_wire::pattern::PatternIndex;
+
+use crate::config::{Config, Route};
+
+/// The routes of one configuration. A clone is the same router.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    routes: Arc<[Arc<Route>]>,
+    index: Arc<PatternIndex>,
+}
+
+impl Router {
+    /// Takes the routes of `config`, in file order.
+    #[must_use]
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut index = PatternIndex::default();
+        for (place, route) in config.routes.iter().enumerate() {
+            index.insert(&route.topic, place);
+        }
+        Self {
+            routes: config.routes.as_slice().into(),
+            index: Arc::new(index),
+        }
+    }
+
+    /// The first route, in file order, that takes `topic` and is open to a client of this `transport` and `mount`.
+    ///
+    /// A route that is closed to the client is skipped, and the next one tried. How many routes there are makes no
+    /// difference: the cost grows with the number of different lengths of prefixes, and with the number of routes of
+    /// the very same pattern.
+    #[must_use]
+    pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<&Arc<Route>> {
+        let mut first = usize::MAX;
+        for places in self.index.matching(topic) {
+            let earlier = places.iter().copied().take_while(|place| *place < first);
+            if let Some(place) = { earlier }.find(|place| self.routes[*place].is_open_to(transport, mount)) {
+                first = place;
+            }
+        }
+        self.routes.get(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bennu_wire::pattern::TopicPattern;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Mode;
+
+    /// Finds by trying one route after the other: what [`Router::find`] must agree with.
+    fn scan<'r>(router: &'r Router, topic: &str, transport: &str, mount: &str) -> Option<&'r Arc<Route>> {
+        router
+            .routes
+            .iter()
+            .find(|route| route.topic.matches(topic) && route.is_open_to(transport, mount))
+    }
+
+    fn route(topic: &str, plugin: &str, transports: Option<&[&str]>, mounts: Option<&[&str]>) -> Arc<Route> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Arc::new(Route {
+            topic: TopicPattern::parse(topic).expect("a pattern"),
+            plugin: plugin.to_owned(),
+            transports: transports.map(owned),
+            mounts: mounts.map(owned),
+            assigns: None,
+            replaceable: Vec::new(),
+        })
+    }
+
+    fn router(routes: Vec<Arc<Route>>) -> Router {
+        let mut config =
+            Config::parse(Path::new("bennu.toml"), "", Mode::Dev).expect("an empty file is a configuration");
+        config.routes = routes;
+        Router::new(&config)
+    }
+
+    #[track_caller]
+    fn check_found(router: &Router, (topic, transport, mount): (&str, &str, &str), expected: Option<&str>) {
+        let found = router.find(topic, transport, mount).map(|route| route.plugin.as_str());
+        assert_eq!(found, expected, "{topic} by {transport} at {mount}");
+    }
+
+    #[test]
+    fn the_first_route_in_file_order_wins() {
+        let routes = ["room:lobby", "room:*", "*", "room:vip:*", "other"].map(|topic| route(topic, topic, None, None));
+        let router = router(routes.into());
+        check_found(&router, ("room:lobby", "websocket", "/socket"), Some("room:lobby"));
+        check_found(&router, ("room:vip:1", "websocket", "/socket"), Some("room:*"));
+        check_found(&router, ("other", "websocket", "/socket"), Some("*"));
+    }
+
+    #[test]
+    fn a_route_that_is_closed_to_the_client_is_skipped() {
+        let router = router(vec![
+            route("a:*", "ws", Some(&["websocket"]), None),
+            route("a:*", "gate", None, Some(&["/gate"])),
+            route("a:1", "rest", None, None),
+        ]);
+        check_found(&router, ("a:1", "websocket", "/gate"), Some("ws"));
+        check_found(&router, ("a:1", "longpoll", "/gate"), Some("gate"));
+        check_found(&router, ("a:1", "longpoll", "/socket"), Some("rest"));
+        check_found(&router, ("a:2", "longpoll", "/socket"), None);
+    }
+
+    #[test]
+    fn what_a_lookup_costs_does_not_grow_with_the_routes() {
+        let many = (0..10_000).map(|n| route(&format!("room{n:05}:*"), "room", None, None));
+        let router = router(many.collect());
+        assert_eq!(
+            router.index.matching("room07777:lobby").map(<[_]>::len).sum::<usize>(),
+            1
+        );
+        check_found(&router, ("room09999:lobby", "websocket", "/socket"), Some("room"));
+        check_found(&router, ("room10000:lobby", "websocket", "/socket"), None);
+    }
+
+    fn any_route() -> impl Strategy<Value = Arc<Route>> {
+        let some_of = |names: [&'static str; 2]| {
+            prop_oneof![
+                Just(None),
+                Just(Some(vec![names[0]])),
+                Just(Some(vec![names[1]])),
+                Just(Some(vec![]))
+            ]
+        };
+        let (transports, mounts) = (some_of(["websocket", "longpoll"]), some_of(["/a", "/b"]));
+        ("[aé:]{0,4}[*b]", transports, mounts)
+            .prop_map(|(topic, transports, mounts)| route(&topic, "p", transports.as_deref(), mounts.as_deref()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_index_finds_what_a_scan_finds(
+            routes in prop::collection::vec(any_route(), 0..30),
+            topics in prop::collection::vec("[aé:]{0,4}b?", 1..10),
+        ) {
+            let router = router(routes);
+            for topic in &topics {
+                for (transport, mount) in [("websocket", "/a"), ("websocket", "/b"), ("longpoll", "/a"), ("longpoll", "/b")] {
+                    let (found, expected) = (router.find(topic, transport, mount), scan(&router, topic, transport, mount));
+                    prop_assert_eq!(found.map(Arc::as_ptr), expected.map(Arc::as_ptr));
+                }
+            }
+        }
+
+    }
+}

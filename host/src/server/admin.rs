@@ -1,0 +1,294 @@
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/plugins` and `/quarantine`, on an address of its own; `/` lists them.
+//!
+//! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, put};
+use axum::{Json, Router};
+use http::{StatusCode, Uri, header};
+use serde_json::{Value, json};
+
+use super::control::{Command, Service};
+use super::metrics::render;
+use super::state::State as Server;
+use crate::config::ContentHash;
+use crate::runtime::metrics::milliseconds;
+use crate::runtime::plugin::PluginSlot;
+use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
+use crate::runtime::plugin::quarantine::{Quarantine, Quarantined};
+use crate::runtime::plugin::swap::SwapReport;
+
+/// The variable that holds the secret.
+pub(crate) const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
+
+/// What `/` says.
+const PATHS: &str = "\
+/health                          the host runs
+/ready                           all plugins are in service
+/metrics                         for Prometheus
+/plugins                         each plugin, its last reload and refusal, as JSON
+PUT /plugins/{name}/reload       loads its library as it is now
+/quarantine                      contents that are not loaded, as JSON
+DELETE /quarantine/{hash}        lifts one out
+";
+
+/// The file in the state folder that says where the admin listener is, while that is not where the configuration says.
+const ADDRESS_FILE: &str = "admin-address";
+
+/// Notes where the admin listener is, for `bennu plugins`; `None`: where the configuration says, or nowhere.
+///
+/// # Errors
+///
+/// If the file cannot be written or removed.
+pub(crate) fn note_address(state_dir: &FilePath, address: Option<SocketAddr>) -> io::Result<()> {
+    let file = state_dir.join(ADDRESS_FILE);
+    let Some(address) = address else {
+        let removed = std::fs::remove_file(file);
+        return removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+    };
+    std::fs::create_dir_all(state_dir)?;
+    std::fs::write(file, format!("{address}\n"))
+}
+
+/// Where a host that runs, or was killed, has noted its admin listener.
+#[must_use]
+pub(crate) fn noted_address(state_dir: &FilePath) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(state_dir.join(ADDRESS_FILE)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// An admin listener that anybody could reach.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin listener {0} can be reached from other machines: set {SECRET_VARIABLE}, or listen on 127.0.0.1")]
+pub struct Unprotected(SocketAddr);
+
+/// The secret from the environment.
+///
+/// # Errors
+///
+/// If there is none, and `listen` is no loopback address.
+pub(crate) fn secret(listen: SocketAddr) -> Result<Option<String>, Unprotected> {
+    let secret = std::env::var(SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
+    if secret.is_none() && !listen.ip().is_loopback() {
+        return Err(Unprotected(listen));
+    }
+    Ok(secret)
+}
+
+/// What the admin pages show, and what they can ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// The host.
+    pub(crate) state: Arc<Server>,
+    /// The way to change plugins.
+    pub(crate) service: Service,
+    /// Contents that are not loaded.
+    pub(crate) quarantine: Arc<Quarantine>,
+}
+
+/// The admin pages.
+///
+/// What changes something is neither GET nor POST, so that no page of another site can ask for it.
+pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
+    let guarded = Router::new()
+        .route("/", get(async || PATHS))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/plugins", get(plugins))
+        .route("/plugins/{name}/reload", put(reload))
+        .route("/quarantine", get(quarantine))
+        .route("/quarantine/{hash}", delete(lift))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::new(secret), guard));
+    Router::new()
+        .route("/health", get(async || "ok\n"))
+        .merge(guarded)
+        .with_state(admin)
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let text = format!("there is no {} here; these are there:\n\n{PATHS}", uri.path());
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    match (&*secret, given) {
+        (None, _) => next.run(request).await,
+        (Some(secret), Some(given)) if same(secret.as_bytes(), given.as_bytes()) => next.run(request).await,
+        _ => StatusCode::UNAUTHORIZED.into_response(),
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+/// Ready is who has all its plugins in service.
+async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
+    let routing = state.routing();
+    let missing: Vec<_> = routing
+        .plugins
+        .values()
+        .filter(|slot| slot.current().is_none())
+        .map(|slot| &*slot.name)
+        .collect();
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("not in service: {}\n", missing.join(", ")),
+    )
+        .into_response()
+}
+
+async fn metrics(State(Admin { state, .. }): State<Admin>) -> Response {
+    let slots: Vec<_> = state.routing().plugins.values().cloned().collect();
+    let (hub, metrics) = (&state.hub, &state.hub.metrics);
+    metrics
+        .timers
+        .set(i64::try_from(hub.timers.waiting()).unwrap_or(i64::MAX));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], render(metrics, &slots)).into_response()
+}
+
+async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
+    let quarantined = admin.quarantine.list();
+    let slots = admin.state.routing();
+    Json(
+        slots
+            .plugins
+            .values()
+            .map(|slot| describe(slot, &quarantined))
+            .collect(),
+    )
+}
+
+/// Loads a plugin's library as it is now, also where nothing has changed.
+async fn reload(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
+    if !admin.state.routing().plugins.contains_key(&name) {
+        return (StatusCode::NOT_FOUND, format!("there is no plugin {name}\n")).into_response();
+    }
+    admin.service.send(Command::Again(name));
+    StatusCode::ACCEPTED.into_response()
+}
+
+async fn quarantine(State(admin): State<Admin>) -> Json<Vec<Value>> {
+    Json(admin.quarantine.list().iter().map(shown_quarantined).collect())
+}
+
+/// Takes contents out of quarantine; where they lie in their plugin's place, they are loaded.
+async fn lift(State(admin): State<Admin>, Path(hash): Path<String>) -> Response {
+    let Some(hash) = ContentHash::parse(&hash) else {
+        return (StatusCode::BAD_REQUEST, "64 hexadecimal digits are needed\n").into_response();
+    };
+    let why = admin.quarantine.find(hash);
+    match (why, admin.quarantine.lift(hash)) {
+        (Some(why), Ok(true)) => {
+            tracing::info!(plugin = why.plugin, hash = %hash, "lifted out of quarantine");
+            admin.service.send(Command::Lifted(why.plugin, hash));
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (_, Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        _ => (StatusCode::NOT_FOUND, "it is not in quarantine\n").into_response(),
+    }
+}
+
+fn shown_quarantined((hash, why): &(ContentHash, Quarantined)) -> Value {
+    json!({
+        "hash": format!("{hash:#}"), "plugin": why.plugin, "code": why.code, "reason": why.reason,
+        "at_unix_s": why.at_unix_s,
+    })
+}
+
+fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Value {
+    let current = slot.current();
+    let current = current.as_deref();
+    let Entries {
+        refusal,
+        reload,
+        rollback,
+        on_probation,
+        left,
+        ..
+    } = slot.journal.read();
+    let refusal = refusal.map(|refusal| {
+        json!({
+            "step": refusal.step, "code": refusal.code, "message": refusal.message, "at_unix_s": refusal.at_unix_s,
+        })
+    });
+    let quarantined = quarantined.iter().filter(|(_, why)| why.plugin == slot.name);
+    let (topics, clients) = population(slot);
+    json!({
+        "name": slot.name,
+        "state": if current.is_some() { "in service" } else { "unavailable" },
+        "on_probation": on_probation,
+        "generation": current.map(|current| current.number),
+        "version": current.map(|current| &current.manifest.version),
+        "kit": current.map(|current| &current.manifest.kit),
+        "state_version": current.map(|current| current.manifest.state_version),
+        "hash": current.map(|current| current.hash.to_string()),
+        "shards": current.map(crate::runtime::plugin::generation::Generation::shard_count),
+        "topics": topics,
+        "clients": clients,
+        "events": slot.stats.events.get(),
+        "panics": slot.stats.panics.get(),
+        "hangs": slot.stats.hangs.get(),
+        "stuck_threads": slot.stats.stuck_threads.get(),
+        "loads": slot.stats.loads.get(),
+        "rollbacks": slot.stats.rollbacks.get(),
+        "leaked_generations": slot.stats.leaked_generations.get(),
+        "leaked": left.iter().map(|(generation, left)| json!({ "generation": generation, "cause": left.cause })).collect::<Vec<_>>(),
+        "last_reload": reload.map(|reload| shown_reload(&reload)),
+        "last_refusal": refusal,
+        "last_rollback": rollback.map(|rollback| shown_rollback(&rollback)),
+        "quarantined": quarantined.map(shown_quarantined).collect::<Vec<_>>(),
+    })
+}
+
+/// Topics, and the members of all of them.
+fn population(slot: &PluginSlot) -> (usize, usize) {
+    let topics = slot.topics();
+    let clients = topics.iter().map(|topic| topic.record().members.len()).sum();
+    (topics.len(), clients)
+}
+
+fn shown_reload(reload: &Reload) -> Value {
+    let steps = reload.steps.iter();
+    let steps: serde_json::Map<_, _> = steps
+        .map(|(step, took)| ((*step).to_owned(), json!(milliseconds(*took))))
+        .collect();
+    json!({
+        "generation": reload.generation, "at_unix_s": reload.at_unix_s, "steps_ms": steps, "swap": shown_swap(&reload.swap),
+    })
+}
+
+fn shown_rollback(rollback: &Rollback) -> Value {
+    json!({
+        "from": rollback.from, "to": rollback.to, "hash": format!("{:#}", rollback.hash), "reason": rollback.why,
+        "at_unix_s": rollback.at_unix_s, "swap": shown_swap(&rollback.swap),
+    })
+}
+
+fn shown_swap(swap: &SwapReport) -> Value {
+    json!({
+        "took_ms": milliseconds(swap.took), "longest_pause_ms": swap.longest_hold_us as f64 / 1000.0, "topics": swap.moved,
+        "failed": swap.failed, "reason": swap.first_failure, "restored": swap.restored, "rejoined": swap.rejoined,
+        "lost_events": swap.lost_events,
+    })
+}

@@ -1,0 +1,376 @@
+//! Notices that the contents of a file, or of a folder of sources, are different from before.
+//!
+//! Directories are watched, never files: a build removes its file and makes another, and a watch on the old one hears
+//! nothing more. What is heard only says where to look; contents decide. Behind it stands a slow poll, for file systems
+//! that send no events. A removed file changes nothing; one that stays away is told of once. Never here: what to do about it.
+
+mod subject;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use self::subject::{Print, Subject};
+use crate::config::ContentHash;
+
+/// When to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WatchTimes {
+    /// How long it must be quiet after an event before contents are compared.
+    pub(crate) debounce: Duration,
+    /// How long that may be put off while events keep coming.
+    pub(crate) at_latest: Duration,
+    /// How often contents are compared without any event.
+    pub(crate) poll: Duration,
+    /// How long a file that was there may be away before that is told: whoever replaces it needs a moment.
+    pub(crate) absence: Duration,
+}
+
+impl Default for WatchTimes {
+    /// 75 ms, 2 s, 2 s, 2 s.
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_millis(75),
+            at_latest: Duration::from_secs(2),
+            poll: Duration::from_secs(2),
+            absence: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Something has happened to what is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    /// As given to [`Watcher::file`] or [`Watcher::sources`].
+    pub(crate) name: String,
+    /// The file, or the first of the folders.
+    pub(crate) path: PathBuf,
+    /// What has happened.
+    pub(crate) what: What,
+}
+
+/// What has happened to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Its contents may have changed. Comes once for each change.
+    Changed,
+    /// There have been no contents for a while, for this reason. Comes once, until they are back.
+    Gone(String),
+    /// They are back, changed or not; if they are, that comes next.
+    Back,
+}
+
+/// Watches until it is dropped.
+pub(crate) struct Watcher {
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Watch(String, Subject),
+    Took(String, ContentHash),
+    Forget(String),
+    Heard(notify::Result<Event>),
+    Stop,
+}
+
+impl Watcher {
+    /// Starts a thread that calls `on_news` for each change.
+    ///
+    /// # Errors
+    ///
+    /// If the system starts no thread. If it has no events to offer, that is logged and polling does all.
+    pub(crate) fn start(times: WatchTimes, on_news: impl FnMut(News) + Send + 'static) -> std::io::Result<Self> {
+        let (commands, inbox) = mpsc::channel();
+        let heard = commands.clone();
+        let listener = notify::recommended_watcher(move |event| drop(heard.send(Command::Heard(event))));
+        let listener = listener
+            .inspect_err(|error| tracing::warn!(%error, "no file events, polling only"))
+            .ok();
+        let worker = Worker {
+            times,
+            inbox,
+            listener,
+            watched: HashMap::new(),
+            entries: HashMap::new(),
+            on_news,
+        };
+        let thread = thread::Builder::new()
+            .name("bennu-watch".to_owned())
+            .spawn(move || worker.run())?;
+        Ok(Self {
+            commands,
+            thread: Some(thread),
+        })
+    }
+
+    /// Watches a file, which need not exist yet, from its contents at this moment. Replaces what had this name; the
+    /// same file again goes on being watched from the contents that were seen last.
+    pub(crate) fn file(&self, name: &str, path: &Path) {
+        self.watch(name, Subject::file(path));
+    }
+
+    /// Says which contents were taken from the file: others are a change, also where they were there before.
+    pub(crate) fn took(&self, name: &str, contents: ContentHash) {
+        self.send(Command::Took(name.to_owned(), contents));
+    }
+
+    /// Watches all files below `dirs`, but for hidden ones and folders called `target`. Replaces what had this name.
+    pub(crate) fn sources(&self, name: &str, dirs: Vec<PathBuf>) {
+        self.watch(name, Subject::sources(dirs));
+    }
+
+    /// Watches `name` no more.
+    pub(crate) fn forget(&self, name: &str) {
+        self.send(Command::Forget(name.to_owned()));
+    }
+
+    fn watch(&self, name: &str, subject: Subject) {
+        self.send(Command::Watch(name.to_owned(), subject));
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends only by `Stop`, or by a panic that has been shown.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
+}
+
+/// The watching thread.
+struct Worker<F> {
+    times: WatchTimes,
+    inbox: Receiver<Command>,
+    listener: Option<RecommendedWatcher>,
+    /// The directories that are listened to, and which directory that was: one made anew must be listened to anew.
+    watched: HashMap<PathBuf, (u64, u64)>,
+    entries: HashMap<String, Entry>,
+    on_news: F,
+}
+
+/// What has one name.
+struct Entry {
+    subject: Subject,
+    seen: Print,
+    /// Since when events are waiting, and when the last one came.
+    waiting: Option<(Instant, Instant)>,
+    next_poll: Instant,
+    /// Whether there are contents.
+    absence: Absence,
+}
+
+/// Whether a file that was there is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// It is not; or it never was there.
+    None,
+    /// Since then, which may be no more than a moment.
+    Since(Instant),
+    /// For so long that it was told.
+    Told,
+}
+
+impl<F: FnMut(News)> Worker<F> {
+    fn run(mut self) {
+        loop {
+            match self.inbox.recv_timeout(self.until_due()) {
+                Ok(Command::Watch(name, subject)) => self.watch(name, subject),
+                Ok(Command::Took(name, contents)) => self.took(&name, contents),
+                Ok(Command::Forget(name)) => {
+                    self.entries.remove(&name);
+                    self.listen();
+                }
+                Ok(Command::Heard(event)) => self.hear(event),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.look();
+        }
+    }
+
+    fn watch(&mut self, name: String, subject: Subject) {
+        // A change that has not been reported yet must not be taken for what was there from the start.
+        if self
+            .entries
+            .get(&name)
+            .is_some_and(|known| known.subject.is_same_file(&subject))
+        {
+            return;
+        }
+        let now = Instant::now();
+        let entry = Entry {
+            seen: *subject.seen(),
+            subject,
+            // Looked at once more soon: what happened since `subject` was made came as no event.
+            waiting: Some((now, now)),
+            next_poll: now + self.times.poll,
+            absence: Absence::None,
+        };
+        self.entries.insert(name, entry);
+        self.listen();
+    }
+
+    fn took(&mut self, name: &str, contents: ContentHash) {
+        let now = Instant::now();
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.seen != Some(contents)
+        {
+            entry.seen = Some(contents);
+            entry.waiting = entry.waiting.or(Some((now, now)));
+        }
+    }
+
+    fn hear(&mut self, event: notify::Result<Event>) {
+        let now = Instant::now();
+        let event = match event {
+            // Our own reading is an access too.
+            Ok(event) if is_reading(event.kind) => return,
+            Ok(event) => event,
+            // An overflow, for example: anything may have happened.
+            Err(_) => Event::new(EventKind::Any),
+        };
+        for entry in self
+            .entries
+            .values_mut()
+            .filter(|entry| entry.subject.concerns(&event.paths))
+        {
+            let since = entry.waiting.map_or(now, |(since, _)| since);
+            entry.waiting = Some((since, now));
+        }
+    }
+
+    /// Compares the contents of all that is due.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let (mut looked, mut news) = (false, Vec::new());
+        for (name, entry) in &mut self.entries {
+            if entry.due(&self.times) > now {
+                continue;
+            }
+            looked = true;
+            entry.waiting = None;
+            entry.next_poll = now + self.times.poll;
+            news.extend(entry.look(&self.times, now).into_iter().map(|what| News {
+                name: name.clone(),
+                path: entry.subject.path().to_owned(),
+                what,
+            }));
+        }
+        if looked {
+            self.listen();
+        }
+        news.into_iter().for_each(&mut self.on_news);
+    }
+
+    fn until_due(&self) -> Duration {
+        let due = self.entries.values().map(|entry| entry.due(&self.times)).min();
+        due.map_or(self.times.poll, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Listens to exactly the directories that the entries lie in, as they are now.
+    fn listen(&mut self) {
+        let Some(listener) = &mut self.listener else {
+            return;
+        };
+        let wanted: HashMap<PathBuf, (u64, u64)> = self
+            .entries
+            .values()
+            .flat_map(|entry| entry.subject.directories())
+            .filter_map(|dir| Some((dir.clone(), subject::identity(&dir)?)))
+            .collect();
+        for dir in self
+            .watched
+            .keys()
+            .filter(|dir| wanted.get(*dir) != self.watched.get(*dir))
+        {
+            // Fails where the directory is gone, and the watch with it.
+            let _ = listener.unwatch(dir);
+        }
+        self.watched.retain(|dir, identity| wanted.get(dir) == Some(identity));
+        let mut added = false;
+        for (dir, identity) in wanted {
+            if self.watched.contains_key(&dir) {
+                continue;
+            }
+            match listener.watch(&dir, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(dir, identity);
+                    added = true;
+                }
+                Err(error) => {
+                    tracing::debug!(dir = %dir.display(), %error, "directory not watched, polling only")
+                }
+            }
+        }
+        if added {
+            // What happened in a new directory before it was listened to came as no event.
+            let now = Instant::now();
+            for entry in self.entries.values_mut() {
+                entry.waiting = entry.waiting.or(Some((now, now)));
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn due(&self, times: &WatchTimes) -> Instant {
+        match (self.waiting, self.absence) {
+            // Not by a poll before that: what is being written would be seen half done.
+            (Some((since, last)), _) => (last + times.debounce).min(since + times.at_latest),
+            (None, Absence::Since(since)) => self.next_poll.min(since + times.absence),
+            (None, _) => self.next_poll,
+        }
+    }
+
+    /// Looks again, and keeps what it finds. What is not there is as before.
+    fn look(&mut self, times: &WatchTimes, now: Instant) -> Vec<What> {
+        let mut news = Vec::new();
+        match self.subject.look() {
+            Ok(found) => {
+                if self.absence == Absence::Told {
+                    news.push(What::Back);
+                }
+                self.absence = Absence::None;
+                if found != self.seen {
+                    self.seen = found;
+                    news.push(What::Changed);
+                }
+            }
+            Err(why) => match self.absence {
+                Absence::None if self.seen.is_some() => self.absence = Absence::Since(now),
+                Absence::Since(since) if now >= since + times.absence => {
+                    self.absence = Absence::Told;
+                    news.push(What::Gone(why));
+                }
+                _ => {}
+            },
+        }
+        news
+    }
+}
+
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! The watcher over real files.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::runtime::plugin::testing::Folder;
+
+/// A folder that goes with the test, and a watcher that reports into a channel.
+struct World {
+    dir: Folder,
+    watcher: Watcher,
+    changes: Receiver<News>,
+}
+
+/// By events only: a poll would come too late. Nobody hears that a file is away.
+fn by_events() -> WatchTimes {
+    WatchTimes {
+        poll: Duration::from_secs(3600),
+        absence: Duration::from_secs(3600),
+        ..WatchTimes::default()
+    }
+}
+
+/// By polling: a stand-in for file systems without events.
+fn by_polling() -> WatchTimes {
+    WatchTimes {
+        poll: Duration::from_millis(50),
+        absence: Duration::from_secs(3600),
+        ..WatchTimes::default()
+    }
+}
+
+impl World {
+    fn new(times: WatchTimes) -> Self {
+        let dir = Folder::new();
+        fs::create_dir_all(dir.join("lib")).unwrap();
+        let (report, changes) = mpsc::channel();
+        let watcher = Watcher::start(times, move |change| drop(report.send(change))).unwrap();
+        Self { dir, watcher, changes }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        self.dir.write(name, text);
+    }
+
+    /// Watches `lib/room.so`, which holds `one`.
+    fn with_library(times: WatchTimes) -> Self {
+        let world = Self::new(times);
+        world.write("lib/room.so", "one");
+        world.watcher.file("room", &world.path("lib/room.so"));
+        world
+    }
+
+    /// The next change must be of `name`.
+    fn changed(&self, name: &str) {
+        self.hears(name, What::Changed);
+    }
+
+    /// The next news must be this.
+    fn hears(&self, name: &str, what: What) {
+        let news = self.changes.recv_timeout(Duration::from_secs(5));
+        let news = news.expect("news within 5 s");
+        assert_eq!((&*news.name, news.what), (name, what));
+    }
+
+    /// Nothing has changed but what was taken. A change of another file, made after, comes next: no waiting.
+    fn nothing_else(&self) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let flag = format!("flag/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        fs::create_dir_all(self.path("flag")).unwrap();
+        self.watcher.file("flag", &self.path(&flag));
+        // Later by more than the debounce of what came before, since each file has its own.
+        for round in 0..2 {
+            self.write(&flag, &format!("up {round}"));
+            self.changed("flag");
+        }
+        self.watcher.forget("flag");
+    }
+}
+
+#[test]
+fn a_copy_over_the_file_is_one_change() {
+    let world = World::with_library(by_events());
+    world.write("lib/room.so", "two");
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_rebuild_that_removes_the_file_first_is_one_change() {
+    let world = World::with_library(by_events());
+    for text in ["two", "three"] {
+        fs::remove_file(world.path("lib/room.so")).unwrap();
+        world.nothing_else();
+        world.write("deps/room.so", text);
+        fs::hard_link(world.path("deps/room.so"), world.path("lib/room.so")).unwrap();
+        fs::remove_file(world.path("deps/room.so")).unwrap();
+        world.changed("room");
+    }
+    world.nothing_else();
+}
+
+#[test]
+fn a_move_over_the_file_is_one_change_each_time() {
+    let world = World::with_library(by_events());
+    for text in ["two", "three", "four"] {
+        world.write("new.so", text);
+        fs::rename(world.path("new.so"), world.path("lib/room.so")).unwrap();
+        world.changed("room");
+    }
+    world.nothing_else();
+}
+
+#[test]
+fn an_editor_that_keeps_a_backup_makes_one_change() {
+    let world = World::with_library(by_events());
+    fs::rename(world.path("lib/room.so"), world.path("lib/room.so~")).unwrap();
+    world.write("lib/room.so", "two");
+    fs::remove_file(world.path("lib/room.so~")).unwrap();
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn the_same_contents_are_no_change() {
+    let world = World::with_library(by_events());
+    world.write("lib/room.so", "one");
+    world.nothing_else();
+    fs::remove_file(world.path("lib/room.so")).unwrap();
+    world.write("lib/room.so", "one");
+    world.nothing_else();
+}
+
+#[test]
+fn many_saves_in_a_row_are_noticed_with_the_last_one() {
+    let world = World::with_library(by_events());
+    for save in 0..50 {
+        world.write("lib/room.so", &format!("save {save}"));
+    }
+    world.changed("room");
+    // A slow machine may cut the row into several changes; the last contents are among them, and then it is quiet.
+    world.write("lib/room.so", "save 49");
+    while let Ok(change) = world.changes.try_recv() {
+        assert_eq!(change.name, "room");
+    }
+}
+
+#[test]
+fn a_file_that_appears_is_a_change() {
+    let world = World::new(by_events());
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.write("lib/room.so", "one");
+    world.changed("room");
+}
+
+#[test]
+fn a_change_is_reported_though_its_file_is_watched_once_more() {
+    let world = World::new(by_events());
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.write("lib/room.so", "one");
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn what_differs_from_what_was_taken_is_a_change() {
+    let world = World::new(by_events());
+    world.write("lib/room.so", "two");
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.watcher.took("room", ContentHash::of(b"two"));
+    world.nothing_else();
+    world.watcher.took("room", ContentHash::of(b"one"));
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_directory_behind_a_link_is_watched() {
+    let world = World::new(by_events());
+    world.write("real/room.so", "one");
+    symlink(world.path("real"), world.path("linked")).unwrap();
+    world.watcher.file("room", &world.path("linked/room.so"));
+    world.write("real/room.so", "two");
+    world.changed("room");
+}
+
+#[test]
+fn a_file_behind_a_link_is_watched() {
+    let world = World::new(by_events());
+    world.write("real/room-1.so", "one");
+    symlink(world.path("real/room-1.so"), world.path("lib/room.so")).unwrap();
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.write("real/room-1.so", "two");
+    world.changed("room");
+    world.write("real/room-2.so", "three");
+    symlink(world.path("real/room-2.so"), world.path("lib/next")).unwrap();
+    fs::rename(world.path("lib/next"), world.path("lib/room.so")).unwrap();
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_directory_made_anew_is_watched_anew() {
+    let world = World::with_library(by_polling());
+    fs::remove_dir_all(world.path("lib")).unwrap();
+    world.write("lib/room.so", "two");
+    world.changed("room");
+    world.write("lib/room.so", "three");
+    world.changed("room");
+}
+
+#[test]
+fn a_file_that_stays_away_is_told_of_once_and_when_it_is_back() {
+    let world = World::with_library(WatchTimes {
+        absence: Duration::from_millis(100),
+        ..by_events()
+    });
+    let path = world.path("lib/room.so");
+    let gone = |why: &str| world.hears("room", What::Gone(why.to_owned()));
+    fs::remove_file(&path).unwrap();
+    gone("there is no such file");
+    fs::create_dir(&path).unwrap();
+    world.nothing_else();
+    fs::remove_dir(&path).unwrap();
+    world.write("lib/room.so", "one");
+    world.hears("room", What::Back);
+    world.write("lib/room.so", "");
+    gone("it is empty");
+    world.write("lib/room.so", "two");
+    world.hears("room", What::Back);
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_file_that_never_was_there_is_not_missed() {
+    let world = World::new(WatchTimes {
+        absence: Duration::from_millis(1),
+        ..by_polling()
+    });
+    world.watcher.file("room", &world.path("lib/room.so"));
+    world.nothing_else();
+    world.write("lib/room.so", "one");
+    world.changed("room");
+}
+
+#[test]
+fn what_is_forgotten_is_not_reported() {
+    let world = World::with_library(by_events());
+    world.watcher.forget("room");
+    world.write("lib/room.so", "two");
+    world.nothing_else();
+}
+
+#[test]
+fn two_names_in_one_directory_are_told_apart() {
+    let world = World::with_library(by_events());
+    world.write("lib/echo.so", "one");
+    world.watcher.file("echo", &world.path("lib/echo.so"));
+    world.nothing_else();
+    world.write("lib/echo.so", "two");
+    world.changed("echo");
+    world.write("lib/room.so", "two");
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn sources_are_watched_with_folders_that_come_later() {
+    let world = World::new(by_events());
+    world.write("room/src/lib.rs", "one");
+    world.write("room/Cargo.toml", "one");
+    world.watcher.sources("room", vec![world.path("room")]);
+    world.write("room/src/lib.rs", "two, longer");
+    world.changed("room");
+    world.write("room/src/deep/er.rs", "new");
+    world.changed("room");
+    world.write("room/src/deep/er.rs", "newer, longer");
+    world.changed("room");
+    fs::remove_file(world.path("room/src/deep/er.rs")).unwrap();
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn what_is_built_is_no_source() {
+    let world = World::new(by_events());
+    world.write("room/src/lib.rs", "one");
+    world.watcher.sources("room", vec![world.path("room")]);
+    world.write("room/target/debug/room.so", "built");
+    world.write("room/.git/index", "staged");
+    world.write("room/src/.lib.rs.swp", "swap");
+    world.nothing_else();
+}

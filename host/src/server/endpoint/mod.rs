@@ -1,0 +1,115 @@
+//! Where clients come in over HTTP: one axum router for all I/O threads.
+//!
+//! Mounts are looked up in the [`Routing`](super::routing::Routing) of the moment, as a changed configuration may have others.
+//! In `dev` the page and its news stand beside them.
+
+mod board;
+mod connect;
+mod entrance;
+mod filter;
+mod info;
+mod longpoll;
+pub(crate) mod origin;
+mod page;
+pub(crate) mod params;
+mod phoenix_0_11;
+mod relay;
+mod served;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, State as Shared};
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, StatusCode};
+
+pub(crate) use board::{Board, DevEvent};
+pub use connect::Denied;
+pub use entrance::{Entrance, Visit};
+
+use crate::config::secret::SecretKeyBase;
+use crate::config::{Crypto, Mount};
+use crate::server::io::{Client, Inboxes};
+use crate::server::state::State;
+use crate::server::transport::longpoll::token::{TokenKey, TokenKeys};
+use served::Served;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// The server.
+    pub(crate) state: Arc<State>,
+    /// The ways to its I/O threads.
+    pub(crate) inboxes: Inboxes,
+    /// Tells this node's tokens from those of others, and the page this run from others. Random, anew with every start.
+    pub(crate) node: u64,
+    /// In `dev`: what its page is told.
+    pub(crate) dev: Option<Board>,
+    secret: SecretKeyBase,
+    keys: TokenKeys,
+}
+
+impl Endpoint {
+    /// The endpoint of a server.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no random bytes.
+    pub(crate) fn new(
+        state: Arc<State>,
+        inboxes: Inboxes,
+        secret: SecretKeyBase,
+        dev: Option<Board>,
+    ) -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            state,
+            inboxes,
+            node: getrandom::u64()?,
+            dev,
+            secret,
+            keys: TokenKeys::default(),
+        })
+    }
+
+    /// The key of a mount's long-poll tokens; derived anew each time where `cache` is off.
+    #[must_use]
+    fn token_key(&self, mount: &Mount, crypto: &Crypto) -> Arc<TokenKey> {
+        self.keys.get(self.secret.bytes(), &mount.path, crypto)
+    }
+
+    fn refused(&self) {
+        self.state.hub.metrics.refused_connects.inc();
+    }
+}
+
+/// The router for all connections. Each request brings its [`Client`] along as an extension.
+pub(crate) fn app(endpoint: Arc<Endpoint>) -> Router {
+    let router = if endpoint.dev.is_some() {
+        page::routes()
+    } else {
+        Router::new()
+    };
+    router.fallback(mounts).with_state(endpoint)
+}
+
+/// Anything that is not a page: a transport of a mount, or nothing.
+async fn mounts(
+    Shared(endpoint): Shared<Arc<Endpoint>>,
+    Extension(client): Extension<Client>,
+    request: Request<Body>,
+) -> Response {
+    let served = Served::find(&endpoint.state.routing().config, request.uri().path());
+    match served {
+        // A long-poll session that is there is served to its end: only its beginning is turned away.
+        Some(Served::WebSocket(..) | Served::Echo(_)) if endpoint.state.turns_away() => {
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+        Some(Served::WebSocket(mount, dialect)) => websocket::serve(endpoint, mount, dialect, client, request).await,
+        Some(Served::Echo(mount)) => websocket::echo(&endpoint, mount, client, request),
+        Some(Served::LongPoll(mount)) => longpoll::serve(endpoint, mount, client, request).await,
+        Some(Served::LongPoll011(poller)) => poller.call(endpoint, client, request).await,
+        None => (StatusCode::NOT_FOUND, "nothing is served here\n").into_response(),
+    }
+}

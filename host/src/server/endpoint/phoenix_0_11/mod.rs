@@ -1,0 +1,35 @@
+//! What only the Phoenix 0.11 dialect has at the door: its long polling, and its way to look at origins.
+//!
+//! `host/SEEDS.md` leads from the two documents that describe it to the code.
+
+mod longpoll;
+mod origin;
+
+use http::header;
+use http::request::Parts;
+
+pub(super) use longpoll::LongPoller;
+
+use crate::config::Mount;
+
+/// Whether `origins` of a mount takes the request's `Origin`. Without one, or without `origins`, everyone may come in. A
+/// refusal is logged with what would admit it.
+pub(super) fn check_origin(mount: &Mount, parts: &Parts) -> bool {
+    let origins = mount
+        .phoenix_0_11
+        .as_ref()
+        .and_then(|phoenix_0_11| phoenix_0_11.origins.as_ref());
+    let (Some(origins), Some(origin)) = (origins, parts.headers.get(header::ORIGIN)) else {
+        return true;
+    };
+    let origin = origin.to_str().unwrap_or("");
+    let allowed = origin::is_listed(origins, origin);
+    if !allowed {
+        tracing::warn!(
+            origin,
+            mount = mount.path,
+            "origin refused; to admit it add it to `origins` of the mount"
+        );
+    }
+    allowed
+}

@@ -1,0 +1,136 @@
+//! `<mount>/websocket`, and `<mount>` in the Phoenix 0.11 dialect: the handshake, and out of hyper.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bennu_wire::dialect::Dialect;
+use bennu_wire::serializer::v2::V2;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::connect::{self, Attempt};
+use super::params::Params;
+use super::{Endpoint, phoenix_0_11};
+use crate::config::Mount;
+use crate::server::io::Client;
+use crate::server::io::{Entry, LazyStream};
+use crate::server::socket::NewSocket;
+use crate::server::transport::websocket::handshake::{Refusal, Upgrade};
+use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
+
+/// Answers a request for a WebSocket, in Phoenix's order: method, origin, auth token, subprotocol, version, connect handler,
+/// and only then whether it asks properly for a WebSocket. In the Phoenix 0.11 dialect the origin goes before everything.
+pub(super) async fn serve(
+    endpoint: Arc<Endpoint>,
+    mount: Arc<Mount>,
+    dialect: Dialect,
+    client: Client,
+    request: Request<Body>,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    if dialect == Dialect::Phoenix011 && !phoenix_0_11::check_origin(&mount, &parts) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if parts.method != Method::GET {
+        return Refusal::Method.response().map(Body::from);
+    }
+    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, &mount, &parts).await {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let Ok(params) = Params::parse(parts.uri.query().unwrap_or("")) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
+        Ok(agreed) => agreed,
+        Err(refusal) => {
+            tracing::info!(mount = mount.path, %refusal, "client refused");
+            return refusal.response().map(Body::from);
+        }
+    };
+    let attempt = Attempt {
+        endpoint: &endpoint,
+        mount: &mount,
+        dialect,
+        transport: "websocket",
+        parts: &parts,
+        params: &params,
+        client,
+        auth_token: agreed.auth_token,
+    };
+    let socket = match attempt.decide().await {
+        Ok(socket) => socket,
+        Err(denied) => {
+            endpoint.refused();
+            return denied.response();
+        }
+    };
+    let subprotocol = agreed.subprotocol.map(str::to_owned);
+    upgrade(&endpoint, client, parts, subprotocol.as_deref(), socket, false)
+}
+
+/// Answers a request for a WebSocket that sends back what it gets. Anyone may have it: the configuration asked for it.
+pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let socket = NewSocket {
+        mount,
+        serializer: &V2,
+        dialect: Dialect::Modern,
+        identity: None,
+        arrival: None,
+    };
+    upgrade(endpoint, client, parts, None, socket, true)
+}
+
+/// Answers a request that may become a WebSocket, if it asks for one properly.
+fn upgrade(
+    endpoint: &Arc<Endpoint>,
+    client: Client,
+    mut parts: Parts,
+    subprotocol: Option<&str>,
+    socket: NewSocket,
+    echo: bool,
+) -> Response {
+    let upgrade = match Upgrade::check(&parts) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.response().map(Body::from),
+    };
+    let deflate = socket
+        .mount
+        .deflate
+        .then(|| extension::negotiate(&parts.headers))
+        .flatten();
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let endpoint = Arc::clone(endpoint);
+    tokio::task::spawn_local(async move {
+        if let Some((stream, leftover)) = leave_hyper(on_upgrade).await
+            && let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread))
+        {
+            let upgraded = Upgraded {
+                stream,
+                leftover,
+                echo,
+                deflate,
+            };
+            inbox.push_now(Entry::Adopt(Box::new(upgraded), socket));
+        }
+    });
+    upgrade.response(subprotocol, deflate).map(|()| Body::empty())
+}
+
+/// Takes the connection out of hyper, and what hyper has read of it already.
+async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
+    let upgraded = on_upgrade.await.ok()?;
+    let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
+        tracing::error!("an upgraded connection is not the stream that was accepted");
+        return None;
+    };
+    // Copied, as the buffer that it is a part of is hyper's, and large.
+    let leftover = Bytes::copy_from_slice(&parts.read_buf);
+    Some((parts.io.into_inner().into_std().ok()?, leftover))
+}

@@ -1,0 +1,150 @@
+//! How connections come to an I/O thread, and how they go.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bennu_plugin::abi::reason as end;
+
+use super::Core;
+use crate::runtime::channel::{Ending, Input, Notice};
+use crate::runtime::id::MAX_SOCKETS;
+use crate::server::io::Entry;
+use crate::server::socket::{NewSocket, Socket};
+use crate::server::transport::longpoll::Published;
+use crate::server::transport::websocket::frame::close_code;
+use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
+
+impl Core {
+    /// Takes in a client that may connect.
+    pub(super) fn adopt(&mut self, pending: Box<dyn PendingConnection>, info: NewSocket, now: Instant) {
+        let wake = |slot| {
+            let inbox = Arc::clone(&self.inbox);
+            Waker::new(move || inbox.push_now(Entry::Ready(slot)))
+        };
+        let limits = &self.routing.config.limits;
+        let registry = self.poll.get_ref().registry();
+        let registration = Registration::new(limits, registry, self.sockets.vacant_key(), &wake);
+        match pending.register(&registration) {
+            Ok(transport) => {
+                self.open(info, transport, now);
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a connection cannot be polled"
+            ),
+        }
+    }
+
+    /// Gives a socket its slot. `None` if the thread has as many as it can have.
+    pub(super) fn open(&mut self, mut info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return None;
+        }
+        let serial = self.next_serial();
+        let arrival = info.arrival.take();
+        let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
+        let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
+        if let Some(id) = id {
+            self.ids.entry(id).or_default().push(slot);
+        }
+        self.state.acquire(self.index);
+        self.hub().metrics.sockets.inc();
+        if arrival.is_some_and(|arrival| arrival.is_disconnected()) {
+            self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
+        }
+        Some(slot)
+    }
+
+    /// A client that still reads has more time to read its goodbye, which stands behind all that waited.
+    pub(super) fn spare(&mut self, slot: usize, now: Instant) {
+        if let Some(socket) = self.sockets.get_mut(slot)
+            && socket.closing
+        {
+            socket.heard = now;
+        }
+    }
+
+    /// Closes a connection: its channels end, the client is told why, and has a moment to read it.
+    pub(super) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
+        if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
+            return;
+        }
+        self.end_channels(slot, ending);
+        if let Some(transport) = &mut self.sockets[slot].transport {
+            transport.close(code, reason);
+        }
+        self.mark(slot);
+    }
+
+    /// Ends all channels of a socket that is about to go.
+    pub(super) fn end_channels(&mut self, slot: usize, ending: u32) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        socket.closing = true;
+        socket.heard = Instant::now();
+        while let Some(last) = self.sockets[slot].channels.len().checked_sub(1) {
+            let mut channel = self.take_channel(slot, last);
+            channel.tell(Published::Gone);
+            channel
+                .topic
+                .owe(Input::End(Ending::new(channel.member, ending, Notice::None)));
+        }
+    }
+
+    /// Drops a socket whose client does not take what waits for it.
+    pub(super) fn abandon(&mut self, slot: usize, ending: u32) {
+        if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
+            && transport.waiting() > 0
+        {
+            transport.abandon();
+        }
+        self.drop_socket(slot, ending);
+    }
+
+    /// Forgets a socket.
+    pub(super) fn drop_socket(&mut self, slot: usize, ending: u32) {
+        self.end_channels(slot, ending);
+        let Some(socket) = self.sockets.try_remove(slot) else {
+            return;
+        };
+        self.sessions.forget(slot);
+        self.unsent.change(socket.unsent, 0);
+        let id = socket
+            .info
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.socket_id.as_ref());
+        if let Some(slots) = id.and_then(|id| self.ids.get_mut(id)) {
+            slots.retain(|known| *known != slot);
+        }
+        if let Some(id) = id.filter(|id| self.ids.get(*id).is_some_and(Vec::is_empty)) {
+            self.ids.remove(id);
+        }
+        self.hub().metrics.sockets.dec();
+        self.state.release(self.index);
+    }
+
+    /// Looks after what has no event of its own: silent clients, goodbyes that nobody reads, long-poll sessions.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let limits = &self.routing.config.limits;
+        let (idle, close) = (limits.idle_timeout, limits.close_timeout);
+        let mut silent = Vec::new();
+        let mut over = Vec::new();
+        for (slot, socket) in &self.sockets {
+            let quiet = now.saturating_duration_since(socket.heard);
+            if socket.closing && quiet > close {
+                over.push(slot);
+            } else if !socket.closing && quiet > idle && !self.sessions.owns(slot) {
+                silent.push(slot);
+            }
+        }
+        for slot in silent {
+            self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
+        }
+        for slot in over {
+            self.abandon(slot, end::CLOSED);
+        }
+        self.expire_sessions(now);
+    }
+}

@@ -1,0 +1,365 @@
+//! What a client is sent: everything that shards have put into this thread's inbox, and its own quick answers.
+
+use std::sync::Arc;
+
+use bennu_plugin::abi::reason as end;
+use bennu_wire::message::{Outgoing, Payload, Ref, TopicName, event, reason};
+use bennu_wire::serializer::EncodeError;
+use bytestring::ByteString;
+
+use super::Core;
+use super::sending::encode;
+use crate::runtime::channel::{Ending, Input, Notice};
+use crate::runtime::delivery::Broadcast;
+use crate::runtime::delivery::Delivery;
+use crate::runtime::id::MemberId;
+use crate::server::routing::Routing;
+use crate::server::socket::{Channel, Encoding, Socket, Status, Waiting};
+use crate::server::transport::Frame;
+use crate::server::transport::longpoll::Published;
+use crate::server::transport::websocket::frame::close_code;
+
+impl Core {
+    /// Does what a shard has sent for a client, or for all subscribers of a topic.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Joined { member, reply } => self.joined(member, &reply),
+            Delivery::Refused { member, reply } => self.refused(member, &reply),
+            Delivery::Reply {
+                member,
+                msg_ref,
+                status,
+                payload,
+            } => self.replied(member, &msg_ref, &status, &payload),
+            Delivery::Orphan {
+                member,
+                topic,
+                join_ref,
+                msg_ref,
+                status,
+            } => self.orphaned(member, topic, &join_ref, &msg_ref, status),
+            Delivery::Push { member, event, payload } => self.pushed(member, &event, &payload),
+            Delivery::Broadcast(broadcast) => self.broadcast(&broadcast),
+            Delivery::Ended { member, notice } => self.ended(member, notice),
+            Delivery::Gone { member } => self.gone(member),
+        }
+    }
+
+    /// A join is accepted. Subscribed first, so that no broadcast after the reply is missed; unless another join has
+    /// replaced it since.
+    fn joined(&mut self, member: MemberId, reply: &Payload) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let channel = &self.sockets[slot].channels[index];
+        let (topic, status) = (channel.topic.name.clone(), channel.status);
+        if status != Status::Ended {
+            tracing::debug!(topic = &*topic, "joined");
+            let place = self.subscriptions.add(&topic, member);
+            self.sockets[slot].channels[index].place = place;
+        }
+        let channel = &mut self.sockets[slot].channels[index];
+        if status == Status::Joining {
+            channel.status = Status::Joined;
+        }
+        let replaced = std::mem::take(&mut channel.replaced);
+        self.answer_join(slot, index, "ok", reply, Published::Accepted);
+        self.close_replaced(slot, &topic, &replaced);
+    }
+
+    /// Has a request wait for the outcome of the join that it brought.
+    pub(super) fn await_join(&mut self, member: MemberId, waiting: Waiting) {
+        if let Some((slot, index)) = self.locate(member) {
+            self.sockets[slot].channels[index].waiting = Some(waiting);
+        }
+    }
+
+    /// A join is refused: the topic is free again.
+    fn refused(&mut self, member: MemberId, reply: &Payload) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let (status, reply) = self.sockets[slot].info.dialect.refusal(reply);
+        self.answer_join(slot, index, status, &reply, Published::Refused);
+        let channel = self.take_channel(slot, index);
+        tracing::debug!(topic = &*channel.topic.name, "join refused");
+        if channel.status == Status::Ended {
+            self.forget_replaced(slot, &channel);
+        }
+        self.close_replaced(slot, &channel.topic.name, &channel.replaced);
+    }
+
+    /// Answers a join, and the request that brought it if that one waits.
+    fn answer_join(&mut self, slot: usize, index: usize, status: &str, payload: &Payload, published: Published) {
+        self.sockets[slot].channels[index].tell(published);
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        let reply = Outgoing::Reply {
+            join_ref: channel.join_ref.as_deref(),
+            msg_ref: channel.msg_ref.as_deref(),
+            topic: &TopicName::Text(channel.topic.name.clone()),
+            status,
+            payload,
+        };
+        let frame = encode(socket.encoding(), &reply);
+        self.send_encoded(slot, frame);
+    }
+
+    /// The channels that a join replaced are closed after its reply, each with its own `join_ref`: with another, the
+    /// client would close the new one.
+    pub(super) fn close_replaced(&mut self, slot: usize, topic: &str, replaced: &[Option<Box<str>>]) {
+        for join_ref in replaced {
+            let join_ref = join_ref.as_deref();
+            self.send(
+                slot,
+                &Outgoing::End {
+                    join_ref,
+                    topic,
+                    event: event::CLOSE,
+                    payload: &Payload::EMPTY,
+                },
+            );
+        }
+    }
+
+    /// A join that was refused opened no channel that could be closed, though another join of its topic came meanwhile.
+    fn forget_replaced(&mut self, slot: usize, refused: &Channel) {
+        let later =
+            { self.sockets[slot].channels.iter_mut() }.filter(|channel| channel.topic.name == refused.topic.name);
+        for channel in later {
+            if let Some(at) = { channel.replaced.iter() }.position(|join_ref| *join_ref == refused.join_ref) {
+                channel.replaced.remove(at);
+                return;
+            }
+        }
+    }
+
+    /// Answers a message.
+    fn replied(&mut self, member: MemberId, msg_ref: &Ref, status: &str, payload: &Payload) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        let reply = Outgoing::Reply {
+            join_ref: channel.push_ref(),
+            msg_ref: msg_ref.as_deref(),
+            topic: &TopicName::Text(channel.topic.name.clone()),
+            status,
+            payload,
+        };
+        let frame = encode(socket.encoding(), &reply);
+        self.send_encoded(slot, frame);
+    }
+
+    /// Answers a message whose channel is gone, if its socket is not.
+    fn orphaned(&mut self, member: MemberId, topic: ByteString, join_ref: &Ref, msg_ref: &Ref, status: &str) {
+        let slot = member.slot();
+        let (topic, msg_ref) = (TopicName::Text(topic), msg_ref.as_deref());
+        // A socket's members have later serials than itself: so this one belonged to the socket that is there now.
+        let own = |socket: &Socket| (member.number() as u32).wrapping_sub(socket.serial) < u32::MAX / 2;
+        let answers = |socket: &&Socket| socket.info.dialect.answers_unmatched();
+        if !self.sockets.get(slot).filter(answers).is_some_and(own) {
+            return;
+        }
+        let payload = if status == "ok" {
+            Payload::EMPTY
+        } else {
+            Payload::reason(reason::UNMATCHED_TOPIC)
+        };
+        self.send(
+            slot,
+            &Outgoing::Reply {
+                join_ref: join_ref.as_deref(),
+                msg_ref,
+                topic: &topic,
+                status,
+                payload: &payload,
+            },
+        );
+    }
+
+    /// To one client.
+    fn pushed(&mut self, member: MemberId, event: &str, payload: &Payload) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let socket = &self.sockets[slot];
+        let channel = &socket.channels[index];
+        if channel.status == Status::Ended && !socket.info.dialect.names_joins() {
+            // Another join has replaced it: the client would take this for the new one's.
+            return;
+        }
+        let push = Outgoing::Push {
+            join_ref: channel.push_ref(),
+            topic: &channel.topic.name,
+            event,
+            payload,
+        };
+        match encode(socket.encoding(), &push) {
+            Ok(frame) => {
+                let replaceable = self.sockets[slot].channels[index].replaceable(event);
+                self.send_frame(slot, &frame, replaceable);
+            }
+            Err(error) => self.withhold(slot, index, event, &error),
+        }
+    }
+
+    /// A channel's client cannot take what was sent to it: counted each time, said once.
+    fn withhold(&mut self, slot: usize, index: usize, event: &str, error: &EncodeError) {
+        self.hub().metrics.withheld_messages.inc();
+        let channel = &mut self.sockets[slot].channels[index];
+        if !std::mem::replace(&mut channel.withheld, true) {
+            let topic = &*channel.topic.name;
+            tracing::warn!(topic, event, %error, "a message is not sent; more of this channel may follow, which are only counted");
+        }
+    }
+
+    /// To all subscribers on this thread. Encoded once for each version that some of them speak.
+    fn broadcast(&mut self, broadcast: &Arc<Broadcast>) {
+        let Broadcast {
+            topic,
+            event,
+            payload,
+            except,
+            intercepted_by,
+        } = &**broadcast;
+        if &**event == event::DISCONNECT {
+            self.disconnect(topic);
+        }
+        let mut frames: Vec<(Encoding, Result<Frame, EncodeError>)> = Vec::new();
+        // Nobody is subscribed or unsubscribed on the way: who is too slow is closed at the end of the turn.
+        let subscribers = self.subscriptions.lend(topic);
+        for &member in &subscribers {
+            if Some(member) == *except {
+                continue;
+            }
+            let Some((slot, index)) = self.locate(member) else {
+                continue;
+            };
+            let socket = &self.sockets[slot];
+            if !intercepted_by.is_empty() && intercepted_by.contains(&socket.channels[index].plugin) {
+                continue;
+            }
+            let encoding = socket.encoding();
+            let known = frames.iter().position(|(known, _)| *known == encoding);
+            let at = known.unwrap_or_else(|| {
+                frames.push((
+                    encoding,
+                    encode(encoding, &Outgoing::Broadcast { topic, event, payload }),
+                ));
+                frames.len() - 1
+            });
+            match &frames[at].1 {
+                Ok(frame) => {
+                    let replaceable = self.sockets[slot].channels[index].replaceable(event);
+                    self.send_frame(slot, frame, replaceable);
+                }
+                Err(error) => self.withhold(slot, index, event, error),
+            }
+        }
+        self.subscriptions.take_back(topic, subscribers);
+    }
+
+    /// Closes every connection with this socket id.
+    fn disconnect(&mut self, socket_id: &str) {
+        for slot in self.slots_of(socket_id) {
+            self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
+        }
+    }
+
+    /// A channel has ended: its client is told, its topic is free, broadcasts pass it by.
+    fn ended(&mut self, member: MemberId, notice: Notice) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let (event, payload) = match notice {
+            Notice::None => return,
+            Notice::Close => (event::CLOSE, Payload::EMPTY),
+            Notice::Error => (event::ERROR, Payload::reason(reason::CHANNEL_CRASH)),
+        };
+        self.unsubscribe(slot, index);
+        let closes_last = self.sockets[slot].info.dialect.closes_last();
+        let channel = &mut self.sockets[slot].channels[index];
+        match (notice, channel.status) {
+            // Replaced by another join, behind whose reply the client is told.
+            (_, Status::Ended) => return,
+            (Notice::Close, _) if closes_last => {
+                channel.status = Status::Closing;
+                return;
+            }
+            _ => channel.status = Status::Ended,
+        }
+        let (topic, join_ref) = (channel.topic.name.clone(), channel.join_ref.clone());
+        let replaced = std::mem::take(&mut channel.replaced);
+        self.send(
+            slot,
+            &Outgoing::End {
+                join_ref: join_ref.as_deref(),
+                topic: &topic,
+                event,
+                payload: &payload,
+            },
+        );
+        self.close_replaced(slot, &topic, &replaced);
+    }
+
+    /// Nothing more comes from a member.
+    fn gone(&mut self, member: MemberId) {
+        let Some((slot, index)) = self.locate(member) else {
+            return;
+        };
+        let mut channel = self.take_channel(slot, index);
+        channel.tell(Published::Refused);
+        if channel.status == Status::Closing {
+            self.close_replaced(slot, &channel.topic.name, &[channel.join_ref]);
+        }
+    }
+
+    /// Other routes: whose topic leads elsewhere now is told, and rejoins there.
+    pub(super) fn reroute(&mut self, routing: Arc<Routing>) {
+        for (_, socket) in &mut self.sockets {
+            let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
+            for channel in socket.channels.iter_mut().filter(|channel| !channel.is_over()) {
+                let notice = match routing.find(&channel.topic.name, transport, &socket.info.mount.path) {
+                    Some((route, plugin)) if plugin.index == channel.plugin => {
+                        channel.route = Arc::clone(route);
+                        continue;
+                    }
+                    Some(_) => Notice::Error,
+                    None => Notice::Close,
+                };
+                channel
+                    .topic
+                    .owe(Input::End(Ending::new(channel.member, end::REROUTED, notice)));
+            }
+        }
+        self.set_routing(routing);
+    }
+
+    /// Takes a channel out of its socket.
+    pub(super) fn take_channel(&mut self, slot: usize, index: usize) -> Channel {
+        self.unsubscribe(slot, index);
+        self.sockets[slot].channels.swap_remove(index)
+    }
+
+    /// Sees to it that no broadcast reaches a channel any more.
+    pub(super) fn unsubscribe(&mut self, slot: usize, index: usize) {
+        let channel = &self.sockets[slot].channels[index];
+        let (topic, place, member) = (channel.topic.name.clone(), channel.place, channel.member);
+        if self.subscriptions.of(&topic).get(place as usize) != Some(&member) {
+            return;
+        }
+        if let Some(moved) = self.subscriptions.remove(&topic, place)
+            && let Some((slot, index)) = self.locate(moved)
+        {
+            self.sockets[slot].channels[index].place = place;
+        }
+    }
+
+    /// Where a member is, if it still is.
+    fn locate(&self, member: MemberId) -> Option<(usize, usize)> {
+        let slot = member.slot();
+        Some((slot, self.sockets.get(slot)?.by_member(member)?))
+    }
+}

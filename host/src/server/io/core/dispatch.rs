@@ -1,0 +1,274 @@
+//! What becomes of a message that a client sent (Phoenix's per-connection dispatch).
+
+use std::sync::Arc;
+
+use bennu_plugin::abi::reason as end;
+use bennu_plugin::wire::MemberInfo;
+use bennu_wire::message::{Message, Outgoing, PHOENIX, Payload, Ref, TopicName, event, reason};
+use bennu_wire::serializer::{Incoming, json};
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde_json::value::RawValue;
+
+use super::Core;
+use crate::config::Route;
+use crate::runtime::channel::{Ending, Input, Leave, Notice, Refused};
+use crate::runtime::id::MemberId;
+use crate::runtime::plugin::JoinRefused;
+use crate::server::socket::{Channel, Identity, Status};
+
+/// What became of a message that was dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dispatched {
+    /// The host or a channel has it.
+    Taken,
+    /// There is no route, or the topic is not joined, or a join was refused at once.
+    Refused,
+    /// A plugin is asked whether this member may join.
+    Joining(MemberId),
+}
+
+impl Core {
+    /// Reads a frame of the socket in `slot` and dispatches the message in it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no message of the socket's version.
+    pub(super) fn incoming(&mut self, slot: usize, frame: Incoming) -> Result<(), bennu_wire::serializer::DecodeError> {
+        let message = self.sockets[slot].info.serializer.decode(frame)?;
+        self.hub().metrics.messages_in.inc();
+        self.dispatch(slot, message);
+        Ok(())
+    }
+
+    /// Does what a message asks for. Every transport's messages come here, in every dialect.
+    pub(super) fn dispatch(&mut self, slot: usize, message: Message) -> Dispatched {
+        let TopicName::Text(topic) = &message.topic else {
+            return self.unmatched(slot, &message.msg_ref, &message.topic);
+        };
+        if &**topic == PHOENIX && &*message.event == event::HEARTBEAT {
+            let msg_ref = message.msg_ref.as_deref();
+            self.send(slot, &Outgoing::Heartbeat { msg_ref });
+            return Dispatched::Taken;
+        }
+        match (self.sockets[slot].by_topic(topic), &*message.event) {
+            (known, event::JOIN) => self.join(slot, known, &topic.clone(), message),
+            (None, event::LEAVE) if self.sockets[slot].info.dialect.answers_unmatched() => {
+                let join_ref = message.join_ref.as_deref();
+                self.reply(slot, join_ref, &message.msg_ref, &message.topic, "ok", &Payload::EMPTY);
+                Dispatched::Taken
+            }
+            (None, _) => self.unmatched(slot, &message.msg_ref, &message.topic),
+            (Some(channel), event) => self.forward(slot, channel, event == event::LEAVE, message),
+        }
+    }
+
+    fn join(&mut self, slot: usize, known: Option<usize>, topic: &ByteString, message: Message) -> Dispatched {
+        let routing = Arc::clone(self.routing());
+        if topic.len() > routing.config.limits.max_topic_bytes {
+            return self.refuse(slot, &message, reason::TOPIC_TOO_LONG);
+        }
+        let socket = &self.sockets[slot];
+        let (transport, mount) = (
+            socket.transport.as_ref().map_or("", |transport| transport.name()),
+            &socket.info.mount,
+        );
+        let Some((route, plugin)) = routing.find(topic, transport, &mount.path) else {
+            tracing::warn!(topic = &**topic, mount = mount.path, "no route for a join");
+            return self.unmatched(slot, &message.msg_ref, &message.topic);
+        };
+        let count = socket.channels.iter().filter(|channel| !channel.is_over()).count();
+        if known.is_none() && count >= mount.max_channels_per_socket {
+            return self.refuse(slot, &message, reason::TOO_MANY_CHANNELS);
+        }
+        let info = member_info(socket.info.identity.as_deref(), route);
+        let replaced = match known {
+            _ if !socket.info.dialect.names_joins() => self.silence(slot, known, topic),
+            Some(channel) => self.replace(slot, channel),
+            None => Vec::new(),
+        };
+        let member = self.new_member(slot);
+        let Message {
+            join_ref,
+            msg_ref,
+            payload,
+            ..
+        } = &message;
+        let input = Input::Join {
+            member,
+            params: payload.clone(),
+            info,
+        };
+        let hub = Arc::clone(self.hub());
+        match plugin.join(topic, || hub.number(), input) {
+            Ok(topic) => {
+                let boxed = |text: &Ref| text.as_deref().map(Box::from);
+                let (join_ref, msg_ref) = (boxed(join_ref), boxed(msg_ref));
+                let channel = Channel {
+                    member,
+                    topic,
+                    route: Arc::clone(route),
+                    plugin: plugin.index,
+                    join_ref,
+                    msg_ref,
+                    status: Status::Joining,
+                    place: 0,
+                    replaced,
+                    waiting: None,
+                    withheld: false,
+                };
+                let channels = &mut self.sockets[slot].channels;
+                if channels.is_empty() {
+                    // Most clients join one topic, and a vector makes room for four.
+                    channels.reserve_exact(1);
+                }
+                channels.push(channel);
+                Dispatched::Joining(member)
+            }
+            Err(refused) => {
+                let reason = match refused {
+                    JoinRefused::Unavailable => reason::UNAVAILABLE,
+                    JoinRefused::Overloaded => reason::OVERLOADED,
+                };
+                self.refuse(slot, &message, reason);
+                self.close_replaced(slot, topic, &replaced);
+                Dispatched::Refused
+            }
+        }
+    }
+
+    /// Ends the channel that a second join of its topic replaces. It keeps its place until all that it has been asked is
+    /// answered. Returns whom the client is to be told of, later.
+    fn replace(&mut self, slot: usize, channel: usize) -> Vec<Option<Box<str>>> {
+        self.unsubscribe(slot, channel);
+        let old = &mut self.sockets[slot].channels[channel];
+        old.status = Status::Ended;
+        old.topic
+            .owe(Input::End(Ending::new(old.member, end::DUPLICATE_JOIN, Notice::None)));
+        let mut replaced = std::mem::take(&mut old.replaced);
+        replaced.push(old.join_ref.clone());
+        replaced
+    }
+
+    /// Ends all that the client had of a topic without a word, as it would take it for the end of what it joins now.
+    /// What it has been asked is still answered.
+    fn silence(&mut self, slot: usize, known: Option<usize>, topic: &str) -> Vec<Option<Box<str>>> {
+        if let Some(known) = known {
+            self.replace(slot, known);
+        }
+        for channel in &mut self.sockets[slot].channels {
+            if channel.status == Status::Closing && *channel.topic.name == *topic {
+                channel.status = Status::Ended;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Hands an event or a leave to the channel, unless it belongs to an earlier join.
+    fn forward(&mut self, slot: usize, index: usize, leave: bool, message: Message) -> Dispatched {
+        let Message {
+            join_ref,
+            msg_ref,
+            event,
+            payload,
+            ..
+        } = message;
+        let channel = &mut self.sockets[slot].channels[index];
+        if let Some(join_ref) = &join_ref
+            && !channel.join_ref.as_deref().is_some_and(|own| json::same(own, join_ref))
+        {
+            return Dispatched::Taken;
+        }
+        let (member, topic) = (channel.member, Arc::clone(&channel.topic));
+        if leave {
+            channel.status = Status::Leaving;
+            let leave = Some(Box::new(Leave { join_ref, msg_ref }));
+            topic.owe(Input::End(Ending {
+                leave,
+                ..Ending::new(member, end::LEFT, Notice::Close)
+            }));
+            return Dispatched::Taken;
+        }
+        let input = Input::In {
+            member,
+            msg_ref: msg_ref.clone(),
+            event,
+            payload,
+        };
+        let Err(refused) = topic.push(input) else {
+            return Dispatched::Taken;
+        };
+        let name = TopicName::Text(topic.name.clone());
+        match refused {
+            Refused::Overloaded => {
+                let push_ref = self.sockets[slot].channels[index].push_ref().map(ByteString::from);
+                let payload = Payload::reason(reason::OVERLOADED);
+                self.reply(slot, push_ref.as_deref(), &msg_ref, &name, "error", &payload);
+                Dispatched::Taken
+            }
+            Refused::Closed => self.unmatched(slot, &msg_ref, &name),
+        }
+    }
+
+    /// The topic is not joined, or has no route. `join_ref` is null here even if the client sent one.
+    fn unmatched(&mut self, slot: usize, msg_ref: &Ref, topic: &TopicName) -> Dispatched {
+        if self.sockets[slot].info.dialect.answers_unmatched() {
+            let payload = Payload::reason(reason::UNMATCHED_TOPIC);
+            self.reply(slot, None, msg_ref, topic, "error", &payload);
+        }
+        Dispatched::Refused
+    }
+
+    /// Refuses a join.
+    fn refuse(&mut self, slot: usize, message: &Message, reason: &str) -> Dispatched {
+        let (status, payload) = self.sockets[slot].info.dialect.refusal(&Payload::reason(reason));
+        let join_ref = message.join_ref.as_deref();
+        self.reply(slot, join_ref, &message.msg_ref, &message.topic, status, &payload);
+        Dispatched::Refused
+    }
+
+    fn reply(
+        &mut self,
+        slot: usize,
+        join_ref: Option<&str>,
+        msg_ref: &Ref,
+        topic: &TopicName,
+        status: &str,
+        payload: &Payload,
+    ) {
+        let msg_ref = msg_ref.as_deref();
+        self.send(
+            slot,
+            &Outgoing::Reply {
+                join_ref,
+                msg_ref,
+                topic,
+                status,
+                payload,
+            },
+        );
+    }
+
+    fn new_member(&mut self, slot: usize) -> MemberId {
+        let serial = self.next_serial();
+        // A slab index is below the 2^24 sockets that a thread takes.
+        MemberId::new(self.thread(), slot as u32, serial)
+    }
+}
+
+/// What a plugin gets to know of a member besides its join: empty where there is nothing.
+fn member_info(identity: Option<&Identity>, route: &Route) -> Bytes {
+    if identity.is_none() && route.assigns.is_none() {
+        return Bytes::new();
+    }
+    let raw = |text: &str| RawValue::from_string(text.to_owned()).ok();
+    let socket = identity.and_then(|identity| identity.assigns.as_deref());
+    let info = MemberInfo {
+        socket_id: identity
+            .and_then(|identity| identity.socket_id.as_deref())
+            .map(str::to_owned),
+        socket: socket.and_then(|json| raw(std::str::from_utf8(json).ok()?)),
+        route: route.assigns.as_deref().and_then(raw),
+    };
+    serde_json::to_vec(&info).map_or_else(|_| Bytes::new(), Bytes::from)
+}

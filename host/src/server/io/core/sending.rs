@@ -1,0 +1,152 @@
+//! How messages go out: encoded, queued, gathered until the end of the turn, and written; and who does not keep up.
+
+use bennu_plugin::abi::reason as end;
+use bennu_wire::message::Outgoing;
+use bennu_wire::serializer::EncodeError;
+
+use super::{Core, WRITES};
+use crate::server::io::writes::Written;
+use crate::server::socket::Encoding;
+use crate::server::transport::websocket::frame::close_code;
+use crate::server::transport::{Flushed, Frame, Replaceable};
+
+impl Core {
+    /// Encodes and queues one message for one client.
+    pub(super) fn send(&mut self, slot: usize, message: &Outgoing<'_>) {
+        let Some(socket) = self.sockets.get(slot) else { return };
+        let frame = encode(socket.encoding(), message);
+        self.send_encoded(slot, frame);
+    }
+
+    /// Queues what was encoded for one client.
+    pub(super) fn send_encoded(&mut self, slot: usize, frame: Result<Frame, EncodeError>) {
+        match frame {
+            Ok(frame) => self.send_frame(slot, &frame, None),
+            Err(error) => {
+                self.hub().metrics.withheld_messages.inc();
+                tracing::error!(%error, "a message cannot be encoded");
+            }
+        }
+    }
+
+    /// Queues an encoded message; it goes out at the end of the turn, together with what else waits. A client that has
+    /// more waiting than it may, even after another write, is closed at the end of the turn, and gets nothing more.
+    pub(super) fn send_frame(&mut self, slot: usize, frame: &Frame, replaceable: Option<Replaceable>) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Some(transport) = &mut socket.transport else { return };
+        if socket.slow {
+            return;
+        }
+        let sent = transport.send(frame, replaceable).or_else(|_| {
+            transport.flush();
+            transport.send(frame, replaceable)
+        });
+        let Ok(replaced) = sent else {
+            socket.slow = true;
+            self.slow.push((slot, socket.serial));
+            return;
+        };
+        self.gathered += frame.wire().len();
+        let metrics = &self.state.hub.metrics;
+        metrics.messages_out.inc();
+        if replaced > 0 {
+            metrics.replaced_messages.inc_by(replaced as u64);
+        }
+        self.mark(slot);
+    }
+
+    pub(super) fn mark(&mut self, slot: usize) {
+        if let Some(socket) = self.sockets.get_mut(slot)
+            && !std::mem::replace(&mut socket.dirty, true)
+        {
+            self.dirty.push_back(slot);
+        }
+    }
+
+    pub(super) fn flush(&mut self, slot: usize) {
+        self.flush_after(slot, None);
+    }
+
+    /// Writes what waits for a client, after this was written of it.
+    pub(super) fn flush_after(&mut self, slot: usize, written: Written) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Some(transport) = &mut socket.transport else { return };
+        let flushed = match written {
+            Some(written) => transport.written(written),
+            None => transport.flush(),
+        };
+        // A connection that has said its goodbye keeps its slot until the client hangs up, or the tick sees it.
+        if flushed == Flushed::Ended && !socket.closing {
+            self.drop_socket(slot, end::CLOSED);
+        } else {
+            self.account(slot);
+        }
+    }
+
+    /// Takes note of what a client has not taken. If that is too much of what all of the thread's clients may leave, it is
+    /// let go of at once: a goodbye would have to wait behind all the rest.
+    pub(super) fn account(&mut self, slot: usize) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let waiting = socket.transport.as_ref().map_or(0, |transport| transport.waiting());
+        let before = std::mem::replace(&mut socket.unsent, waiting);
+        if waiting == before {
+            return;
+        }
+        self.unsent.change(before, waiting);
+        let limit = self.routing.config.limits.max_outbound_total_bytes / self.state.threads();
+        if waiting > before && self.unsent.is_too_much(waiting, limit) {
+            self.hub().metrics.slow_consumers.inc();
+            self.abandon(slot, end::OVERLOADED);
+        }
+    }
+
+    /// Writes what has gathered, and lets go of those that do not keep up.
+    pub(super) fn finish_turn(&mut self) {
+        for (slot, serial) in std::mem::take(&mut self.slow) {
+            if self.sockets.get(slot).is_some_and(|socket| socket.serial == serial) {
+                self.hub().metrics.slow_consumers.inc();
+                self.close(slot, close_code::POLICY, "too slow", end::OVERLOADED);
+            }
+        }
+        let mut turn = std::mem::take(&mut self.turn);
+        turn.extend(self.dirty.drain(..self.dirty.len().min(WRITES)));
+        if self.dirty.is_empty() {
+            self.gathered = 0;
+        }
+        for slot in &turn {
+            if let Some(socket) = self.sockets.get_mut(*slot) {
+                socket.dirty = false;
+            }
+        }
+        let mut written = std::mem::take(&mut self.written);
+        let offer = |slot, bytes: &mut _| self.sockets.get(slot)?.transport.as_ref()?.offer(bytes);
+        self.writes.make(&turn, offer, &mut written);
+        for (slot, written) in turn.drain(..).zip(written.drain(..)) {
+            self.flush_after(slot, written);
+        }
+        (self.turn, self.written) = (turn, written);
+    }
+}
+
+/// Encodes a message.
+///
+/// # Errors
+///
+/// If it does not fit the version.
+pub(super) fn encode(encoding: Encoding, message: &Outgoing<'_>) -> Result<Frame, EncodeError> {
+    encoding.serializer.carries(message)?;
+    let text;
+    let message = if message.payload().is_binary() && !encoding.takes_binary {
+        text = message.payload().as_text();
+        message.with_payload(&text)
+    } else {
+        *message
+    };
+    Frame::build(|out| encoding.serializer.encode(&message, out))
+}

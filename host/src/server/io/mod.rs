@@ -1,0 +1,82 @@
+//! I/O threads: each owns its connections, from the handshake to the last byte, and its part of every subscription.
+//!
+//! A thread is a tokio runtime of its own. hyper serves HTTP on it; connections that became WebSockets stand in the
+//! [`Core`]'s slab and are polled by it directly. All that comes from elsewhere comes through its [`Inbox`].
+//! An I/O thread never waits for a shard, and never runs plugin code.
+
+mod acceptor;
+mod core;
+mod entry;
+mod http;
+mod inbox;
+mod inboxes;
+mod stream;
+mod subscriptions;
+mod unsent;
+mod writes;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+
+pub(crate) use acceptor::Acceptor;
+pub(crate) use entry::{Entry, SessionRequest};
+pub(crate) use http::Client;
+pub(crate) use inbox::Inbox;
+pub(crate) use inboxes::Inboxes;
+pub(crate) use stream::LazyStream;
+pub(crate) use subscriptions::Subscriptions;
+
+use self::core::Core;
+use crate::server::state::State;
+
+/// The token of the inbox's waker; connections count from 0.
+const WAKER: mio::Token = mio::Token(usize::MAX);
+
+/// An I/O thread that is not running yet. Its inbox takes entries already.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The way in.
+    pub(crate) inbox: Arc<Inbox>,
+    poll: mio::Poll,
+}
+
+/// Makes what an I/O thread needs; so many bytes may wait in its inbox.
+///
+/// # Errors
+///
+/// If the system gives no poll.
+pub(crate) fn prepare(max_inbox_bytes: usize) -> io::Result<Prepared> {
+    let poll = mio::Poll::new()?;
+    let waker = mio::Waker::new(poll.registry(), WAKER)?;
+    Ok(Prepared {
+        inbox: Arc::new(Inbox::new(waker, max_inbox_bytes)),
+        poll,
+    })
+}
+
+impl Prepared {
+    /// Starts the thread, the `index`th of its host, with what answers its HTTP requests.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread or no runtime.
+    pub(crate) fn start(self, index: u8, state: Arc<State>, app: Router) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name(format!("io.{index}")).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            let ended = local.block_on(&runtime, async move {
+                Core::new(index, self.inbox, self.poll, state, app)?.run().await
+            });
+            if let Err(error) = ended {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    thread = index,
+                    "an I/O thread has failed"
+                );
+            }
+        })
+    }
+}

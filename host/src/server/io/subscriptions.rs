@@ -1,0 +1,78 @@
+//! Which members on this I/O thread get what is broadcast on a topic.
+
+use std::collections::HashMap;
+
+use bytestring::ByteString;
+
+use crate::runtime::id::MemberId;
+
+/// Subscribers by topic. A subscriber knows its place in the list, so that leaving costs the same in a room of ten
+/// thousand as in one of two.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    topics: HashMap<ByteString, Vec<MemberId>>,
+}
+
+impl Subscriptions {
+    /// Adds a subscriber. Returns its place.
+    pub(crate) fn add(&mut self, topic: &ByteString, member: MemberId) -> u32 {
+        let list = match self.topics.get_mut(topic) {
+            Some(list) => list,
+            None => self.topics.entry(topic.clone()).or_default(),
+        };
+        list.push(member);
+        // A thread has at most 2^24 sockets, each at most once in a topic.
+        (list.len() - 1) as u32
+    }
+
+    /// Removes the subscriber at `place`. Returns the one that has taken its place, if any.
+    pub(crate) fn remove(&mut self, topic: &ByteString, place: u32) -> Option<MemberId> {
+        let list = self.topics.get_mut(topic)?;
+        let place = place as usize;
+        if place < list.len() {
+            list.swap_remove(place);
+        }
+        let moved = list.get(place).copied();
+        if list.is_empty() {
+            self.topics.remove(topic);
+        }
+        moved
+    }
+
+    /// Lends the subscribers of a topic for a walk that adds and removes none. They are to be [taken
+    /// back](Subscriptions::take_back).
+    #[must_use]
+    pub(crate) fn lend(&mut self, topic: &str) -> Vec<MemberId> {
+        self.topics.get_mut(topic).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes back what was lent.
+    pub(crate) fn take_back(&mut self, topic: &str, subscribers: Vec<MemberId>) {
+        if let Some(list) = self.topics.get_mut(topic) {
+            *list = subscribers;
+        }
+    }
+
+    /// The subscribers of a topic.
+    #[must_use]
+    pub(crate) fn of(&self, topic: &str) -> &[MemberId] {
+        self.topics.get(topic).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_one_takes_the_place_of_the_one_that_leaves() {
+        let (a, b, c) = (MemberId::new(0, 1, 1), MemberId::new(0, 2, 2), MemberId::new(0, 3, 3));
+        let (mut all, topic) = (Subscriptions::default(), ByteString::from_static("room:a"));
+        assert_eq!([a, b, c].map(|member| all.add(&topic, member)), [0, 1, 2]);
+        assert_eq!(all.remove(&topic, 0), Some(c));
+        assert_eq!(all.of("room:a"), [c, b]);
+        assert_eq!(all.remove(&topic, 1), None);
+        assert_eq!(all.remove(&topic, 0), None);
+        assert!(all.of("room:a").is_empty() && all.topics.is_empty());
+    }
+}

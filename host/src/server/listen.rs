@@ -1,0 +1,69 @@
+//! The listeners of a server: taken addresses are said early, and by name.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::StartError;
+use crate::config::{Config, Mode};
+
+/// What names the address of clients.
+const LISTEN: &str = "`--listen` or `[server] listen`";
+/// What names the address of the admin pages.
+const ADMIN_LISTEN: &str = "`[admin] listen`";
+/// How many ports above a taken one are tried, in `dev`, where nobody has named it.
+const PORTS_TRIED: u16 = 100;
+/// Connections that the system keeps while we are busy accepting others.
+const BACKLOG: u32 = 1024;
+/// The listener for clients, and that of the admin pages if they are wanted.
+pub(super) fn listeners(config: &Config, mode: Mode) -> Result<(TcpListener, Option<TcpListener>), StartError> {
+    let listener = |address, setting, is_named| match is_named || mode == Mode::Serve {
+        true => listen(address, setting),
+        false => listen_near(address, setting),
+    };
+    let clients = listener(config.listen(), LISTEN, config.names_listen())?;
+    let admin = { config.admin.listen }.map(|address| listener(address, ADMIN_LISTEN, config.admin.names_listen));
+    Ok((clients, admin.transpose()?))
+}
+
+/// A listener there, or where that is taken at the next port above that is free.
+fn listen_near(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    let first = listen(address, setting);
+    let is_taken = |source: &io::Error| source.kind() == io::ErrorKind::AddrInUse;
+    if !matches!(&first, Err(StartError::Listen { source, .. }) if is_taken(source)) {
+        return first;
+    }
+    let mut above = (1..=PORTS_TRIED).filter_map(|above| address.port().checked_add(above));
+    let other = above.find_map(|port| listen(SocketAddr::new(address.ip(), port), setting).ok());
+    other.map_or(first, Ok)
+}
+
+/// A listener that does not share its port: a second host on it is told so.
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    let open = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // Connections of a host that has just ended do not block the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| StartError::Listen {
+        address,
+        setting,
+        source,
+    })
+}
+
+/// What connections have from their listener, without a call for each.
+pub(super) fn prepare(listener: &TcpListener, config: &Config) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // Small frames must not wait for more: every reply is one.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(u32::try_from(config.server.notsent_lowat_bytes).unwrap_or(u32::MAX))
+}

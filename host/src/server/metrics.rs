@@ -1,0 +1,162 @@
+//! How Prometheus reads what the host counts.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::runtime::metrics::{Metrics, PluginStats};
+use crate::runtime::plugin::PluginSlot;
+
+/// All of it in Prometheus' text format.
+#[must_use]
+pub(super) fn render(metrics: &Metrics, plugins: &[Arc<PluginSlot>]) -> String {
+    let mut registry = Registry::with_prefix("bennu");
+    registry.register(
+        "sockets",
+        "Connected sockets, long-poll sessions included",
+        metrics.sockets.clone(),
+    );
+    registry.register("messages_in", "Messages from clients", metrics.messages_in.clone());
+    registry.register("messages_out", "Messages to clients", metrics.messages_out.clone());
+    registry.register(
+        "withheld_messages",
+        "Messages not sent, as the client's protocol version cannot carry them",
+        metrics.withheld_messages.clone(),
+    );
+    registry.register(
+        "slow_consumers",
+        "Connections closed because the client read too slowly",
+        metrics.slow_consumers.clone(),
+    );
+    registry.register(
+        "replaced_messages",
+        "Messages that a newer one took the place of, as the client had fallen behind",
+        metrics.replaced_messages.clone(),
+    );
+    registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
+    registry.register(
+        "late_answers",
+        "Answers of plugins that nobody waited for any more",
+        metrics.late_answers.clone(),
+    );
+    registry.register(
+        "timers",
+        "Timers that are due later, of plugins and of the host",
+        metrics.timers.clone(),
+    );
+    register_plugins(&mut registry, plugins);
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("text is written to memory");
+    text
+}
+
+/// What is counted of all plugins: each name is described once, and has a line for each of them.
+fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
+    let mut table = Table {
+        registry: registry.sub_registry_with_prefix("plugin"),
+        plugins,
+    };
+    table.counter("events", "Events handled", |stats| &stats.events);
+    table.counter("panics", "Callbacks that panicked", |stats| &stats.panics);
+    table.counter("slow_handlers", "Callbacks that took longer than warn_ms", |stats| {
+        &stats.slow_handlers
+    });
+    table.counter("hangs", "Callbacks that took longer than deadline_ms", |stats| {
+        &stats.hangs
+    });
+    table.gauge("stuck_threads", "Threads given up that have not come back", |slot| {
+        slot.stats.stuck_threads.get()
+    });
+    table.counter("refused_effects", "Effects the host refused", |stats| {
+        &stats.refused_effects
+    });
+    table.counter("loads", "Generations that came into service", |stats| &stats.loads);
+    table.counter("refused_loads", "Libraries refused", |stats| &stats.refused_loads);
+    table.counter("migrated_topics", "Topics carried over by a reload", |stats| {
+        &stats.migrated_topics
+    });
+    table.counter(
+        "failed_migrations",
+        "Topics that a reload could not carry over",
+        |stats| &stats.failed_migrations,
+    );
+    table.counter("rollbacks", "Generations that gave their topics back", |stats| {
+        &stats.rollbacks
+    });
+    table.gauge(
+        "leaked_generations",
+        "Generations still mapped after their end",
+        |slot| slot.stats.leaked_generations.get(),
+    );
+    table.gauge(
+        "topics",
+        "Topics it serves now",
+        |slot| shown(slot.topic_count() as u64),
+    );
+    table.steps();
+    table.gauge("generation", "The generation in service, 0 if there is none", |slot| {
+        shown(slot.current().map_or(0, |generation| generation.number))
+    });
+}
+
+/// Metrics with one value for each plugin.
+struct Table<'a> {
+    registry: &'a mut Registry,
+    plugins: &'a [Arc<PluginSlot>],
+}
+
+type Labels = [(&'static str, String); 1];
+type StepLabels = [(&'static str, String); 2];
+type RefusalLabels = [(&'static str, String); 3];
+
+impl Table<'_> {
+    fn counter(&mut self, name: &str, help: &str, counter: impl Fn(&PluginStats) -> &Counter) {
+        let family = Family::<Labels, Counter>::default();
+        for slot in self.plugins {
+            family.get_or_create(&labels(slot)).inc_by(counter(&slot.stats).get());
+        }
+        self.registry.register(name, help, family);
+    }
+
+    /// How often each step of the pipeline let a library pass, and how often it refused one, by reason.
+    fn steps(&mut self) {
+        let passed = Family::<StepLabels, Counter>::default();
+        let refused = Family::<RefusalLabels, Counter>::default();
+        for slot in self.plugins {
+            let [plugin] = labels(slot);
+            let journal = slot.journal.read();
+            for (step, count) in journal.passed {
+                let labels = [plugin.clone(), ("step", step.to_owned())];
+                passed.get_or_create(&labels).inc_by(count);
+            }
+            for ((step, code), count) in journal.refusals {
+                let labels = [plugin.clone(), ("step", step.to_owned()), ("code", code)];
+                refused.get_or_create(&labels).inc_by(count);
+            }
+        }
+        self.registry
+            .register("steps_passed", "Libraries that passed a step", passed);
+        self.registry
+            .register("refusals", "Libraries refused, by step and reason", refused);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: impl Fn(&PluginSlot) -> i64) {
+        let family = Family::<Labels, Gauge>::default();
+        for slot in self.plugins {
+            family.get_or_create(&labels(slot)).set(gauge(slot));
+        }
+        self.registry.register(name, help, family);
+    }
+}
+
+fn labels(slot: &PluginSlot) -> Labels {
+    [("plugin", slot.name.clone())]
+}
+
+fn shown(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

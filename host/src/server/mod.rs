@@ -1,0 +1,32 @@
+//! The server: transports, the threads that own connections, HTTP, and what watches files and applies changes.
+//!
+//! From the bottom to the top:
+//!
+//! 1. [`transport`]: WebSocket and long polling; bytes in, bytes out.
+//! 2. [`routing`] and [`state`]: what all threads share.
+//! 3. [`socket`]: one client's connection.
+//! 4. [`io`]: the threads that own connections; dispatch, delivery.
+//! 5. [`endpoint`]: HTTP; whether a client may connect.
+//! 6. [`control`]: what watches files and applies changes.
+//! 7. [`admin`]: what an operator sees.
+//! 8. [`Server`]: start and stop.
+
+pub(crate) mod admin;
+mod builder;
+pub(crate) mod control;
+pub(crate) mod endpoint;
+pub(crate) mod io;
+mod listen;
+mod metrics;
+pub(crate) mod routing;
+mod running;
+pub(crate) mod socket;
+mod start_error;
+pub(crate) mod state;
+pub(crate) mod transport;
+
+pub use builder::Builder;
+pub(crate) use builder::Built;
+pub use running::Server;
+pub(crate) use running::pipeline;
+pub use start_error::StartError;

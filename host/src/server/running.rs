@@ -1,0 +1,383 @@
+//! A whole server: started in order, stopped in order.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::admin::{self, Admin};
+use super::control::{Command, Service};
+use super::endpoint::{self, Board, Endpoint, Entrance};
+use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
+use super::listen::{listeners, prepare};
+use super::routing::Routing;
+use super::state::State;
+use super::{Builder, StartError};
+use crate::config::secret::SecretKeyBase;
+use crate::config::{Config, Mode};
+use crate::runtime::plugin::crash;
+use crate::runtime::plugin::kept::Kept;
+use crate::runtime::plugin::manager::{Occasion, Plugins};
+use crate::runtime::plugin::pipeline::{Pipeline, Refusal};
+use crate::runtime::plugin::quarantine::Quarantine;
+use crate::runtime::plugin::stage::StageFolder;
+use crate::runtime::plugin::watchdog::{self, Running};
+use crate::runtime::plugin::{Hub, PluginSlot};
+use crate::runtime::pubsub::PubSub;
+use crate::runtime::timers::Timers;
+
+/// How long threads have to end after all connections are closed.
+const GRACE: Duration = Duration::from_millis(500);
+/// After so long it is said for which handlers the end waits.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A running server. Takes clients once it [runs](Self::run_until).
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    /// The way to change plugins.
+    service: Service,
+    endpoint: Arc<Endpoint>,
+    acceptor: Acceptor,
+    threads: Vec<JoinHandle<()>>,
+    plugins: JoinHandle<()>,
+    /// Where libraries are staged.
+    staging: StageFolder,
+}
+
+impl Server {
+    /// A server with this configuration, which can still be told more before it starts.
+    #[must_use]
+    pub fn builder(config: Config) -> Builder {
+        Builder::new(config)
+    }
+
+    /// Finds out early whether the addresses are free: before what takes its time.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not.
+    pub(crate) fn try_addresses(config: &Config, mode: Mode) -> Result<(), StartError> {
+        listeners(config, mode).map(drop)
+    }
+
+    /// Starts everything: listeners first, as a taken port is the commonest mistake, then plugins, then I/O threads.
+    pub(super) async fn start(builder: Builder) -> Result<Self, StartError> {
+        let Builder {
+            config,
+            mode,
+            built,
+            follower,
+        } = builder;
+        let (listener, admin) = listeners(&config, mode)?;
+        prepare(&listener, &config)?;
+        let admin = match admin {
+            Some(listener) => {
+                let secret = admin::secret(listener.local_addr()?)?;
+                Some((listener, secret))
+            }
+            None => None,
+        };
+        let secret = SecretKeyBase::obtain(&config, mode)?;
+        if secret.generated {
+            // Only in `dev`, where it is as it should be.
+            tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
+        }
+        let prepared: Vec<_> = (0..config.server.io_threads.get())
+            .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
+            .collect::<io::Result<_>>()?;
+        let inboxes = Inboxes::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
+        let hub = Arc::new(Hub::new(PubSub::new(inboxes.outlets()), Timers::start()?));
+        watchdog::start(&hub, mode)?;
+
+        let (pipeline, staging) = pipeline(&config)?;
+        let quarantine = Arc::clone(&pipeline.quarantine);
+        crash::start(&config.server.state_dir, &pipeline.quarantine);
+        let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
+        let mut not_built = Vec::new();
+        for (name, built) in built {
+            match built {
+                Ok(library) => plugins.set_built(&name, library),
+                Err(refusal) => not_built.push((name, refusal)),
+            }
+        }
+        load_all(&mut plugins, &config, mode)?;
+        for (name, refusal) in not_built {
+            plugins.not_built(&name, refusal);
+        }
+        let config = Arc::new(config);
+        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots().clone()));
+        let dev = (mode == Mode::Dev).then(Board::new);
+        let state = Arc::new(State::new(hub, routing, inboxes.count()));
+        let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
+        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
+        let threads = prepared
+            .into_iter()
+            .enumerate()
+            // The configuration allows 255 threads at most.
+            .map(|(index, thread)| {
+                let app = endpoint::app(Arc::clone(&endpoint));
+                thread.start(index as u8, Arc::clone(&state), app)
+            })
+            .collect::<io::Result<_>>()?;
+        let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower)?;
+        let address = listener.local_addr()?;
+        let admin_address = admin
+            .map(|(listener, secret)| {
+                let admin = Admin {
+                    state: Arc::clone(&state),
+                    service: service.clone(),
+                    quarantine,
+                };
+                serve_admin(listener, secret, admin)
+            })
+            .transpose()?;
+        Ok(Self {
+            address,
+            admin_address,
+            service,
+            endpoint,
+            acceptor: Acceptor::new(listener.into_std()?)?,
+            threads,
+            plugins,
+            staging,
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the admin pages are, if they are.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The way to change plugins.
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The routing as it is now.
+    #[must_use]
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        self.endpoint.state.routing()
+    }
+
+    /// The way in for clients that come by a transport of one's own. Good for as long as the host runs.
+    #[must_use]
+    pub fn entrance(&self) -> Entrance {
+        Entrance::new(Arc::clone(&self.endpoint))
+    }
+
+    /// The way to the routing as it will be.
+    pub(crate) fn current_routing(&self) -> impl Fn() -> Arc<Routing> + Send + 'static {
+        let state = Arc::clone(&self.endpoint.state);
+        move || state.routing()
+    }
+
+    /// Takes clients until `stop` is done. Then closes their connections in batches, as `[server]` says, ends the plugins, and
+    /// returns.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
+        let (said, stopped) = mpsc::unbounded_channel();
+        let say = async move {
+            stop.await;
+            let _ = said.send(());
+            // The sender stays: a channel that ends would say it a second time.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.run(stopped) => {}
+            () = say => {}
+        }
+    }
+
+    /// Takes connections until `stop` says so, then lets those that are there go, in batches. If it says so again while that
+    /// lasts, that ends at once.
+    pub(crate) async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
+        loop {
+            tokio::select! {
+                () = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {}
+                _ = stop.recv() => break,
+            }
+        }
+        tokio::select! {
+            () = self.drain() => {}
+            _ = stop.recv() => tracing::warn!("stopping at once"),
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
+        // A little above the limit there is still an answer, 503; far above it, none.
+        if self.endpoint.state.is_flooded() {
+            return;
+        }
+        let thread = self.endpoint.state.idlest();
+        self.endpoint.state.acquire(thread);
+        if let Some(inbox) = self.endpoint.inboxes.get(usize::from(thread)) {
+            inbox.push_now(Entry::Accept(stream, peer));
+        }
+    }
+
+    /// Closes connections in batches, has plugins end their members, and ends all threads.
+    async fn drain(self) {
+        let Self {
+            endpoint,
+            acceptor,
+            threads,
+            plugins,
+            service,
+            staging,
+            ..
+        } = self;
+        drop(acceptor);
+        let state = &endpoint.state;
+        state.stop();
+        let server = state.routing().config.server.clone();
+        let deadline = Instant::now() + server.shutdown_timeout;
+        let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
+        let in_batches = async {
+            while drain_some(&endpoint.inboxes, batch).await > 0 {
+                tokio::time::sleep(server.drain_batch_interval).await;
+            }
+        };
+        if timeout_at(deadline, in_batches).await.is_err() {
+            tracing::warn!("not all connections were drained in time, the rest is closed at once");
+            endpoint
+                .inboxes
+                .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
+        }
+        service.send(Command::Stop(deadline.into_std()));
+        // A handler that does not return keeps its thread; it must not keep the process.
+        let mut ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
+        if timeout(PATIENCE, &mut ended).await.is_err() {
+            say_awaited(&state.hub, deadline);
+            if timeout_at(deadline + GRACE, ended).await.is_err() {
+                tracing::warn!("a plugin did not end in time");
+            }
+        }
+        endpoint.inboxes.send_all(|| Entry::Stop);
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = timeout_at(deadline + GRACE * 2, ended).await;
+        state.hub.timers.stop();
+        drop(staging);
+        tracing::info!("stopped");
+    }
+}
+
+/// Says which handlers keep the host from its end.
+fn say_awaited(hub: &Hub, deadline: Instant) {
+    let seconds = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+    for running in hub.watchdog.running() {
+        let Running {
+            plugin,
+            callback,
+            topic,
+            event,
+        } = running;
+        tracing::warn!(
+            plugin,
+            topic,
+            callback,
+            event,
+            "stopping waits up to {seconds} s for this handler to return: a second signal (or q) stops at once"
+        );
+    }
+}
+
+/// Closes up to `batch` connections on each I/O thread. Returns how many are left.
+async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
+    let (said, mut left) = mpsc::unbounded_channel();
+    inboxes.send_all(|| Entry::Drain(batch, said.clone()));
+    drop(said);
+    let mut open = 0;
+    while let Some(more) = left.recv().await {
+        open += more;
+    }
+    if open > 0 {
+        tracing::info!(open, "draining");
+    }
+    open
+}
+
+fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> io::Result<SocketAddr> {
+    let address = listener.local_addr()?;
+    let app = admin::app(admin, secret);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the admin listener has failed"
+            );
+        }
+    });
+    Ok(address)
+}
+
+/// With what libraries are checked, and the folder that they are staged in.
+pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, StageFolder)> {
+    let server = &config.server;
+    let dir = server.stage_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let staging = StageFolder::make(&dir).map_err(|error| {
+        let message = format!(
+            "no folder for copies of libraries can be made in {}: {error}",
+            dir.display()
+        );
+        io::Error::new(error.kind(), message)
+    })?;
+    let pipeline = Pipeline {
+        exe: config.program.clone().map_or_else(std::env::current_exe, Ok)?,
+        stage_dir: staging.path().to_owned(),
+        quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
+        kept: Kept::new(&server.state_dir, server.max_kept_libraries),
+        reports: Some(server.state_dir.join("reports")),
+    };
+    Ok((pipeline, staging))
+}
+
+fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), StartError> {
+    for (name, wanted) in &config.plugins {
+        let slot = plugins.add(name, wanted);
+        let Some(library) = plugins.library(name, wanted) else {
+            continue;
+        };
+        match plugins.prepare(&slot, &library, wanted, Occasion::Needed) {
+            Ok(prepared) => {
+                let done = prepared.and_then(|prepared| plugins.put_in_service(prepared));
+                if let Some(loaded) = done {
+                    loaded.announce();
+                }
+            }
+            Err(refusal) => refuse(&slot, config, &refusal, mode)?,
+        }
+    }
+    Ok(())
+}
+
+fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
+    let message = refusal.shown(config, &slot.name);
+    // One plugin that crashed, and was never good, does not keep the others from being served.
+    if mode == Mode::Serve && refusal.code != "quarantined" {
+        return Err(StartError::Plugin {
+            plugin: slot.name.clone(),
+            step: refusal.step,
+            message,
+        });
+    }
+    tracing::error!(
+        plugin = slot.name,
+        step = refusal.step,
+        code = refusal.code,
+        "plugin refused: {message}"
+    );
+    Ok(())
+}

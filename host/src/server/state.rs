@@ -1,0 +1,107 @@
+//! What the threads of a running server share: its plugins, the routing of the moment, and how many connections there are.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+
+use super::routing::Routing;
+use crate::runtime::plugin::Hub;
+
+/// One per server.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// What runs the channels.
+    pub(crate) hub: Arc<Hub>,
+    routing: RwLock<Arc<Routing>>,
+    /// Connections and sessions of each I/O thread.
+    loads: Box<[AtomicUsize]>,
+    /// Whoever wants to connect now is too late.
+    stopping: AtomicBool,
+}
+
+impl State {
+    /// What so many I/O threads share, with the routing to begin with.
+    #[must_use]
+    pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
+        Self {
+            hub,
+            routing: RwLock::new(routing),
+            loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The routing as it is now.
+    #[must_use]
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing.read().expect("no holder panics"))
+    }
+
+    /// Replaces it for whoever asks from now on. I/O threads are told by
+    /// [`Inboxes::set_routing`](super::io::Inboxes::set_routing).
+    pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
+        *self.routing.write().expect("no holder panics") = routing;
+    }
+
+    /// The I/O thread with the fewest connections.
+    #[must_use]
+    pub(crate) fn idlest(&self) -> u8 {
+        let idlest = self
+            .loads
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+        // The configuration allows 255 threads at most.
+        idlest.map_or(0, |(thread, _)| thread as u8)
+    }
+
+    /// One connection more on this thread.
+    pub(crate) fn acquire(&self, thread: u8) {
+        self.loads[usize::from(thread)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn release(&self, thread: u8) {
+        self.loads[usize::from(thread)].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether nobody is let in at the moment. While the server stops, a long-poll client whose session was just ended would
+    /// only get another one that ends.
+    #[must_use]
+    pub(crate) fn turns_away(&self) -> bool {
+        self.is_full() || self.is_stopping()
+    }
+
+    /// Whether there are more connections than there may be.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections() > self.routing().config.limits.max_connections
+    }
+
+    /// Whether there are so many that even a refusal is too much.
+    #[must_use]
+    pub(crate) fn is_flooded(&self) -> bool {
+        let limit = self.routing().config.limits.max_connections;
+        self.connections() > limit.saturating_add((limit / 8).max(16))
+    }
+
+    /// How many I/O threads there are.
+    #[must_use]
+    pub(crate) fn threads(&self) -> usize {
+        self.loads.len()
+    }
+
+    fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// From now on nobody may connect: the server stops, and lets those go that are there.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server stops.
+    #[must_use]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,247 @@
+//! A WebSocket that has left hyper: a socket, a decoder that is empty while nothing is half read, and a queue that is
+//! empty while nothing waits. An idle connection keeps no buffer.
+
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
+
+use bennu_wire::serializer::Incoming;
+use bytes::Bytes;
+
+use super::Echo;
+use super::extension::Deflate;
+use super::frame::{self, Decoder, Frame, Input, Rules};
+use super::outbox::Outbox;
+use crate::server::transport::{Flushed, Overflow, PendingConnection, Received, Registration, Replaceable, Transport};
+
+/// As routes list it.
+const NAME: &str = "websocket";
+
+/// A connection after the handshake, on its way to an I/O thread's slab.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// Non-blocking.
+    pub(crate) stream: std::net::TcpStream,
+    /// What hyper had read already.
+    pub(crate) leftover: Bytes,
+    /// It is to send back what it gets.
+    pub(crate) echo: bool,
+    /// What was agreed about compression.
+    pub(crate) deflate: Option<Deflate>,
+}
+
+/// One WebSocket.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    stream: mio::net::TcpStream,
+    decoder: Decoder,
+    outbox: Outbox,
+    rules: Rules,
+    /// The window of those who get compressed messages.
+    window_bits: Option<u8>,
+    max_waiting: usize,
+    leftover: Bytes,
+    state: State,
+    /// A ping or pong has come since it was last asked for.
+    pinged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A close frame stands in the queue; nothing goes in behind it.
+    Closing,
+    /// It is out. What the client still sends is read and dropped, so that the close frame reaches it.
+    Closed,
+}
+
+impl WebSocket {
+    /// Takes over an upgraded connection. Limits in bytes: of one message, and of what may wait to be written.
+    #[must_use]
+    pub(crate) fn new(upgraded: Upgraded, max_message: usize, max_waiting: usize) -> Self {
+        Self {
+            stream: mio::net::TcpStream::from_std(upgraded.stream),
+            decoder: Decoder::default(),
+            outbox: Outbox::default(),
+            rules: Rules {
+                max_message,
+                deflate: upgraded.deflate.is_some(),
+            },
+            window_bits: upgraded.deflate.map(|agreed| agreed.window_bits),
+            max_waiting,
+            leftover: upgraded.leftover,
+            state: State::Open,
+            pinged: false,
+        }
+    }
+
+    /// Takes in bytes of the client. Answers pings and closes itself.
+    fn feed(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
+        let (mut pongs, mut goodbye) = (Vec::new(), None);
+        let mut pinged = false;
+        let fed = self.decoder.feed(bytes, self.rules, |input| {
+            match input {
+                Input::Message(message) => take(message),
+                Input::Ping(payload) => {
+                    pinged = true;
+                    pongs.push(frame::pong(&payload));
+                }
+                Input::Pong => pinged = true,
+                Input::Close(goodbye_of_client) => {
+                    goodbye = Some(goodbye_of_client.map(|(code, _)| code));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        self.pinged |= pinged;
+        for pong in pongs {
+            if self.state == State::Open && self.outbox.bytes() + pong.len() <= self.max_waiting {
+                self.outbox.push(pong, None);
+            }
+        }
+        if let Some(code) = goodbye {
+            // The client's own code goes back to it: 1000 is sent in no other case.
+            if self.state == State::Open {
+                self.outbox.push(frame::close(code, ""), None);
+                self.state = State::Closing;
+            }
+            return Received::Closed;
+        }
+        match fed {
+            Ok(_) => Received::All,
+            Err(error) => Received::Broken(error.close_code(), error.to_string()),
+        }
+    }
+}
+
+impl PendingConnection for Upgraded {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn register(self: Box<Self>, registration: &Registration<'_>) -> io::Result<Box<dyn Transport>> {
+        let echo = self.echo;
+        if !self.leftover.is_empty() {
+            registration.waker().wake();
+        }
+        let mut websocket = WebSocket::new(
+            *self,
+            registration.limits.max_message_bytes,
+            registration.limits.max_outbound_bytes,
+        );
+        registration.watch(&mut websocket.stream)?;
+        Ok(if echo {
+            Box::new(Echo::new(websocket))
+        } else {
+            Box::new(websocket)
+        })
+    }
+}
+
+impl Transport for WebSocket {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn takes_binary(&self) -> bool {
+        true
+    }
+
+    fn receive(&mut self, scratch: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
+        if !self.leftover.is_empty() {
+            let mut bytes = std::mem::take(&mut self.leftover).to_vec();
+            return match self.feed(&mut bytes, take) {
+                Received::All => Received::More,
+                other => other,
+            };
+        }
+        match self.stream.read(scratch) {
+            Ok(0) => Received::Lost,
+            Ok(_) if self.state != State::Open => Received::More,
+            Ok(read) => match self.feed(&mut scratch[..read], take) {
+                // A full buffer: there may be more, after the others have had their turn.
+                Received::All if read == scratch.len() => Received::More,
+                other => other,
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::All,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::More,
+            Err(_) => Received::Lost,
+        }
+    }
+
+    fn pinged(&mut self) -> bool {
+        std::mem::take(&mut self.pinged)
+    }
+
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
+        if self.state != State::Open {
+            return Ok(0);
+        }
+        let wire = match self.window_bits {
+            None => frame.wire(),
+            Some(window_bits) => frame.deflated(window_bits),
+        };
+        let mut replaced = 0;
+        // One message may always wait, however large, or it could never be sent.
+        if !self.outbox.is_empty() && self.outbox.bytes() + wire.len() > self.max_waiting {
+            replaced = self.outbox.keep_newest();
+            // With less room than this, the next message would have all of the queue looked through again.
+            if self.outbox.bytes() + wire.len() > self.max_waiting - self.max_waiting / 8 {
+                return Err(Overflow);
+            }
+        }
+        self.outbox.push(wire.clone(), replaceable);
+        // A client that reads is sent every message, however many come at once.
+        if replaceable.is_some() && self.outbox.is_behind() && self.flush() == Flushed::Blocked {
+            replaced += self.outbox.keep_newest();
+        }
+        Ok(replaced)
+    }
+
+    fn waiting(&self) -> usize {
+        self.outbox.bytes()
+    }
+
+    fn flush(&mut self) -> Flushed {
+        while !self.outbox.is_empty() {
+            match self.outbox.write(&mut self.stream) {
+                Ok(true) => {}
+                Ok(false) => return Flushed::Blocked,
+                Err(_) => return Flushed::Ended,
+            }
+        }
+        if self.state == State::Closing {
+            self.state = State::Closed;
+            let _ = self.stream.shutdown(Shutdown::Write);
+            return Flushed::Ended;
+        }
+        Flushed::All
+    }
+
+    fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
+        self.outbox.offer(bytes).then(|| self.stream.as_fd())
+    }
+
+    fn written(&mut self, written: io::Result<usize>) -> Flushed {
+        match self.outbox.written(written) {
+            Ok(true) => self.flush(),
+            Ok(false) => Flushed::Blocked,
+            Err(_) => Flushed::Ended,
+        }
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        if self.state == State::Open {
+            self.outbox.push(frame::close(Some(code), reason), None);
+            self.state = State::Closing;
+        }
+    }
+
+    fn abandon(&mut self) {
+        // Closed by a reset. Otherwise the system keeps its own queue, megabytes for a client that does not read, for minutes.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,82 @@
+//! A WebSocket that sends back what it gets: what conformance suites talk to.
+//!
+//! It is the channels' own [`WebSocket`], so that what a suite finds out holds for them. No message gets any further.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use bennu_wire::serializer::{Incoming, Kind};
+
+use super::WebSocket;
+use super::frame::{Frame, close_code};
+use crate::server::transport::{Flushed, Overflow, Received, Replaceable, Transport};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Echo {
+    socket: WebSocket,
+    /// A message has come since it was last asked for: to the core, which sees none, it is a sign of life.
+    heard: bool,
+}
+
+impl Echo {
+    /// Sends back what comes in on this connection.
+    #[must_use]
+    pub(crate) fn new(socket: WebSocket) -> Self {
+        Self { socket, heard: false }
+    }
+}
+
+impl Transport for Echo {
+    fn name(&self) -> &'static str {
+        self.socket.name()
+    }
+
+    fn takes_binary(&self) -> bool {
+        self.socket.takes_binary()
+    }
+
+    fn receive(&mut self, scratch: &mut [u8], _: &mut dyn FnMut(Incoming)) -> Received {
+        let mut messages = Vec::new();
+        let received = self.socket.receive(scratch, &mut |message| messages.push(message));
+        self.heard |= !messages.is_empty();
+        for message in messages {
+            let frame = match message {
+                Incoming::Text(text) => Frame::of(Kind::Text, text.as_bytes()),
+                Incoming::Binary(bytes) => Frame::of(Kind::Binary, &bytes),
+            };
+            if let Err(overflow) = self.socket.send(&frame, None) {
+                return Received::Broken(close_code::POLICY, overflow.to_string());
+            }
+        }
+        received
+    }
+
+    fn pinged(&mut self) -> bool {
+        self.socket.pinged() | std::mem::take(&mut self.heard)
+    }
+
+    fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow> {
+        self.socket.send(frame, replaceable)
+    }
+
+    fn waiting(&self) -> usize {
+        self.socket.waiting()
+    }
+
+    fn flush(&mut self) -> Flushed {
+        self.socket.flush()
+    }
+
+    fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
+        self.socket.offer(bytes)
+    }
+
+    fn written(&mut self, written: io::Result<usize>) -> Flushed {
+        self.socket.written(written)
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        self.socket.close(code, reason);
+    }
+}

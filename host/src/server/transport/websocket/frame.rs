@@ -1,0 +1,81 @@
+//! WebSocket framing (RFC 6455): bytes from a client become complete messages, and messages for clients become bytes.
+//!
+//! [`Decoder`] reads, [`Frame`] is a message ready to be sent to any number of clients. There is no I/O here.
+
+mod decode;
+mod deflate;
+mod encode;
+mod mask;
+#[cfg(test)]
+mod tests;
+mod utf8;
+
+pub(crate) use decode::{Decoder, Input, ProtocolError, Rules};
+pub(crate) use deflate::WINDOW_BITS;
+pub use encode::Frame;
+pub(crate) use encode::{close, pong};
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opcode {
+    /// More of the message before.
+    Continuation,
+    /// A message, or its first part, in UTF-8.
+    Text,
+    /// A message, or its first part.
+    Binary,
+    /// The end of the connection.
+    Close,
+    /// Asks for a pong with the same payload.
+    Ping,
+    /// Answers a ping.
+    Pong,
+}
+
+impl Opcode {
+    /// As in the low half of a frame's first byte.
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    fn bits(self) -> u8 {
+        match self {
+            Self::Continuation => 0,
+            Self::Text => 1,
+            Self::Binary => 2,
+            Self::Close => 8,
+            Self::Ping => 9,
+            Self::Pong => 10,
+        }
+    }
+
+    fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// The codes of close frames that the server sends (protocol.md 2.11). 1000 is not among them: clients take it as final.
+pub(crate) mod close_code {
+    /// Told to by a broadcast of `disconnect`.
+    pub(crate) const GOING_AWAY: u16 = 1001;
+    /// The client broke RFC 6455, or was silent too long.
+    pub(crate) const PROTOCOL_ERROR: u16 = 1002;
+    /// Text that is not UTF-8.
+    pub(crate) const INVALID_PAYLOAD: u16 = 1007;
+    /// The client reads too slowly.
+    pub(crate) const POLICY: u16 = 1008;
+    /// A message that is too big.
+    pub(crate) const TOO_BIG: u16 = 1009;
+    /// A frame that cannot be decoded, or a fault of ours.
+    pub(crate) const INTERNAL_ERROR: u16 = 1011;
+    /// The server is shutting down.
+    pub(crate) const RESTART: u16 = 1012;
+}

@@ -1,0 +1,85 @@
+//! The arguments of `bennu torture`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::plan::Plan;
+use crate::args::JsonArg;
+
+/// Arguments of `bennu torture`.
+#[derive(Args, Debug)]
+pub struct TortureArgs {
+    /// Number of clients; half of them connect by WebSocket, half by long polling
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    clients: u32,
+    /// Number of topics; clients of both transports join each of them
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    topics: u32,
+    /// Number of the plugin's shards
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: u32,
+    /// Events per second that all clients together push
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Number of good libraries to load; a bad one follows every third
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    reloads: u64,
+    /// Number of events that must be in flight during every reload
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    in_flight: u32,
+    /// Random seed [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Folder with the plugin's variants, already built: libledger.so, libledger-v2.so, …
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) libraries: Option<PathBuf>,
+    /// Parts to run, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "messages")]
+    part: Vec<Part>,
+    /// Number of libraries that the part `unloading` replaces
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) unloads: u64,
+    /// Folder to write a plot of each measurement to, as SVG
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) plots: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+}
+
+/// A part of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Part {
+    /// The certificate: no message is lost, doubled or reordered
+    Messages,
+    /// Memory that replaced libraries with an async runtime leave behind
+    Unloading,
+    /// How long a reload holds topics, by the size of their state
+    Pauses,
+    /// Latency of heartbeats while 10,000 topics move
+    Heartbeats,
+    /// Time from a saved source file to a reply of the new code
+    Saving,
+    /// All parts
+    All,
+}
+
+impl TortureArgs {
+    /// Whether to run this part.
+    pub(super) fn wants(&self, part: Part) -> bool {
+        self.part.iter().any(|wanted| [part, Part::All].contains(wanted))
+    }
+
+    /// The plan of the part `messages`.
+    pub(super) fn plan(&self) -> Plan {
+        Plan {
+            clients: self.clients as usize,
+            topics: self.topics as usize,
+            shards: self.shards as usize,
+            rate: self.rate,
+            reloads: self.reloads,
+            in_flight: self.in_flight,
+            seed: self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Phoenix Channels on the wire: messages, how each protocol version writes them, and the patterns that topics match.
+//!
+//! Nothing here knows a server. Whoever writes a client, a proxy or a test can use it alone.
+//!
+//! * [`message`]: what a message is, whatever encoding brought it.
+//! * [`serializer`]: protocol versions 1 and 2, and that of Phoenix 0.11; bytes to messages and back.
+//! * [`dialect`]: in which rules today's Phoenix and Phoenix 0.11 differ.
+//! * [`pattern`]: topic patterns such as `room:*`.
+
+pub mod dialect;
+pub mod message;
+pub mod pattern;
+pub mod serializer;
