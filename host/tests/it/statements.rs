@@ -158,7 +158,7 @@ fn what_is_not_there_is_found_out() {
         check("it says something", &list["x"]).is_err()
     };
     assert!(!faulty(
-        r#"["transcripts/joining.txt", "it/routes.rs routes_are_the_same_for_clients_of_the_seeds"]"#
+        r#"["transcripts/joining.txt", "it/routes.rs routes_are_the_same_for_clients_of_phoenix_0_11"]"#
     ));
     assert!(!faulty(r#""because""#));
     for fault in [
