@@ -15,14 +15,19 @@ fn every_path_in_the_readme_exists() {
 }
 
 #[test]
-fn every_place_and_test_in_the_page_of_the_seeds_exists() {
-    check("host/SEEDS.md", 80);
-    let text = read("host/SEEDS.md");
+fn every_path_in_the_page_for_contributors_exists() {
+    check("host/docs/contributing.md", 20);
+}
+
+#[test]
+fn every_place_and_test_in_the_page_about_phoenix_0_11_exists() {
+    check("host/docs/phoenix-0.11.md", 80);
+    let text = read("host/docs/phoenix-0.11.md");
     let rows: Vec<Vec<&str>> = text
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
         .map(|row| row.split(" | ").collect())
-        .filter(|cells: &Vec<&str>| cells[0] != "Seed")
+        .filter(|cells: &Vec<&str>| cells[0] != "Phoenix 0.11")
         .collect();
     assert!(rows.len() >= 28, "{} rows only", rows.len());
     for cells in rows {

@@ -198,7 +198,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
-        "INFO bennu::endpoint::connect: connect mount=",
+        "INFO bennu::server::endpoint::connect: connect mount=",
         "ERROR bennu::",
         "WARN misbehave::asked: in a span",
     ] {

@@ -1,4 +1,4 @@
-//! What `host/PROTOCOL.md` shows is what happens: its examples are replayed.
+//! Replays the examples of `host/docs/protocol.md` against a running server.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::support::http::request;
 use crate::support::server::Bench;
 use crate::transcript::{Captures, Conversation, Over, Version, pattern};
 
-const PAGE: &str = include_str!("../../PROTOCOL.md");
+const PAGE: &str = include_str!("../../docs/protocol.md");
 
 /// A block of code: what it is said to hold, and its text, with empty lines in front so that its lines count as the page's.
 struct Example {
@@ -51,7 +51,7 @@ async fn replay(version: Version, kind: &str, over: Over) {
     let server = bench.serve().await;
     for text in of(kind) {
         let mut conversation = Conversation::new(version.options(server.address, over), version, version);
-        conversation.play("PROTOCOL.md", &text).await;
+        conversation.play("protocol.md", &text).await;
     }
 }
 
@@ -88,7 +88,7 @@ async fn its_requests_are_answered_as_it_says() {
             let fill_in = |text: &str| {
                 captures
                     .fill_in(text)
-                    .unwrap_or_else(|why| panic!("PROTOCOL.md:{}: {why}", at + 1))
+                    .unwrap_or_else(|why| panic!("protocol.md:{}: {why}", at + 1))
             };
             let method = ["GET", "POST"]
                 .into_iter()
@@ -106,7 +106,7 @@ async fn its_requests_are_answered_as_it_says() {
                     let same = answer.status == 200 && captures.matches(&pattern, &got);
                     assert!(
                         same,
-                        "PROTOCOL.md:{}\n  line  {line}\n  got   {} {got}",
+                        "protocol.md:{}\n  line  {line}\n  got   {} {got}",
                         at + 1,
                         answer.status
                     );
@@ -118,7 +118,7 @@ async fn its_requests_are_answered_as_it_says() {
                     headers.push_str(&format!("{header}\r\n"));
                 }
                 (line, None, Some((.., body))) => body.push_str(line),
-                (_, None, None) => panic!("PROTOCOL.md:{}: a request begins with its method", at + 1),
+                (_, None, None) => panic!("protocol.md:{}: a request begins with its method", at + 1),
             }
         }
         assert!(asked.is_none(), "a request has no response");

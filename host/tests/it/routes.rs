@@ -43,7 +43,7 @@ mounts = ["/ws"]
 "#;
 
 #[tokio::test]
-async fn routes_are_the_same_for_clients_of_the_seeds() {
+async fn routes_are_the_same_for_clients_of_phoenix_0_11() {
     let bench = Bench::new();
     bench.append(ROUTES);
     let server = bench.serve().await;

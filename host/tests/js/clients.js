@@ -42,7 +42,7 @@ const oldest = { ...old, sendsBytes: false, hearsBytes: false, knowsItsJoins: fa
 /** It joins again and again until it is answered, and what ends the first of these joins would end the last as well. */
 const slowly = { reconnectAfterMs: () => 500 };
 const withManyPosts = { ...oldest, inOrder: false };
-const seeds = { mount: "/ws", sendsBytes: false, hearsBytes: false, refusal: "ignore", givesReasons: false };
+const phoenix0_11 = { mount: "/ws", sendsBytes: false, hearsBytes: false, refusal: "ignore", givesReasons: false };
 
 export const clients = [
   client("phoenix.js over WebSocket", phoenix, overWebSocket),
@@ -53,8 +53,8 @@ export const clients = [
   client("phoenix.js 1.2 over long polling", phoenix1_2, { transport: phoenix1_2.LongPoll, ...slowly }, withManyPosts),
   client("bennu.js over WebSocket", bennu, overWebSocket),
   client("bennu.js over long polling", bennu, { transport: "longpoll" }),
-  client("bennu.js in 0.11 over WebSocket", bennu, { ...overWebSocket, dialect: "0.11" }, seeds),
-  client("bennu.js in 0.11 over long polling", bennu, { transport: "longpoll", dialect: "0.11" }, seeds),
+  client("bennu.js in 0.11 over WebSocket", bennu, { ...overWebSocket, dialect: "0.11" }, phoenix0_11),
+  client("bennu.js in 0.11 over long polling", bennu, { transport: "longpoll", dialect: "0.11" }, phoenix0_11),
 ];
 
 /** Beside which the others are heard. */

@@ -1,6 +1,6 @@
 //! Runs whole conversations: the files in `host/tests/it/transcripts`, each over every transport and in every version that
 //! it applies to, against a server of its own. They are written in version 2, those in the folder `v1` in version 1, and
-//! those in the folder `seeds` in the seeds' dialect, which is spoken at `/ws`.
+//! those in the folder `phoenix_0_11` in the dialect of Phoenix 0.11, which the mount `/ws` speaks.
 //!
 //! A transcript is read from top to bottom. Each line says what one client does; clients have names of letters.
 //!
@@ -116,16 +116,16 @@ mod v1 {
     include!("list_v1.rs");
 }
 
-/// The seeds' dialect.
-mod seeds {
+/// The dialect of Phoenix 0.11.
+mod phoenix_0_11 {
     macro_rules! ways {
         ($name:ident) => {
-            way!(seeds Seeds $name);
+            way!(phoenix_0_11 Phoenix011 $name);
         };
     }
 
-    const WRITTEN: super::Version = super::Version::Seeds;
-    include!("list_seeds.rs");
+    const WRITTEN: super::Version = super::Version::Phoenix011;
+    include!("list_phoenix_0_11.rs");
 }
 
 /// The transcripts that are written in a version, sorted.

@@ -16,7 +16,7 @@ use super::messagepack;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// Phoenix 0.11.
-    Seeds,
+    Phoenix011,
     /// 1.0.0.
     V1,
     /// 2.0.0.
@@ -29,7 +29,7 @@ impl Version {
     /// How its clients connect.
     pub(crate) fn options(self, address: SocketAddr, over: Over) -> Options {
         let vsn = match self {
-            Self::Seeds => return Options::phoenix_0_11(address, over.own()),
+            Self::Phoenix011 => return Options::phoenix_0_11(address, over.own()),
             Self::V1 => "1.0.0",
             Self::V2 | Self::MessagePack => "2.0.0",
         };
@@ -42,7 +42,7 @@ impl Version {
     /// The folder of the transcripts that are written in it, inside that of all.
     pub(super) fn folder(self) -> &'static str {
         match self {
-            Self::Seeds => "seeds",
+            Self::Phoenix011 => "phoenix_0_11",
             Self::V1 => "v1",
             Self::V2 => "",
             Self::MessagePack => unreachable!("transcripts are text"),
@@ -59,7 +59,7 @@ impl Version {
         let beat = json!({"topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": msg_ref});
         let ok = json!({"response": {}, "status": "ok"});
         match self {
-            Self::Seeds => (beat.to_string(), beat),
+            Self::Phoenix011 => (beat.to_string(), beat),
             Self::V1 => {
                 let answer = json!({"topic": "phoenix", "event": "phx_reply", "payload": ok, "ref": msg_ref});
                 (beat.to_string(), answer)

@@ -30,7 +30,7 @@ pub(super) enum WorkArgs {
         #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         cycles: u32,
         /// Seconds that the clients stay connected
-        #[arg(long, default_value_t = 0, value_name = "S")]
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
         hold_s: u64,
     },
     /// Each client pushes `echo` on a topic of its own and waits for the reply
@@ -86,7 +86,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "PID")]
     pub(super) pid: Vec<u32>,
     /// Seconds without any join or reply after which the missing ones count as lost
-    #[arg(long, default_value_t = 5, value_name = "S")]
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub(super) timeout_s: u64,
     #[command(flatten)]
     pub(super) json: JsonArg,
@@ -108,10 +108,10 @@ pub(super) struct SendingArgs {
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(super) rate: Option<f64>,
     /// Seconds to measure
-    #[arg(long, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS", value_parser = seconds)]
     pub(super) duration_s: f64,
     /// Seconds to send before measuring
-    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = seconds)]
     pub(super) warmup_s: f64,
 }
 

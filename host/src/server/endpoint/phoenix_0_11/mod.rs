@@ -1,6 +1,6 @@
 //! What only the Phoenix 0.11 dialect has at the door: its long polling, and its way to look at origins.
 //!
-//! `host/SEEDS.md` leads from the two documents that describe it to the code.
+//! `host/docs/phoenix-0.11.md` leads from the two documents that describe it to the code.
 
 mod longpoll;
 mod origin;

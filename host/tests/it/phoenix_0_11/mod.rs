@@ -1,6 +1,6 @@
-//! The seeds' dialect over plain requests: envelopes, tokens, statuses, origins; and beside today's on one topic.
+//! The dialect of Phoenix 0.11 over plain requests: envelopes, tokens, statuses, origins; and beside today's on one topic.
 //!
-//! Whole conversations in it stand in `transcripts/seeds`.
+//! Its whole conversations are in `transcripts/phoenix_0_11`.
 
 mod longpoll;
 mod origins;
@@ -120,10 +120,10 @@ fn heartbeat(msg_ref: &str) -> Value {
     message("phoenix", "heartbeat", json!({}), msg_ref)
 }
 
-/// A client of the dialect that says and hears JSON.
-struct Seed(RawClient);
+/// A client of Phoenix 0.11 that sends and receives JSON.
+struct OldClient(RawClient);
 
-impl Seed {
+impl OldClient {
     async fn connect(server: &Server, transport: Transport) -> Self {
         Self::connect_by(&Options::phoenix_0_11(server.address, transport)).await
     }

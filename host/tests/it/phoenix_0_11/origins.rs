@@ -1,11 +1,11 @@
-//! `origins` of a mount: who may connect in the seeds' dialect.
+//! `origins` of a mount: which pages may connect in the dialect of Phoenix 0.11.
 
 use bennu_tools::client::{ClientError, Options, RawClient, Transport};
 use http::HeaderValue;
 use http::header::ORIGIN;
 use serde_json::json;
 
-use super::{Seed, strict};
+use super::{OldClient, strict};
 use crate::support::http::{metric, request};
 use crate::support::server::Server;
 
@@ -67,16 +67,16 @@ async fn an_origin_that_is_listed_connects_and_so_does_a_client_without_one() {
     let server = bench.serve().await;
     for transport in [Transport::WebSocket, Transport::LongPoll] {
         for origin in ["https://example.com", "http://EXAMPLE.com:99", "http://only.example:81"] {
-            let mut client = Seed::connect_by(&from(&server, transport, origin)).await;
+            let mut client = OldClient::connect_by(&from(&server, transport, origin)).await;
             assert_eq!(client.join("misbehave:t", json!({})).await, json!({}));
         }
         let mut options = from(&server, transport, "null");
         options.headers.clear();
-        let mut client = Seed::connect_by(&options).await;
+        let mut client = OldClient::connect_by(&options).await;
         client.join("misbehave:t", json!({})).await;
         // Without a list everyone may.
         let mut options = Options::phoenix_0_11(server.address, transport);
         options.headers.insert(ORIGIN, HeaderValue::from_static("null"));
-        Seed::connect_by(&options).await;
+        OldClient::connect_by(&options).await;
     }
 }

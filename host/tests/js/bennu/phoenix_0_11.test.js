@@ -6,7 +6,7 @@ import { mock, test } from "node:test";
 import { connect, FakeTransport } from "./fakes.js";
 
 /** Speaks 0.11 over a transport. */
-class Seeds {
+class OldServer {
   constructor(transport) {
     this.transport = transport;
   }
@@ -18,19 +18,19 @@ class Seeds {
   }
 }
 
-function seedsJoined(options) {
+function joined(options) {
   const socket = connect({ dialect: "0.11", ...options });
   FakeTransport.last.open();
   const channel = socket.channel("room:a");
   const push = channel.join();
   const { sent } = FakeTransport.last;
-  return { socket, channel, push, sent, server: new Seeds(FakeTransport.last) };
+  return { socket, channel, push, sent, server: new OldServer(FakeTransport.last) };
 }
 
 test("in 0.11 a heartbeat is answered by itself, with a ref or without", () => {
   for (const ref of [null, "9"]) {
     FakeTransport.all = [];
-    const { socket, server } = seedsJoined({ heartbeatIntervalMs: 100 });
+    const { socket, server } = joined({ heartbeatIntervalMs: 100 });
     for (let beat = 0; beat < 3; beat += 1) {
       mock.timers.tick(100);
       server.send("heartbeat", {}, ref, "phoenix");
@@ -41,7 +41,7 @@ test("in 0.11 a heartbeat is answered by itself, with a ref or without", () => {
 });
 
 test("in 0.11 a refused join is ignored, and tried again", () => {
-  const { channel, push, sent, server } = seedsJoined();
+  const { channel, push, sent, server } = joined();
   const seen = [];
   push.receive("ignore", (response) => seen.push(response));
   server.reply(sent[0], "ignore");
@@ -52,7 +52,7 @@ test("in 0.11 a refused join is ignored, and tried again", () => {
 });
 
 test("in 0.11 the end of an earlier channel does not end the one that is about to join", () => {
-  const { socket, channel, sent, server } = seedsJoined();
+  const { socket, channel, sent, server } = joined();
   server.reply(sent[0]);
   const next = socket.channel("room:a");
   next.join();

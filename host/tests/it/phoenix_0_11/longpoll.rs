@@ -1,4 +1,4 @@
-//! Envelopes, tokens and statuses of the seeds' long polling.
+//! Envelopes, tokens and statuses of Phoenix 0.11's long polling.
 
 use serde_json::{Value, json};
 
