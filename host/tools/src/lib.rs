@@ -5,8 +5,9 @@
 //! - [`load`]: `bennu load`, the load generator.
 //! - [`torture`]: `bennu torture`, which reloads a plugin under load and proves that no message is lost.
 //!
-//! The server does not depend on this package, and this package does not depend on the server: it sees a server as any
-//! other program does, through sockets, `/proc`, the command line and the log.
+//! The `bennu` binary mounts the commands as subcommands if its feature `tools` is on. Nothing here depends on the
+//! server: this package sees a server as any other program does, through sockets, `/proc`, the command line and the
+//! log.
 
 mod args;
 pub mod call;

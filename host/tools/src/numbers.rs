@@ -19,7 +19,7 @@ pub fn grouped(value: impl Into<i128>) -> String {
     text
 }
 
-/// The smallest of the values that at least this share of them does not exceed. `None` if there are none.
+/// The smallest value that is not below this share of the values. `None` if there are no values.
 ///
 /// The values must be sorted. A share of 0.5 gives the median, 1.0 the maximum.
 pub(crate) fn quantile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {

@@ -23,8 +23,8 @@ pub(crate) fn has_colours(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Prints one line to standard output, without colours unless it is a terminal. A closed pipe is not an error: nobody is
-/// reading.
+/// Prints one line to standard output, without colours unless it is a terminal. A closed pipe is not an error: nobody
+/// is reading.
 pub(crate) fn say(line: &str) {
     let mut out = anstream::stdout().lock();
     let _ = writeln!(out, "{line}");

@@ -127,7 +127,12 @@ fn a_value_of_the_wrong_type_is_refused() {
 
 #[test]
 fn a_number_out_of_its_range_is_refused() {
-    check("[server]\nio_threads = 0", "2:14: `io_threads` must be from 1 to 1_024");
+    for threads in [0, 256] {
+        check(
+            &format!("[server]\nio_threads = {threads}"),
+            "2:14: `io_threads` must be from 1 to 255",
+        );
+    }
     check(
         "[limits]\nmax_connections = 0",
         "2:19: `max_connections` must be from 1 to 100_000_000",

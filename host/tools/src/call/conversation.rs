@@ -136,8 +136,8 @@ impl Conversation {
         Some(End::Rejected)
     }
 
-    /// Pushes events and prints messages, until there are no more orders and no reply is missing, or until the server ends
-    /// the connection or the channel.
+    /// Pushes events and prints messages, until there are no more orders and no reply is missing, or until the server
+    /// ends the connection or the channel.
     pub(super) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> End {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,7 +148,7 @@ impl Conversation {
                 return self.leave().await;
             }
             let deadlines = self.open.values().filter(|_| self.waits);
-            let next_deadline = deadlines.map(|(_, deadline)| *deadline).min();
+            let earliest = deadlines.map(|(_, deadline)| *deadline).min();
             let ended = tokio::select! {
                 order = orders.recv(), if !no_more_orders => match order {
                     Some(Order::Quit) => return self.worst,
@@ -159,7 +159,7 @@ impl Conversation {
                     }
                 },
                 message = self.client.next() => self.receive(message).await,
-                () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => self.give_up(),
+                () = sleep_until(earliest.unwrap_or_else(Instant::now)), if earliest.is_some() => self.give_up(),
                 _ = heartbeat.tick() => self.client.heartbeat().await.err().map(|error| self.lost(&error)),
             };
             if let Some(end) = ended {
@@ -168,8 +168,8 @@ impl Conversation {
         }
     }
 
-    /// Ends the conversation. If it did not wait for replies, it leaves the topic first: when the reply to that arrives, the
-    /// plugin has handled all events, and all errors have arrived.
+    /// Ends the conversation. If it did not wait for replies, it leaves the topic first: when the reply to that
+    /// arrives, the plugin has handled all events, and all errors have arrived.
     async fn leave(mut self) -> End {
         if self.waits {
             return self.worst;

@@ -14,8 +14,8 @@ const HISTORY: usize = 1_000;
 const HELP: &str =
     "type an event and its payload, such as new_msg {\"body\": \"hi\"}; arrow keys recall lines, /quit or Ctrl-D ends";
 
-/// Starts a thread that reads lines, and prints the conversation above the prompt. When the conversation ends, it restores
-/// the terminal, even while the thread is still reading.
+/// Starts a thread that reads lines, and prints the conversation above the prompt. When the conversation ends, it
+/// restores the terminal, even while the thread is still reading.
 pub(super) fn start(orders: mpsc::UnboundedSender<Order>, conversation: &mut Conversation) -> anyhow::Result<()> {
     conversation.modes = Some(Modes::keep()?);
     let config = rustyline::Config::builder()

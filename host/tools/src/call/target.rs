@@ -24,8 +24,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Parses `http://127.0.0.1:4000/socket?name=value`. Scheme, mount and query are optional. `/websocket` or `/longpoll` may
-    /// follow the mount.
+    /// Parses `http://127.0.0.1:4000/socket?name=value`. Scheme, mount and query are optional. `/websocket` or
+    /// `/longpoll` may follow the mount.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let example = "write an address such as http://127.0.0.1:4000/socket";
         let with_scheme = if text.contains("://") {

@@ -11,8 +11,8 @@ use super::{ClientError, Frame, Incoming, Message, Options, Payload, RawClient};
 
 /// A connected client, and the topics that it has joined.
 ///
-/// A call that waits for one message keeps all others that arrive in the meantime. They stay until a call asks for them, or
-/// until [`Client::next`] or [`Client::take_kept`] returns them.
+/// A call that waits for one message keeps all others that arrive in the meantime. They stay until a call asks for
+/// them, or until [`Client::next`] or [`Client::take_kept`] returns them.
 #[derive(Debug)]
 pub struct Client {
     raw: RawClient,
@@ -96,8 +96,8 @@ impl Client {
         Ok(msg_ref)
     }
 
-    /// Pushes an event once for each payload, and returns the `ref`s. All go out in one write over WebSocket, in one request
-    /// over long polling.
+    /// Pushes an event once for each payload, and returns the `ref`s. All go out in one write over WebSocket, in one
+    /// request over long polling.
     ///
     /// # Errors
     ///

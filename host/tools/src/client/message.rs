@@ -105,8 +105,8 @@ impl Message {
 
     fn from_binary(bytes: &Bytes) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
-        // How many fields there are: a push has join_ref, topic, event; a reply join_ref, ref, topic, status; a broadcast
-        // topic, event.
+        // How many fields there are: a push has join_ref, topic, event; a reply join_ref, ref, topic, status; a
+        // broadcast topic, event.
         let count = match kind {
             0 => 3,
             1 => 4,

@@ -1,8 +1,8 @@
 //! A Phoenix Channels client, for `bennu call`, `bennu torture` and the tests of the server.
 //!
-//! It has two levels. [`RawClient`] carries frames over either transport and does not interpret them, so tests can also send
-//! frames that no proper client would. [`Client`] joins topics, pushes events and waits for replies, in version 2.0.0 of the
-//! protocol. For the Phoenix 0.11 dialect there is only [`RawClient`].
+//! It has two levels. [`RawClient`] carries frames over either transport and does not interpret them, so tests can also
+//! send frames that no proper client would. [`Client`] joins topics, pushes events and waits for replies, in version
+//! 2.0.0 of the protocol. For the Phoenix 0.11 dialect there is only [`RawClient`].
 //!
 //! Nothing here reconnects, rejoins or sends heartbeats by itself. The only timer is the deadline of a call.
 
@@ -183,7 +183,7 @@ impl Options {
 }
 
 impl Transport {
-    /// The name that URLs end in and that `transports` of a mount lists.
+    /// The name that URLs end in and that `transports` of a route lists.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

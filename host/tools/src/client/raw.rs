@@ -24,15 +24,16 @@ pub enum Incoming {
     Frame(Frame),
     /// The server closed the connection. Nothing follows.
     Closed {
-        /// Over WebSocket the close code, with 1005 for a close frame without one and 1006 for a connection that ended without a
-        /// close frame. Over long polling the status of the last response, mostly 410.
+        /// Over WebSocket the close code, with 1005 for a close frame without one and 1006 for a connection that ended
+        /// without a close frame. Over long polling the status of the last response, mostly 410.
         code: u16,
     },
 }
 
 /// A connection that carries frames.
 ///
-/// Dropping it closes the connection without a close frame. A long-poll session then ends once the server misses its polls.
+/// Dropping it closes the connection without a close frame. A long-poll session then ends once the server misses its
+/// polls.
 #[derive(Debug)]
 pub struct RawClient {
     options: Options,
@@ -72,7 +73,8 @@ impl RawClient {
         self.send_all(vec![frame]).await
     }
 
-    /// Sends frames: in one write over WebSocket, in one request over long polling. A server reads at most 100 of a request.
+    /// Sends frames: in one write over WebSocket, in one request over long polling. A server reads at most 100 of a
+    /// request.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ impl WebSocket {
         request.headers_mut().extend(options.headers.clone());
         let stream = connect(options)
             .await
-            .map_err(|error| failed("cannot connect to the server")(Error::Io(error)))?;
+            .map_err(|error| ClientError::transport("cannot connect to the server")(error.into()))?;
         match client_async(request, stream).await {
             Ok((stream, _)) => Ok(Self(stream)),
             Err(Error::Http(response)) => {

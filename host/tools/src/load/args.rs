@@ -70,7 +70,8 @@ pub(super) struct CommonArgs {
     /// Number of clients
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) clients: u32,
-    /// Number of topics, which clients join in turn [default: fanout 1, rooms one for 10 clients, otherwise one for each join]
+    /// Number of topics, which clients join in turn [default: fanout 1, rooms one for 10 clients, otherwise one for
+    /// each join]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) topics: Option<u32>,
     /// Start of every topic name; a number follows
@@ -79,7 +80,8 @@ pub(super) struct CommonArgs {
     /// Maximum number of clients that connect or join at the same time
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) connecting: u32,
-    /// Number of source addresses, from 127.0.0.10 on: each has ports for about 28,000 connections; 0 lets the system choose
+    /// Number of source addresses, from 127.0.0.10 on: each has ports for about 28,000 connections; 0 lets the system
+    /// choose
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u8).range(..=200))]
     pub(super) sources: u8,
     /// Process of the server: shows the CPU time and memory of it and its children; may be repeated

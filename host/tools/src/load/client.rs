@@ -114,8 +114,8 @@ impl Client {
         send(&mut self.stream, &mut self.pending, &waiting)
     }
 
-    /// Fills the buffer with the partial frame and up to `most` further bytes. Returns how much of the buffer is filled, and
-    /// whether there may be more to read.
+    /// Fills the buffer with the partial frame and up to `most` further bytes. Returns how much of the buffer is
+    /// filled, and whether there may be more to read.
     pub(super) fn fill(&mut self, buffer: &mut [u8], most: usize) -> io::Result<(usize, bool)> {
         let Some(stream) = &mut self.stream else {
             return Ok((0, false));

@@ -145,7 +145,8 @@ impl Engine {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// Connects all clients and has them join. If no client joins for `timeout`, the rest fails. Calls `progress` often.
+    /// Connects all clients and has them join. If no client joins for `timeout`, the rest fails. Calls `progress`
+    /// often.
     pub(super) fn connect(&mut self, timeout: Duration, progress: &mut dyn FnMut(&Self)) -> io::Result<()> {
         self.progressed = self.now();
         loop {
@@ -193,7 +194,8 @@ impl Engine {
         self.fail_all(broken);
     }
 
-    /// Has slow and stuck clients read all that they were sent, until they have caught up or received nothing for `timeout`.
+    /// Has slow and stuck clients read all that they were sent, until they have caught up or received nothing for
+    /// `timeout`.
     pub(super) fn catch_up(&mut self, timeout: Duration, progress: &mut dyn FnMut(&Self)) -> io::Result<()> {
         self.catching_up = true;
         for index in 0..self.clients.len() {
@@ -383,7 +385,8 @@ impl Engine {
         }
     }
 
-    /// Handles the handshake response or frame that starts at `at`. Returns its length, or `None` if it is not complete.
+    /// Handles the handshake response or frame that starts at `at`. Returns its length, or `None` if it is not
+    /// complete.
     fn take(&mut self, index: usize, at: usize, filled: usize, now: u64) -> io::Result<Option<usize>> {
         let client = &mut self.clients[index];
         let bytes = &self.buffer[at..filled];

@@ -1,8 +1,8 @@
 //! `bennu load`: a load generator for any server that speaks Phoenix's protocol or Socket.IO's.
 //!
-//! It has one thread, one epoll and prepared frames, so that it needs less CPU time than any server. If it limits the rate
-//! nevertheless, the report says so. It knows only the parts of the protocols that it needs; [`crate::client`] is the client
-//! for everything else.
+//! It has one thread, one epoll and prepared frames, so that it needs less CPU time than any server. If it limits the
+//! rate nevertheless, the report says so. It knows only the parts of the protocols that it needs; [`crate::client`] is
+//! the client for everything else.
 
 mod args;
 mod client;

@@ -1,6 +1,7 @@
 //! The client's side of WebSocket, as far as the load generator needs it: no fragments, no extensions.
 
-/// The masking key of all frames. It never changes, so that sending a prepared frame only means replacing its time stamp.
+/// The masking key of all frames. It never changes, so that sending a prepared frame only means replacing its time
+/// stamp.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Opcode of a text frame.

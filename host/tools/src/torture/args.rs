@@ -83,3 +83,48 @@ impl TortureArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        torture: TortureArgs,
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: &[Part]) {
+        let words = ["torture"].into_iter().chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        let parts = Part::value_variants().iter().filter(|part| **part != Part::All);
+        let wanted: Vec<Part> = parts.copied().filter(|part| line.torture.wants(*part)).collect();
+        assert_eq!(wanted, expected);
+    }
+
+    #[test]
+    fn parts_are_run_as_they_are_named_or_all() {
+        check("", &[Part::Messages]);
+        check("--part pauses,saving", &[Part::Pauses, Part::Saving]);
+        check(
+            "--part all",
+            &[
+                Part::Messages,
+                Part::Unloading,
+                Part::Pauses,
+                Part::Heartbeats,
+                Part::Saving,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_seed_is_chosen_unless_one_is_given() {
+        let seed = |words: &[&str]| Line::try_parse_from(words).map(|line| line.torture.plan().seed);
+        assert_eq!(seed(&["torture", "--seed", "7"]).ok(), Some(7));
+        assert!(seed(&["torture"]).is_ok_and(|seed| seed < 1_000_000));
+    }
+}

@@ -55,8 +55,8 @@ impl Workspace {
         self.0.target_directory.as_std_path()
     }
 
-    /// Builds a package with these features, in the profile of this program. Returns its library, which the next build of the
-    /// package overwrites.
+    /// Builds a package with these features, in the profile of this program. Returns its library, which the next build
+    /// of the package overwrites.
     pub(super) fn build(&self, package: &str, features: &str) -> Result<PathBuf, CargoError> {
         let packages = self.0.workspace_packages();
         let Some(wanted) = packages.iter().find(|found| *found.name == package) else {

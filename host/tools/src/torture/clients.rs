@@ -215,7 +215,7 @@ impl TestClient {
                 && self
                     .members
                     .iter()
-                    .all(|member| member.is_joined() && member.missing() == 0)
+                    .all(|member| member.is_joined() && member.unanswered() == 0)
             {
                 if has_compared {
                     return Ok(());

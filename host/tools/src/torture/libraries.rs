@@ -148,7 +148,8 @@ impl Libraries {
         each.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The bytes of a variant. They differ for each `reload`: bytes after the last section do not change what a library does.
+    /// The bytes of a variant. They differ for each `reload`: bytes after the last section do not change what a library
+    /// does.
     pub(super) fn bytes(&self, variant: Variant, reload: u64) -> Vec<u8> {
         let mut bytes = self.0[&variant].clone();
         if variant == Variant::Truncated {

@@ -153,13 +153,25 @@ mod tests {
             }),
         );
         check(
-            "2026-11-01T00:00:00Z ERROR bennu::server::control: library refused, the one before stays: its settings\n  --> x:1\n plugin=\"ledger\" \
+            "2026-11-01T00:00:00Z ERROR bennu::server::control: library refused, the one before stays: \
+             its settings\n  --> x:1\n plugin=\"ledger\" \
              step=\"probe\" code=\"settings\"",
             Some(LogEvent::Refused {
                 step: "probe".into(),
                 code: "settings".into(),
             }),
         );
+    }
+
+    #[test]
+    fn what_becomes_of_a_generation_is_read() {
+        let at = "2026-11-01T00:00:00Z  INFO bennu::runtime::plugin::retire";
+        let unloaded = format!("{at}: generation unloaded plugin=\"ledger\" generation=3");
+        check(&unloaded, Some(LogEvent::Unloaded(3)));
+        let mapped = format!("{at}: generation ended, but its library is still mapped plugin=\"ledger\" generation=3");
+        check(&mapped, Some(LogEvent::Mapped(3)));
+        let rolled_back = format!("{at}: rolled back after 3 panics: generation 2 serves again plugin=\"ledger\"");
+        check(&rolled_back, Some(LogEvent::RolledBack));
     }
 
     #[test]

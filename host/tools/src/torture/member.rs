@@ -23,9 +23,9 @@ pub(super) struct Member {
     phase: Phase,
     /// The number of the last event that it pushed.
     last: u32,
-    /// Events without a reply so far, by `ref`.
-    missing: HashMap<u64, Put>,
-    /// Audits without a reply so far, by `ref`, each with the number of the event before it.
+    /// Events in flight, by `ref`.
+    in_flight: HashMap<u64, Put>,
+    /// Audits in flight, by `ref`, each with the number of the event before it.
     audits: HashMap<u64, u32>,
     /// Replies up to this `ref` may be missing or late, because their channel has ended.
     excused_up_to: u64,
@@ -45,7 +45,7 @@ enum Phase {
     Joined(Expected),
 }
 
-/// An event without a reply.
+/// An event in flight.
 #[derive(Clone, Copy, Debug)]
 struct Put {
     number: u32,
@@ -110,7 +110,7 @@ impl Member {
             tally,
             phase: Phase::Outside,
             last: 0,
-            missing: HashMap::new(),
+            in_flight: HashMap::new(),
             audits: HashMap::new(),
             excused_up_to: 0,
             answered: 0,
@@ -129,9 +129,9 @@ impl Member {
         matches!(self.phase, Phase::Joined(_))
     }
 
-    /// How many replies are missing.
-    pub(super) fn missing(&self) -> usize {
-        self.missing.len() + self.audits.len()
+    /// How many events and audits have no reply so far.
+    pub(super) fn unanswered(&self) -> usize {
+        self.in_flight.len() + self.audits.len()
     }
 
     /// The number of the last event. A join tells it to the plugin.
@@ -157,7 +157,7 @@ impl Member {
             later,
             windows: self.tally.windows(),
         };
-        self.missing.insert(msg_ref, put);
+        self.in_flight.insert(msg_ref, put);
         self.tally.sent.increment();
         self.tally.in_flight.increment();
     }
@@ -173,7 +173,7 @@ impl Member {
             self.joined(status, response);
         } else if let Some(last) = self.audits.remove(&msg_ref) {
             self.audited(last, status, response);
-        } else if let Some(put) = self.missing.remove(&msg_ref) {
+        } else if let Some(put) = self.in_flight.remove(&msg_ref) {
             self.tally.in_flight.add(-1);
             self.answered(put, status, response);
         } else if msg_ref > self.excused_up_to {
@@ -197,20 +197,20 @@ impl Member {
         .unwrap_or_else(|| self.differ(|| format!("unexpected {event}: {text}")));
     }
 
-    /// The connection has ended: what is missing is lost.
+    /// The connection has ended: what is in flight is lost.
     pub(super) fn give_up(&mut self) {
-        let missing = i64::try_from(self.missing.len()).unwrap_or(i64::MAX);
-        if missing > 0 {
-            let mut numbers: Vec<u32> = self.missing.values().map(|put| put.number).collect();
+        let in_flight = i64::try_from(self.in_flight.len()).unwrap_or(i64::MAX);
+        if in_flight > 0 {
+            let mut numbers: Vec<u32> = self.in_flight.values().map(|put| put.number).collect();
             numbers.sort_unstable();
             self.find(|| format!("no reply to events {numbers:?}"));
         }
         if !self.audits.is_empty() {
             self.differ(|| "no reply to an audit".to_owned());
         }
-        self.tally.lost.add(missing);
-        self.tally.in_flight.add(-missing);
-        self.missing.clear();
+        self.tally.lost.add(in_flight);
+        self.tally.in_flight.add(-in_flight);
+        self.in_flight.clear();
         self.audits.clear();
     }
 
@@ -238,12 +238,12 @@ impl Member {
             self.tally.ended.increment();
             self.find(|| "the channel ended".to_owned());
         }
-        let missing = i64::try_from(self.missing.len()).unwrap_or(i64::MAX);
-        self.tally.excused.add(missing);
-        self.tally.in_flight.add(-missing);
-        let newest = self.missing.keys().chain(self.audits.keys()).max();
+        let in_flight = i64::try_from(self.in_flight.len()).unwrap_or(i64::MAX);
+        self.tally.excused.add(in_flight);
+        self.tally.in_flight.add(-in_flight);
+        let newest = self.in_flight.keys().chain(self.audits.keys()).max();
         self.excused_up_to = self.excused_up_to.max(newest.copied().unwrap_or_default());
-        self.missing.clear();
+        self.in_flight.clear();
         self.audits.clear();
         self.phase = Phase::Outside;
         if event == event::CLOSE {
@@ -258,7 +258,7 @@ impl Member {
         let is_from_before = |windows: u64| windows < closed;
         // A rollback restores a state from before the window, which lacks members that have joined since.
         let joined_within = self.joined % 2 == 1 && now - self.joined <= 1;
-        is_open || joined_within || self.missing.values().any(|put| is_from_before(put.windows))
+        is_open || joined_within || self.in_flight.values().any(|put| is_from_before(put.windows))
     }
 
     fn answered(&mut self, put: Put, status: &str, response: Value) {

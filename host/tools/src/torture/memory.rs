@@ -29,12 +29,12 @@ pub(super) fn mapped_libraries(server: &Server) -> io::Result<usize> {
 /// The least number of measurements. With fewer, what a server allocates once would distort the result.
 const WARM_UP: usize = 50;
 
-/// How many parts to split the measurements into. The least of each part is what stays: libraries that are being read come
-/// and go above it.
+/// How many parts to split the measurements into. The least of each part is what stays: libraries that are being read
+/// come and go above it.
 const PARTS: usize = 10;
 
-/// How much resident memory each reload adds, in KiB: by how much the least of each part grows, in the second half of the
-/// measurements. There must be one after each reload; `None` if they are too few.
+/// How much resident memory each reload adds, in KiB: by how much the least of each part grows, in the second half of
+/// the measurements. There must be one after each reload; `None` if they are too few.
 pub(super) fn kib_per_reload(resident: &[f64]) -> Option<f64> {
     let settled = &resident[resident.len() / 2..];
     if settled.len() < WARM_UP {

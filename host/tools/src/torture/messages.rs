@@ -195,7 +195,8 @@ impl Reloading {
         Ok(())
     }
 
-    /// Waits until the library is in service, refused or rolled back. Returns how long a good one took to replace the other.
+    /// Waits until the library is in service, refused or rolled back. Returns how long a good one took to replace the
+    /// other.
     async fn outcome(&mut self, server: &mut Server, expected: Outcome) -> Result<Option<Duration>, TortureError> {
         let mut served = None;
         let outcome = loop {

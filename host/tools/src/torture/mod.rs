@@ -2,12 +2,12 @@
 //!
 //! The parts of the command, each on a server of its own:
 //!
-//! - [`messages`]: clients push numbered events, the plugin numbers all that it sends, and every client checks the numbers.
-//!   Meanwhile good and bad variants of the library replace each other. The result is the [`certificate`].
+//! - [`messages`]: clients push numbered events, the plugin numbers all that it sends, and every client checks the
+//!   numbers. Meanwhile good and bad variants of the library replace each other. The result is the [`certificate`].
 //! - [`unloading`], [`pauses`], [`heartbeats`], [`saving`]: measurements.
 //!
-//! The plugin is `plugins/ledger`. A server runs as a child process. Nothing here reaches into it: all results come from
-//! sockets, the log and `/proc`.
+//! The plugin is `plugins/ledger`. A server runs as a child process. Nothing here reaches into it: all results come
+//! from sockets, the log and `/proc`.
 
 mod args;
 mod cargo;

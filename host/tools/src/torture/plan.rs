@@ -43,8 +43,8 @@ impl Plan {
         Duration::from_secs(1) * u32::try_from(self.clients).unwrap_or(u32::MAX) / self.rate.max(1)
     }
 
-    /// How late a late reply is, in milliseconds. Two of three replies are late. The range is such that about twice as many
-    /// events are in flight as necessary.
+    /// How late a late reply is, in milliseconds. Two of three replies are late. The range is such that about twice as
+    /// many events are in flight as necessary.
     pub(super) fn later_ms(&self) -> std::ops::Range<u64> {
         let mean = (3_000 * u64::from(self.in_flight) / u64::from(self.rate.max(1))).clamp(2, 1_000);
         mean / 2..mean * 3 / 2

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// The largest gap whose numbers are remembered. Numbers of a larger gap count as lost, and as duplicates if they arrive later.
+/// The largest gap whose numbers are remembered. Numbers of a larger gap count as lost, and as duplicates if they
+/// arrive later.
 const LOOK_BACK: u64 = 10_000;
 
 /// Numbers that should arrive in order, each once.

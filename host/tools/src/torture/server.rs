@@ -21,7 +21,8 @@ use super::log::{LogEvent, LogReader};
 pub(super) const CONFIG: &str = "bennu.toml";
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
-/// How long a long-poll request may wait for its I/O thread. Long, as no session should end because the machine is busy.
+/// How long a long-poll request may wait for its I/O thread. Long, as no session should end because the machine is
+/// busy.
 const LONGPOLL_TIMEOUT_MS: u32 = 60_000;
 /// How long new code is on probation, unless a part needs a shorter time.
 pub(super) const PROBATION: Duration = Duration::from_secs(2);

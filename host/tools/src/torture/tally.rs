@@ -71,7 +71,8 @@ impl Tally {
         self.windows.load(Ordering::Relaxed)
     }
 
-    /// Counts a message by its place in a sequence. Notes a problem unless it is the next one; `what` describes the message.
+    /// Counts a message by its place in a sequence. Notes a problem unless it is the next one; `what` describes the
+    /// message.
     pub(super) fn place(&self, place: Place, what: impl FnOnce() -> String) {
         self.received.increment();
         match place {

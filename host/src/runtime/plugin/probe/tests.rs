@@ -18,7 +18,7 @@ fn as_child() {
 fn try_library(library: &Path, settings: &str, limits: &ProbeLimits) -> Result<ProbeReport, ProbeError> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "plugin::probe::tests::as_child", "--nocapture"])
+        .args(["--exact", "runtime::plugin::probe::tests::as_child", "--nocapture"])
         .env(LIBRARY, library);
     run(command, settings, Vec::new(), limits)
 }
