@@ -46,6 +46,20 @@ const RELOADS: &Sections = &[
     ("proof", 3),
 ];
 
+const FINDINGS: &Sections = &[
+    ("A", 3),
+    ("B", 3),
+    ("C", 8),
+    ("D", 8),
+    ("E", 4),
+    ("F", 3),
+    ("G", 7),
+    ("H", 8),
+    ("I", 9),
+    ("J", 2),
+    ("K", 4),
+];
+
 #[test]
 fn every_statement_of_the_protocol_has_a_test_that_is_there_or_a_reason() {
     check_list(include_str!("statements.toml"), PROTOCOL);
@@ -54,6 +68,11 @@ fn every_statement_of_the_protocol_has_a_test_that_is_there_or_a_reason() {
 #[test]
 fn every_statement_about_reloads_and_faults_has_a_test_that_is_there() {
     check_list(include_str!("reloads.toml"), RELOADS);
+}
+
+#[test]
+fn every_fault_that_was_found_has_a_test_that_is_there_or_a_reason() {
+    check_list(include_str!("findings.toml"), FINDINGS);
 }
 
 #[track_caller]
