@@ -17,9 +17,9 @@ pub(super) enum CargoError {
     /// Cargo cannot be run.
     #[error("cannot run cargo{}", advice(.0))]
     Run(#[source] io::Error),
-    /// There is no workspace, or cargo cannot read it.
-    #[error("cannot read the cargo workspace")]
-    Workspace(#[source] Error),
+    /// There is no workspace, or cargo cannot read it. The text is from cargo.
+    #[error("cannot read the cargo workspace: {0}")]
+    Workspace(String),
     /// The workspace lacks the package.
     #[error("the workspace has no package `{0}`")]
     NoPackage(String),
@@ -41,7 +41,10 @@ impl Workspace {
         let metadata = MetadataCommand::new().current_dir(folder).no_deps().exec();
         metadata.map(Self).map_err(|error| match error {
             Error::Io(error) => CargoError::Run(error),
-            error => CargoError::Workspace(error),
+            Error::CargoMetadata { stderr } => {
+                CargoError::Workspace(stderr.trim().trim_start_matches("error: ").to_owned())
+            }
+            error => CargoError::Workspace(error.to_string()),
         })
     }
 
@@ -178,6 +181,10 @@ mod tests {
     fn a_folder_outside_of_a_workspace_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = Workspace::find(folder.path()).expect_err("no workspace");
-        assert!(matches!(&error, CargoError::Workspace(cause) if cause.to_string().contains("Cargo.toml")));
+        let shown = error.to_string();
+        assert!(
+            shown.starts_with("cannot read the cargo workspace: could not find `Cargo.toml`"),
+            "{shown}"
+        );
     }
 }

@@ -281,7 +281,7 @@ impl Member {
         }
         let whose = self.whose();
         self.tally
-            .place(place, || format!("{whose}: reply to event {number}: {response}"));
+            .place(place, || format!("{whose}: reply {response} to event {number}"));
         if !later {
             self.answered = self.answered.max(number);
         }

@@ -1,6 +1,7 @@
 //! Checks that numbers arrive in order, each once.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// The largest gap whose numbers are remembered. Numbers of a larger gap count as lost, and as duplicates if they
 /// arrive later.
@@ -24,6 +25,17 @@ pub(super) enum Place {
     Late,
     /// It has arrived before.
     Again,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Next => f.write_str("arrived in order"),
+            Self::Ahead(missing) => write!(f, "arrived with {missing} missing before it"),
+            Self::Late => f.write_str("arrived late"),
+            Self::Again => f.write_str("arrived twice"),
+        }
+    }
 }
 
 impl Sequence {

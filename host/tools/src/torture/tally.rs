@@ -84,7 +84,7 @@ impl Tally {
             }
             Place::Again => self.doubled.increment(),
         }
-        self.find(|| format!("{}: {place:?}", what()));
+        self.find(|| format!("{} {place}", what()));
     }
 
     /// Notes a problem in words, unless there are enough already.
