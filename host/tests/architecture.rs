@@ -15,6 +15,11 @@ fn every_path_in_the_readme_exists() {
 }
 
 #[test]
+fn every_path_in_the_page_of_the_benchmarks_exists() {
+    check("host/benches/README.md", 8);
+}
+
+#[test]
 fn every_path_in_the_page_for_contributors_exists() {
     check("host/docs/contributing.md", 20);
 }
@@ -91,23 +96,32 @@ fn read(page: &str) -> String {
 /// Fails for the paths in `page` that lead nowhere, and if there are fewer than `at_least`: then it was misread.
 fn check(page: &str, at_least: usize) {
     let text = read(page);
-    let paths: Vec<&str> = code_spans(&text).filter(|span| looks_like_a_path(span)).collect();
-    let missing: Vec<&&str> = paths
-        .iter()
-        .filter(|path| !Path::new(ROOT).join(path).exists())
+    let root = Path::new(ROOT);
+    let folder = root.join(page).parent().expect("a folder").to_owned();
+    // A path in code starts at the root; the target of a link starts at the page's own folder.
+    let in_code = code_spans(&text).map(|path| (root, path));
+    let linked = links(&text).map(|path| (&*folder, path));
+    let paths: Vec<_> = in_code
+        .chain(linked)
+        .filter(|(_, path)| looks_like_a_path(path))
+        .collect();
+    let missing: Vec<_> = { paths.iter() }
+        .filter(|(from, path)| !from.join(path).exists())
         .collect();
     assert!(missing.is_empty(), "{page} names what is not there: {missing:?}");
     assert!(paths.len() >= at_least, "{page} names {} paths only", paths.len());
 }
 
-/// What stands between single backticks, and the targets of links; blocks of code are left out.
+/// What stands between single backticks; blocks of code are left out.
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
-    prose.flat_map(|prose| {
-        let spans = prose.split('`').skip(1).step_by(2);
-        let links = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        spans.chain(links)
-    })
+    prose.flat_map(|prose| prose.split('`').skip(1).step_by(2))
+}
+
+/// The targets of links; blocks of code are left out.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()))
 }
 
 /// `host/src/lib.rs` and `plugins/room`, but no `/socket`, no `room:*`, no `bennu dev` and no web address.

@@ -166,14 +166,16 @@ fn a_build_that_is_dropped_is_killed() {
     world.write(
         "two/build.rs",
         "fn main() { std::fs::write(\"running\", \"1\").unwrap(); loop { std::thread::park() } }",
-    );    // Whoever reads a pipe waits for its writer.
+    ); // Whoever reads a pipe waits for its writer.
     let running = world.0.join("two/running");
     rustix::fs::mknodat(rustix::fs::CWD, &running, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || drop(tell.send(std::fs::read(running))));
     let build = world.workspace().build(&["two"], |_| ()).unwrap();
     let cargo = build.child.id();
-    let said = told.recv_timeout(Duration::from_secs(60)).expect("the build script runs");
+    let said = told
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the build script runs");
     assert_eq!(said.unwrap(), b"1");
 
     drop(build);

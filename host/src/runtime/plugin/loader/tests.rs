@@ -301,7 +301,10 @@ fn a_library_that_did_not_stop_stays_mapped() {
     let library = Library::load(staged(5)).unwrap();
     let mapping = library.mapping();
     let instance = library.init(Arc::new(Recorder::default()), "\"unclean\"").unwrap();
-    assert!(matches!(instance.shutdown(Duration::ZERO), Err(super::instance::ShutdownError::Unclean)));
+    assert!(matches!(
+        instance.shutdown(Duration::ZERO),
+        Err(super::instance::ShutdownError::Unclean)
+    ));
     let staged = instance.library().path().to_owned();
     drop(instance);
     assert!(mapping.is_executable().unwrap());
