@@ -1,5 +1,6 @@
 //! What is measured, and what Bennu is to reach.
 
+use bennu_tools::numbers::grouped;
 use serde_json::Value;
 
 /// Where server and generator run.
@@ -204,18 +205,8 @@ impl Figure {
         // Latencies are known to a few per cent only.
         let decimals = if value >= 100.0 { 0 } else { self.decimals };
         let text = format!("{value:.decimals$}");
-        let (whole, rest) = text
-            .split_once('.')
-            .map_or((text.as_str(), String::new()), |(whole, rest)| {
-                (whole, format!(".{rest}"))
-            });
-        let groups: Vec<&str> = whole
-            .as_bytes()
-            .rchunks(3)
-            .rev()
-            .filter_map(|group| std::str::from_utf8(group).ok())
-            .collect();
-        groups.join(",") + &rest
+        let (whole, rest) = text.find('.').map_or((&*text, ""), |at| text.split_at(at));
+        whole.parse::<i64>().map_or_else(|_| text.clone(), |whole| grouped(whole) + rest)
     }
 }
 
