@@ -4,6 +4,8 @@ mod answers;
 mod effects;
 mod outgoing;
 mod presence;
+#[cfg(feature = "async")]
+mod tasks;
 mod timers;
 
 use std::cell::Cell;
@@ -17,6 +19,7 @@ use serde_json::value::RawValue;
 pub use self::presence::{Presence, Presences};
 pub use self::timers::Timer;
 use crate::glue::{Calls, Generation};
+use crate::log;
 use crate::payload::read_json;
 use crate::plugin::NoSettings;
 use crate::remote::Remote;
@@ -67,6 +70,18 @@ impl<P> Context<P> {
             stops: Cell::default(),
             scratch: Cell::default(),
         }
+    }
+
+    /// Gets ready for a callback about this topic and this member (0: none).
+    pub(crate) fn enter(&mut self, topic: u64, name: &Rc<str>, member: u64, info: Option<Rc<MemberInfo>>) {
+        log::enter(topic, member);
+        self.topic = topic;
+        self.name = Rc::clone(name);
+        self.member = member;
+        self.info = info;
+        self.replies = false;
+        self.promised.set(false);
+        self.forget_stops();
     }
 
     /// The plugin's own value: its settings, unless the author made it something else. Shared with all shards.

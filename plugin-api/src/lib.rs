@@ -126,7 +126,6 @@ pub mod abi;
 mod channel;
 mod connect;
 mod context;
-mod event;
 #[doc(hidden)]
 pub mod export;
 mod glue;

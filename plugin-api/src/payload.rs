@@ -3,6 +3,8 @@
 //! A payload is JSON text or binary. It is never parsed before a handler asks for it, and one that is passed on as it
 //! came is not copied.
 
+mod event;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};

@@ -55,12 +55,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::connect::{ConnectContext, Connected, Connection, Denial};
-use crate::context::Context;
 use crate::log::Place;
-use crate::payload::{Body, IntoPayload, Payload};
+use crate::payload::{Body, Payload};
 use crate::remote::{Later, Remote};
-use crate::reply::{Handled, Join, JoinExt, Refusal, Reply};
 
 /// How much async work a generation may have under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,103 +102,6 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     handle.block_on(future)
 }
 
-impl<P> Context<P> {
-    /// Replies to the event at hand when `answer` is there. Return what this returns, from `handle_in`.
-    ///
-    /// What the future gives is the reply; [`Reply::none`] leaves the client without one. It runs beside the callbacks of the
-    /// topic, on another thread, and so takes with it what it needs.
-    ///
-    /// # Errors
-    ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
-    pub fn reply_async(&self, answer: impl Future<Output = Handled> + Send + 'static) -> Handled {
-        let Some(room) = self.generation.tasks.room() else {
-            return Err(Refusal::reason("overloaded"));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "error", "crashed");
-        room.spawn(self.place(), async move {
-            let Reply { status, body } = answer.await.unwrap_or_else(Reply::from);
-            match body {
-                Some(body) => owed.keep(&status, &body),
-                None => owed.forget(),
-            }
-        });
-        Ok(Reply::none())
-    }
-
-    /// Answers the join at hand when `answer` is there: `Ok` is handed to [`Channel::join_answer`](crate::Channel::join_answer),
-    /// which has the topic's state to decide with; `Err` refuses it. Return what this returns, from `join`.
-    ///
-    /// # Errors
-    ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
-    pub fn join_async<M, T: IntoPayload>(
-        &self,
-        answer: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Join<M> {
-        let Some(room) = self.generation.tasks.room() else {
-            return Err(Refusal::reason("overloaded"));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "error", "join crashed");
-        room.spawn(self.place(), async move {
-            match answer.await {
-                Ok(answer) => owed.keep("ok", &answer.into_body()),
-                Err(refusal) => owed.keep("error", &refusal.into_body()),
-            }
-        });
-        Join::later()
-    }
-
-    /// Starts async work that answers nothing by itself; it can send messages, and keep promises, by the [`Remote`]. Returns
-    /// whether it was started: not if too many futures are under way (see [`Limits::tasks`]), which is a warning in the log.
-    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
-        let Some(room) = self.generation.tasks.room() else {
-            tracing::warn!("async work is not started: too much is under way");
-            return false;
-        };
-        room.spawn(self.place(), work(self.remote()));
-        true
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            topic: self.topic,
-            member: self.member,
-            socket: self.socket_id().map(Into::into),
-        }
-    }
-}
-
-impl<P> ConnectContext<P> {
-    /// Answers the connect at hand when `answer` is there: `Ok` is handed to
-    /// [`Connect::connect_answer`](crate::Connect::connect_answer), `Err` refuses it. Return what this returns, from `connect`.
-    ///
-    /// # Errors
-    ///
-    /// With status 503, if too many futures are under way: see [`Limits::tasks`].
-    pub fn connect_async<T: IntoPayload>(
-        &self,
-        answer: impl Future<Output = Result<T, Denial>> + Send + 'static,
-    ) -> Connected {
-        let Some(room) = self.inner.generation.tasks.room() else {
-            return Err(Denial::status(503));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "500", "crashed");
-        room.spawn(Place::default(), async move {
-            match answer.await {
-                Ok(answer) => owed.keep("", &answer.into_body()),
-                Err(Denial { status, body }) => owed.keep(&status.to_string(), &body.unwrap_or(Body::EMPTY)),
-            }
-        });
-        Ok(Connection::later())
-    }
-
-    /// Starts async work, as [`Context::spawn_async`] does.
-    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
-        self.inner.spawn_async(work)
-    }
-}
-
 tokio::task_local! {
     static PLACE: Place;
 }
@@ -213,7 +113,7 @@ pub(crate) fn place() -> Option<Place> {
 
 /// A promise that a future keeps. If that panics, it is answered with an error; if it is dropped with its generation, the host
 /// answers.
-struct Owed {
+pub(crate) struct Owed {
     remote: Remote,
     later: Option<Later>,
     crashed: &'static str,
@@ -221,7 +121,7 @@ struct Owed {
 }
 
 impl Owed {
-    fn new(remote: Remote, later: Later, crashed: &'static str, reason: &'static str) -> Self {
+    pub(crate) fn new(remote: Remote, later: Later, crashed: &'static str, reason: &'static str) -> Self {
         let later = Some(later);
         Self {
             remote,
@@ -231,13 +131,13 @@ impl Owed {
         }
     }
 
-    fn keep(mut self, status: &str, body: &Body) {
+    pub(crate) fn keep(mut self, status: &str, body: &Body) {
         if let Some(later) = self.later.take() {
             self.remote.complete(later, status, body.lend(Payload::json_text("{}")));
         }
     }
 
-    fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         self.later = None;
     }
 }
@@ -316,7 +216,7 @@ impl Tasks {
     }
 
     /// Room for one more future, if there is.
-    fn room(&self) -> Option<Room> {
+    pub(crate) fn room(&self) -> Option<Room> {
         let most = self.0.state().limits.tasks;
         let running = Arc::clone(&self.0.running);
         let before = running.fetch_add(1, Ordering::AcqRel);
@@ -373,13 +273,13 @@ fn name_of_threads() -> String {
 }
 
 /// The right to run one future.
-struct Room {
+pub(crate) struct Room {
     slot: Slot,
     handle: Handle,
 }
 
 impl Room {
-    fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
         let Self { slot, handle } = self;
         let work = async move {
             work.await;

@@ -27,6 +27,16 @@ impl<P> Context<P> {
         }
     }
 
+    /// # Panics
+    ///
+    /// If the callback of this name made no promise: its client would wait for ever.
+    pub(crate) fn check_promised(&self, callback: &str) {
+        assert!(
+            self.promised.get(),
+            "`{callback}` returned `later()` without a promise: call `cx.later()` first"
+        );
+    }
+
     /// Keeps a promise, as [`Remote::complete`](crate::Remote::complete) does; a reply within the same topic takes effect with the callback.
     pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) {
         if !later.reply || later.topic != self.topic {
@@ -81,7 +91,7 @@ impl<P> Context<P> {
     }
 
     /// Forgets what a callback that panicked had asked for at the end.
-    pub(crate) fn forget_stops(&self) {
+    pub(super) fn forget_stops(&self) {
         self.stops.take();
     }
 }

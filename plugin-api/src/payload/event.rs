@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 
-use crate::payload::{Payload, ReadError, read_json_with};
+use super::{Payload, ReadError, read_json_with};
 use crate::reply::Refusal;
 
 impl<'a> Payload<'a> {
