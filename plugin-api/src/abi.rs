@@ -14,9 +14,14 @@
 
 #![allow(unsafe_code, reason = "the contract itself: what is lent as pointer and length")]
 
+pub mod effect;
+pub mod event;
+
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
 use abi_stable::sabi_types::VersionStrings;
+
+pub use self::event::callback_name;
 
 /// Changes when something is removed or means something else. The host refuses another one before loading.
 pub const ABI_MAJOR: u32 = 1;
@@ -74,44 +79,6 @@ pub struct Writer {
     pub write: unsafe extern "C" fn(cx: *mut (), bytes: Bytes),
 }
 
-/// What the host asks a plugin to do. An unknown kind is answered with [`outcome::UNKNOWN`].
-pub mod event {
-    /// A client wants to join. `name`: the topic, `payload`: the join's params, `info`: an [`info`](super::Event::info)
-    /// object. The topic comes into being with its first join. Answered by `ACCEPT`, `REFUSE` or `LATER`.
-    pub const JOIN: u32 = 1;
-    /// A client pushed an event. `name`: the event. Answered by one `REPLY`, by `LATER`, or not at all.
-    pub const IN: u32 = 2;
-    /// A broadcast of an intercepted event (`name`) to this topic. `member`: who is left out, or 0. The plugin decides
-    /// for each of its members, by `PUSH`.
-    pub const OUT: u32 = 3;
-    /// A message or timer for `member`, or for the topic where that is 0. `name` and `payload` are as sent.
-    pub const INFO: u32 = 4;
-    /// The answer to what `LATER` promised for a join or a connect (`token`). `payload`: the bytes given to
-    /// `Host::complete`, `name`: its status (since 1.3); `info`: that of the join or the connect. Answered as these are.
-    pub const ANSWER: u32 = 5;
-    /// `member` is no more; the plugin drops its state after handling this. `number`: one of [`reason`](super::reason),
-    /// `name`: the text of a stop.
-    pub const TERMINATE: u32 = 6;
-    /// The topic ends here, and so do members that are left: the plugin drops all its state, silently.
-    pub const CLOSE: u32 = 7;
-    /// The plugin writes the topic's state (`STATE`, member 0), then each member's. Nothing changes. A member whose state
-    /// cannot be written because that panics is named by `STOP` with [`reason::PANICKED`](super::reason::PANICKED), and the
-    /// others are written (since 1.2).
-    pub const SNAPSHOT: u32 = 8;
-    /// The topic comes into being from `payload`, written by state version `number`. `name`: the topic.
-    pub const RESTORE: u32 = 9;
-    /// A member comes into being from `payload`, written by state version `number`. `info`: as at its join.
-    pub const RESTORE_MEMBER: u32 = 10;
-    /// A client wants to connect. `topic` is 0, `info` a [`ConnectInfo`](crate::wire::ConnectInfo) as JSON.
-    /// Answered by `CONNECT_ACCEPT`, `CONNECT_REFUSE` or `LATER`.
-    pub const CONNECT: u32 = 11;
-    /// The topic was restored in this generation, all its members included, and is in service again.
-    pub const RESTORED: u32 = 12;
-    /// A page wants to connect. `topic` is 0, `info` an [`OriginInfo`](crate::wire::OriginInfo) as JSON. Answered by
-    /// `CONNECT_ACCEPT` or `CONNECT_REFUSE`, of which nothing but the kind counts. (since 1.1)
-    pub const ORIGIN: u32 = 13;
-}
-
 /// One thing that happened. Read by the plugin during [`Module::handle`].
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
@@ -135,51 +102,6 @@ pub struct Event {
     /// JSON of [`MemberInfo`](crate::wire::MemberInfo), [`ConnectInfo`](crate::wire::ConnectInfo) or
     /// [`OriginInfo`](crate::wire::OriginInfo); empty where there is nothing to say.
     pub info: Bytes,
-}
-
-/// What a plugin tells the host while it handles an event. Nothing takes effect before [`Calls::done`].
-pub mod effect {
-    /// The join is accepted; `payload` goes out as its reply.
-    pub const ACCEPT: u32 = 1;
-    /// The join is refused; `payload` says why.
-    pub const REFUSE: u32 = 2;
-    /// The answer comes later. Returns the serial of a [`Token`](super::Token), never 0.
-    pub const LATER: u32 = 3;
-    /// Replies to the event at hand (`token` 0) or to an earlier one. `name`: the status.
-    pub const REPLY: u32 = 4;
-    /// Pushes event `name` to `member`.
-    pub const PUSH: u32 = 5;
-    /// Broadcasts event `name` to the topic, or to the one in `topic`. `member`: who is left out, or 0.
-    pub const BROADCAST: u32 = 6;
-    /// Tracks `member` under the key `name` with the JSON object `payload`.
-    pub const TRACK: u32 = 7;
-    /// Replaces what is tracked for `member` under the key `name`.
-    pub const UPDATE: u32 = 8;
-    /// Ends tracking of `member` under the key `name`.
-    pub const UNTRACK: u32 = 9;
-    /// Pushes `presence_state` to `member`.
-    pub const PRESENCE: u32 = 10;
-    /// Ends `member`. `number`: one of [`reason`](super::reason), `name`: text for [`reason::OTHER`](super::reason::OTHER).
-    pub const STOP: u32 = 11;
-    /// After `number` milliseconds, sends the message `name` with `payload` to `member`, or to the topic (0).
-    /// Returns the timer's number, never 0.
-    pub const SEND: u32 = 12;
-    /// Stops timer `number`.
-    pub const CANCEL: u32 = 13;
-    /// State of `member`, or of the topic (0), in answer to `SNAPSHOT`.
-    pub const STATE: u32 = 14;
-    /// The connection is accepted. `name`: the socket id, `payload`: its assigns, a JSON object. Both may be empty.
-    pub const CONNECT_ACCEPT: u32 = 15;
-    /// The connection is refused with HTTP status `number` and the body `payload`.
-    pub const CONNECT_REFUSE: u32 = 16;
-    /// Sends the keys of the JSON object `payload`, which has none called `metas`, beside the metas of the key `name`
-    /// from now on, until nobody is tracked under it. (since 1.2)
-    pub const DESCRIBE: u32 = 17;
-    /// The promise `token` was read out of a payload or of state: this generation answers for it from now on. Comes after
-    /// whatever else the event asks for; also in answer to `RESTORE` and `RESTORE_MEMBER`. (since 1.2)
-    pub const PROMISE_READ: u32 = 18;
-    /// The promise `token` was written into a payload: whoever reads it answers for it. (since 1.2)
-    pub const PROMISE_WRITTEN: u32 = 19;
 }
 
 /// One effect. Read by the host during [`Calls::effect`].

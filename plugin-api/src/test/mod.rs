@@ -50,15 +50,25 @@
 //! [`test_plugin!`](crate::test_plugin) says it of types that are not exported, an old version for example.
 
 mod body;
-mod boundary;
+#[doc(hidden)]
+pub mod boundary;
 mod client;
 mod code;
 mod core;
+mod expect;
 mod inbox;
+mod membership;
+mod outside;
 mod presence;
+mod pushed;
+mod request;
 mod server;
 
-pub use self::body::{Any, Expect, Like, That, any, like, that};
-pub use self::client::{Client, Joining, Membership, Pushed};
+pub use self::client::{Client, Joining};
 pub use self::code::{Code, Exported};
-pub use self::server::{Denied, Request, Server};
+pub use self::expect::{Any, Expect, Like, That, any, like, that};
+pub use self::inbox::Sent;
+pub use self::membership::Membership;
+pub use self::pushed::Pushed;
+pub use self::request::{Denied, Request};
+pub use self::server::Server;

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::body::Body;
-use super::client::{Client, Joining, Membership};
+use super::client::{Client, Joining};
 use super::code::{Code, Exported};
 use super::core::{ClientInfo, Core};
+use super::membership::Membership;
+use super::request::{Denied, Request};
 use crate::panics;
 use crate::payload::IntoPayload;
 
@@ -167,6 +169,12 @@ impl Server {
         self.core.borrow_mut().advance(by);
     }
 
+    /// Waits for what the plugin's own threads have to say, `most` at the longest.
+    #[doc(hidden)]
+    pub fn wait(&self, most: Duration) {
+        self.core.borrow().outside.wait(most);
+    }
+
     /// How long an assertion waits for what the plugin's own threads have to do. If nothing is said: a second, five while a
     /// promise is open. Real time, not that of [`Server::advance`].
     pub fn patience(&self, most: Duration) {
@@ -298,7 +306,8 @@ impl Server {
     /// What the plugin has logged, and how it has panicked, one line each, the level first.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
-        self.core.borrow().outside.log()
+        let log = self.core.borrow().outside.log();
+        log.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -311,82 +320,4 @@ impl fmt::Debug for Server {
 /// State as a plugin writes it.
 fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
     rmp_serde::to_vec_named(state).map_err(|error| error.to_string())
-}
-
-/// A request to connect: [`Server::connect`] takes it, or just the query's params.
-#[derive(Clone, Debug)]
-pub struct Request {
-    info: Map<String, Value>,
-    headers: Vec<(String, String)>,
-}
-
-impl Request {
-    /// A request with these params, over a WebSocket to the mount `/socket`.
-    #[must_use]
-    pub fn new(params: Value) -> Self {
-        let request = Self {
-            info: Map::new(),
-            headers: Vec::new(),
-        };
-        request
-            .with("mount", "/socket")
-            .with("transport", "websocket")
-            .with("params", params)
-    }
-
-    /// Goes to another mount.
-    #[must_use]
-    pub fn mount(self, path: &str) -> Self {
-        self.with("mount", path)
-    }
-
-    /// Comes by long polling.
-    #[must_use]
-    pub fn longpoll(self) -> Self {
-        self.with("transport", "longpoll")
-    }
-
-    /// Has this header, its name in lower case, among those that the mount selects.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Has this token.
-    #[must_use]
-    pub fn auth_token(self, token: &str) -> Self {
-        self.with("auth_token", token)
-    }
-
-    /// Comes from this address and port: `127.0.0.1:5000`.
-    #[must_use]
-    pub fn peer(self, address: &str) -> Self {
-        self.with("peer", address)
-    }
-
-    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.info.insert(key.to_owned(), value.into());
-        self
-    }
-
-    fn info(self) -> String {
-        let headers = json!(self.headers);
-        Value::from(self.with("headers", headers).info).to_string()
-    }
-}
-
-impl From<Value> for Request {
-    fn from(params: Value) -> Self {
-        Self::new(params)
-    }
-}
-
-/// How a client was not let in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Denied {
-    /// The HTTP status.
-    pub status: u16,
-    /// The response's body, if it has one.
-    pub body: Option<Value>,
 }
