@@ -33,6 +33,11 @@ impl<'a> Incoming<'a> {
             info,
         }
     }
+
+    /// The author's name for what it calls.
+    pub(crate) fn callback(&self) -> &'static str {
+        abi::callback_name(self.kind, self.topic, self.member)
+    }
 }
 
 /// An [`abi::Effect`], before its slices become pointers.

@@ -39,7 +39,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
                     assigns.lend(event.payload),
                 );
             }
-            Ok(Answer::Later) => cx.check_promised("connect"),
+            Ok(Answer::Later) => cx.check_promised(event.callback()),
             Err(denial) => {
                 let refusal = Effect {
                     kind: effect::CONNECT_REFUSE,

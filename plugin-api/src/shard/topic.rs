@@ -55,7 +55,7 @@ impl<C, S> Topic<C, S> {
                     cx.ask(effect(effect::REFUSE), json!({ "reason": "invalid answer" }));
                 }
             }
-            Ok(Entry::Later) => cx.check_promised("join"),
+            Ok(Entry::Later) => cx.check_promised(event.callback()),
             Err(refusal) => {
                 cx.ask(effect(effect::REFUSE), refusal.into_body().lend(event.payload));
             }

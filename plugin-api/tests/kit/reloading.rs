@@ -107,6 +107,41 @@ fn a_new_version_reads_what_the_old_one_wrote() {
     );
 }
 
+/// State that JSON could not carry.
+mod odd {
+    use bennu_plugin::prelude::*;
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Member {
+        odd: Vec<(f64, Option<u8>)>,
+    }
+
+    impl Channel for Member {
+        type Shared = ();
+
+        fn join(_: &mut (), _: Payload<'_>, _: &mut Context) -> Join<Self> {
+            let odd = vec![(f64::INFINITY, None)];
+            Join::accept(Self { odd })
+        }
+
+        fn handle_in(&mut self, _: &mut (), _: &str, _: Payload<'_>, cx: &mut Context) -> Handled {
+            let (number, nothing) = self.odd[0];
+            Ok(Reply::ok_with(json!([number.is_infinite(), nothing, cx.socket_id()])))
+        }
+    }
+
+    bennu_plugin::test_plugin!(Member);
+}
+
+#[test]
+fn what_serde_writes_comes_back_as_it_was_and_so_does_the_socket_id() {
+    let server = Server::start::<odd::Member>();
+    let ann = server.client().id("user:1").join("topic", json!({}));
+    server.reload::<odd::Member>();
+    ann.push("any", json!({}))
+        .assert_reply("ok", json!([true, null, "user:1"]));
+}
+
 #[test]
 fn a_topic_that_cannot_be_read_stays_where_it_was() {
     let server = Server::start::<v1::Member>();
