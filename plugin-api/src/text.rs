@@ -32,6 +32,12 @@ pub struct OutOfBounds {
 }
 
 impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `text` is neither too short nor too long.
     fn check(text: &str) -> Result<(), OutOfBounds> {
         // Counts no further than it must.
@@ -133,6 +139,9 @@ mod tests {
     #[test]
     fn what_was_read_is_written_as_a_string() {
         let text: Text<1, 32> = serde_json::from_str(r#""ann""#).unwrap();
-        assert_eq!((serde_json::json!(text), text.len()), ("ann".into(), 3));
+        assert_eq!(
+            (serde_json::json!(text), text.as_str(), text.len()),
+            ("ann".into(), "ann", 3)
+        );
     }
 }
