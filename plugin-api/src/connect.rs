@@ -1,4 +1,4 @@
-//! A connect handler: decides who may connect to a mount, and what its connection is called.
+//! Connect handlers: who may connect to a mount, with which socket id and assigns.
 
 mod request;
 #[cfg(feature = "async")]
@@ -10,13 +10,13 @@ use crate::payload::{Body, IntoPayload, Payload};
 use crate::plugin::{NoSettings, Plugin};
 use crate::remote::{Later, Remote};
 
-/// Decides who may connect to the mounts that name this plugin under `connect`. Exported with
+/// Decides who may connect to the mounts that name this plugin under `connect`. Export it with
 /// `export_plugin!(connect = Gate)`.
 ///
-/// Runs on a shard, as channels do, so it must not block: see [`ConnectContext::later`]. The client waits, up to the host's
+/// Runs on a shard, as channels do, so it must not block: see [`ConnectContext::later`]. The client waits for at most the host's
 /// `connect_timeout_ms`. A panic refuses the client.
 pub trait Connect<P: Plugin = NoSettings>: 'static {
-    /// A client wants to connect.
+    /// A client connects.
     ///
     /// ```
     /// # use bennu_plugin::prelude::*;
@@ -36,26 +36,26 @@ pub trait Connect<P: Plugin = NoSettings>: 'static {
     /// ```
     fn connect(request: &ConnectRequest, cx: &mut ConnectContext<P>) -> Connected;
 
-    /// The answer to what [`connect`](Connect::connect) promised with [`Connection::later`]: `answer` is what was given to
-    /// [`Remote::complete`]. Not called when the client is gone in the meantime.
+    /// The answer arrives that [`connect`](Connect::connect) promised with [`Connection::later`]. `answer` is the payload passed to
+    /// [`Remote::complete`]. Not called if the client has left in the meantime. The default refuses with status 500.
     fn connect_answer(_request: &ConnectRequest, _answer: Payload<'_>, _cx: &mut ConnectContext<P>) -> Connected {
         Err(Denial::status(500))
     }
 
-    /// Whether a page from this origin may connect to a mount with `check_origin = { plugin = "…" }` that names this plugin.
-    /// A request without an `Origin` always may.
+    /// Whether a page from this origin may connect to a mount whose `check_origin = { plugin = "…" }` names this plugin. A request
+    /// without an `Origin` always may.
     ///
-    /// Asked before anything else, and by long polling with each request; `plugin` is the plugin's own value, its settings
-    /// for example. A panic refuses the page, and so does this function where it is not written.
+    /// The host asks before anything else, with long polling at each request. `plugin` is the plugin's own value, for example its
+    /// settings. A panic refuses the page; so does the default.
     fn check_origin(_origin: &Origin, _plugin: &P) -> bool {
         false
     }
 }
 
-/// What a connect handler returns. `Err` refuses, so that `request.params()?` does the right thing.
+/// What a connect handler returns. `Err` refuses the client, so `request.params()?` refuses bad params.
 pub type Connected = Result<Connection, Denial>;
 
-/// A connection that is not refused.
+/// An accepted connection, or the promise to decide later.
 #[derive(Debug)]
 pub struct Connection(pub(crate) Answer);
 
@@ -66,7 +66,7 @@ pub(crate) enum Answer {
 }
 
 impl Connection {
-    /// Lets the client in, without socket id and assigns.
+    /// Lets the client in without a socket id and without assigns.
     #[must_use]
     pub fn accept() -> Self {
         Self(Answer::Now {
@@ -75,14 +75,13 @@ impl Connection {
         })
     }
 
-    /// The answer comes later: call [`ConnectContext::later`] first.
+    /// Answers later. Call [`ConnectContext::later`] first.
     #[must_use]
     pub fn later() -> Self {
         Self(Answer::Later)
     }
 
-    /// Gives the connection a name, by which it can be [disconnected](Context::disconnect). Several connections may have the
-    /// same.
+    /// Gives the connection a socket id, by which [`Context::disconnect`] closes it. Several connections may have the same.
     #[must_use]
     pub fn id(mut self, socket_id: impl Into<String>) -> Self {
         if let Answer::Now { id, .. } = &mut self.0 {
@@ -91,7 +90,7 @@ impl Connection {
         self
     }
 
-    /// What its channels see as [`Context::socket_assigns`]: must be a JSON object. Fixed from then on.
+    /// Gives the connection assigns, a JSON object. Its channels read them with [`Context::socket_assigns`]; they never change.
     #[must_use]
     pub fn assigns(mut self, payload: impl IntoPayload) -> Self {
         if let Answer::Now { assigns, .. } = &mut self.0 {
@@ -101,17 +100,17 @@ impl Connection {
     }
 }
 
-/// A connection that is refused, with an HTTP status and a body.
+/// A refusal with an HTTP status and a body.
 #[derive(Debug)]
 pub struct Denial {
     pub(crate) status: u16,
-    /// `None` is a response without a body.
+    /// `None`: a response without a body.
     pub(crate) body: Option<Body>,
 }
 
 impl Denial {
-    /// Refuses with this HTTP status (400 to 599) and no body. Over long polling the client learns neither status nor body:
-    /// it gets `{"status":403}`, as from Phoenix.
+    /// Refuses with this HTTP status (400 to 599) and no body. A long-polling client sees neither status nor body: it gets
+    /// `{"status":403}`, as from Phoenix.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self { status, body: None }
@@ -133,30 +132,30 @@ pub struct ConnectContext<P = NoSettings> {
 }
 
 impl<P> ConnectContext<P> {
-    /// The plugin's own value. Shared with all shards.
+    /// The plugin's own value. All shards share it.
     #[must_use]
     pub fn plugin(&self) -> &P {
         self.inner.plugin()
     }
 
-    /// Promises to answer later: return [`Connection::later`], and give the promise to [`Remote::complete`].
+    /// Promises to answer later. Return [`Connection::later`], and pass the promise to [`Remote::complete`].
     pub fn later(&self) -> Later {
         self.inner.later()
     }
 
-    /// Reaches the host from any thread. Messages have nowhere to go from here; promises can be kept.
+    /// A handle to the host for any thread. It keeps promises; it has no topic to send messages to.
     #[must_use]
     pub fn remote(&self) -> Remote {
         self.inner.remote()
     }
 
-    /// Runs `work` on a thread of its own, as [`Context::spawn`] does.
+    /// Runs `work` on a new thread, as [`Context::spawn`] does.
     pub fn spawn(&self, work: impl FnOnce(Remote) + Send + 'static) {
         self.inner.spawn(work);
     }
 }
 
-/// Stands for the connect handler of a plugin that has none: lets nobody in.
+/// The connect handler of a plugin that has none: refuses everybody.
 #[doc(hidden)]
 pub struct NoConnect;
 

@@ -1,4 +1,4 @@
-//! What a shard keeps, and what each kind of event does to it.
+//! The topics of a shard, and what each kind of event does to them.
 //!
 //! A panic passes through to `glue`, which reports it. The shard catches one itself only where one event visits several
 //! members, or where a value has to be dropped in any case.
@@ -65,14 +65,14 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         }
     }
 
-    /// Gives the contexts the host's functions, or takes them back.
+    /// Lends the host's functions to the contexts, or takes them back.
     pub(crate) fn lend(&mut self, calls: Option<Calls>) {
         self.cx.calls = calls;
         self.connect.inner.calls = calls;
         log::enter(0, 0);
     }
 
-    /// Handles one event. A panic comes through.
+    /// Handles one event. A panic passes through.
     pub(crate) fn handle(&mut self, event: &Incoming<'_>) -> Done {
         match event.kind {
             event::JOIN => self.join(event),
@@ -94,7 +94,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         }
     }
 
-    /// Drops everything, as far as panics let it.
+    /// Drops everything. A panic in one drop does not stop the others.
     pub(crate) fn close(self) -> Done {
         self.topics.into_values().map(Topic::close).fold(Ok(()), Result::and)
     }
@@ -116,7 +116,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let topic = topics.get_mut(&event.topic).ok_or_else(no_topic)?;
         cx.enter(event.topic, &topic.name, event.member, info);
         let join = match event.name {
-            // Whoever kept the promise has decided already.
+            // Whoever kept the promise has already refused the join.
             "error" => Err(Refusal::new(event.payload)),
             _ => C::join_answer(&mut topic.shared, event.payload, cx),
         };
@@ -159,7 +159,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
                     .handle_out(&mut topic.shared, event.name, event.payload, cx)
             }) {
                 Ok(()) => cx.emit_stops(),
-                // Only this member's channel ends; the event goes on to the others.
+                // Only this member's channel ends; the others still get the event.
                 Err(panic) => drop(cx.emit_stop(number, reason::PANICKED, &panic)),
             }
         }
@@ -201,7 +201,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         ended.and(dropped).map_err(Fault::Panicked)
     }
 
-    /// The member that `event` is for, ready for its callback. `None` if it is no more, or has not joined yet.
+    /// The member that `event` is for, with a context for its callback. `None` if it has ended, or has not joined yet.
     fn member(&mut self, event: &Incoming<'_>) -> Option<(&mut Member<C>, &mut C::Shared, &mut Context<P>)> {
         let Self { topics, cx, .. } = self;
         let Topic { name, shared, members } = topics.get_mut(&event.topic)?;

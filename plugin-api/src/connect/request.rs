@@ -10,9 +10,9 @@ use super::Denial;
 use crate::payload::{Payload, read_json};
 use crate::wire::{ConnectInfo, OriginInfo, Uri};
 
-/// Who wants to connect.
+/// A client's request to connect.
 ///
-/// Mount, transport and params are always there; the rest is what the mount selects:
+/// Mount, transport and params are always present; the mount selects the rest:
 ///
 /// | in the configuration | here |
 /// |---|---|
@@ -53,19 +53,19 @@ impl ConnectRequest {
         &self.info.transport
     }
 
-    /// The token that phoenix.js sends as `authToken`, in a header and so in no URL. Not checked by the host.
+    /// The token that phoenix.js sends as `authToken`: in a header, so it appears in no URL. The host does not check it.
     #[must_use]
     pub fn auth_token(&self) -> Option<&str> {
         self.info.auth_token.as_deref()
     }
 
-    /// The client's address and port; the proxy's where there is one.
+    /// The address and port of the client, or of the proxy in front of the host.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.info.peer
     }
 
-    /// Where the request went.
+    /// The URI of the request.
     #[must_use]
     pub fn uri(&self) -> Option<&Uri> {
         self.info.uri.as_ref()
@@ -77,35 +77,34 @@ impl ConnectRequest {
         self.header("user-agent")
     }
 
-    /// The first header called `name` (in lower case) that the mount selects.
+    /// The first header named `name` (in lower case) that the mount selects.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers().iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// All headers that the mount selects, in the client's order, names in lower case. One whose value is not UTF-8 is
+    /// All headers that the mount selects, in the client's order, with names in lower case. Headers whose value is not UTF-8 are
     /// left out.
     #[must_use]
     pub fn headers(&self) -> &[(String, String)] {
         &self.info.headers
     }
 
-    /// What the mount's `connect_static` says of `key`.
+    /// The value of `key` in the mount's `connect_static`.
     #[must_use]
     pub fn static_pair(&self, key: &str) -> Option<Value> {
         let mut pairs: serde_json::Map<_, _> = serde_json::from_str(self.info.static_pairs.as_deref()?.get()).ok()?;
         pairs.remove(key)
     }
 
-    /// Reads the request: nothing else makes one.
     pub(crate) fn read(json: &[u8]) -> Result<Self, String> {
         let info = read_json(json).map_err(|error| format!("{} {}", error.path, error.message))?;
         Ok(Self { info })
     }
 }
 
-/// Without what may be secret: a plugin may write it to the log.
+/// Shows nothing that may be secret: a plugin may log it.
 impl fmt::Debug for ConnectRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut request = f.debug_struct("ConnectRequest");
@@ -116,7 +115,7 @@ impl fmt::Debug for ConnectRequest {
     }
 }
 
-/// Where a page comes from that wants to connect. `null`, `file://` and what is no origin at all have no host.
+/// The origin of a page that connects. `null`, `file://` and malformed origins have no host.
 #[derive(Debug)]
 pub struct Origin {
     info: OriginInfo,
@@ -141,13 +140,13 @@ impl Origin {
         self.info.host.as_deref()
     }
 
-    /// The port, the scheme's own where none is written.
+    /// The port; the default port of the scheme if the header has none.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.info.port
     }
 
-    /// The path of the mount that the page wants to connect to.
+    /// The path of the mount that the page connects to.
     #[must_use]
     pub fn mount(&self) -> &str {
         &self.info.mount

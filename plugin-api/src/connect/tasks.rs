@@ -1,4 +1,4 @@
-//! Answers by futures, with the feature `async`.
+//! Async answers, with the feature `async`.
 
 use super::{ConnectContext, Connected, Connection, Denial};
 use crate::log::Place;
@@ -7,12 +7,13 @@ use crate::remote::Remote;
 use crate::tasks::Owed;
 
 impl<P> ConnectContext<P> {
-    /// Answers the connect at hand when `answer` is there: `Ok` is handed to
-    /// [`Connect::connect_answer`](crate::Connect::connect_answer), `Err` refuses it. Return what this returns, from `connect`.
+    /// Answers the current connect when `answer` completes. `Ok` goes to
+    /// [`Connect::connect_answer`](crate::Connect::connect_answer); `Err` refuses the client. Return this function's result from
+    /// `connect`.
     ///
     /// # Errors
     ///
-    /// With status 503, if too many futures are under way: see [`Limits::tasks`].
+    /// With status 503 if too many futures run: see [`Limits::tasks`](crate::tasks::Limits::tasks).
     pub fn connect_async<T: IntoPayload>(
         &self,
         answer: impl Future<Output = Result<T, Denial>> + Send + 'static,
@@ -30,7 +31,7 @@ impl<P> ConnectContext<P> {
         Ok(Connection::later())
     }
 
-    /// Starts async work, as [`Context::spawn_async`] does.
+    /// Starts async work, as [`Context::spawn_async`](crate::Context::spawn_async) does.
     pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
         self.inner.spawn_async(work)
     }

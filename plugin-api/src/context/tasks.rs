@@ -1,4 +1,4 @@
-//! Answers by futures, with the feature `async`.
+//! Async answers, with the feature `async`.
 
 use super::Context;
 use crate::log::Place;
@@ -8,14 +8,14 @@ use crate::reply::{Handled, Join, JoinExt, Refusal, Reply};
 use crate::tasks::Owed;
 
 impl<P> Context<P> {
-    /// Replies to the event at hand when `answer` is there. Return what this returns, from `handle_in`.
+    /// Replies to the current event when `answer` completes. Return this function's result from `handle_in`.
     ///
-    /// What the future gives is the reply; [`Reply::none`] leaves the client without one. It runs beside the callbacks of the
-    /// topic, on another thread, and so takes with it what it needs.
+    /// The output of the future is the reply; with [`Reply::none`] the client gets none. The future runs on another thread, beside the
+    /// callbacks of the topic, so it must own what it uses.
     ///
     /// # Errors
     ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
+    /// With `{"reason":"overloaded"}` if too many futures run: see [`Limits::tasks`](crate::tasks::Limits::tasks).
     pub fn reply_async(&self, answer: impl Future<Output = Handled> + Send + 'static) -> Handled {
         let Some(room) = self.generation.tasks.room() else {
             return Err(Refusal::reason("overloaded"));
@@ -31,12 +31,12 @@ impl<P> Context<P> {
         Ok(Reply::none())
     }
 
-    /// Answers the join at hand when `answer` is there: `Ok` is handed to [`Channel::join_answer`](crate::Channel::join_answer),
-    /// which has the topic's state to decide with; `Err` refuses it. Return what this returns, from `join`.
+    /// Answers the current join when `answer` completes. `Ok` goes to [`Channel::join_answer`](crate::Channel::join_answer), which
+    /// decides with the topic's state at hand; `Err` refuses the join. Return this function's result from `join`.
     ///
     /// # Errors
     ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
+    /// With `{"reason":"overloaded"}` if too many futures run: see [`Limits::tasks`](crate::tasks::Limits::tasks).
     pub fn join_async<M, T: IntoPayload>(
         &self,
         answer: impl Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -54,11 +54,11 @@ impl<P> Context<P> {
         Join::later()
     }
 
-    /// Starts async work that answers nothing by itself; it can send messages, and keep promises, by the [`Remote`]. Returns
-    /// whether it was started: not if too many futures are under way (see [`Limits::tasks`]), which is a warning in the log.
+    /// Starts async work that is not an answer. It can send messages and keep promises with the [`Remote`]. Returns false, and logs
+    /// a warning, if too many futures run: see [`Limits::tasks`](crate::tasks::Limits::tasks).
     pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
         let Some(room) = self.generation.tasks.room() else {
-            tracing::warn!("async work is not started: too much is under way");
+            tracing::warn!("async work not started: too many futures run");
             return false;
         };
         room.spawn(self.place(), work(self.remote()));

@@ -1,4 +1,4 @@
-//! What one call of `handle` lends: events on their way in, effects on their way out.
+//! One call of `handle`: its events, and the functions to call during it.
 
 use crate::abi::{self, Bytes, CallsRef, Writer, flag, outcome};
 use crate::payload::Payload;
@@ -34,7 +34,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The author's name for what it calls.
+    /// The name of the callback that runs for it.
     pub(crate) fn callback(&self) -> &'static str {
         abi::callback_name(self.kind, self.topic, self.member)
     }
@@ -53,7 +53,7 @@ pub(crate) struct Effect<'a> {
     pub(crate) topic: &'a str,
 }
 
-/// The host's functions for one call of `handle`. Never used after it: [`Shard::lend`] takes them back.
+/// The host's functions for one call of `handle`. Not used after it: [`Shard::lend`](crate::shard::Shard::lend) takes them back.
 #[derive(Clone, Copy)]
 pub(crate) struct Calls {
     calls: CallsRef,
@@ -81,13 +81,13 @@ impl Calls {
         unsafe { self.calls.effect()(self.cx, &raw const effect) }
     }
 
-    /// Tells who answers for a promise from now on.
+    /// Tells the host which generation answers for a promise from now on.
     pub(super) fn tell(self, promise: Seen) {
         let (kind, token) = match promise {
             Seen::Read(token) => (abi::effect::PROMISE_READ, token),
             Seen::Written(token) => (abi::effect::PROMISE_WRITTEN, token),
         };
-        // A host that does not know this answers `UNKNOWN`: to it all promises are alike.
+        // An older host answers `UNKNOWN`: it does not tell promises apart.
         self.effect(&Effect {
             kind,
             token,
@@ -95,7 +95,7 @@ impl Calls {
         });
     }
 
-    /// Reads one of [`abi::read`] as JSON; otherwise one of [`error`].
+    /// Reads one of [`abi::read`] as JSON. The error is one of [`abi::error`].
     pub(crate) fn read(self, what: u32, key: &str) -> Result<Vec<u8>, i64> {
         unsafe extern "C" fn append(cx: *mut (), bytes: Bytes) {
             // SAFETY: `cx` is the `out` below, `bytes` is lent for this call.

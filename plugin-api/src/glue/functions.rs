@@ -20,7 +20,7 @@ use crate::shard::{Fault, Shard};
 use crate::tasks::Tasks;
 use crate::wire::SettingsError;
 
-/// How long async work that a failed `init` had begun may take to end.
+/// How long async work may take to end after `init` failed.
 const INIT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The [`Module`] of a plugin that serves channels `C` and connects by `G`.
@@ -41,10 +41,10 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin, S: Schema> Entry<C, G, P, S> {
 
     abi_stable::staticref!(const WITH_METADATA: WithMetadata<Module> = WithMetadata::new(Self::MODULE));
 
-    /// What the host gets to call.
+    /// The module that the host calls.
     pub const ROOT: ModuleRef = ModuleRef(Self::WITH_METADATA.as_prefix());
 
-    /// What stands in the library under the name that abi_stable looks for.
+    /// The static that abi_stable looks for in the library.
     #[must_use]
     pub const fn header() -> LibHeader {
         // SAFETY: `constructor` returns a `ModuleRef`, erased by `__call_root_module_loader`.
@@ -91,7 +91,7 @@ unsafe extern "C" fn try_restore<C: Channel<P>, P: Plugin>(
     match read {
         Ok(Ok(())) => 0,
         Ok(Err(refused)) => write(error, &refused.to_string()),
-        Err(panic) => write(error, &format!("reading it panicked: {panic}")),
+        Err(panic) => write(error, &format!("panicked while reading it: {panic}")),
     }
 }
 
@@ -179,7 +179,7 @@ unsafe extern "C" fn handle<C: Channel<P>, G: Connect<P>, P: Plugin>(
         let event = unsafe { Incoming::view(event) };
         let (result, promises) = Seen::during(|| catch(|| shard.handle(&event)));
         let result = result.unwrap_or_else(|panic| Err(Fault::Panicked(panic)));
-        // State is written to be read, which is noticed there.
+        // A promise in written state is noted when the next generation reads it.
         if event.kind != abi::event::SNAPSHOT {
             promises.into_iter().for_each(|promise| calls.tell(promise));
         }
@@ -196,7 +196,7 @@ unsafe extern "C" fn close<C: Channel<P>, G: Connect<P>, P: Plugin>(shard: *mut 
     match catch(move || shard.close()).unwrap_or_else(|panic| Err(Fault::Panicked(panic))) {
         Ok(()) => 0,
         Err(fault) => {
-            tracing::error!(panic = fault.message(), "panicked while a shard was closed");
+            tracing::error!(panic = fault.message(), "panicked while closing a shard");
             1
         }
     }
@@ -214,24 +214,24 @@ unsafe extern "C" fn shutdown<P: Plugin>(plugin: *mut (), deadline_ms: u32) -> u
         return 1;
     };
     let (start, deadline) = (Instant::now(), Duration::from_millis(deadline_ms.into()));
-    // The plugin's value first: dropping it is how an author tells the threads to end.
+    // The plugin's value first: authors end their threads when it is dropped.
     let dropped = tasks.inside(|| drop_caught(plugin));
     if let Err(panic) = &dropped {
-        tracing::error!(panic, "panicked while the plugin was dropped");
+        tracing::error!(panic, "panicked while dropping the plugin");
     }
     let ended = threads.join_all(deadline) & tasks.end(deadline.saturating_sub(start.elapsed()));
     let_go(&host);
     u32::from(dropped.is_err() || !ended)
 }
 
-/// From here on nothing of this library calls the host.
+/// After this nothing in this library calls the host.
 fn let_go(host: &Arc<HostHandle>) {
     host.close();
     log::detach(host);
     remove_hook();
 }
 
-/// Hands `text` to the host, and says that something went wrong.
+/// Writes `text` for the host. Returns 1: something went wrong.
 fn write(out: Writer, text: &str) -> u32 {
     // SAFETY: the host lends `out` for the call that this is in.
     unsafe { (out.write)(out.cx, Bytes::lend(text.as_bytes())) };

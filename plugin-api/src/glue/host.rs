@@ -12,7 +12,7 @@ use crate::remote::Later;
 pub(crate) struct HostHandle {
     host: HostRef,
     cx: *const (),
-    /// Held for reading during each call, so that `close` waits for the last one.
+    /// Each call holds it for reading, so that `close` waits for the last one.
     open: RwLock<bool>,
 }
 
@@ -44,13 +44,13 @@ impl HostHandle {
         self.call(|host, cx| unsafe { host.send()(cx, topic, member, flags_of(payload), name, bytes) })
     }
 
-    /// Whether anybody wants lines of this level from this part of the plugin's code.
+    /// Whether the log takes lines of this level and target.
     pub(crate) fn log_enabled(&self, level: u32, target: &str) -> bool {
         let target = Bytes::lend(target.as_bytes());
         self.call(|host, cx| match host.log_enabled() {
             // SAFETY: before `shutdown` returned; the host reads during the call.
             Some(enabled) => unsafe { enabled(cx, level, target) }.into(),
-            // An older host filters what it gets.
+            // An older host filters the lines that it gets.
             None => 1,
         }) > 0
     }
@@ -80,7 +80,7 @@ impl HostHandle {
         });
     }
 
-    /// Has the host look where this thread is, as it panics.
+    /// Tells the host that this thread panics, so that it can take a backtrace.
     pub(crate) fn panicked(&self, message: &str, place: &str) {
         let (message, place) = (Bytes::lend(message.as_bytes()), Bytes::lend(place.as_bytes()));
         self.call(|host, cx| {
@@ -97,7 +97,7 @@ impl HostHandle {
         if *open { call(self.host, self.cx) } else { error::GONE }
     }
 
-    /// From here on the host is not called any more.
+    /// After this no call reaches the host.
     pub(super) fn close(&self) {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = false;
     }

@@ -21,7 +21,7 @@ pub(crate) use self::calls::{Calls, Effect, Incoming, flags_of};
 pub use self::functions::Entry;
 pub(crate) use self::host::HostHandle;
 
-/// What `init` makes: one a generation.
+/// What `init` makes: one for each load of the library.
 pub(crate) struct Generation<P> {
     pub(crate) plugin: P,
     pub(crate) host: Arc<HostHandle>,

@@ -12,7 +12,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(super) fn connect_answer(&mut self, event: &Incoming<'_>) -> Done {
         let status = event.name.parse().ok();
         self.connect(event, |request, answer, cx| match status {
-            // Whoever kept the promise has decided already.
+            // Whoever kept the promise has already refused the client.
             Some(status) => Err(Denial::status(status).body(answer)),
             None => G::connect_answer(request, answer, cx),
         })

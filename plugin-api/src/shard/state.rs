@@ -21,7 +21,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         for (&number, member) in &topic.members {
             match catch(|| write_state(number, &member.state, &mut bytes, cx)) {
                 Ok(written) => written?,
-                // Only this member's channel ends; the others go on. A host that does not know that gets none of them.
+                // Only this member's channel ends; the others go on. An older host refuses that, and gets no state at all.
                 Err(panic) if cx.emit_stop(number, reason::PANICKED, &panic) < 0 => return Err(Fault::Panicked(panic)),
                 Err(_) => {}
             }

@@ -34,7 +34,7 @@ impl<C, S> Topic<C, S> {
         }
     }
 
-    /// Tells the host how a join ended, and keeps the member.
+    /// Tells the host the answer to a join, and keeps the member.
     pub(super) fn settle<P>(&mut self, join: Join<C>, event: &Incoming<'_>, cx: &Context<P>) -> Done {
         let effect = |kind| Effect {
             kind,
@@ -64,7 +64,7 @@ impl<C, S> Topic<C, S> {
         Ok(())
     }
 
-    /// Drops everything, each member by itself: one that panics keeps no other from being dropped.
+    /// Drops everything, one member at a time: a panic in one drop does not stop the others.
     pub(super) fn close(self) -> Done {
         let members = self.members.into_values().map(drop_caught).fold(Ok(()), Result::and);
         members.and(drop_caught(self.shared)).map_err(Fault::Panicked)

@@ -1,4 +1,4 @@
-//! The clients of a test: [`Client`], and a join on its way, [`Joining`].
+//! The clients of a test: [`Client`], and an open join, [`Joining`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -42,11 +42,11 @@ impl Client {
         self.core.borrow().clients[self.number].socket_id.clone()
     }
 
-    /// Joins a topic and is accepted.
+    /// Joins a topic.
     ///
     /// # Panics
     ///
-    /// If it is refused, or not answered. Says with what.
+    /// If the join is refused or not answered. Says why.
     #[track_caller]
     pub fn join(&self, topic: &str, params: impl IntoPayload) -> Membership {
         let answer = self.start_join(topic, params).answer();
@@ -63,11 +63,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// What it is refused with.
+    /// The payload that refuses the join.
     ///
     /// # Panics
     ///
-    /// If it is not answered.
+    /// If the join is not answered.
     #[track_caller]
     pub fn try_join(&self, topic: &str, params: impl IntoPayload) -> Result<Membership, Value> {
         match self.start_join(topic, params).answer() {
@@ -76,13 +76,13 @@ impl Client {
         }
     }
 
-    /// Asks to join a topic whose plugin answers later.
+    /// Starts to join a topic whose plugin may answer later.
     pub fn start_join(&self, topic: &str, params: impl IntoPayload) -> Joining {
         let number = self.core.borrow_mut().join(self.number, topic, Body::of(&params));
         Joining(Membership::new(&self.core, number))
     }
 
-    /// Closes the connection: each of its channels ends with [`Reason::Closed`](crate::Reason::Closed).
+    /// Closes the connection. Each of its channels ends with [`Reason::Closed`](crate::Reason::Closed).
     pub fn close(&self) {
         let mut core = self.core.borrow_mut();
         core.close(self.number, reason::CLOSED);
@@ -110,17 +110,17 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A join that is not answered yet.
+/// A join that may not be answered yet.
 #[derive(Debug)]
-#[must_use = "a join is accepted, refused or pending"]
+#[must_use = "assert whether the join is accepted, refused or pending"]
 pub struct Joining(Membership);
 
 impl Joining {
-    /// Asserts that it is accepted, by now or while there is patience.
+    /// Asserts that the join is accepted, and waits for that.
     ///
     /// # Panics
     ///
-    /// If it is refused, or not answered.
+    /// If it is refused or not answered.
     #[track_caller]
     pub fn assert_accepted(self) -> Membership {
         let core = Rc::clone(&self.0.core);
@@ -132,11 +132,11 @@ impl Joining {
         panic!("{failed}{}", core.borrow().logged())
     }
 
-    /// Asserts that it is refused with this.
+    /// Asserts that the join is refused with this payload, and waits for that.
     ///
     /// # Panics
     ///
-    /// If it is accepted, refused with something else, or not answered.
+    /// If it is accepted, refused with another payload, or not answered.
     #[track_caller]
     pub fn assert_refused(self, expected: impl Expect) -> Value {
         let core = Rc::clone(&self.0.core);
@@ -149,13 +149,13 @@ impl Joining {
         panic!("{failed}{}", core.borrow().logged())
     }
 
-    /// Whether it is not answered yet.
+    /// Whether the join is not answered yet.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.0.core.borrow().standing(self.0.number) == Standing::Pending
     }
 
-    /// The membership, while nobody knows yet whether it comes to be.
+    /// The membership, before the join is answered.
     #[doc(hidden)]
     pub fn into_membership(self) -> Membership {
         self.0
@@ -167,7 +167,7 @@ impl Joining {
         match answer {
             Some(Ok(_)) => Ok(Ok(self.0)),
             Some(Err(refusal)) => Ok(Err(refusal.value())),
-            None => Err("the join is not answered".to_owned()),
+            None => Err("the join was not answered".to_owned()),
         }
     }
 }

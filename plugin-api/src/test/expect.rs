@@ -5,16 +5,16 @@ use serde_json::Value;
 use super::body::Body;
 use crate::payload::Binary;
 
-/// What a payload is expected to be. `json!({ … })` must be equal as a whole; [`like`] asks for a part of it, [`any`] for
-/// nothing, [`that`] for what a function says, [`Binary`] for these bytes.
+/// An expected payload. `json!({ … })` must equal the whole payload; [`like`] compares a part of it; [`any`] accepts everything;
+/// [`that`] calls a function; [`Binary`] compares bytes.
 pub trait Expect {
-    /// Whether JSON is as expected.
+    /// Whether this JSON is as expected.
     fn takes(&self, payload: &Value) -> bool;
-    /// Whether binary is as expected.
+    /// Whether this binary payload is as expected.
     fn takes_binary(&self, _: &[u8]) -> bool {
         false
     }
-    /// How a failure calls it.
+    /// How a failure shows it.
     fn shown(&self) -> String;
 }
 
@@ -56,8 +56,7 @@ impl Expect for Binary<'_> {
 #[derive(Clone, Debug)]
 pub struct Like(Value);
 
-/// Expects at least this: an object may have more keys than these, at any depth; all else must be equal. What a pattern is
-/// in Elixir.
+/// Expects at least this: at any depth, an object may have more keys; everything else must be equal. Like a pattern in Elixir.
 #[must_use]
 pub fn like(part: Value) -> Like {
     Like(part)
@@ -90,7 +89,7 @@ fn has(whole: &Value, part: &Value) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct Any;
 
-/// Expects any payload, binary too.
+/// Expects any payload, JSON or binary.
 #[must_use]
 pub fn any() -> Any {
     Any
@@ -110,10 +109,10 @@ impl Expect for Any {
     }
 }
 
-/// What a function says of a payload: see [`that`].
+/// A payload that a function accepts: see [`that`].
 pub struct That<F>(F);
 
-/// Expects JSON of which `is` is true: `that(|payload| payload["id"].is_u64())`.
+/// Expects JSON for which `is` returns true: `that(|payload| payload["id"].is_u64())`.
 pub fn that<F: Fn(&Value) -> bool>(is: F) -> That<F> {
     That(is)
 }
@@ -124,7 +123,7 @@ impl<F: Fn(&Value) -> bool> Expect for That<F> {
     }
 
     fn shown(&self) -> String {
-        "of which the given function is true".to_owned()
+        "for which the given function returns true".to_owned()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client has of a topic: [`Membership`].
+//! A client's membership of a topic: [`Membership`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::pushed::Pushed;
 use crate::context::Presences;
 use crate::payload::IntoPayload;
 
-/// One client's membership of one topic: what the author's channel is on the other side.
+/// One client's membership of one topic: the client's side of a [`Channel`](crate::Channel) value.
 pub struct Membership {
     pub(super) core: Rc<RefCell<Core>>,
     pub(super) number: u64,
@@ -35,7 +35,7 @@ impl Membership {
         self.number
     }
 
-    /// What the join was answered.
+    /// The payload of the join's reply.
     #[must_use]
     pub fn join_reply(&self) -> Value {
         match &self.core.borrow().members[&self.number].answer {
@@ -44,7 +44,7 @@ impl Membership {
         }
     }
 
-    /// Pushes an event. It is handled when this returns.
+    /// Pushes an event. The plugin has handled it when this returns.
     pub fn push(&self, event: &str, payload: impl IntoPayload) -> Pushed {
         let number = self.core.borrow_mut().push(self.number, event, Body::of(&payload));
         Pushed::new(&self.core, number, event)
@@ -57,13 +57,13 @@ impl Membership {
         core.send(topic, self.number, name, Body::of(&payload));
     }
 
-    /// Leaves the topic. The push is answered `ok`, and the client gets `phx_close`.
+    /// Leaves the topic. The reply is `ok`, and the client gets `phx_close`.
     pub fn leave(&self) -> Pushed {
         let number = self.core.borrow_mut().leave(self.number);
         Pushed::new(&self.core, number, "phx_leave")
     }
 
-    /// The connection that it was joined over.
+    /// The client's connection.
     #[must_use]
     pub fn client(&self) -> Client {
         Client {
@@ -77,18 +77,18 @@ impl Membership {
         self.client().close();
     }
 
-    /// Whether it is joined still.
+    /// Whether the client is still joined.
     #[must_use]
     pub fn is_joined(&self) -> bool {
         self.core.borrow().standing(self.number) == Standing::In
     }
 
-    /// Asserts that the client is sent this event, by a push or a broadcast: it cannot tell. Returns the payload, binary as
-    /// an array of its bytes.
+    /// Asserts that the client gets this event, by a push or a broadcast, and waits for it. Returns the payload; a binary one as an
+    /// array of its bytes.
     ///
     /// # Panics
     ///
-    /// If it is not, by now or while there is patience. Says what it got instead.
+    /// If it does not come. Shows what came instead.
     #[track_caller]
     pub fn assert_push(&self, event: &str, payload: impl Expect) -> Value {
         match self.wait_in_inbox(event, &payload) {
@@ -97,11 +97,11 @@ impl Membership {
         }
     }
 
-    /// Asserts that the client has not been sent such an event, or that an assertion has taken it.
+    /// Asserts that the client has no such event, apart from those that assertions have taken.
     ///
     /// # Panics
     ///
-    /// If it has.
+    /// If it has one.
     #[track_caller]
     pub fn refute_push(&self, event: &str, payload: impl Expect) {
         let mut core = self.core.borrow_mut();
@@ -113,11 +113,11 @@ impl Membership {
         }
     }
 
-    /// Asserts that this was broadcast to the topic, whoever it reached, intercepted or not. Returns the payload.
+    /// Asserts a broadcast to the topic, whoever gets it, intercepted or not, and waits for it. Returns the payload.
     ///
     /// # Panics
     ///
-    /// If it was not, by now or while there is patience. Says what was.
+    /// If it does not come. Shows the broadcasts that came instead.
     #[track_caller]
     pub fn assert_broadcast(&self, event: &str, payload: impl Expect) -> Value {
         let topic = self.core.borrow().members[&self.number].topic;
@@ -137,11 +137,11 @@ impl Membership {
         found
     }
 
-    /// Asserts that no such thing was broadcast to the topic, or that an assertion has taken it.
+    /// Asserts that the topic had no such broadcast, apart from those that assertions have taken.
     ///
     /// # Panics
     ///
-    /// If it was.
+    /// If it had one.
     #[track_caller]
     pub fn refute_broadcast(&self, event: &str, payload: impl Expect) {
         let mut core = self.core.borrow_mut();
@@ -154,11 +154,12 @@ impl Membership {
         }
     }
 
-    /// Asserts that somebody is present on the topic under `key` with such a meta, references apart. Takes nothing away.
+    /// Asserts that somebody is present on the topic under `key` with this meta, and waits for it. Ignores `phx_ref` and
+    /// `phx_ref_prev`. Removes nothing.
     ///
     /// # Panics
     ///
-    /// If nobody is, by now or while there is patience. Says who is.
+    /// If nobody is. Shows who is.
     #[track_caller]
     pub fn assert_presence(&self, key: &str, meta: impl Expect) {
         let topic = self.core.borrow().members[&self.number].topic;
@@ -193,7 +194,7 @@ impl Membership {
         }
     }
 
-    /// Who is present on the topic.
+    /// The topic's presence list.
     #[must_use]
     pub fn presences(&self) -> Presences {
         let mut core = self.core.borrow_mut();
@@ -202,32 +203,31 @@ impl Membership {
         serde_json::from_value(state).unwrap_or_default()
     }
 
-    /// Asserts that the channel has ended normally: its client got `phx_close` and will not rejoin.
+    /// Asserts that the channel ended normally: its client got `phx_close` and does not rejoin.
     ///
     /// # Panics
     ///
-    /// If it has not.
+    /// If it did not.
     #[track_caller]
     pub fn assert_close(&self) {
         self.assert_push("phx_close", any());
     }
 
-    /// Asserts that the channel has ended abnormally, by a panic or [`Stop::Other`](crate::Stop::Other): its client got
-    /// `phx_error` and will rejoin.
+    /// Asserts that the channel failed, by a panic or [`Stop::Other`](crate::Stop::Other): its client got `phx_error` and rejoins.
     ///
     /// # Panics
     ///
-    /// If it has not.
+    /// If it did not.
     #[track_caller]
     pub fn assert_error(&self) {
         self.assert_push("phx_error", any());
     }
 
-    /// The state of the member, as the plugin writes it for a reload, read as any type that fits.
+    /// The member's state, as the plugin writes it for a reload, read as a `T`.
     ///
     /// # Panics
     ///
-    /// If it has none, or that can't be written or read as a `T`. Says why.
+    /// If it cannot be written, or read as a `T`. Says why.
     #[must_use]
     #[track_caller]
     pub fn state<T: DeserializeOwned>(&self) -> T {

@@ -1,4 +1,4 @@
-//! What a push is answered: [`Pushed`].
+//! A pushed event and its reply: [`Pushed`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::body::Body;
 use super::core::{Core, To};
 use super::expect::{self, Expect};
 
-/// An event that was pushed: what it is answered.
+/// A pushed event.
 #[derive(Clone)]
 pub struct Pushed {
     core: Rc<RefCell<Core>>,
@@ -34,27 +34,28 @@ impl Pushed {
         self.number
     }
 
-    /// Asserts that it is answered with this status and payload. Returns the payload, binary as an array of its bytes.
+    /// Asserts the status and the payload of the reply, and waits for a promised one. Returns the payload; a binary one as an array of
+    /// its bytes.
     ///
     /// # Panics
     ///
-    /// If it is answered otherwise, or not, by now or while there is patience. Says how.
+    /// If the reply differs, or does not come. Shows the reply.
     #[track_caller]
     pub fn assert_reply(&self, status: &str, payload: impl Expect) -> Value {
         let expected = format!("`{status}` {}", payload.shown());
         let failed = match self.reply() {
             Some((found, body)) if found == status && expect::is(&body, &payload) => return body.value(),
             Some((found, body)) => format!("`{}` was answered `{found}` {body}\nnot {expected}", self.event),
-            None => format!("`{}` was not answered; expected was {expected}", self.event),
+            None => format!("`{}` was not answered; expected {expected}", self.event),
         };
         panic!("{failed}{}", self.core.borrow().logged())
     }
 
-    /// Asserts that it has not been answered.
+    /// Asserts that there is no reply yet.
     ///
     /// # Panics
     ///
-    /// If it has.
+    /// If there is one.
     #[track_caller]
     pub fn refute_reply(&self) {
         let mut core = self.core.borrow_mut();
@@ -66,7 +67,7 @@ impl Pushed {
         }
     }
 
-    /// The reply. Waits for one that is promised.
+    /// The reply. Waits for a promised one.
     fn reply(&self) -> Option<(String, Body)> {
         let promised = |core: &Core| {
             let to_this = |to| matches!(to, To::Push { push, .. } if push == self.number);

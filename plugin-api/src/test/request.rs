@@ -1,8 +1,8 @@
-//! How a client asks to be let in: [`Request`], and how it is not, [`Denied`].
+//! A client's request to connect, [`Request`], and its refusal, [`Denied`].
 
 use serde_json::{Map, Value, json};
 
-/// A request to connect: [`Server::connect`] takes it, or just the query's params.
+/// A request to connect, for [`Server::connect`](super::Server::connect).
 #[derive(Clone, Debug)]
 pub struct Request {
     info: Map<String, Value>,
@@ -10,7 +10,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request with these params, over a WebSocket to the mount `/socket`.
+    /// A request with these query params, over a WebSocket to the mount `/socket`.
     #[must_use]
     pub fn new(params: Value) -> Self {
         let request = Self {
@@ -23,32 +23,32 @@ impl Request {
             .with("params", params)
     }
 
-    /// Goes to another mount.
+    /// Connects to the mount at `path`.
     #[must_use]
     pub fn mount(self, path: &str) -> Self {
         self.with("mount", path)
     }
 
-    /// Comes by long polling.
+    /// Connects by long polling.
     #[must_use]
     pub fn longpoll(self) -> Self {
         self.with("transport", "longpoll")
     }
 
-    /// Has this header, its name in lower case, among those that the mount selects.
+    /// Adds a header, one of those that the mount selects. `name` is in lower case.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Has this token.
+    /// Adds the token of phoenix.js's `authToken`.
     #[must_use]
     pub fn auth_token(self, token: &str) -> Self {
         self.with("auth_token", token)
     }
 
-    /// Comes from this address and port: `127.0.0.1:5000`.
+    /// Sets the client's address and port: `127.0.0.1:5000`.
     #[must_use]
     pub fn peer(self, address: &str) -> Self {
         self.with("peer", address)
@@ -71,11 +71,11 @@ impl From<Value> for Request {
     }
 }
 
-/// How a client was not let in.
+/// How a connect was refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denied {
     /// The HTTP status.
     pub status: u16,
-    /// The response's body, if it has one.
+    /// The body of the response, if it has one.
     pub body: Option<Value>,
 }

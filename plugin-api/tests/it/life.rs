@@ -34,7 +34,7 @@ fn state_that_cannot_be_read_says_where() {
     assert_eq!(restored.outcome, outcome::FAILED);
     assert_eq!(
         restored.message,
-        "the topic's state: missing field `seen`; `migrate_shared` has to read what version 2 wrote as a type that has its fields"
+        "the topic's state: missing field `seen`; `migrate_shared` must read state of version 2 as a type with the fields of that version"
     );
     let written = plugin.one(event(event::SNAPSHOT, "", ""));
     assert_eq!(written.outcome, outcome::FAILED);
@@ -141,7 +141,7 @@ fn every_member_is_dropped_even_if_that_panics() {
         "closing the shard panicked, shutting down did not"
     );
     assert_eq!(DROPS.load(Ordering::Relaxed), 104);
-    plugin.wait_for("panicked while a shard was closed panic=\"dropped (");
+    plugin.wait_for("panicked while closing a shard panic=\"dropped (");
 }
 
 #[derive(Serialize, Deserialize)]

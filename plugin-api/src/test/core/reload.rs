@@ -60,7 +60,7 @@ impl Core {
             match (asked.kind, asked.member) {
                 (effect::STATE, 0) => shared = asked.body.bytes,
                 (effect::STATE, member) => members.push((member, asked.body.bytes)),
-                // Its state cannot be written: it does not come over.
+                // The plugin cannot write this member: it does not move.
                 (effect::STOP, member) => self.end_unwritten(member, asked.name),
                 _ => {}
             }
@@ -73,7 +73,7 @@ impl Core {
         let old = self.newest();
         code.check_reads(self.generations[old].code.manifest.state_version)?;
         self.load(code)
-            .map_err(|why| format!("the new code does not start: {why}"))?;
+            .map_err(|why| format!("cannot start the new code: {why}"))?;
         let topics = self
             .topics
             .iter()
@@ -83,10 +83,7 @@ impl Core {
             .into_iter()
             .filter_map(|topic| {
                 let why = self.carry(topic, old).err()?;
-                Some(format!(
-                    "`{}` stays on the code before: {why}",
-                    self.topics[&topic].name
-                ))
+                Some(format!("`{}` stays with the old code: {why}", self.topics[&topic].name))
             })
             .collect();
         if !self.topics.values().any(|topic| topic.live && topic.generation == old) {
@@ -112,7 +109,7 @@ impl Core {
         Ok(())
     }
 
-    /// A topic comes into being from state that was written by this version; its members are clients of their own.
+    /// Makes a topic from state of this version. Each of its members has a client of its own.
     pub(in crate::test) fn restore(
         &mut self,
         name: &str,
@@ -124,7 +121,7 @@ impl Core {
         self.generations[newest].code.check_reads(version)?;
         let topic = self.topic_number(name);
         if self.topics[&topic].live {
-            return Err("somebody has joined it already".to_owned());
+            return Err("somebody has already joined it".to_owned());
         }
         let members: Vec<_> = members
             .into_iter()
@@ -138,7 +135,7 @@ impl Core {
         Ok(numbers)
     }
 
-    /// Has a generation read a topic's state; what it reads only in part it forgets.
+    /// Has a generation read a topic's state. If it fails, it drops what it has read.
     fn read_state(
         &mut self,
         generation: usize,
@@ -178,7 +175,7 @@ impl Core {
         Ok(read)
     }
 
-    /// A topic is in service in other code.
+    /// Another generation serves the topic from now on.
     fn taken_over(&mut self, topic: u64, read: Vec<Noted>) {
         self.apply(topic, read);
         let kind = event::RESTORED;
@@ -194,7 +191,7 @@ impl Core {
     /// Ends a generation whose topics have all gone elsewhere.
     fn retire(&mut self, old: usize) {
         let Generation { running, .. } = &mut self.generations[old];
-        // Its threads end here, and may keep promises until then.
+        // Its threads end here; they may keep promises until then.
         drop(running.take());
         self.settle();
         self.break_promises(old);
@@ -208,7 +205,7 @@ impl Core {
     }
 }
 
-/// A topic's end, which the plugin is not told of.
+/// The end of a topic, for which no callback runs.
 fn close(topic: u64) -> Event<'static> {
     Event {
         kind: event::CLOSE,
