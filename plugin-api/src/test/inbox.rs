@@ -42,32 +42,48 @@ pub(super) fn listed(messages: &[Message]) -> String {
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// The membership that it belongs to; 0: one that is over, or all of the topic's.
+    /// The membership that it belongs to.
     pub member: u64,
-    /// The push that it answers; `None` in the answer to a join.
-    pub push: Option<u64>,
-    /// That of a reply.
-    pub status: Option<String>,
+    pub kind: Kind,
     pub event: String,
     pub body: Body,
 }
 
+/// What a [`Sent`] is.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// The answer to a join.
+    Joined { status: String },
+    /// The answer to a push.
+    Reply { push: u64, status: String },
+    /// The answer to a push whose membership is over.
+    Orphan { push: u64 },
+    Push,
+    Broadcast,
+    /// `phx_close` or `phx_error`.
+    End,
+}
+
 impl Sent {
-    pub(super) fn reply(member: u64, push: Option<u64>, status: &str, body: &Body) -> Self {
+    pub(super) fn reply(member: u64, kind: Kind, body: &Body) -> Self {
         Self {
             member,
-            push,
-            status: Some(status.to_owned()),
+            kind,
             event: "phx_reply".to_owned(),
             body: body.clone(),
         }
     }
 
     pub(super) fn message(member: u64, message: &Message) -> Self {
+        let kind = match message.kind {
+            "push" => Kind::Push,
+            "broadcast" => Kind::Broadcast,
+            _ => Kind::End,
+        };
         Self {
-            member: if message.kind == "broadcast" { 0 } else { member },
-            push: None,
-            status: None,
+            member,
+            kind,
             event: message.event.clone(),
             body: message.body.clone(),
         }

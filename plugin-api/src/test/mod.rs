@@ -67,7 +67,8 @@ mod server;
 pub use self::client::{Client, Joining};
 pub use self::code::{Code, Exported};
 pub use self::expect::{Any, Expect, Like, That, any, like, that};
-pub use self::inbox::Sent;
+#[doc(hidden)]
+pub use self::inbox::{Kind, Sent};
 pub use self::membership::Membership;
 pub use self::pushed::Pushed;
 pub use self::request::{Denied, Request};

@@ -7,7 +7,7 @@ use super::{ClientInfo, Core, Input, Member, Standing};
 use crate::abi::{effect, reason};
 use crate::test::body::Body;
 use crate::test::boundary::Asked;
-use crate::test::inbox::{Message, Sent};
+use crate::test::inbox::{Kind, Message, Sent};
 
 pub(super) struct Timer {
     pub(super) due: Duration,
@@ -25,25 +25,31 @@ impl Core {
         self.clients.get_mut(client).filter(|client| !client.closed)
     }
 
-    fn deliver(&mut self, member: u64, sent: Sent) {
-        if let Some(client) = self.client_of(member) {
+    fn deliver(&mut self, sent: Sent) {
+        if let Some(client) = self.client_of(sent.member) {
             client.sent.push(sent);
         }
     }
 
     pub(super) fn answer_join(&mut self, member: u64, status: &str, body: &Body) {
-        self.deliver(member, Sent::reply(member, None, status, body));
+        let status = status.to_owned();
+        self.deliver(Sent::reply(member, Kind::Joined { status }, body));
     }
 
     pub(super) fn reply(&mut self, member: u64, push: u64, status: &str, body: Body) {
-        self.deliver(member, Sent::reply(member, Some(push), status, &body));
-        self.replies.insert(push, (status.to_owned(), body));
+        let status = status.to_owned();
+        let kind = Kind::Reply {
+            push,
+            status: status.clone(),
+        };
+        self.deliver(Sent::reply(member, kind, &body));
+        self.replies.insert(push, (status, body));
     }
 
     /// Answers a push whose membership is over.
     pub(super) fn orphan(&mut self, member: u64, push: u64) {
         let body = Body::reason("unmatched topic");
-        self.deliver(member, Sent::reply(0, Some(push), "error", &body));
+        self.deliver(Sent::reply(member, Kind::Orphan { push }, &body));
         self.replies.insert(push, ("error".to_owned(), body));
     }
 
