@@ -67,6 +67,6 @@ async fn tracking_where_nobody_can_be_is_a_clear_line_in_the_log() {
         .expect("sent");
     server
         .log
-        .line(&["misbehave:t", "only a member can be, on its own topic"])
+        .line(&["misbehave:t", "cannot track: a callback of the topic has no member"])
         .await;
 }
