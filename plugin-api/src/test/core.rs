@@ -41,6 +41,8 @@ pub(super) struct Core {
     pub(super) promises: BTreeMap<u64, Promise>,
     pub(super) connects: BTreeMap<u64, Connecting>,
     timers: BTreeMap<u64, Timer>,
+    /// Topics without members, and when they end.
+    lingering: BTreeMap<u64, Duration>,
     now: Duration,
     queue: VecDeque<Input>,
     last_number: u64,
@@ -73,6 +75,7 @@ impl Core {
             promises: BTreeMap::new(),
             connects: BTreeMap::new(),
             timers: BTreeMap::new(),
+            lingering: BTreeMap::new(),
             now: Duration::ZERO,
             queue: VecDeque::new(),
             last_number: 0,
@@ -110,12 +113,18 @@ impl Core {
         self.settle();
         let end = self.now + by;
         loop {
-            let next = self.timers.iter().map(|(&number, timer)| (timer.due, number)).min();
-            let Some((due, number)) = next.filter(|(due, _)| *due <= end) else {
-                break;
+            let timer = self.timers.iter().map(|(&number, timer)| (timer.due, number)).min();
+            let topic = self.lingering.iter().map(|(&topic, &due)| (due, topic)).min();
+            let (due, input) = match (timer, topic) {
+                (Some((due, number)), topic) if topic.is_none_or(|(end, _)| due <= end) => (due, Input::Timer(number)),
+                (_, Some((due, topic))) => (due, Input::Linger(topic)),
+                _ => break,
             };
+            if due > end {
+                break;
+            }
             self.now = self.now.max(due);
-            self.queue.push_back(Input::Timer(number));
+            self.queue.push_back(input);
             self.settle();
         }
         self.now = end;

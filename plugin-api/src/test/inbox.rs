@@ -54,11 +54,18 @@ pub struct Sent {
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// The answer to a join.
-    Joined { status: String },
+    Joined {
+        status: String,
+    },
     /// The answer to a push.
-    Reply { push: u64, status: String },
+    Reply {
+        push: u64,
+        status: String,
+    },
     /// The answer to a push whose membership is over.
-    Orphan { push: u64 },
+    Orphan {
+        push: u64,
+    },
     Push,
     Broadcast,
     /// `phx_close` or `phx_error`.

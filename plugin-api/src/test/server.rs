@@ -164,7 +164,8 @@ impl Server {
         self.core.borrow_mut().route = Some(assigns);
     }
 
-    /// Advances the clock. Timers that become due fire one after the other, each at its time.
+    /// Advances the clock. Timers that become due fire one after the other, each at its time. A topic without members ends after ten
+    /// seconds, the default of `linger_ms`.
     pub fn advance(&self, by: Duration) {
         self.core.borrow_mut().advance(by);
     }

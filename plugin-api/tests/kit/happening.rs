@@ -128,6 +128,22 @@ fn timers_fire_when_the_clock_is_turned_each_at_its_time() {
 }
 
 #[test]
+fn a_topic_ends_some_time_after_its_last_member() {
+    let (server, ann, bob) = two();
+    ann.push("count", json!({}));
+    ann.leave();
+    bob.leave();
+    server.advance(Duration::from_secs(9));
+    let eve = server.join("room:1", json!({ "name": "eve" }));
+    server.advance(Duration::from_secs(60));
+    eve.push("count", json!({})).assert_reply("ok", json!({ "count": 2 }));
+    eve.leave();
+    server.advance(Duration::from_secs(10));
+    let eva = server.join("room:1", json!({ "name": "eva" }));
+    eva.push("count", json!({})).assert_reply("ok", json!({ "count": 1 }));
+}
+
+#[test]
 fn messages_reach_a_member_or_the_topic() {
     let (server, ann, bob) = two();
     ann.send("note", json!({ "n": 1 }));

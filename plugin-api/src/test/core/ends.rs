@@ -1,4 +1,6 @@
-//! How members end, and what their clients are told.
+//! How members and topics end, and what their clients are told.
+
+use std::time::Duration;
 
 use super::input::{Ending, Input};
 use super::{Core, Standing, To};
@@ -6,6 +8,10 @@ use crate::abi::{event, reason};
 use crate::test::body::Body;
 use crate::test::boundary::Event;
 use crate::test::inbox::Message;
+use crate::test::presence::Presence;
+
+/// How long a topic lives on without members: `linger_ms`, if nothing is configured.
+const LINGER: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Lets a member end before anything else happens.
@@ -99,6 +105,35 @@ impl Core {
             if let Input::In { push, .. } = input {
                 self.orphan(member, push);
             }
+        }
+        if !self.has_members(topic) {
+            self.lingering.insert(topic, self.now.saturating_add(LINGER));
+        }
+    }
+
+    fn has_members(&self, topic: u64) -> bool {
+        let mut members = self.members.values();
+        members.any(|member| member.topic == topic && member.standing != Standing::Out)
+    }
+
+    /// Ends a topic, unless somebody has joined it again.
+    pub(super) fn close_topic(&mut self, topic: u64) {
+        self.lingering.remove(&topic);
+        if self.has_members(topic) || !self.topics[&topic].live {
+            return;
+        }
+        let _ = self.handle(&Event {
+            kind: event::CLOSE,
+            topic,
+            ..Event::default()
+        });
+        self.timers.retain(|_, timer| timer.topic != topic);
+        let generation = self.topic_mut(topic, |topic| {
+            (topic.live, topic.presence) = (false, Presence::default());
+            topic.generation
+        });
+        if let Some(old) = generation.filter(|generation| *generation != self.newest()) {
+            self.retire_empty(old);
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Input {
         body: Body,
     },
     Timer(u64),
+    /// A topic has had no members for a while.
+    Linger(u64),
     Complete {
         serial: u64,
         status: String,
@@ -107,6 +109,7 @@ impl Core {
                 name,
                 body,
             } => self.message(topic, member, &name, &body),
+            Input::Linger(topic) => self.close_topic(topic),
             Input::Complete { serial, status, body } => self.keep_promise(serial, &status, body),
             Input::End(ending) => self.ended(&ending),
             Input::Connect { number } => {

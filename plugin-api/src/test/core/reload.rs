@@ -86,9 +86,7 @@ impl Core {
                 Some(format!("`{}` stays with the old code: {why}", self.topics[&topic].name))
             })
             .collect();
-        if !self.topics.values().any(|topic| topic.live && topic.generation == old) {
-            self.retire(old);
-        }
+        self.retire_empty(old);
         self.settle();
         if failures.is_empty() {
             Ok(())
@@ -188,8 +186,11 @@ impl Core {
         }
     }
 
-    /// Ends a generation whose topics have all gone elsewhere.
-    fn retire(&mut self, old: usize) {
+    /// Ends a generation if no topic is left in it.
+    pub(super) fn retire_empty(&mut self, old: usize) {
+        if self.topics.values().any(|topic| topic.live && topic.generation == old) {
+            return;
+        }
         let Generation { running, .. } = &mut self.generations[old];
         // Its threads end here; they may keep promises until then.
         drop(running.take());
