@@ -1,29 +1,34 @@
-//! The contract between host and plugin: what crosses the boundary, and nothing else.
+//! The contract between host and plugin: everything that crosses the boundary.
 //!
-//! Everything here is `#[repr(C)]` and plain data. Inputs are borrowed for the length of one call, outputs are copied by
-//! the other side during that call; nothing that owns memory crosses. A plugin exports one [`Module`] as an `abi_stable`
-//! root module; the host hands it [`Host`] once and [`Calls`] with every batch. All three are prefix types: later
-//! versions of this crate append fields, and never change or remove one within an [`ABI_MAJOR`].
+//! All of it is `#[repr(C)]` and plain data. The callee borrows inputs for the length of one call; the caller copies outputs
+//! during that call. Nothing that owns memory crosses. A plugin exports one [`Module`] as an `abi_stable` root module. The host
+//! passes [`Host`] once, and [`Calls`] with every batch. All three are prefix types: later versions of this crate append fields,
+//! and never change or remove one within an [`ABI_MAJOR`].
 //!
-//! **Threads.** Each function says in brackets where it is called. A *shard thread* belongs to one generation of the
-//! plugin and ends before the library is closed; no plugin code ever runs on another thread of the host.
+//! **Threads.** Each function names in brackets the thread that calls it. A *shard* thread belongs to one generation of the
+//! plugin and ends before the host closes the library. No plugin code runs on any other thread of the host.
 //!
-//! **Panics.** Both sides catch their own: none of these functions unwinds.
+//! **Panics.** Each side catches its own: none of these functions unwinds.
 //!
-//! Authors do not use this module: `export_plugin!` writes what is needed.
+//! Authors do not use this module: `export_plugin!` writes what a plugin needs of it.
 
-#![allow(unsafe_code, reason = "the contract itself: what is lent as pointer and length")]
+#![allow(unsafe_code, reason = "the contract itself: pointers with lengths")]
+
+pub mod effect;
+pub mod event;
 
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
 use abi_stable::sabi_types::VersionStrings;
 
-/// Changes when something is removed or means something else. The host refuses another one before loading.
+pub use self::event::callback_name;
+
+/// Changes when something is removed or changes its meaning. The host does not load a plugin with another one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
 pub const ABI_MINOR: u32 = 3;
 
-/// Bytes that the callee may read until the call returns. `ptr` may dangle where `len` is 0.
+/// Bytes that the callee may read until the call returns. `ptr` may dangle if `len` is 0.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct Bytes {
@@ -49,11 +54,11 @@ impl Bytes {
         }
     }
 
-    /// What was lent.
+    /// The bytes.
     ///
     /// # Safety
     ///
-    /// `ptr` points to `len` readable bytes that stay unchanged for `'a`, or `len` is 0.
+    /// `ptr` points to `len` readable bytes that do not change during `'a`, or `len` is 0.
     #[must_use]
     pub const unsafe fn as_slice<'a>(self) -> &'a [u8] {
         if self.len == 0 {
@@ -64,55 +69,17 @@ impl Bytes {
     }
 }
 
-/// Where the callee puts bytes for the caller, who copies them at once. May be called several times: the bytes add up.
+/// Takes bytes from the callee. The caller copies them at once; several calls append.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct Writer {
-    /// The caller's own; handed back as the first argument of `write`.
+    /// The caller's own: the first argument of `write`.
     pub cx: *mut (),
-    /// Appends bytes. (the thread of the call that it was lent to)
+    /// Appends bytes. (the thread of the call that it belongs to)
     pub write: unsafe extern "C" fn(cx: *mut (), bytes: Bytes),
 }
 
-/// What the host asks a plugin to do. An unknown kind is answered with [`outcome::UNKNOWN`].
-pub mod event {
-    /// A client wants to join. `name`: the topic, `payload`: the join's params, `info`: an [`info`](super::Event::info)
-    /// object. The topic comes into being with its first join. Answered by `ACCEPT`, `REFUSE` or `LATER`.
-    pub const JOIN: u32 = 1;
-    /// A client pushed an event. `name`: the event. Answered by one `REPLY`, by `LATER`, or not at all.
-    pub const IN: u32 = 2;
-    /// A broadcast of an intercepted event (`name`) to this topic. `member`: who is left out, or 0. The plugin decides
-    /// for each of its members, by `PUSH`.
-    pub const OUT: u32 = 3;
-    /// A message or timer for `member`, or for the topic where that is 0. `name` and `payload` are as sent.
-    pub const INFO: u32 = 4;
-    /// The answer to what `LATER` promised for a join or a connect (`token`). `payload`: the bytes given to
-    /// `Host::complete`, `name`: its status (since 1.3); `info`: that of the join or the connect. Answered as these are.
-    pub const ANSWER: u32 = 5;
-    /// `member` is no more; the plugin drops its state after handling this. `number`: one of [`reason`](super::reason),
-    /// `name`: the text of a stop.
-    pub const TERMINATE: u32 = 6;
-    /// The topic ends here, and so do members that are left: the plugin drops all its state, silently.
-    pub const CLOSE: u32 = 7;
-    /// The plugin writes the topic's state (`STATE`, member 0), then each member's. Nothing changes. A member whose state
-    /// cannot be written because that panics is named by `STOP` with [`reason::PANICKED`](super::reason::PANICKED), and the
-    /// others are written (since 1.2).
-    pub const SNAPSHOT: u32 = 8;
-    /// The topic comes into being from `payload`, written by state version `number`. `name`: the topic.
-    pub const RESTORE: u32 = 9;
-    /// A member comes into being from `payload`, written by state version `number`. `info`: as at its join.
-    pub const RESTORE_MEMBER: u32 = 10;
-    /// A client wants to connect. `topic` is 0, `info` a [`ConnectInfo`](crate::wire::ConnectInfo) as JSON.
-    /// Answered by `CONNECT_ACCEPT`, `CONNECT_REFUSE` or `LATER`.
-    pub const CONNECT: u32 = 11;
-    /// The topic was restored in this generation, all its members included, and is in service again.
-    pub const RESTORED: u32 = 12;
-    /// A page wants to connect. `topic` is 0, `info` an [`OriginInfo`](crate::wire::OriginInfo) as JSON. Answered by
-    /// `CONNECT_ACCEPT` or `CONNECT_REFUSE`, of which nothing but the kind counts. (since 1.1)
-    pub const ORIGIN: u32 = 13;
-}
-
-/// One thing that happened. Read by the plugin during [`Module::handle`].
+/// One event. The plugin reads it during [`Module::handle`].
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct Event {
@@ -120,9 +87,9 @@ pub struct Event {
     pub kind: u32,
     /// [`flag::BINARY`]: `payload` is binary, otherwise JSON.
     pub flags: u32,
-    /// The host's number of the topic: the same in all generations. 0 where no topic is concerned.
+    /// The host's number for the topic, the same in all generations. 0 if the event is about no topic.
     pub topic: u64,
-    /// The host's number of the member: the same in all generations, never used again. 0 where none is concerned.
+    /// The host's number for the member, the same in all generations and never used again. 0 if the event is about no member.
     pub member: u64,
     /// The `serial` of the promise that this event answers (`ANSWER`).
     pub token: u64,
@@ -133,56 +100,11 @@ pub struct Event {
     /// By kind. JSON text, or binary with [`flag::BINARY`].
     pub payload: Bytes,
     /// JSON of [`MemberInfo`](crate::wire::MemberInfo), [`ConnectInfo`](crate::wire::ConnectInfo) or
-    /// [`OriginInfo`](crate::wire::OriginInfo); empty where there is nothing to say.
+    /// [`OriginInfo`](crate::wire::OriginInfo); may be empty.
     pub info: Bytes,
 }
 
-/// What a plugin tells the host while it handles an event. Nothing takes effect before [`Calls::done`].
-pub mod effect {
-    /// The join is accepted; `payload` goes out as its reply.
-    pub const ACCEPT: u32 = 1;
-    /// The join is refused; `payload` says why.
-    pub const REFUSE: u32 = 2;
-    /// The answer comes later. Returns the serial of a [`Token`](super::Token), never 0.
-    pub const LATER: u32 = 3;
-    /// Replies to the event at hand (`token` 0) or to an earlier one. `name`: the status.
-    pub const REPLY: u32 = 4;
-    /// Pushes event `name` to `member`.
-    pub const PUSH: u32 = 5;
-    /// Broadcasts event `name` to the topic, or to the one in `topic`. `member`: who is left out, or 0.
-    pub const BROADCAST: u32 = 6;
-    /// Tracks `member` under the key `name` with the JSON object `payload`.
-    pub const TRACK: u32 = 7;
-    /// Replaces what is tracked for `member` under the key `name`.
-    pub const UPDATE: u32 = 8;
-    /// Ends tracking of `member` under the key `name`.
-    pub const UNTRACK: u32 = 9;
-    /// Pushes `presence_state` to `member`.
-    pub const PRESENCE: u32 = 10;
-    /// Ends `member`. `number`: one of [`reason`](super::reason), `name`: text for [`reason::OTHER`](super::reason::OTHER).
-    pub const STOP: u32 = 11;
-    /// After `number` milliseconds, sends the message `name` with `payload` to `member`, or to the topic (0).
-    /// Returns the timer's number, never 0.
-    pub const SEND: u32 = 12;
-    /// Stops timer `number`.
-    pub const CANCEL: u32 = 13;
-    /// State of `member`, or of the topic (0), in answer to `SNAPSHOT`.
-    pub const STATE: u32 = 14;
-    /// The connection is accepted. `name`: the socket id, `payload`: its assigns, a JSON object. Both may be empty.
-    pub const CONNECT_ACCEPT: u32 = 15;
-    /// The connection is refused with HTTP status `number` and the body `payload`.
-    pub const CONNECT_REFUSE: u32 = 16;
-    /// Sends the keys of the JSON object `payload`, which has none called `metas`, beside the metas of the key `name`
-    /// from now on, until nobody is tracked under it. (since 1.2)
-    pub const DESCRIBE: u32 = 17;
-    /// The promise `token` was read out of a payload or of state: this generation answers for it from now on. Comes after
-    /// whatever else the event asks for; also in answer to `RESTORE` and `RESTORE_MEMBER`. (since 1.2)
-    pub const PROMISE_READ: u32 = 18;
-    /// The promise `token` was written into a payload: whoever reads it answers for it. (since 1.2)
-    pub const PROMISE_WRITTEN: u32 = 19;
-}
-
-/// One effect. Read by the host during [`Calls::effect`].
+/// One effect. The host reads it during [`Calls::effect`].
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct Effect {
@@ -190,7 +112,7 @@ pub struct Effect {
     pub kind: u32,
     /// [`flag::BINARY`]: `payload` is binary, otherwise JSON.
     pub flags: u32,
-    /// Whom it concerns; 0: the topic.
+    /// The member that it concerns; 0: the topic.
     pub member: u64,
     /// The serial of an earlier promise, or 0.
     pub token: u64,
@@ -200,8 +122,7 @@ pub struct Effect {
     pub name: Bytes,
     /// By kind.
     pub payload: Bytes,
-    /// Another topic, for `BROADCAST`; otherwise empty. Presence is refused ([`error::MISPLACED`]) for any but the topic at
-    /// hand. UTF-8.
+    /// Another topic, for `BROADCAST`; otherwise empty. Presence of another topic is refused ([`error::MISPLACED`]). UTF-8.
     pub topic: Bytes,
 }
 
@@ -217,7 +138,7 @@ pub mod reason {
     pub const LEFT: u32 = 1;
     /// The connection is gone.
     pub const CLOSED: u32 = 2;
-    /// The socket id was told to disconnect.
+    /// A `disconnect` closed the connections of this socket id.
     pub const DISCONNECTED: u32 = 3;
     /// The long-poll session expired.
     pub const INACTIVE: u32 = 4;
@@ -233,66 +154,65 @@ pub mod reason {
     pub const OTHER: u32 = 9;
     /// A callback panicked.
     pub const PANICKED: u32 = 10;
-    /// The topic's route leads elsewhere now, or its plugin was replaced without its state.
+    /// The topic's route leads to another plugin now, or the plugin was replaced without its state.
     pub const REROUTED: u32 = 11;
-    /// The channel broke a bound of the host.
+    /// The channel exceeded a limit of the host.
     pub const OVERLOADED: u32 = 12;
 }
 
-/// How the handling of one event ended.
+/// How one event ended.
 pub mod outcome {
-    /// Well; its effects are committed.
+    /// Well: the host commits its effects.
     pub const OK: u32 = 0;
-    /// The callback panicked; its effects are dropped. `message` says how.
+    /// The callback panicked: the host drops its effects. `message` is that of the panic.
     pub const PANICKED: u32 = 1;
-    /// The state could not be written or read. `message` says why.
+    /// The plugin could not write or read state. `message` says why.
     pub const FAILED: u32 = 2;
     /// The plugin does not know this kind of event.
     pub const UNKNOWN: u32 = 3;
 }
 
-/// What the host answers to [`Calls::done`].
+/// What [`Calls::done`] returns.
 pub mod go {
     /// Handle the next event.
     pub const ON: u32 = 0;
-    /// Return now; the rest comes again.
+    /// Return now: the host passes the rest again.
     pub const BACK: u32 = 1;
 }
 
-/// What [`Calls::effect`] and the functions of [`Host`] answer: a number, or below zero one of these.
+/// What [`Calls::effect`] and the functions of [`Host`] return: a number, or one of these, which are negative.
 pub mod error {
     /// The host does not know this kind.
     pub const UNKNOWN: i64 = -1;
-    /// Not UTF-8, not JSON, not an object where one is needed, or too long.
+    /// Not UTF-8, not JSON, not an object although one is required, or too long.
     pub const INVALID: i64 = -2;
-    /// No such member, topic, timer or promise (any more).
+    /// There is no such member, topic, timer or promise, or no longer.
     pub const GONE: i64 = -3;
-    /// Presence: this member is tracked under this key already.
+    /// Presence: this member is already tracked under this key.
     pub const TRACKED: i64 = -4;
     /// Presence: this member is not tracked under this key.
     pub const UNTRACKED: i64 = -5;
-    /// A bound of the host is reached.
+    /// A limit of the host is reached.
     pub const LIMIT: i64 = -6;
-    /// Not at this point: a push before the member has joined, a second reply.
+    /// Not allowed at this point: a second reply, or a push to a member that has not joined.
     pub const MISPLACED: i64 = -7;
-    /// A header field of a binary message has more than 255 bytes: its topic, or `name`. (since 1.2)
+    /// A header field of a binary message (its topic, or `name`) has more than 255 bytes. (since 1.2)
     pub const FIELD: i64 = -8;
 }
 
-/// What can be read with [`Calls::read`].
+/// What [`Calls::read`] reads.
 pub mod read {
-    /// The presence list of the topic as a JSON object, with what this event changed already in it.
+    /// The topic's presence list as a JSON object, including the changes of this event.
     pub const PRESENCE: u32 = 1;
-    /// What is tracked under `key`, as a JSON object; [`error::UNTRACKED`](super::error::UNTRACKED) where nobody is.
-    /// (since 1.2)
+    /// The presence under `key` as a JSON object, or [`error::UNTRACKED`](super::error::UNTRACKED). (since 1.2)
     pub const PRESENCE_KEY: u32 = 2;
 }
 
-/// What the value of a [`Field`] is. (since 1.3)
+/// The kind of value in a [`Field`]. (since 1.3)
 pub mod value {
     /// `text`.
     pub const TEXT: u32 = 1;
-    /// `text`, which is no text in the plugin: shown without quotes.
+    /// `text`, formatted by `Debug` or `Display`: shown without quotes.
     pub const WRITTEN: u32 = 2;
     /// Whether `number` is not 0.
     pub const BOOL: u32 = 3;
@@ -312,33 +232,33 @@ pub struct Field {
     pub kind: u32,
     /// By kind.
     pub number: u64,
-    /// What it is called; `message` is what is said. UTF-8.
+    /// The field's name; `message` is the text of the line. UTF-8.
     pub name: Bytes,
     /// By kind. UTF-8.
     pub text: Bytes,
 }
 
-/// A line for the log. Read by the host during [`Host::record`]. (since 1.3)
+/// A line for the log. The host reads it during [`Host::record`]. (since 1.3)
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct Record {
     /// 1 error … 5 trace.
     pub level: u32,
-    /// How many fields it has.
+    /// The number of fields.
     pub len: usize,
-    /// They.
+    /// The first field.
     pub fields: *const Field,
     /// The topic that it is about; 0: none.
     pub topic: u64,
     /// The member that it is about; 0: none.
     pub member: u64,
-    /// The socket id of its client, where the plugin knows it; otherwise empty. UTF-8.
+    /// The socket id of its client if the plugin knows it; otherwise empty. UTF-8.
     pub socket: Bytes,
-    /// Where in the plugin's code it comes from, as filters of the log name it: `room::history`. UTF-8.
+    /// The module of the plugin that wrote it, as log filters name it: `room::history`. UTF-8.
     pub target: Bytes,
 }
 
-/// A promise to answer. Plain data: it may be stored, also in state that is carried over a reload.
+/// A promise to answer. Plain data: a plugin may store it, also in state that survives a reload.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
@@ -348,16 +268,16 @@ pub struct Token {
     pub serial: u64,
 }
 
-/// The host's functions for the length of one [`Module::handle`].
+/// The host's functions during one [`Module::handle`].
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = CallsRef, prefix_fields = CallsFields)))]
 pub struct Calls {
-    /// Event `index` of the batch is handled: commit what it asked for. Returns one of [`go`]. (shard)
+    /// Event `index` of the batch is handled: the host commits its effects. Returns one of [`go`]. (shard)
     pub done: unsafe extern "C" fn(cx: *mut (), index: usize, outcome: u32, message: Bytes) -> u32,
-    /// Asks for one effect of the event at hand. Returns a number, 0, or one of [`error`]. (shard)
+    /// Asks for one effect of the current event. Returns a number, 0, or one of [`error`]. (shard)
     pub effect: unsafe extern "C" fn(cx: *mut (), effect: *const Effect) -> i64,
-    /// Reads one of [`read`] about the topic at hand. Returns 0 or one of [`error`]. (shard)
+    /// Reads one of [`read`] of the current topic. Returns 0 or one of [`error`]. (shard)
     #[sabi(last_prefix_field)]
     pub read: unsafe extern "C" fn(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64,
 }
@@ -367,8 +287,8 @@ pub struct Calls {
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = HostRef, prefix_fields = HostFields)))]
 pub struct Host {
-    /// Keeps a promise. A reply: `status` and `payload` go to the client. A join or connect: `payload` comes back to
-    /// the plugin as `ANSWER`. Returns 0 or one of [`error`]. (any)
+    /// Keeps a promise. For a reply, `status` and `payload` go to the client. For a join or a connect, `payload` comes back to
+    /// the plugin in an `ANSWER`. Returns 0 or one of [`error`]. (any)
     pub complete: unsafe extern "C" fn(cx: *const (), token: Token, flags: u32, status: Bytes, payload: Bytes) -> i64,
     /// Sends the message `name` to `member` of `topic`, or to the topic (0). Returns 0 or one of [`error`]. (any)
     pub send:
@@ -376,31 +296,31 @@ pub struct Host {
     /// Writes a line to the host's log. `level`: 1 error … 5 trace. (any)
     #[sabi(last_prefix_field)]
     pub log: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes, message: Bytes),
-    /// Whether anybody wants lines of this level (1 error … 5 trace) from this part of the plugin's code: 0 is no, for as long
-    /// as the generation lives. (any; since 1.3)
+    /// Whether the log takes lines of this level (1 error … 5 trace) and this target. 0 means no, as long as the generation
+    /// lives. (any; since 1.3)
     pub log_enabled: unsafe extern "C" fn(cx: *const (), level: u32, target: Bytes) -> u32,
     /// Writes a line with fields to the host's log. Returns 0 or one of [`error`]. (any; since 1.3)
     pub record: unsafe extern "C" fn(cx: *const (), record: *const Record) -> i64,
-    /// This thread is about to panic at `place` (`file:line:column`), and nothing of its stack is unwound yet: the host may
-    /// look where it is. (any; since 1.3)
+    /// This thread panics at `place` (`file:line:column`). Its stack is not unwound yet: the host may take a backtrace.
+    /// (any; since 1.3)
     pub panicked: unsafe extern "C" fn(cx: *const (), message: Bytes, place: Bytes),
 }
 
 /// What a plugin exports.
 ///
 /// Order of calls: `init` on shard 0; `open` on each shard; `handle` on each, any number of times; `close` on each;
-/// `shutdown` on shard 0. Every function but `handle` returns 0, or 1 after writing what went wrong.
+/// `shutdown` on shard 0. Every function except `handle` returns 0, or 1 after writing what went wrong.
 ///
-/// A shard that takes longer than the host allows is given up: its calls are answered with [`error::GONE`] and [`go::BACK`]
-/// from then on, and another is opened with its index, on another thread.
+/// The host gives up a shard that exceeds its deadline. From then on it answers the shard's calls with [`error::GONE`] and
+/// [`go::BACK`], and opens another shard with the same index on another thread.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = ModuleRef, prefix_fields = ModuleFields)))]
 pub struct Module {
-    /// Reads `settings` (JSON) as `init` would, without any effect outside the process. On failure writes a JSON
-    /// [`SettingsError`](crate::wire::SettingsError). (probe)
+    /// Reads `settings` (JSON) as `init` does, without any effect outside the process. On failure writes a
+    /// [`SettingsError`](crate::wire::SettingsError) as JSON. (probe)
     pub check: unsafe extern "C" fn(settings: Bytes, error: Writer) -> u32,
-    /// Makes the plugin's own value from `settings` (JSON). `host_cx` goes with `host`. (shard 0)
+    /// Makes the plugin's own value from `settings` (JSON). `host_cx` belongs to `host`. (shard 0)
     pub init: unsafe extern "C" fn(
         host: HostRef,
         host_cx: *const (),
@@ -408,20 +328,20 @@ pub struct Module {
         plugin: *mut *mut (),
         error: Writer,
     ) -> u32,
-    /// Makes what a shard needs; `plugin` is from `init`. (shard)
+    /// Opens a shard; `plugin` is from `init`. (shard)
     pub open: unsafe extern "C" fn(plugin: *mut (), index: u32, shard: *mut *mut (), error: Writer) -> u32,
-    /// Handles `len` events in order, calling `done` after each and stopping where that says so. (shard)
+    /// Handles `len` events in order. Calls `done` after each, and returns as soon as that says [`go::BACK`]. (shard)
     pub handle: unsafe extern "C" fn(shard: *mut (), events: *const Event, len: usize, calls: CallsRef, cx: *mut ()),
-    /// Drops what `open` made, all topics and members in it included. (shard)
+    /// Drops the shard with all its topics and members. (shard)
     pub close: unsafe extern "C" fn(shard: *mut ()) -> u32,
-    /// Drops what `init` made and joins every thread that the plugin started. (shard 0)
+    /// Drops the plugin's own value and joins every thread that the plugin started. (shard 0)
     #[sabi(last_prefix_field)]
     pub shutdown: unsafe extern "C" fn(plugin: *mut (), deadline_ms: u32) -> u32,
-    /// Reads state of a topic ([`event::RESTORE`]) or of a member ([`event::RESTORE_MEMBER`]) that version `version` wrote, and
-    /// drops it: whether it can be read. Nothing else was called before but `check`. On failure writes why. (probe; since 1.2)
+    /// Tries to read state of a topic ([`event::RESTORE`]) or of a member ([`event::RESTORE_MEMBER`]) that version `version` wrote,
+    /// and drops it. Before it the host calls nothing but `check`. On failure writes why. (probe; since 1.2)
     pub try_restore: unsafe extern "C" fn(kind: u32, version: u32, state: Bytes, error: Writer) -> u32,
-    /// Writes the JSON schema of the settings; 1, and nothing written, if the plugin declares none. Nothing else was called
-    /// before. (probe; since 1.3)
+    /// Writes the JSON schema of the settings. Returns 1 and writes nothing if the plugin has none. The host calls nothing before
+    /// it. (probe; since 1.3)
     pub schema: unsafe extern "C" fn(schema: Writer) -> u32,
 }
 

@@ -1,4 +1,4 @@
-//! A channel: what is kept for each member and each topic, and what happens to it.
+//! A channel: the state of each member and each topic, and the callbacks that change it.
 
 use std::fmt;
 
@@ -12,63 +12,62 @@ use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
 
 /// The state of one member (one client's membership of one topic), and the callbacks of the channel.
 ///
-/// All callbacks of a topic run one at a time, on the same thread, in the order in which things happened. None of them
-/// may block: see [`Context::spawn`] and [`Context::later`]. A panic ends the member in whose callback it happened;
-/// nothing of what that callback asked for goes out, the topic's state stays as the callback left it.
+/// All callbacks of a topic run on the same thread, one at a time, in the order of the events. None of them may block: see
+/// [`Context::spawn`] and [`Context::later`]. A panic ends the member in whose callback it happened. The effects of that callback
+/// are dropped; the topic's state stays as the callback left it.
 ///
-/// Both states survive a reload of the plugin; [`state`](crate::state) says how.
+/// Both states survive a reload of the plugin: see [`state`](crate::state).
 ///
 /// | callback | called when | a panic in it |
 /// |---|---|---|
-/// | [`join`](Channel::join) | a client wants in | refuses the join: `{"reason":"join crashed"}` |
-/// | [`join_answer`](Channel::join_answer) | the answer is there that `join` promised | the same |
-/// | [`handle_in`](Channel::handle_in) | the member's client pushed an event; not before the join is answered | ends the member |
-/// | [`handle_out`](Channel::handle_out) | an intercepted event was broadcast, for each member that it is for | ends that member, not the others |
-/// | [`handle_info`](Channel::handle_info) | a message or a timer for the member is there | ends the member |
-/// | [`handle_topic_info`](Channel::handle_topic_info) | a message or a timer for the topic is there | nothing but a line in the log |
-/// | [`terminate`](Channel::terminate) | the member is about to go, for any [`Reason`] | the member goes |
-/// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic comes over from other code, then each member | the topic stays with that code |
-/// | [`restored`](Channel::restored) | all of the topic has come over | nothing but a line in the log |
+/// | [`join`](Channel::join) | a client joins | refuses the join: `{"reason":"join crashed"}` |
+/// | [`join_answer`](Channel::join_answer) | the answer arrives that `join` promised | refuses the join |
+/// | [`handle_in`](Channel::handle_in) | the member's client pushed an event; never before the join is answered | ends the member |
+/// | [`handle_out`](Channel::handle_out) | an intercepted event was broadcast; once for each receiver | ends that member, not the others |
+/// | [`handle_info`](Channel::handle_info) | a message or a timer for the member arrives | ends the member |
+/// | [`handle_topic_info`](Channel::handle_topic_info) | a message or a timer for the topic arrives | is logged |
+/// | [`terminate`](Channel::terminate) | the member ends, for any [`Reason`] | is logged; the member ends |
+/// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic moves here from another generation, then each member | keeps the topic there |
+/// | [`restored`](Channel::restored) | the topic and all its members have moved here | is logged |
 ///
-/// A callback that takes longer than the plugin's `deadline_ms` (10 s if nothing is configured) is given up: its member ends, and
-/// what it does from then on reaches nobody. `on_panic = "topic"` in the configuration ends the topic with all its members
-/// instead of one.
+/// The host gives up a callback that takes longer than the plugin's `deadline_ms` (default 10 s): its member ends, and its effects
+/// reach nobody. With `on_panic = "topic"` in the configuration a panic ends the topic with all its members.
 pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
-    /// What the members of a topic share. Made by `default()` at the first join, dropped some time (`linger_ms`, 10 s if nothing
-    /// is configured) after the last member is gone. `()` if there is nothing to share.
+    /// The state that the members of a topic share; `()` if there is none. `default()` makes it at the first join. It is dropped
+    /// `linger_ms` (default 10 s) after the last member is gone.
     type Shared: Default + Serialize + DeserializeOwned + 'static;
 
-    /// The version of what is written of both states. Raise it when `migrate` has something to do.
+    /// The version of both states as this code writes them. Raise it when `migrate` has something to do.
     const STATE_VERSION: u32 = 1;
-    /// The oldest version that can be read.
+    /// The oldest version that this code reads.
     const READS_FROM: u32 = Self::STATE_VERSION;
-    /// The newest version that can be read: above [`Channel::STATE_VERSION`] where going back from it works.
+    /// The newest version that this code reads. Above [`Channel::STATE_VERSION`] if it can take over from later code.
     const READS_TO: u32 = Self::STATE_VERSION;
-    /// The broadcast events that go through `handle_out` instead of straight to the clients.
+    /// Broadcast events that go through `handle_out` instead of straight to the clients.
     const INTERCEPTS: &'static [&'static str] = &[];
 
-    /// A client wants to join. The member comes into being with the value that is returned.
+    /// A client joins. The returned value becomes the member.
     ///
-    /// [`Context::track`] may be called here already: `presence_state` follows the reply. A push may not.
+    /// [`Context::track`] works here already: `presence_state` follows the reply. A push does not.
     ///
-    /// By default **everybody is let in**, whatever the params, with a member that is made from nothing: a unit struct, or
-    /// one whose fields all have `#[serde(default)]`. Any other has a `join` of its own, or each join panics and says so.
+    /// The default lets **everybody** in, whatever the params, and makes the member from nothing: it must be a unit struct, or have
+    /// `#[serde(default)]` on each field. For any other type write a `join`, or each join panics and says so.
     fn join(_shared: &mut Self::Shared, _params: Payload<'_>, _cx: &mut Context<P>) -> Join<Self> {
         Join::accept(from_nothing())
     }
 
-    /// The answer to what [`join`](Channel::join) promised with [`Join::later`](JoinExt::later): `answer` is what was
-    /// given to `complete`. Not called when the client is gone in the meantime, or `join_deadline_ms` (10 s if nothing is
-    /// configured) is over and the client was refused. By default: refuses.
+    /// The answer arrives that [`join`](Channel::join) promised with [`Join::later`](JoinExt::later). `answer` is the payload passed
+    /// to `complete`. Not called if the client has left in the meantime, nor after `join_deadline_ms` (default 10 s), when the host
+    /// has refused the join. The default refuses.
     fn join_answer(_shared: &mut Self::Shared, _answer: Payload<'_>, _cx: &mut Context<P>) -> Join<Self> {
         Join::refuse(serde_json::json!({ "reason": "no join_answer" }))
     }
 
-    /// The client pushed an event. By default: [`Reply::unhandled`].
+    /// The member's client pushed an event. The default returns [`Reply::unhandled`].
     ///
-    /// Match on `event` where payloads pass through as they are; read both into an enum with [`Payload::parse_as`] where they
-    /// have fields. (An enum spares a struct for each payload and the arm for the rest, and the compiler says what is not
-    /// handled. A method for each event would need a procedural macro and hide what is called when.)
+    /// If payloads pass through unchanged, match on `event`. If they have fields, read event and payload into an enum with
+    /// [`Payload::parse_as`]: it needs no struct for each payload and no arm for unknown events, and the compiler reports the events
+    /// that are not handled.
     fn handle_in(
         &mut self,
         _shared: &mut Self::Shared,
@@ -79,43 +78,43 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
         Ok(Reply::unhandled())
     }
 
-    /// An event of [`Channel::INTERCEPTS`] was broadcast to the topic. Called for each member that it is for; what
-    /// this member's client is to get, this pushes. By default: the same.
+    /// An event of [`Channel::INTERCEPTS`] was broadcast to the topic. Called for each receiver; what it pushes, this member's
+    /// client gets. The default pushes the event unchanged.
     fn handle_out(&mut self, _shared: &mut Self::Shared, event: &str, payload: Payload<'_>, cx: &mut Context<P>) {
         cx.push(event, payload);
     }
 
-    /// A message or timer for this member: see [`Context::send`]. By default: nothing. What arrives after a reload may be of the
-    /// code before: names of messages are part of the state.
+    /// A message or a timer for this member arrives: see [`Context::send`]. The default does nothing. After a reload, messages of the
+    /// earlier code may arrive: their names are part of the state.
     fn handle_info(&mut self, _shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
 
-    /// A message or timer for the topic: see [`Context::topic_send_after`]. Comes without a member.
+    /// A message or a timer for the topic arrives: see [`Context::topic_send_after`]. There is no member.
     fn handle_topic_info(_shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
 
-    /// The member is about to be dropped. Can still push, except where its connection is gone. Not called where the topic
-    /// as a whole is taken away: when the server stops, say, or another generation has taken over.
+    /// The member ends; it is dropped after this. It can still push, unless its connection is gone. Not called if the topic goes
+    /// as a whole, as when the server stops or another generation takes over.
     fn terminate(&mut self, _shared: &mut Self::Shared, _reason: Reason<'_>, _cx: &mut Context<P>) {}
 
-    /// Reads a member that version `from` wrote. By default: as it stands, which lets fields be added with
-    /// `#[serde(default)]`, and be removed.
+    /// Reads a member that version `from` wrote. The default reads a `Self`: enough after fields were added with `#[serde(default)]`
+    /// or removed.
     ///
     /// # Errors
     ///
-    /// The topic then stays with the generation that it is in.
+    /// The topic then stays in its generation.
     fn migrate(_from: u32, old: Old<'_>) -> Result<Self, MigrateError> {
         old.read()
     }
 
-    /// Reads a topic's state that version `from` wrote. By default: as it stands.
+    /// Reads a topic's state that version `from` wrote. The default reads a [`Channel::Shared`].
     ///
     /// # Errors
     ///
-    /// The topic then stays with the generation that it is in.
+    /// The topic then stays in its generation.
     fn migrate_shared(_from: u32, old: Old<'_>) -> Result<Self::Shared, MigrateError> {
         old.read()
     }
 
-    /// The topic and its members have come over from another generation, and are in service again.
+    /// The topic and its members have moved here from another generation, which served them until now.
     fn restored(_shared: &mut Self::Shared, _cx: &mut Context<P>) {}
 }
 
@@ -127,7 +126,7 @@ fn from_nothing<T: DeserializeOwned>() -> T {
         let unit = serde_json::from_str("null");
         unit.unwrap_or_else(|_| {
             let name = std::any::type_name::<T>();
-            panic!("{name} cannot be made from nothing ({error}): it needs a `join` of its own")
+            panic!("the default `join` cannot make a {name} from nothing ({error}): write a `join`")
         })
     })
 }
@@ -143,11 +142,11 @@ impl<'a> Old<'a> {
         Self { bytes }
     }
 
-    /// Reads it as a `T`. May be called again with another `T`.
+    /// Reads it as a `T`. Can be called again with another `T`.
     ///
     /// # Errors
     ///
-    /// If it is no such `T`.
+    /// If it is not a `T`.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, MigrateError> {
         let mut reader = rmp_serde::Deserializer::from_read_ref(self.bytes);
         serde_path_to_error::deserialize(&mut reader).map_err(|error| MigrateError {
@@ -170,16 +169,16 @@ pub(crate) fn read_member<C: Channel<P>, P: Plugin>(from: u32, old: Old<'_>) -> 
     C::migrate(from, old).map_err(|error| error.advising::<C, P>("migrate", from))
 }
 
-/// State could not be read.
+/// Why state cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrateError {
     why: String,
-    /// What was written is of another shape than the type that it was read as.
+    /// The state has another shape than the type that reads it.
     is_shape: bool,
 }
 
 impl MigrateError {
-    /// Says why.
+    /// An error with this text.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
         Self {
@@ -188,17 +187,17 @@ impl MigrateError {
         }
     }
 
-    /// With what to do about it, for the author of a `C`. `by` is the callback that has read state of version `from`.
+    /// Adds how to fix it, for the author of `C`. `by` is the callback that read the state of version `from`.
     fn advising<C: Channel<P>, P: Plugin>(self, by: &str, from: u32) -> Self {
         let version = C::STATE_VERSION;
         let advice = match self.is_shape {
             false => String::new(),
             true if from == version => format!(
-                "; a field that is new needs `#[serde(default)]`, any other shape `STATE_VERSION` = {}, `READS_FROM` = {from} and a \
-                 `{by}` that reads the old one",
+                "; give a new field `#[serde(default)]`, or for any other change set `STATE_VERSION` to {}, `READS_FROM` to {from} and \
+                 write a `{by}` that reads the old state",
                 version.saturating_add(1)
             ),
-            true => format!("; `{by}` has to read what version {from} wrote as a type that has its fields"),
+            true => format!("; `{by}` must read state of version {from} as a type with the fields of that version"),
         };
         Self {
             why: self.why + &advice,
@@ -215,7 +214,7 @@ impl fmt::Display for MigrateError {
 
 impl std::error::Error for MigrateError {}
 
-/// Stands for the channel of a plugin that only connects: refuses every join.
+/// The channel of a plugin that has only a connect handler: refuses every join.
 #[doc(hidden)]
 #[derive(Serialize, serde::Deserialize)]
 pub struct NoChannel;

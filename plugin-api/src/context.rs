@@ -1,9 +1,11 @@
-//! What a callback can do: [`Context`]. Here stands what it can see; what it can ask for stands below, by what it is about.
+//! What a callback can see and do: [`Context`]. This file has what it can see; the files below have what it can do.
 
 mod answers;
 mod effects;
 mod outgoing;
 mod presence;
+#[cfg(feature = "async")]
+mod tasks;
 mod timers;
 
 use std::cell::Cell;
@@ -17,6 +19,7 @@ use serde_json::value::RawValue;
 pub use self::presence::{Presence, Presences};
 pub use self::timers::Timer;
 use crate::glue::{Calls, Generation};
+use crate::log;
 use crate::payload::read_json;
 use crate::plugin::NoSettings;
 use crate::remote::Remote;
@@ -25,31 +28,32 @@ use crate::wire::MemberInfo;
 
 /// What a callback of a channel can see and do.
 ///
-/// In a callback of a member, "the member" is that one; in a callback of the topic there is none, and what needs one does
-/// nothing but write a line to the log. What is asked for takes effect when the callback returns, in this order, and not
-/// at all if it panics. Only the functions of [`Remote`] act at once.
+/// "The member" is the one whose callback runs. A callback of the topic has no member: there, functions that need one only write
+/// an error to the log. Effects take place when the callback returns, in the order of the calls; if it panics, none does. Only the
+/// functions of [`Remote`] act at once.
 ///
-/// Belongs to its shard's thread and to the callback; what other threads need of it is a [`Remote`]. What the host refuses is
-/// logged with the reason, and does not happen: a payload that is no JSON, or no object where clients get one, a member that
-/// is gone, more than `max_effects_per_event` (10,000) effects or `max_effect_bytes_per_event` (64 MiB) in one event.
+/// A context belongs to its shard's thread and to one callback; other threads use a [`Remote`]. The host refuses an effect, and
+/// logs why, if its payload is not JSON, or not an object although clients get one; if an event has more than
+/// `max_effects_per_event` (default 10,000) effects or `max_effect_bytes_per_event` (64 MiB). An effect on a member that is gone
+/// does nothing.
 pub struct Context<P = NoSettings> {
     pub(crate) generation: Arc<Generation<P>>,
-    /// Only while the host is in `handle`.
+    /// Present while the host is in `handle`.
     pub(crate) calls: Option<Calls>,
     pub(crate) topic: u64,
     pub(crate) name: Rc<str>,
-    /// 0: the callback is the topic's.
+    /// 0 in a callback of the topic.
     pub(crate) member: u64,
     pub(crate) info: Option<Rc<MemberInfo>>,
     /// Whether [`Context::later`] promises a reply (or, otherwise, an answer to the plugin).
     pub(crate) replies: bool,
     pub(crate) promised: Cell<bool>,
-    /// Sent at the end of the event, so that a reply goes out before its channel ends.
+    /// Sent at the end of the event, so that the reply goes out before the channel ends.
     stops: Cell<Vec<(u64, Stop)>>,
     scratch: Cell<Vec<u8>>,
 }
 
-/// Names a member of a topic. The same in all generations, never used again; may be kept in state.
+/// Names a member of a topic. It is the same in all generations and never used again, so it can be kept in state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberId(pub(crate) u64);
 
@@ -69,7 +73,19 @@ impl<P> Context<P> {
         }
     }
 
-    /// The plugin's own value: its settings, unless the author made it something else. Shared with all shards.
+    /// Gets ready for a callback about this topic and this member (0: none).
+    pub(crate) fn enter(&mut self, topic: u64, name: &Rc<str>, member: u64, info: Option<Rc<MemberInfo>>) {
+        log::enter(topic, member);
+        self.topic = topic;
+        self.name = Rc::clone(name);
+        self.member = member;
+        self.info = info;
+        self.replies = false;
+        self.promised.set(false);
+        self.forget_stops();
+    }
+
+    /// The plugin's own value: its settings, or what [`Plugin::init`](crate::Plugin::init) made from them. All shards share it.
     #[must_use]
     pub fn plugin(&self) -> &P {
         &self.generation.plugin
@@ -81,7 +97,7 @@ impl<P> Context<P> {
         &self.name
     }
 
-    /// The member; `None` in a callback of the topic.
+    /// The member, or `None` in a callback of the topic.
     #[must_use]
     pub fn member(&self) -> Option<MemberId> {
         (self.member != 0).then_some(MemberId(self.member))
@@ -93,25 +109,25 @@ impl<P> Context<P> {
         self.info.as_ref()?.socket_id.as_deref()
     }
 
-    /// The assigns that the connect handler gave to the member's connection; an empty object if none.
+    /// The assigns that the connect handler gave to the member's connection; an empty object if it gave none.
     ///
     /// # Errors
     ///
-    /// If they are no such `T`.
+    /// If they are not a `T`.
     pub fn socket_assigns<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         assigns(self.info.as_ref().and_then(|info| info.socket.as_deref()), "socket")
     }
 
-    /// The assigns of the member's route, from the configuration; an empty object if none.
+    /// The assigns of the member's route, from the configuration; an empty object if it has none.
     ///
     /// # Errors
     ///
-    /// If they are no such `T`.
+    /// If they are not a `T`.
     pub fn route<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         assigns(self.info.as_ref().and_then(|info| info.route.as_deref()), "route")
     }
 
-    /// Reaches the member (in a callback of the topic: the topic), and the host, from any thread.
+    /// A handle to the member (in a callback of the topic: to the topic) for any thread.
     #[must_use]
     pub fn remote(&self) -> Remote {
         Remote {
@@ -121,8 +137,8 @@ impl<P> Context<P> {
         }
     }
 
-    /// Runs `work` on a thread of its own: what blocks does not belong in a callback. The generation waits for these
-    /// threads before it goes, so they must end by themselves within the host's `retire_ms`.
+    /// Runs `work` on a new thread: blocking work does not belong in a callback. A generation waits for these threads when it
+    /// retires, so they must end within the host's `retire_ms`.
     pub fn spawn(&self, work: impl FnOnce(Remote) + Send + 'static) {
         self.generation.threads.spawn(self.remote(), work);
     }
@@ -131,7 +147,7 @@ impl<P> Context<P> {
 fn assigns<T: DeserializeOwned>(json: Option<&RawValue>, of: &str) -> Result<T, Refusal> {
     read_json(json.map_or("{}", RawValue::get).as_bytes()).map_err(|error| {
         Refusal::reason(&format!(
-            "assigns of the {of} do not fit: {} {}",
+            "invalid assigns of the {of}: {} {}",
             error.path, error.message
         ))
     })

@@ -1,8 +1,8 @@
-//! [`export_plugin!`](crate::export_plugin), and what it expands to.
+//! [`export_plugin!`](crate::export_plugin), and its expansion.
 //!
-//! A library exports one symbol: the header by which abi_stable finds the [`Module`](crate::abi::Module). Beside it stands the
-//! [`Manifest`], in a section of its own. abi_stable's own attribute for the header cannot be reached from the crate of
-//! an author, who does not depend on abi_stable; the statics here are what it would write.
+//! A library exports one symbol: the header by which abi_stable finds the [`Module`](crate::abi::Module). The [`Manifest`] has a
+//! section of its own. An author's crate does not depend on abi_stable, so it cannot use abi_stable's attribute for the header: the
+//! macro writes the same static itself.
 
 use crate::channel::Channel;
 use crate::manifest::{INTERCEPTS_LEN, Manifest};
@@ -16,7 +16,7 @@ pub use crate::glue::Entry;
 pub use crate::manifest::flags;
 pub use crate::settings::{Described, NoSchema, Of, Schema, Undescribed};
 
-/// The manifest of a plugin.
+/// The manifest of a plugin that serves channels `C`.
 #[must_use]
 pub const fn manifest<C: Channel<P>, P: Plugin>(name: &str, version: &str, flags: u32) -> Manifest {
     let mut manifest = Manifest::new(name, version, flags);
@@ -31,7 +31,7 @@ pub const fn manifest<C: Channel<P>, P: Plugin>(name: &str, version: &str, flags
     manifest
 }
 
-/// `events` joined by newlines. Too many do not compile.
+/// `events` joined by newlines. If they are too long together, the plugin does not compile.
 const fn joined(events: &[&str]) -> [u8; INTERCEPTS_LEN] {
     let mut out = [0; INTERCEPTS_LEN];
     let (mut at, mut index) = (0, 0);
@@ -45,7 +45,7 @@ const fn joined(events: &[&str]) -> [u8; INTERCEPTS_LEN] {
         while byte < event.len() {
             assert!(
                 event[byte] != b'\n' && event[byte] != 0,
-                "an event's name has no newline and no zero in it"
+                "the name of an event must not contain a newline or a zero"
             );
             assert!(
                 at < INTERCEPTS_LEN - 2,
@@ -60,19 +60,19 @@ const fn joined(events: &[&str]) -> [u8; INTERCEPTS_LEN] {
     out
 }
 
-/// Makes a crate of type `cdylib` a plugin. Goes once into its `lib.rs`, with what the plugin has:
+/// Makes a crate of type `cdylib` a plugin. Call it once, in `lib.rs`, with the types of the plugin:
 ///
 /// ```text
 /// export_plugin!(Member);                                     // a channel
-/// export_plugin!(Member, plugin = Settings);                  // … with settings, or a value made from them
+/// export_plugin!(Member, plugin = Settings);                  // … with settings, or a value made from settings
 /// export_plugin!(Member, connect = Gate);                     // … with a connect handler
 /// export_plugin!(Member, plugin = Settings, connect = Gate);
 /// export_plugin!(connect = Gate);                             // a connect handler alone
 /// export_plugin!(connect = Gate, plugin = Settings);
 /// ```
 ///
-/// `Member` is a [`Channel`], `Gate` a [`Connect`](crate::Connect), `Settings` a [`Plugin`]; the plugin's name and version are
-/// the crate's. Works under `#![forbid(unsafe_code)]`.
+/// `Member` is a [`Channel`], `Gate` a [`Connect`](crate::Connect), `Settings` a [`Plugin`]. The plugin takes its name and its
+/// version from the crate. The macro works under `#![forbid(unsafe_code)]`.
 #[macro_export]
 macro_rules! export_plugin {
     (connect = $connect:ty $(, plugin = $plugin:ty)? $(,)?) => {
@@ -83,9 +83,8 @@ macro_rules! export_plugin {
     };
 }
 
-/// Says to the [test kit](crate::test) what is tested where it is not exported: an old version of a plugin, or one that only
-/// stands in a test. What stands in the brackets is as for [`export_plugin!`](crate::export_plugin), which says it of what it
-/// exports.
+/// Lets the [test kit](crate::test) run a plugin that the crate does not export, for example an old version. It takes the same
+/// arguments as [`export_plugin!`](crate::export_plugin), which does this for the plugin that it exports.
 #[macro_export]
 macro_rules! test_plugin {
     (connect = $connect:ty $(, plugin = $plugin:ty)? $(,)?) => {
@@ -118,7 +117,7 @@ macro_rules! __export_plugin {
             static HEADER: $crate::export::LibHeader =
                 $crate::export::Entry::<Channel, Connect, Plugin, __BennuSettings>::header();
 
-            /// Knows the schema of the settings. Called as no author calls anything.
+            /// Knows the schema of the settings. No author has a type of this name.
             struct __BennuSettings;
 
             impl $crate::export::Schema for __BennuSettings {
@@ -153,7 +152,7 @@ macro_rules! __test_plugin {
     };
 }
 
-/// The manifest, where `Channel` and `Plugin` name types.
+/// The manifest. `Channel` and `Plugin` must be types in scope.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
@@ -178,7 +177,7 @@ macro_rules! __first {
     };
 }
 
-/// A flag of the manifest, for a type that is there.
+/// A flag of the manifest, for a type that the plugin has.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __flag {

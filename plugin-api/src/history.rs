@@ -1,13 +1,12 @@
-//! What happened before: [`History`], for those who come later.
+//! [`History`]: the newest entries of a topic, for clients that join later.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The newest entries of what goes on in a topic, each with an id: 1, 2, 3, …. What is too old to keep is dropped, its id is
-/// never used again. Made for a topic's state, so that newcomers see what was said before they came, and those who were
-/// away for a moment get what they missed:
+/// The newest entries of a topic, each with an id: 1, 2, 3, …. It drops the oldest entries, and never uses their ids again. Keep
+/// it in the topic's state, so that clients that join later see earlier entries, and clients that return get what they missed:
 ///
 /// ```
 /// # use bennu_plugin::prelude::*;
@@ -21,7 +20,7 @@ use serde_json::Value;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History<T = Value> {
-    /// The id of the newest entry, 0 before the first.
+    /// The id of the newest entry; 0 before the first.
     last_id: u64,
     entries: VecDeque<T>,
 }
@@ -42,7 +41,7 @@ impl<T> History<T> {
         self.last_id + 1
     }
 
-    /// Adds an entry; returns its id. Of all entries the newest `keep` stay.
+    /// Adds an entry, and drops all but the newest `keep`. Returns the entry's id.
     pub fn push(&mut self, entry: T, keep: usize) -> u64 {
         self.last_id += 1;
         self.entries.push_back(entry);
@@ -51,14 +50,14 @@ impl<T> History<T> {
         self.last_id
     }
 
-    /// What is kept, the oldest first.
+    /// All entries, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<&T> {
         self.entries.iter().collect()
     }
 
-    /// What is kept of the entries after the one with this id, the oldest first. Begins with a later one than the next
-    /// where too much has happened since.
+    /// The entries after the one with this id, the oldest first. If some of these were dropped, it begins with the oldest that is
+    /// left.
     #[must_use]
     pub fn since(&self, id: u64) -> Vec<&T> {
         let missed = usize::try_from(self.last_id.saturating_sub(id)).unwrap_or(usize::MAX);

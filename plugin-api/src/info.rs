@@ -1,20 +1,20 @@
-//! What is known of the clients of a shard. Members whose clients are alike, as those of one route without socket ids are,
-//! share it.
+//! What the host says about the clients of a shard. Members whose clients are alike share it: for example those of one route
+//! without socket ids.
 
 use std::rc::Rc;
 
 use crate::payload::read_json;
 use crate::wire::MemberInfo;
 
-/// Reads what the host sends of a client.
+/// Reads what the host says about a client.
 #[derive(Default)]
 pub(crate) struct Infos {
-    /// The one that came last; the next is most often the same.
+    /// The last one: most often the next is the same.
     last: Option<(Box<[u8]>, Rc<MemberInfo>)>,
 }
 
 impl Infos {
-    /// `None` if there is nothing to know. What cannot be read is the host's fault, and its text is the error.
+    /// `None` if the host says nothing. If it cannot be read, the host is at fault.
     pub(crate) fn read(&mut self, json: &[u8]) -> Result<Option<Rc<MemberInfo>>, String> {
         if json.is_empty() {
             return Ok(None);
@@ -24,7 +24,8 @@ impl Infos {
         {
             return Ok(Some(Rc::clone(info)));
         }
-        let info = read_json(json).map_err(|error| format!("info of a client: {}", error.message))?;
+        let info =
+            read_json(json).map_err(|error| format!("the host sent invalid info about a client: {}", error.message))?;
         let info = Rc::new(info);
         self.last = Some((json.into(), Rc::clone(&info)));
         Ok(Some(info))

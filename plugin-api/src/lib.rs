@@ -1,7 +1,7 @@
-//! What a Bennu channel plugin is written with.
+//! The kit for writing Bennu channel plugins.
 //!
-//! A plugin is a library that Bennu loads, and replaces while its clients stay connected. It has one [`Channel`], and maybe
-//! a [`Connect`] handler. This is a whole one with its test: the `lib.rs` of a crate that `bennu new` makes.
+//! A plugin is a library that Bennu loads, and replaces while clients stay connected. It has a [`Channel`], a [`Connect`]
+//! handler, or both. Here is a complete plugin with its test: the `lib.rs` of a crate of type `cdylib`.
 //!
 //! ```rust,standalone_crate
 //! #![forbid(unsafe_code)]
@@ -13,7 +13,7 @@
 //!     history: History,
 //! }
 //!
-//! /// One for each client in it, read from what its join says.
+//! /// One for each client in it, read from the params of its join.
 //! #[derive(Serialize, Deserialize)]
 //! struct Member {
 //!     name: Text<1, 32>,
@@ -29,7 +29,7 @@
 //!     type Shared = Room;
 //!
 //!     fn join(room: &mut Room, params: Payload, cx: &mut Context) -> Join<Self> {
-//!         let member: Member = params.parse()?; // what does not fit is refused, and the client told why
+//!         let member: Member = params.parse()?; // refuses bad params, and tells the client why
 //!         cx.track(&member.name, json!({})); // presence_state and presence_diff follow the join's reply
 //!         Join::reply(member, json!({ "history": room.history.all() }))
 //!     }
@@ -75,47 +75,45 @@
 //! # }
 //! ```
 //!
-//! `plugin-api/GUIDE.md` walks from nothing to a plugin like this and on to its second version. [`mod@test`] is how plugins are
-//! tested, [`state`] how their state comes over a reload and changes its shape, [`phoenix`] where things are for those who
-//! know Phoenix.
+//! `plugin-api/GUIDE.md` builds such a plugin step by step, up to its second version. [`mod@test`] tells how to test a plugin,
+//! [`state`] how state survives a reload and changes its shape, and [`phoenix`] maps each term of Phoenix to its place here.
 //!
 //! # Three levels of state
 //!
 //! | | one for each | made by | survives a reload |
 //! |---|---|---|---|
-//! | the [`Plugin`] | generation (one load of the library) | [`Plugin::init`], from the settings | no: it is made anew |
+//! | the [`Plugin`] | generation (one load of the library) | [`Plugin::init`], from the settings | no: `init` makes a new one |
 //! | [`Channel::Shared`] | topic | `default()`, at the first join | yes |
 //! | the [`Channel`] itself | member: one client in one topic | [`Channel::join`] | yes |
 //!
-//! How the last two change their shape from one build to the next is told in [`state`].
+//! [`state`] explains how the last two change their shape from one build to the next.
 //!
 //! # Threads, time and panics
 //!
-//! A plugin's code runs on threads of its own, its shards. A topic stays on one shard, so what happens to it happens one
-//! thing at a time, and none of it needs a lock; while a callback runs, all topics of its shard wait. What blocks therefore
-//! goes to a thread ([`Context::spawn`]) and its result comes back as the answer to a promise ([`Context::later`]) or as a
-//! message ([`Remote::send`]). Timers are data too: a name and a payload that arrive in
-//! [`handle_info`](Channel::handle_info), in whichever generation is there by then.
+//! A plugin's code runs on threads of its own, its shards. A topic stays on one shard, which handles its events one at a time:
+//! callbacks need no locks. While a callback runs, all topics of its shard wait, so blocking work belongs on a thread
+//! ([`Context::spawn`]). Its result comes back as the answer to a promise ([`Context::later`]) or as a message
+//! ([`Remote::send`]). Timers are data: a name and a payload, which arrive in [`handle_info`](Channel::handle_info) of whichever
+//! generation is in service then.
 //!
-//! What a callback asks for happens when it has returned: all of it or, if it panics, nothing. A panic ends the
-//! channel of one member.
+//! The effects of a callback take place when it returns. If it panics, none of them does, and the channel of one member ends.
 //!
-//! What is no panic is not caught. A callback that does not return keeps its shard: until its `deadline_ms`, when all the shard's
-//! clients join again; in `bennu dev` until it returns. A fault of memory, an overflow of the stack (endless recursion), `abort`
-//! and `exit` end **the whole host**. It names the plugin on standard error, and its next start has this build in quarantine
-//! and loads the last good one, if there is one.
+//! The host catches panics and nothing else. A callback that does not return blocks its shard until `deadline_ms` is over; then
+//! all clients of the shard join again. In `bennu dev` there is no deadline. A segmentation fault, a stack overflow (endless
+//! recursion), `abort` and `exit` end **the whole host**. The host names the plugin on standard error. Its next start puts this
+//! build into quarantine and loads the last good one, if there is one.
 //!
-//! A crate that starts threads of its own, other than by [`Context::spawn`], must end them when its [`Plugin`] value is
-//! dropped: a library whose threads still run cannot be unloaded.
+//! A crate that starts threads by other means than [`Context::spawn`] must end them when its [`Plugin`] value is dropped: the
+//! host cannot unload a library whose threads still run.
 //!
-//! With the feature `async`, futures run beside the callbacks: `cx.reply_async(async move { … })`, and the module `tasks`.
+//! With the feature `async`, futures run beside the callbacks: see `cx.reply_async(async move { … })` and the module `tasks`.
 //!
 //! # Log
 //!
-//! `info!(name, "somebody came")` and the other macros of [`tracing`] write to the host's log, from any thread; beside their own
-//! fields stand the plugin, its generation, and the topic and the socket id that the callback is about. What spans around
-//! them say goes with them. The host's filter is that of its configuration, where a plugin's lines go by the plugin's own
-//! modules: `level = "info,room=debug,room::history=trace"`. What it leaves out costs nothing.
+//! `info!(name, "joined")` and the other macros of [`tracing`] write to the host's log, from any thread. The host adds the
+//! plugin, its generation, the topic and the socket id to each line; the fields of open spans go with it. The filter stands in the
+//! host's configuration, and goes by the modules of the plugin: `level = "info,room=debug,room::history=trace"`. Lines that it
+//! drops cost nothing.
 
 #![allow(
     clippy::test_attr_in_doctest,
@@ -126,7 +124,6 @@ pub mod abi;
 mod channel;
 mod connect;
 mod context;
-mod event;
 #[doc(hidden)]
 pub mod export;
 mod glue;
@@ -168,7 +165,7 @@ pub use remote::{Later, Remote};
 pub use reply::{Handled, Join, JoinExt, Joined, Reason, Refusal, Reply, Stop};
 pub use text::{OutOfBounds, Text};
 
-/// All that a plugin needs: `use bennu_plugin::prelude::*;`.
+/// Everything that a plugin needs: `use bennu_plugin::prelude::*;`.
 pub mod prelude {
     pub use std::time::Duration;
 

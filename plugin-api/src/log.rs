@@ -1,10 +1,10 @@
-//! Where a plugin's `tracing` goes: into the host's log, with its fields.
+//! Sends a plugin's `tracing` events to the host's log.
 //!
-//! A library has a `tracing` of its own, whose events the host does not see. [`attach`] installs [`Forward`] there, which hands
-//! each event to the host: level, target and fields, those of the spans around it, and the topic and the member that it is
-//! about. What the host's filter leaves out costs a plugin one look at a number: each place in the code is asked about once.
+//! A library has its own copy of `tracing`, whose events the host does not see. [`attach`] installs [`Forward`] there, which passes
+//! each event to the host: level, target, fields, the fields of open spans, and the topic and the member that it is about. It asks
+//! the host's filter once for each place in the code; after that, an event that the filter drops costs one comparison.
 //!
-//! Nothing here outlives the library: after [`detach`] it holds nothing of the host.
+//! Nothing here outlives the library: after [`detach`] nothing here refers to the host.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,34 +21,34 @@ use tracing::{Level, Metadata, Subscriber, callsite};
 
 use crate::glue::HostHandle;
 
-/// Spans that may be open at a time. Beyond: events in further ones come without their fields.
+/// Spans that may be open at a time. Events in further spans come without the fields of these.
 const MOST_SPANS: usize = 10_000;
-/// Spans around one event whose fields go with it.
+/// The number of spans around one event whose fields go with it.
 const MOST_PARENTS: usize = 16;
 
-/// The last one is told. More than one only in a test.
+/// Events go to the last one. Only tests have more than one.
 static HOSTS: RwLock<Vec<Arc<HostHandle>>> = RwLock::new(Vec::new());
 static SPANS: Mutex<BTreeMap<u64, Span>> = Mutex::new(BTreeMap::new());
 static NEXT_SPAN: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    /// The topic and the member that this thread's callback is about.
+    /// The topic and the member of the callback that runs on this thread.
     static CALLBACK: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-    /// The spans that this thread is in, the innermost last.
+    /// The spans that this thread has entered, the innermost last.
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A callback of this topic (or 0) and member (or 0) begins on this thread.
+/// A callback of this topic (or 0) and this member (or 0) starts on this thread.
 pub(crate) fn enter(topic: u64, member: u64) {
     CALLBACK.set((topic, member));
 }
 
-/// What the code that runs is about: a topic and a member, or 0 where there is none.
+/// What the running code is about: a topic and a member, or 0 if there is none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     pub(crate) topic: u64,
     pub(crate) member: u64,
-    /// The socket id, for code that runs beside the callbacks: in those the host knows it.
+    /// The socket id, for code outside of callbacks; within callbacks the host knows it.
     pub(crate) socket: Option<Arc<str>>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Field {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     Text(String),
-    /// Written by `Debug` or `Display`: shown without quotes.
+    /// Formatted by `Debug` or `Display`: shown without quotes.
     Written(String),
     Bool(bool),
     I64(i64),
@@ -85,18 +85,18 @@ pub(crate) enum Value {
     F64(f64),
 }
 
-/// Sends this library's events to `host` from now on. Where the program has a subscriber already, as a test may, it stays.
+/// Sends this library's events to `host` from now on. A subscriber that the program has already, as in a test, stays.
 pub(crate) fn attach(host: &Arc<HostHandle>) {
     let mut hosts = HOSTS.write().unwrap_or_else(PoisonError::into_inner);
     hosts.push(Arc::clone(host));
     drop(hosts);
     if dispatcher::set_global_default(Dispatch::new(Forward)).is_err() {
-        // Another host, in a test: it may filter otherwise.
+        // A second host, in a test: its filter may differ.
         callsite::rebuild_interest_cache();
     }
 }
 
-/// Sends nothing to `host` any more.
+/// Stops sending events to `host`.
 pub(crate) fn detach(host: &Arc<HostHandle>) {
     let mut attached = HOSTS.write().unwrap_or_else(PoisonError::into_inner);
     attached.retain(|attached| !Arc::ptr_eq(attached, host));
@@ -113,7 +113,7 @@ fn spans() -> MutexGuard<'static, BTreeMap<u64, Span>> {
     SPANS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The number by which the contract knows a level.
+/// The number of a level in the contract.
 pub(crate) fn number_of(level: Level) -> u32 {
     match level {
         Level::ERROR => 1,
@@ -124,12 +124,12 @@ pub(crate) fn number_of(level: Level) -> u32 {
     }
 }
 
-/// A span that is open.
+/// An open span.
 struct Span {
     metadata: &'static Metadata<'static>,
     parent: Option<u64>,
     fields: Vec<Field>,
-    /// Handles to it, and open spans inside of it.
+    /// The number of handles to it and of open spans inside it.
     users: usize,
 }
 
@@ -249,12 +249,12 @@ impl Subscriber for Forward {
     }
 }
 
-/// The innermost span that this thread is in.
+/// The innermost span that this thread has entered.
 fn entered() -> Option<u64> {
     ENTERED.with_borrow(|entered| entered.last().copied())
 }
 
-/// Adds the names of the spans around an event as the field `span`, and their fields, the outermost first.
+/// Adds the names of the spans around an event as the field `span`, and then their fields, the outermost span first.
 fn add_spans(innermost: Option<u64>, fields: &mut Vec<Field>) {
     let spans = spans();
     let around = std::iter::successors(innermost.and_then(|number| spans.get(&number)), |span| {
@@ -310,7 +310,7 @@ impl Visit for Fields {
     }
 }
 
-/// The fields in a line of text, for hosts that know of no fields.
+/// The fields as a line of text, for older hosts.
 pub(crate) fn as_text(fields: &[Field]) -> String {
     let mut text = String::new();
     for Field { name, value } in fields {

@@ -1,7 +1,7 @@
-//! What a library says of itself, readable from the file before a byte of it runs.
+//! What a library says about itself. The host reads it from the file before any code of the library runs.
 //!
-//! `export_plugin!` places one [`Manifest`] in the ELF section [`SECTION`]. It is plain bytes, written by const code:
-//! no pointer, no relocation. All numbers are little-endian.
+//! `export_plugin!` puts one [`Manifest`] into the ELF section [`SECTION`]. Const code writes it as plain bytes, without pointers
+//! and relocations. All numbers are little-endian.
 
 use crate::abi::{ABI_MAJOR, ABI_MINOR};
 
@@ -9,22 +9,22 @@ use crate::abi::{ABI_MAJOR, ABI_MINOR};
 pub const SECTION: &str = ".bennu.plugin";
 /// The first eight bytes.
 pub const MAGIC: [u8; 8] = *b"bennu\0pl";
-/// Bytes of names and versions, zeros behind.
+/// The length of a name or a version, padded with zeros.
 pub const NAME_LEN: usize = 64;
-/// Bytes of the intercepted events, joined by newlines, zeros behind.
+/// The length of the intercepted events, joined by newlines and padded with zeros.
 pub const INTERCEPTS_LEN: usize = 512;
 
-/// The manifest, as it stands in the section.
+/// The content of the section.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Manifest {
     /// [`MAGIC`].
     pub magic: [u8; 8],
-    /// Its length in bytes; later versions append.
+    /// The length in bytes; later versions append fields.
     pub size: u32,
-    /// [`ABI_MAJOR`] of the crate that the plugin was built with.
+    /// [`ABI_MAJOR`] of the `bennu-plugin` that the plugin was built with.
     pub abi_major: u32,
-    /// [`ABI_MINOR`] of it.
+    /// [`ABI_MINOR`] of that crate.
     pub abi_minor: u32,
     /// Bits of [`flags`](mod@flags).
     pub flags: u32,
@@ -32,7 +32,7 @@ pub struct Manifest {
     pub state_version: u32,
     /// The oldest version that it reads.
     pub reads_from: u32,
-    /// The newest version that it reads: above `state_version` where it declares that a downgrade to it works.
+    /// The newest version that it reads. Above `state_version` if the plugin can take over from later code.
     pub reads_to: u32,
     /// Zero.
     pub reserved: u32,
@@ -50,7 +50,7 @@ pub struct Manifest {
 
 /// Bits of [`Manifest::flags`].
 pub mod flags {
-    /// Built with `panic = "unwind"`. A plugin without it would take the host down at its first panic.
+    /// Built with `panic = "unwind"`. The first panic of any other plugin would end the host.
     pub const UNWINDS: u32 = 1;
     /// Serves channels.
     pub const CHANNEL: u32 = 2;
@@ -64,7 +64,7 @@ pub mod flags {
 pub const SIZE: usize = size_of::<Manifest>();
 
 impl Manifest {
-    /// A manifest with the numbers of this crate; the macro fills in the rest.
+    /// A manifest with the versions of this crate; the macro fills in the rest.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "about a thousand bytes")]
     pub const fn new(name: &str, version: &str, flags: u32) -> Self {
@@ -87,14 +87,14 @@ impl Manifest {
     }
 }
 
-/// What [`Manifest::target`] holds for this build.
+/// The [`Manifest::target`] of this build.
 #[cfg(target_arch = "x86_64")]
 pub const TARGET: &str = "x86_64-linux";
-/// What [`Manifest::target`] holds for this build.
+/// The [`Manifest::target`] of this build.
 #[cfg(target_arch = "aarch64")]
 pub const TARGET: &str = "aarch64-linux";
 
-/// `text`, zeros behind it. A text too long does not compile.
+/// `text`, padded with zeros. A plugin with a longer text does not compile.
 const fn padded(text: &str) -> [u8; NAME_LEN] {
     let bytes = text.as_bytes();
     assert!(bytes.len() < NAME_LEN, "a name or version has at most 63 bytes");

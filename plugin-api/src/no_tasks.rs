@@ -1,8 +1,8 @@
-//! Without the feature `async` there is no async work.
+//! Stands for the module `tasks` if the feature `async` is off.
 
 use std::time::Duration;
 
-/// None.
+/// No async work.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks {}
 

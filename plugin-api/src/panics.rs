@@ -1,7 +1,7 @@
-//! Catches panics on the plugin's side: none of them may reach the host, which could not catch it.
+//! Catches panics on the plugin's side. None may reach the host: it could not catch them.
 //!
-//! The hook notes message and place, and has the host look at the stack. It takes no backtrace itself: symbolising one maps the
-//! library's file, and that mapping would outlive the library.
+//! The hook notes message and place, and lets the host take a backtrace. It takes none itself: symbolising one maps the library's
+//! file, and that mapping would outlive the library.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,13 +11,13 @@ use std::sync::{Arc, Once};
 use crate::glue::HostHandle;
 
 thread_local! {
-    /// How many [`catch`]es this thread is in.
+    /// The number of [`catch`] calls on this thread's stack.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// What the hook noted of the last panic.
+    /// What the hook noted about the last panic.
     static NOTED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`; a panic becomes its message. What it leaves half done is the caller's to judge.
+/// Runs `work`. The error is the message of a panic; the caller decides about what `work` left half done.
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     DEPTH.set(DEPTH.get() + 1);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
@@ -29,7 +29,7 @@ pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-/// Drops `value`. A panic of its `Drop` becomes its message.
+/// Drops `value`. The error is the message of a panic in its `Drop`.
 pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
     catch(move || drop(value))
 }
@@ -37,8 +37,8 @@ pub(crate) fn drop_caught<T>(value: T) -> Result<(), String> {
 /// Whether the process is a test's: see [`share_hook`].
 static SHARED: Once = Once::new();
 
-/// In a test the process is not the plugin's own: a hook is installed once and for all, which leaves to the one before what is
-/// not caught here.
+/// Installs the hook of a test, once for the process. It notes the panics that are caught here, and leaves others to the hook
+/// before it.
 pub(crate) fn share_hook() {
     SHARED.call_once(|| {
         let before = panic::take_hook();
@@ -49,7 +49,7 @@ pub(crate) fn share_hook() {
     });
 }
 
-/// Installs the hook: panics of a shard are noted for [`catch`], those of other threads go to the host's log.
+/// Installs the hook. It notes panics for [`catch`], and logs those that nothing catches.
 pub(crate) fn install_hook(host: &Arc<HostHandle>) {
     if SHARED.is_completed() {
         return;
@@ -63,13 +63,13 @@ pub(crate) fn install_hook(host: &Arc<HostHandle>) {
             NOTED.set(Some(message));
         } else {
             let thread = std::thread::current();
-            let name = thread.name().unwrap_or("without a name");
+            let name = thread.name().unwrap_or("unnamed");
             tracing::error!(thread = name, panic = message, "a thread panicked");
         }
     }));
 }
 
-/// Removes the hook and what it holds.
+/// Removes the hook, and with it the host's handle.
 pub(crate) fn remove_hook() {
     if !SHARED.is_completed() {
         drop(panic::take_hook());
@@ -90,7 +90,7 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("panicked without a message")
 }
 
-/// A panic's payload may be anything, even something that panics when dropped.
+/// The payload of a panic may be anything, even a value whose drop panics.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(again) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) {
         std::mem::forget(again);

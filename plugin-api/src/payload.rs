@@ -1,7 +1,8 @@
-//! Payloads: what a client sent, and what is sent to one.
+//! Payloads: JSON text or bytes, from a client or to one.
 //!
-//! A payload is JSON text or binary. It is never parsed before a handler asks for it, and one that is passed on as it
-//! came is not copied.
+//! Nothing parses a payload before a handler asks for it, and nothing copies one that a handler passes on unchanged.
+
+mod event;
 
 use std::borrow::Cow;
 
@@ -10,12 +11,12 @@ use serde_json::de::SliceRead;
 
 use crate::reply::Refusal;
 
-/// What came with an event. Borrowed for the length of the callback.
+/// The payload of an event. A callback borrows it until it returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     bytes: &'a [u8],
     binary: bool,
-    /// It is the payload of the event at hand.
+    /// It is the payload of the current event.
     same: bool,
 }
 
@@ -28,7 +29,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Sends `text` as it is. It must be JSON: the host refuses anything else.
+    /// A payload of this JSON text. The host refuses text that is not JSON.
     #[must_use]
     pub fn json_text(text: &'a str) -> Self {
         Self {
@@ -42,13 +43,13 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// If it is no such `T`, or binary. Given back with `?` from `join` or `handle_in`, the error answers the client with
+    /// If it is not a `T`, or binary. Returned with `?` from `join` or `handle_in`, the error answers the client with
     /// `{"reason":"invalid payload","field":"user.name","message":"…"}`.
     pub fn parse<T: Deserialize<'a>>(self) -> Result<T, Refusal> {
         self.json_bytes().and_then(read_json).map_err(ReadError::into_refusal)
     }
 
-    /// What is to be read as JSON.
+    /// The JSON, unless the payload is binary.
     pub(crate) fn json_bytes(self) -> Result<&'a [u8], ReadError> {
         if self.binary {
             return Err(ReadError {
@@ -59,7 +60,7 @@ impl<'a> Payload<'a> {
         Ok(self.bytes)
     }
 
-    /// The JSON text; `None` if the payload is binary.
+    /// The JSON text, or `None` if the payload is binary.
     #[must_use]
     pub fn json(self) -> Option<&'a str> {
         if self.binary {
@@ -69,7 +70,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The bytes; `None` if the payload is JSON.
+    /// The bytes, or `None` if the payload is JSON.
     #[must_use]
     pub fn binary(self) -> Option<&'a [u8]> {
         self.binary.then_some(self.bytes)
@@ -81,30 +82,30 @@ impl<'a> Payload<'a> {
         self.binary
     }
 
-    /// Its bytes, whichever it is.
+    /// The bytes of either kind.
     #[must_use]
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 }
 
-/// Sends bytes as a binary payload: `cx.push("frame", Binary(&pixels))`.
+/// Bytes to send as a binary payload: `cx.push("frame", Binary(&pixels))`.
 #[derive(Clone, Copy, Debug)]
 pub struct Binary<'a>(
     /// The bytes.
     pub &'a [u8],
 );
 
-/// What can be sent: anything that serde can write as JSON, [`Binary`], and a [`Payload`] as it came.
+/// A value that can be sent: anything that serde can write as JSON, [`Binary`], or a [`Payload`].
 ///
 /// # Panics
 ///
-/// Sending panics where serde cannot write the value as JSON, such as a map whose keys are no strings.
+/// Sending panics if serde cannot write the value as JSON, for example a map whose keys are not strings.
 pub trait IntoPayload {
-    /// Lends the bytes to send; JSON is written to `scratch`.
+    /// Lends the bytes to send; writes JSON to `scratch`.
     #[doc(hidden)]
     fn lend<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Payload<'a>;
-    /// The bytes to send once the callback has returned.
+    /// The bytes to send after the callback.
     #[doc(hidden)]
     fn into_body(self) -> Body;
 }
@@ -167,11 +168,11 @@ impl IntoPayload for Binary<'_> {
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum Body {
-    /// That of the event at hand: the host gets its own bytes back and copies nothing.
+    /// That of the current event: the host gets its own bytes back and copies nothing.
     Same,
     /// Other bytes.
     Bytes {
-        /// JSON text unless `binary`.
+        /// Bytes if `binary`, otherwise JSON text.
         bytes: Cow<'static, [u8]>,
         /// Whether they are binary.
         binary: bool,
@@ -185,7 +186,7 @@ impl Body {
         binary: false,
     };
 
-    /// The payload, where `event` is that of the event at hand.
+    /// The payload, given the `event` payload that [`Body::Same`] stands for.
     pub(crate) fn lend<'a>(&'a self, event: Payload<'a>) -> Payload<'a> {
         match self {
             Self::Same => event,
@@ -198,21 +199,21 @@ impl Body {
     }
 }
 
-/// Where and why JSON could not be read.
+/// Where and why JSON cannot be read.
 #[derive(Debug)]
 pub(crate) struct ReadError {
-    /// Keys joined by dots; empty: the whole.
+    /// Keys joined by dots; empty for the whole value.
     pub(crate) path: String,
     pub(crate) message: String,
 }
 
 impl ReadError {
-    /// As the client is told.
+    /// The answer to the client.
     pub(crate) fn into_refusal(self) -> Refusal {
         Refusal::field(&self.field(), &self.message)
     }
 
-    /// The field at fault, which is below `path` where it is missing.
+    /// The path of the field at fault. A missing field is one level below `path`.
     fn field(&self) -> String {
         let missing = self
             .message
@@ -231,11 +232,11 @@ pub(crate) fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Re
     read_json_with(bytes, |reader| T::deserialize(reader))
 }
 
-/// serde's view of JSON, which notes where it is.
+/// A deserializer of JSON that keeps track of its path.
 pub(crate) type Reader<'r, 'a> =
     serde_path_to_error::Deserializer<'r, 'r, &'r mut serde_json::Deserializer<SliceRead<'a>>>;
 
-/// Does [`read_json`] by `read`.
+/// Reads JSON with `read`; an error says where.
 pub(crate) fn read_json_with<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(Reader<'_, 'a>) -> serde_json::Result<T>,
@@ -245,7 +246,7 @@ pub(crate) fn read_json_with<'a, T>(
     read(serde_path_to_error::Deserializer::new(&mut json, &mut track)).map_err(|error| {
         let path = track.path().to_string();
         let text = error.to_string();
-        // The line and column are those of compact JSON that nobody wrote by hand.
+        // Nobody wrote this JSON by hand: line and column say nothing.
         let message = text
             .rsplit_once(" at line ")
             .map_or(text.as_str(), |(message, _)| message);
@@ -256,8 +257,8 @@ pub(crate) fn read_json_with<'a, T>(
     })
 }
 
-/// Says `an object` for `struct Params` or `struct variant Event::Say`: what the plugin calls it is no concern of the one
-/// who sent it.
+/// Replaces `struct Params` and `struct variant Event::Say` by `an object`: the names of the plugin's types say nothing to a
+/// client.
 fn in_clients_words(message: &str) -> String {
     let message = message.replace("expected struct variant ", "expected struct ");
     match message.split_once("expected struct ") {
@@ -272,7 +273,7 @@ fn in_clients_words(message: &str) -> String {
 fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     if let Err(error) = serde_json::to_writer(out, value) {
         panic!(
-            "a payload of type {} cannot be written as JSON: {error}",
+            "cannot write a payload of type {} as JSON: {error}",
             std::any::type_name::<T>()
         );
     }

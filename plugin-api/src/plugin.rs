@@ -1,4 +1,4 @@
-//! The plugin's own value: one a generation, shared by its shards.
+//! The plugin's own value: one for each generation, shared by its shards.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -6,30 +6,29 @@ use serde::de::DeserializeOwned;
 use crate::payload::read_json;
 use crate::wire::SettingsError;
 
-/// What a plugin keeps for all its topics: settings, pools, caches. One value is made for each generation; every callback
-/// sees it as [`Context::plugin`](crate::Context::plugin), from all shards at once.
+/// What a plugin keeps for all its topics: settings, pools, caches. Each generation has one value, which all shards share.
+/// Callbacks get it from [`Context::plugin`](crate::Context::plugin).
 ///
-/// A settings struct is such a value as it stands: any `Deserialize` type that is `Send + Sync` has this trait. Write it
-/// by hand for a type that is made *from* settings.
+/// A settings struct can be that value: every `Deserialize` type that is `Send + Sync` implements this trait. Implement it by hand
+/// for a type that is made *from* settings.
 pub trait Plugin: Send + Sync + Sized + 'static {
-    /// What stands under `settings` in the configuration; `{}` where there is nothing. Add
-    /// `#[serde(deny_unknown_fields)]` so that a misspelt key is refused. With the feature `schema` and
-    /// `#[derive(schemars::JsonSchema)]`, `bennu schema --plugin` says what they are.
+    /// The type of `settings` in the configuration; `{}` if the configuration has none. With `#[serde(deny_unknown_fields)]` a
+    /// misspelt key is an error. With the feature `schema` and `#[derive(schemars::JsonSchema)]`, `bennu schema --plugin` shows them.
     type Settings: DeserializeOwned;
 
-    /// Makes the value. Called once a generation, on its first shard, before anything else.
+    /// Makes the value. The host calls it once for each generation, on the first shard, before any other callback.
     ///
     /// # Errors
     ///
-    /// The text of an error is logged; the generation is not taken into service.
+    /// The host logs the text, and does not take the generation into service.
     fn init(settings: Self::Settings) -> Result<Self, String>;
 
-    /// Checks settings, without any effect outside the process: nothing is opened, written or connected to. Called in
-    /// another process, before `init`.
+    /// Checks settings. It must have no effect outside the process: it opens nothing, writes nothing, connects to nothing. The host
+    /// calls it in another process, before `init`.
     ///
     /// # Errors
     ///
-    /// The text is shown beside the settings.
+    /// The host shows the text beside the settings.
     fn check(_settings: &Self::Settings) -> Result<(), String> {
         Ok(())
     }
@@ -43,7 +42,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Plugin for T {
     }
 }
 
-/// The plugin takes no settings: any key is refused.
+/// The settings of a plugin that takes none: any key is an error.
 #[derive(Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

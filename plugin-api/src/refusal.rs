@@ -1,8 +1,8 @@
-//! What is said of an effect that is refused to a plugin: by the host in its log, by the test kit in the test's.
+//! The words for a refused effect: in the host's log, and in the log of the test kit.
 
 use crate::abi::{effect, error};
 
-/// What the effect is called where people read of it.
+/// The name of an effect in log lines.
 #[must_use]
 pub fn word(kind: u32) -> &'static str {
     match kind {
@@ -26,13 +26,14 @@ pub fn word(kind: u32) -> &'static str {
     }
 }
 
-/// Whether the plugin can have meant what is refused with this error: a member may be gone, and nothing is said of that.
+/// Whether an effect may be refused with this error though the plugin is right: a member may be gone, for example. Nothing logs
+/// that.
 #[must_use]
 pub fn is_usual(error: i64) -> bool {
     matches!(error, error::TRACKED | error::UNTRACKED | error::GONE)
 }
 
-/// Why an effect is refused, whose `name` and topic have so many bytes.
+/// Why an effect is refused. `name` and `topic` are the lengths of these in bytes.
 #[must_use]
 pub fn why(kind: u32, error: i64, name: usize, topic: usize) -> String {
     let limits = match kind {
@@ -48,7 +49,7 @@ pub fn why(kind: u32, error: i64, name: usize, topic: usize) -> String {
                 effect::REPLY => ("status", name),
                 _ => ("event", name),
             };
-            format!("its {field} has {bytes} bytes, a binary message has room for 255")
+            format!("its {field} has {bytes} bytes; a binary message has room for 255")
         }
         error::MISPLACED
             if matches!(
@@ -56,20 +57,22 @@ pub fn why(kind: u32, error: i64, name: usize, topic: usize) -> String {
                 effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE
             ) =>
         {
-            "presence of another topic cannot be changed".to_owned()
+            "a plugin cannot change the presence of another topic".to_owned()
         }
         other => text(other),
     }
 }
 
-/// What an error means, whatever was asked for.
+/// What an error means for any effect.
 #[must_use]
 pub fn text(error: i64) -> String {
     match error {
         error::UNKNOWN => "this host does not know it".to_owned(),
-        error::INVALID => "not UTF-8, not JSON, no object where one is needed, or too long".to_owned(),
-        error::LIMIT => "a bound of the host is reached".to_owned(),
-        error::MISPLACED => "not at this point".to_owned(),
+        error::INVALID => {
+            "it is not UTF-8, not JSON, not a JSON object although one is required, or too long".to_owned()
+        }
+        error::LIMIT => "a limit of the host is reached".to_owned(),
+        error::MISPLACED => "it is not allowed at this point".to_owned(),
         other => format!("error {other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What other threads of a plugin use to reach the host: [`Remote`], and the promises that they keep, [`Later`].
+//! How other threads of a plugin reach the host: [`Remote`], and the promises that they keep, [`Later`].
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +12,24 @@ use crate::log;
 use crate::panics::catch;
 use crate::payload::IntoPayload;
 
-/// The promise to answer a join, an event or a connect later. Plain data: it may be kept in state, and survives a
-/// reload there. Made by [`Context::later`](crate::Context::later), kept by [`Remote::complete`] or
-/// [`Context::complete`](crate::Context::complete). Where the client is gone, or the host's deadline is over, the answer
-/// is dropped.
+/// The promise to answer a join, an event or a connect later. [`Context::later`](crate::Context::later) makes it;
+/// [`Remote::complete`] or [`Context::complete`](crate::Context::complete) keeps it. The host drops the answer if the client is
+/// gone or the deadline is over.
 ///
-/// When a generation ends, what it has promised and can no longer answer is answered with the error `{"reason":"reloaded"}`.
-/// A promise goes on where it has become data: in state that the next generation reads, or in the payload of a message or a
-/// timer. One that only a thread holds is kept by that thread within `retire_ms`, or not at all.
+/// A promise is plain data: kept in state, or in the payload of a message or a timer, it survives a reload, and the next
+/// generation answers it. If only a thread holds it, that thread must keep it within `retire_ms`. When a generation ends, the host
+/// answers its open promises with the error `{"reason":"reloaded"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Data", into = "Data")]
 #[must_use = "a promise that is not kept leaves its client waiting"]
 pub struct Later {
     pub(crate) topic: u64,
     pub(crate) serial: u64,
-    /// A reply goes to the client, any other answer back to the plugin.
+    /// The answer is a reply to the client; otherwise it goes back to the plugin.
     pub(crate) reply: bool,
 }
 
-/// A [`Later`] as it is written. Going to and fro is noticed: see [`Seen`].
+/// A [`Later`] as serde writes it. [`Seen`] notes when one is written or read.
 #[derive(Serialize, Deserialize)]
 struct Data {
     topic: u64,
@@ -52,7 +51,7 @@ impl From<Later> for Data {
     }
 }
 
-/// A promise that was read from data, or written as such, while the host was not looking.
+/// A promise that serde read or wrote during a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Read(u64),
@@ -60,7 +59,7 @@ pub(crate) enum Seen {
 }
 
 thread_local! {
-    /// Whether this is a shard's thread at work: on others nothing is noted, so that nothing is to be dropped there.
+    /// Whether a shard handles an event on this thread. Other threads note nothing, so they have nothing to drop.
     static LOOKING: Cell<bool> = const { Cell::new(false) };
     static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
@@ -72,7 +71,7 @@ impl Seen {
         }
     }
 
-    /// Does `work`; returns what it gives and the promises that went by meanwhile.
+    /// Runs `work`. Returns its result, and the promises that serde read or wrote meanwhile.
     pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, Vec<Self>) {
         LOOKING.set(true);
         let done = work();
@@ -81,8 +80,8 @@ impl Seen {
     }
 }
 
-/// Reaches the host from any thread: `Send`, `Sync`, cheap to clone. Belongs to the member, or the topic, in whose callback
-/// it was made. Does nothing once its generation is shut down.
+/// A handle to the host for any thread: `Send`, `Sync`, cheap to clone. It belongs to the member or the topic in whose callback it
+/// was made, and does nothing after its generation has shut down.
 #[derive(Clone)]
 pub struct Remote {
     pub(crate) host: Arc<HostHandle>,
@@ -91,38 +90,38 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Keeps a promise. For an event, `status` and `payload` are the reply. For a join or a connect, `payload` is handed to
-    /// `join_answer` or `connect_answer`, unless `status` has decided already: `error` refuses the join with `payload`, the
-    /// number of an HTTP status refuses the connect. Returns whether the host took it.
+    /// Keeps a promise. For an event, `status` and `payload` are the reply. For a join or a connect, `payload` goes to `join_answer`
+    /// or `connect_answer`; but the status `error` refuses the join with `payload`, and the number of an HTTP status refuses the
+    /// connect. Returns whether the host took the answer.
     pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) -> bool {
         self.host.complete(&later, status, payload.lend(&mut Vec::new())) >= 0
     }
 
-    /// Sends the message `name` to the member that this was made for, or to the topic where it was made in a callback of the
-    /// topic. Arrives in `handle_info` or `handle_topic_info`. Returns whether the host took it.
+    /// Sends the message `name` to the member, or to the topic if this was made in a callback of the topic. It arrives in
+    /// `handle_info` or `handle_topic_info`. Returns whether the host took it.
     pub fn send(&self, name: &str, payload: impl IntoPayload) -> bool {
         self.host
             .send(self.topic, self.member, name, payload.lend(&mut Vec::new()))
             >= 0
     }
 
-    /// Sends the message `name` to the topic. Arrives in `handle_topic_info`. Returns whether the host took it.
+    /// Sends the message `name` to the topic. It arrives in `handle_topic_info`. Returns whether the host took it.
     pub fn send_to_topic(&self, name: &str, payload: impl IntoPayload) -> bool {
         self.host.send(self.topic, 0, name, payload.lend(&mut Vec::new())) >= 0
     }
 }
 
-/// The threads that a plugin started with `spawn`. All of them must have ended before the library can go.
+/// The threads that a plugin started with `spawn`. All of them must end before the host can unload the library.
 #[derive(Default)]
 pub(crate) struct Threads {
     running: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Threads {
-    /// Starts one. A panic ends that thread only, and is logged.
+    /// Starts a thread. A panic ends that thread only, and is logged.
     pub(crate) fn spawn(&self, remote: Remote, work: impl FnOnce(Remote) + Send + 'static) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // A thread that is only detached may still be in this library while it is unloaded.
+        // A detached thread could still run this library's code while the host unloads it.
         for ended in running.extract_if(.., |thread| thread.is_finished()) {
             let _ = ended.join();
         }
@@ -134,7 +133,7 @@ impl Threads {
         }));
     }
 
-    /// Waits for all of them. Returns whether they ended in time.
+    /// Waits for all threads. Returns whether they ended in time.
     pub(crate) fn join_all(&self, deadline: Duration) -> bool {
         let start = Instant::now();
         for thread in std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -145,7 +144,7 @@ impl Threads {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // A panic was caught and logged inside; dropping what it holds may panic once more.
+            // The thread caught and logged its panic, but dropping what it holds may panic again.
             let _ = thread.join();
         }
         true

@@ -1,4 +1,4 @@
-//! What callbacks answer: [`Reply`] and [`Refusal`], [`Join`], and why a channel ends.
+//! The answers of callbacks: [`Reply`], [`Refusal`] and [`Join`]; and why a channel ends.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::abi::reason;
 use crate::payload::{Body, IntoPayload};
 
-/// What `handle_in` returns. `Err` answers with the status `error`, so that `payload.parse()?` does the right thing.
+/// What `handle_in` returns. `Err` answers with the status `error`, so `payload.parse()?` answers a bad payload.
 pub type Handled = Result<Reply, Refusal>;
 
-/// What `join` returns; made with [`JoinExt`]. `Err` refuses the join.
+/// What `join` returns, made with [`JoinExt`]. `Err` refuses the join.
 pub type Join<M> = Result<Joined<M>, Refusal>;
 
 /// The answer to an event.
@@ -52,7 +52,7 @@ impl Reply {
         }
     }
 
-    /// No reply, or not now: what is returned after [`Context::later`](crate::Context::later).
+    /// No reply, or a later one: return this after [`Context::later`](crate::Context::later).
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Reply {
         }
     }
 
-    /// The plugin does not know this event: status `error`, `{"reason":"unhandled event"}`. The channel lives on.
+    /// Status `error`, `{"reason":"unhandled event"}`: for an event that the plugin does not know. The channel goes on.
     #[must_use]
     pub fn unhandled() -> Self {
         Refusal::unhandled().into()
@@ -89,8 +89,8 @@ impl Refusal {
         Self::new(Because { reason })
     }
 
-    /// What [`Payload::parse`](crate::Payload::parse) answers for a field that is not as it must be:
-    /// `{"reason":"invalid payload","field":"…","message":"…"}`.
+    /// `{"reason":"invalid payload","field":"…","message":"…"}`, as [`Payload::parse`](crate::Payload::parse) answers for a field
+    /// that is missing or wrong.
     #[must_use]
     pub fn field(field: &str, message: &str) -> Self {
         Self::new(Invalid {
@@ -100,7 +100,7 @@ impl Refusal {
         })
     }
 
-    /// As [`Reply::unhandled`].
+    /// The body of [`Reply::unhandled`].
     pub(crate) fn unhandled() -> Self {
         Self::reason("unhandled event")
     }
@@ -132,7 +132,7 @@ struct Invalid<'a> {
     message: &'a str,
 }
 
-/// A join that is not refused: see [`JoinExt`].
+/// An accepted join, or the promise to decide later: see [`JoinExt`].
 #[derive(Debug)]
 pub struct Joined<M>(pub(crate) Entry<M>);
 
@@ -142,16 +142,16 @@ pub(crate) enum Entry<M> {
     Later,
 }
 
-/// The answers to a join, as functions of [`Join`]: `Join::accept(member)`.
+/// The answers to a join, as functions of [`Join`]: for example `Join::accept(member)`.
 pub trait JoinExt<M>: Sized {
-    /// Lets the client in; it is answered `{}`.
+    /// Lets the client in. Its reply is `{}`.
     fn accept(member: M) -> Self;
-    /// Lets the client in and answers with `payload`.
+    /// Lets the client in. Its reply is `payload`.
     fn reply(member: M, payload: impl IntoPayload) -> Self;
-    /// Refuses.
+    /// Refuses the client with `payload`.
     fn refuse(payload: impl IntoPayload) -> Self;
-    /// The answer comes later. Call [`Context::later`](crate::Context::later) first and
-    /// [`complete`](crate::Remote::complete) what it gives: `join_answer` is then called.
+    /// Answers later. Call [`Context::later`](crate::Context::later) first; when the promise is
+    /// [kept](crate::Remote::complete), the host calls `join_answer`.
     fn later() -> Self;
 }
 
@@ -180,11 +180,11 @@ pub enum Stop {
     Normal,
     /// As [`Stop::Normal`], with another [`Reason`] for `terminate`.
     Shutdown,
-    /// Something is wrong. The client sees `phx_error` and rejoins.
+    /// Something went wrong. The client sees `phx_error` and rejoins.
     Other(String),
 }
 
-/// Why a channel ended: for `terminate`.
+/// Why a channel ends: for `terminate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason<'a> {
@@ -192,7 +192,7 @@ pub enum Reason<'a> {
     Left,
     /// The connection is gone.
     Closed,
-    /// The socket id was told to disconnect.
+    /// A [`disconnect`](crate::Context::disconnect) closed the connection.
     Disconnected,
     /// The long-poll session expired.
     Inactive,
@@ -204,14 +204,14 @@ pub enum Reason<'a> {
     Normal,
     /// A callback stopped the channel with [`Stop::Shutdown`].
     Shutdown,
-    /// A callback stopped the channel with [`Stop::Other`] and this text, or the host has a reason that this version of
-    /// the crate does not know.
+    /// A callback stopped the channel with [`Stop::Other`] and this text, or the host gives a reason that this version of the crate
+    /// does not know.
     Other(&'a str),
-    /// A callback of this member panicked; the text says how.
+    /// A callback of this member panicked with this message.
     Panicked(&'a str),
-    /// The topic's route leads to another plugin, or the plugin was replaced without its state.
+    /// The topic's route leads to another plugin now, or the plugin was replaced without its state.
     Rerouted,
-    /// The channel broke a bound of the host.
+    /// The channel exceeded a limit of the host.
     Overloaded,
 }
 

@@ -1,17 +1,17 @@
-//! The JSON schema of a plugin's settings, where their type has one: with the feature `schema`, by `#[derive(JsonSchema)]`.
+//! The JSON schema of a plugin's settings. Their type has one with the feature `schema` and `#[derive(JsonSchema)]`.
 //!
-//! The macro that exports a plugin asks [`Of`] its settings. Which of the two traits below answers is decided by the compiler:
-//! [`Described`] where it can, as that takes a reference less.
+//! The macro that exports a plugin calls `json` on [`Of`] its settings. The compiler picks one of the two traits below:
+//! [`Described`] if the type implements it, because that needs one reference less.
 
 use std::marker::PhantomData;
 
-/// What knows the schema of a plugin's settings.
+/// The schema of a plugin's settings.
 pub trait Schema: 'static {
-    /// The schema as JSON, in draft 7; `None` if there is none.
+    /// The schema as JSON, in draft 7, or `None` if the settings have none.
     fn json() -> Option<String>;
 }
 
-/// Knows none.
+/// No schema.
 #[derive(Debug)]
 pub struct NoSchema;
 
@@ -26,7 +26,7 @@ impl Schema for NoSchema {
 pub struct Of<T>(PhantomData<fn() -> T>);
 
 impl<T> Of<T> {
-    /// It.
+    /// The value to call `json` on.
     pub const IT: Self = Self(PhantomData);
 }
 
@@ -39,7 +39,7 @@ pub trait Described {
 #[cfg(feature = "schema")]
 impl<T: schemars::JsonSchema> Described for Of<T> {
     fn json(&self) -> Option<String> {
-        // What is used several times is written several times: editors then find it wherever the schema is put.
+        // Inlined, so that editors understand each part wherever the schema is put.
         let settings = schemars::generate::SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
         serde_json::to_string(&settings.into_generator().into_root_schema_for::<T>()).ok()
     }
@@ -47,7 +47,7 @@ impl<T: schemars::JsonSchema> Described for Of<T> {
 
 /// Settings that have none.
 pub trait Undescribed {
-    /// None.
+    /// `None`.
     fn json(&self) -> Option<String>;
 }
 

@@ -1,26 +1,26 @@
-//! How state comes over a reload, and how its shape changes. (Nothing to call here: a page of documentation.)
+//! How state survives a reload, and how its shape changes. (A page of documentation, with nothing to call.)
 //!
-//! When a plugin's library is replaced, each topic moves to the new generation between two events: the old one writes the
-//! topic's [`Shared`](crate::Channel::Shared) and each member's [`Channel`](crate::Channel), the new one reads them. Clients
-//! do not notice. Nothing else in the library comes over:
+//! When a plugin's library is replaced, each topic moves to the new generation between two events: the old generation writes the
+//! topic's [`Shared`](crate::Channel::Shared) and each member's [`Channel`](crate::Channel), and the new one reads them. Clients
+//! do not notice. Of the rest:
 //!
-//! | what | over a reload |
+//! | what | after a reload |
 //! |---|---|
 //! | [`Channel`](crate::Channel) and [`Shared`](crate::Channel::Shared), as serde writes them | kept |
-//! | timers and messages on their way | kept: they arrive in the new code, so their names are part of its state |
-//! | promises ([`Later`](crate::Later)), also those kept in state | kept: who has read the promise answers it; what nobody has read when its generation ends is answered with the error `reloaded` |
-//! | presence, socket ids, assigns of the socket | kept, by the host |
-//! | the [`Plugin`](crate::Plugin) value, statics, thread-locals | made anew |
+//! | timers and messages on their way | kept: they arrive in the new code, so their names are part of the state |
+//! | promises ([`Later`](crate::Later)) | kept in state, in messages and in timers: the generation that reads one answers it. The host answers all others with the error `reloaded` when their generation ends |
+//! | presence, socket ids, assigns of the socket | kept by the host |
+//! | the [`Plugin`](crate::Plugin) value, statics, thread-locals | new |
 //! | fields with `#[serde(skip)]` | `default()` |
-//! | threads and a [`Remote`](crate::Remote) | the old generation's threads end; what they still send reaches the topic in its new generation |
+//! | threads and a [`Remote`](crate::Remote) | the old generation's threads end; what they send until then reaches the topic in its new generation |
 //!
-//! The format is MessagePack with field names, so a field can be **added** with `#[serde(default)]`, and **removed**, with
-//! nothing else to do. Anything that serde can write comes back as it was: infinite floats, maps with any keys, bytes. What
-//! serde cannot tell apart without a hint (`#[serde(untagged)]`, `Box<dyn …>`) is the author's to arrange.
+//! The format is MessagePack with field names. To **add** a field, give it `#[serde(default)]`; to **remove** one, delete it. Values
+//! that JSON cannot carry survive as well: infinite floats, maps with any keys, bytes. `#[serde(untagged)]` and `Box<dyn …>` need
+//! the same care as in any other format.
 //!
-//! For any **other change** raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), say in
-//! [`READS_FROM`](crate::Channel::READS_FROM) how far back the code reads, and keep the old shape to read it by. Say there were
-//! versions with this state:
+//! For any **other change** raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), set
+//! [`READS_FROM`](crate::Channel::READS_FROM) to the oldest version that the code reads, and keep a type with the old shape. For
+//! example, version 1 has this state:
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -41,7 +41,7 @@
 //! # }
 //! ```
 //!
-//! Now each message is to have a number, and a member its mood:
+//! Version 2 gives each message a number, and each member a mood:
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -59,7 +59,7 @@
 //! #[derive(Serialize, Deserialize)]
 //! struct Member {
 //!     name: String,
-//!     #[serde(default)] // a field more: nothing to migrate
+//!     #[serde(default)] // a new field: nothing to migrate
 //!     mood: String,
 //! }
 //!
@@ -96,24 +96,23 @@
 //!
 //! # bennu_plugin::test_plugin!(Member);
 //! # use bennu_plugin::test::Server;
-//! // And a test of it, which begins with what version 1 wrote:
+//! // A test of it, which starts from state of version 1:
 //! let server = Server::start::<Member>();
 //! let members = server.restore("room:1", 1, json!({ "messages": ["hello"] }), [json!({ "name": "ann" })]);
 //! assert_eq!(server.shared::<Room>("room:1").messages[0].text, "hello");
 //! assert_eq!(members[0].state::<Member>().mood, "");
 //! ```
 //!
-//! State of a version outside `READS_FROM ..= READS_TO` is not even tried: the library is refused and the old code goes on. The
-//! same happens to a topic whose state fails to migrate, by an error or a panic, unless the configuration says otherwise. A member
-//! whose `Serialize` panics ends there, and the others move on.
+//! If the state in service has a version outside `READS_FROM ..= READS_TO`, the host refuses the library, and the old code goes on.
+//! A topic whose state fails to migrate, by an error or a panic, stays with the old code, unless the configuration says otherwise.
+//! A member whose `Serialize` panics ends; the other members move.
 //!
 //! # Going back
 //!
-//! New code is on probation. If it panics too often, the code before it takes its topics back: with their present state if it
-//! reads that, otherwise with a snapshot from the moment when they came over, and what happened since is lost.
-//! [`READS_TO`](crate::Channel::READS_TO) above `STATE_VERSION` promises that this version reads what a later one writes, so that
-//! one can go back to it without loss. Version 1 of the room above could have come with this, once it was known what version 2
-//! writes:
+//! New code is on probation. If it panics too often, the host returns its topics to the previous code: with their current state if
+//! that code can read it, otherwise with a snapshot from the reload, and later changes are lost. A
+//! [`READS_TO`](crate::Channel::READS_TO) above `STATE_VERSION` declares that this version reads the state of later ones, so that
+//! going back to it loses nothing. Version 1 of the room above does that like this, once the shape of version 2 is known:
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -121,7 +120,7 @@
 //! # struct Room { messages: Vec<String> }
 //! # #[derive(Serialize, Deserialize)]
 //! # struct Member { name: String }
-//! /// The room as version 2 will write it.
+//! /// The room as version 2 writes it.
 //! #[derive(Deserialize)]
 //! struct RoomV2 {
 //!     messages: Vec<MessageV2>,
@@ -152,9 +151,8 @@
 //! }
 //! ```
 //!
-//! # What goes on meanwhile
+//! # During a reload
 //!
-//! Each topic is held for a moment, some milliseconds, while its state is written and read; what comes for it waits, and is
-//! handled by the new code, in order. The larger the state, the longer that is: keep in it what must survive, and no more. A
-//! promise that a thread of the old code has yet to keep is kept if that happens within the host's `retire_ms`; after that its
-//! client is answered `{"reason":"reloaded"}`.
+//! The host holds each topic for a few milliseconds while its state is written and read. Events that arrive meanwhile wait; the new
+//! code handles them in order. Larger state takes longer, so keep only what must survive. A thread of the old code can keep its
+//! promises within the host's `retire_ms`; after that the host answers them with `{"reason":"reloaded"}`.

@@ -1,8 +1,10 @@
-//! Async work: futures on a tokio runtime that the generation owns. With the feature `async`.
+//! Async work: futures on a tokio runtime that the generation owns. Needs the feature `async`.
 //!
-//! A callback does not wait for anything. What has to, as a look-up in a database or a request to another server, it starts
-//! with [`Context::reply_async`], [`Context::join_async`], [`ConnectContext::connect_async`] or [`Context::spawn_async`], and
-//! returns; the answer comes later, to wherever the topic is by then.
+//! A callback waits for nothing. It starts a look-up in a database or a request to another server with
+//! [`Context::reply_async`](crate::Context::reply_async), [`Context::join_async`](crate::Context::join_async),
+//! [`ConnectContext::connect_async`](crate::ConnectContext::connect_async) or
+//! [`Context::spawn_async`](crate::Context::spawn_async), and returns. The answer reaches the topic later, in whichever generation it
+//! is then.
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -29,22 +31,21 @@
 //!
 //! # The runtime
 //!
-//! There is none before it is needed. It has the threads that [`Limits`] allows, which are called after the plugin and its
-//! generation; timers and sockets work on it (`tokio::time`, `reqwest`, `sqlx`), as far as the plugin's own `tokio` has them
-//! switched on. What is opened once for all, as a pool of connections, is opened in [`Plugin::init`](crate::Plugin::init), by
-//! [`block_on`].
+//! The first future starts the runtime. [`Limits`] sets its number of threads; they have the names of the plugin and the
+//! generation. Timers and sockets work on it (`tokio::time`, `reqwest`, `sqlx`) if the plugin's own `tokio` has the features for
+//! them. Open a pool of connections in [`Plugin::init`](crate::Plugin::init), with [`block_on`].
 //!
 //! # When the code is replaced
 //!
-//! Futures go on for the host's `retire_ms` after the last topic has gone over to new code: an answer or a message reaches the
-//! topic there. Then they are dropped where they wait, the runtime ends, and what they had promised is answered with the error
+//! After the last topic has moved to new code, futures go on for the host's `retire_ms`: an answer or a message still reaches its
+//! topic. Then the kit drops the futures and ends the runtime, and the host answers their promises with the error
 //! `{"reason":"reloaded"}`. A future that computes without waiting, or blocking work that does not end within a second, keeps
 //! the library in memory.
 //!
 //! # Panics
 //!
-//! A future that panics ends; the log says where. The reply that it owes is the error `{"reason":"crashed"}`, the join is refused
-//! with `{"reason":"join crashed"}`, the connect with status 500.
+//! A panic ends its future; the log says where. The reply is then the error `{"reason":"crashed"}`; a join is refused with
+//! `{"reason":"join crashed"}`, a connect with status 500.
 
 use std::cell::RefCell;
 use std::io;
@@ -55,23 +56,20 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::connect::{ConnectContext, Connected, Connection, Denial};
-use crate::context::Context;
 use crate::log::Place;
-use crate::payload::{Body, IntoPayload, Payload};
+use crate::payload::{Body, Payload};
 use crate::remote::{Later, Remote};
-use crate::reply::{Handled, Join, JoinExt, Refusal, Reply};
 
-/// How much async work a generation may have under way.
+/// Limits on the async work of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Threads that run futures; at least 1. Default 2.
     pub threads: usize,
-    /// Threads for `tokio::task::spawn_blocking`, and so for files and for looking up names; at least 1. Beyond, such work
-    /// waits. Default 16.
+    /// Threads for `tokio::task::spawn_blocking`, and so for files and name look-ups; at least 1. If all are busy, such work waits.
+    /// Default 16.
     pub blocking_threads: usize,
-    /// Futures at a time that callbacks have started. Beyond: a reply or a join is refused with `{"reason":"overloaded"}`, a
-    /// connect with status 503, and [`Context::spawn_async`] returns false. Default 10,000.
+    /// Futures of callbacks that run at a time. At the limit a reply or a join is refused with `{"reason":"overloaded"}`, a connect
+    /// with status 503, and [`Context::spawn_async`](crate::Context::spawn_async) returns false. Default 10,000.
     pub tasks: usize,
 }
 
@@ -85,135 +83,38 @@ impl Default for Limits {
     }
 }
 
-/// Sets the limits of this generation. Only in [`Plugin::init`](crate::Plugin::init), before [`block_on`].
+/// Sets the limits of this generation. Call it in [`Plugin::init`](crate::Plugin::init), before [`block_on`].
 ///
 /// # Panics
 ///
-/// Anywhere else.
+/// Outside of `init`.
 pub fn set_limits(limits: Limits) {
     Tasks::of_init().0.state().limits = limits;
 }
 
-/// Runs a future to its end, on the generation's runtime. Only in [`Plugin::init`](crate::Plugin::init), which may take as long
-/// as the host's `deadline_ms`: anywhere else nothing may wait.
+/// Runs a future on the generation's runtime and waits for its output. Call it in [`Plugin::init`](crate::Plugin::init), which may
+/// take as long as the host's `deadline_ms`; no other callback may wait.
 ///
 /// # Panics
 ///
-/// Anywhere else, and where the system gives no threads.
+/// Outside of `init`, and if the system cannot start the threads.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let handle = Tasks::of_init().0.handle().expect("an async runtime");
+    let handle = Tasks::of_init().0.handle().expect("cannot start the async runtime");
     handle.block_on(future)
-}
-
-impl<P> Context<P> {
-    /// Replies to the event at hand when `answer` is there. Return what this returns, from `handle_in`.
-    ///
-    /// What the future gives is the reply; [`Reply::none`] leaves the client without one. It runs beside the callbacks of the
-    /// topic, on another thread, and so takes with it what it needs.
-    ///
-    /// # Errors
-    ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
-    pub fn reply_async(&self, answer: impl Future<Output = Handled> + Send + 'static) -> Handled {
-        let Some(room) = self.generation.tasks.room() else {
-            return Err(Refusal::reason("overloaded"));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "error", "crashed");
-        room.spawn(self.place(), async move {
-            let Reply { status, body } = answer.await.unwrap_or_else(Reply::from);
-            match body {
-                Some(body) => owed.keep(&status, &body),
-                None => owed.forget(),
-            }
-        });
-        Ok(Reply::none())
-    }
-
-    /// Answers the join at hand when `answer` is there: `Ok` is handed to [`Channel::join_answer`](crate::Channel::join_answer),
-    /// which has the topic's state to decide with; `Err` refuses it. Return what this returns, from `join`.
-    ///
-    /// # Errors
-    ///
-    /// With `{"reason":"overloaded"}`, if too many futures are under way: see [`Limits::tasks`].
-    pub fn join_async<M, T: IntoPayload>(
-        &self,
-        answer: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Join<M> {
-        let Some(room) = self.generation.tasks.room() else {
-            return Err(Refusal::reason("overloaded"));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "error", "join crashed");
-        room.spawn(self.place(), async move {
-            match answer.await {
-                Ok(answer) => owed.keep("ok", &answer.into_body()),
-                Err(refusal) => owed.keep("error", &refusal.into_body()),
-            }
-        });
-        Join::later()
-    }
-
-    /// Starts async work that answers nothing by itself; it can send messages, and keep promises, by the [`Remote`]. Returns
-    /// whether it was started: not if too many futures are under way (see [`Limits::tasks`]), which is a warning in the log.
-    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
-        let Some(room) = self.generation.tasks.room() else {
-            tracing::warn!("async work is not started: too much is under way");
-            return false;
-        };
-        room.spawn(self.place(), work(self.remote()));
-        true
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            topic: self.topic,
-            member: self.member,
-            socket: self.socket_id().map(Into::into),
-        }
-    }
-}
-
-impl<P> ConnectContext<P> {
-    /// Answers the connect at hand when `answer` is there: `Ok` is handed to
-    /// [`Connect::connect_answer`](crate::Connect::connect_answer), `Err` refuses it. Return what this returns, from `connect`.
-    ///
-    /// # Errors
-    ///
-    /// With status 503, if too many futures are under way: see [`Limits::tasks`].
-    pub fn connect_async<T: IntoPayload>(
-        &self,
-        answer: impl Future<Output = Result<T, Denial>> + Send + 'static,
-    ) -> Connected {
-        let Some(room) = self.inner.generation.tasks.room() else {
-            return Err(Denial::status(503));
-        };
-        let owed = Owed::new(self.remote(), self.later(), "500", "crashed");
-        room.spawn(Place::default(), async move {
-            match answer.await {
-                Ok(answer) => owed.keep("", &answer.into_body()),
-                Err(Denial { status, body }) => owed.keep(&status.to_string(), &body.unwrap_or(Body::EMPTY)),
-            }
-        });
-        Ok(Connection::later())
-    }
-
-    /// Starts async work, as [`Context::spawn_async`] does.
-    pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
-        self.inner.spawn_async(work)
-    }
 }
 
 tokio::task_local! {
     static PLACE: Place;
 }
 
-/// What the future that runs on this thread is about.
+/// What the future on this thread is about.
 pub(crate) fn place() -> Option<Place> {
     PLACE.try_with(Clone::clone).ok()
 }
 
-/// A promise that a future keeps. If that panics, it is answered with an error; if it is dropped with its generation, the host
+/// A promise that a future keeps. If the future panics, the answer is an error; if it is dropped with its generation, the host
 /// answers.
-struct Owed {
+pub(crate) struct Owed {
     remote: Remote,
     later: Option<Later>,
     crashed: &'static str,
@@ -221,7 +122,7 @@ struct Owed {
 }
 
 impl Owed {
-    fn new(remote: Remote, later: Later, crashed: &'static str, reason: &'static str) -> Self {
+    pub(crate) fn new(remote: Remote, later: Later, crashed: &'static str, reason: &'static str) -> Self {
         let later = Some(later);
         Self {
             remote,
@@ -231,13 +132,13 @@ impl Owed {
         }
     }
 
-    fn keep(mut self, status: &str, body: &Body) {
+    pub(crate) fn keep(mut self, status: &str, body: &Body) {
         if let Some(later) = self.later.take() {
             self.remote.complete(later, status, body.lend(Payload::json_text("{}")));
         }
     }
 
-    fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         self.later = None;
     }
 }
@@ -252,33 +153,33 @@ impl Drop for Owed {
 }
 
 thread_local! {
-    /// Those of the generation whose `init` this thread is in.
+    /// The tasks of the generation whose `init` runs on this thread.
     static OF_INIT: RefCell<Option<Tasks>> = const { RefCell::new(None) };
 }
 
-/// The async work of a generation. Clones are the same.
+/// The async work of a generation. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     state: Mutex<State>,
-    /// Futures under way.
+    /// The number of futures that run.
     running: Arc<AtomicUsize>,
-    /// Threads of the runtime.
+    /// The number of threads of the runtime.
     threads: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
 struct State {
     limits: Limits,
-    /// Made when it is needed.
+    /// `None` until a future needs it.
     runtime: Option<Runtime>,
     ended: bool,
 }
 
 impl Tasks {
-    /// Does the work of `init`, which may use these tasks.
+    /// Runs `init`, which may use these tasks.
     pub(crate) fn during_init<T>(&self, work: impl FnOnce() -> T) -> T {
         struct Reset;
         impl Drop for Reset {
@@ -293,17 +194,17 @@ impl Tasks {
 
     fn of_init() -> Self {
         let tasks = OF_INIT.with_borrow(Clone::clone);
-        tasks.expect("called in the plugin's `init`, on its thread")
+        tasks.expect("`set_limits` and `block_on` work only in the plugin's `init`, on its thread")
     }
 
-    /// Does the work of dropping what may have been made on the runtime.
+    /// Runs `work` inside the runtime, if there is one: for dropping what was made on it.
     pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
         let handle = self.0.state().runtime.as_ref().map(|runtime| runtime.handle().clone());
         let _inside = handle.as_ref().map(Handle::enter);
         work()
     }
 
-    /// Drops all futures where they wait, and ends the threads. Returns whether they ended in time.
+    /// Drops all futures, and ends the threads. Returns whether they ended in time.
     pub(crate) fn end(&self, deadline: Duration) -> bool {
         let mut state = self.0.state();
         state.ended = true;
@@ -315,14 +216,14 @@ impl Tasks {
         self.0.threads.load(Ordering::Acquire) == 0
     }
 
-    /// Room for one more future, if there is.
-    fn room(&self) -> Option<Room> {
+    /// The right to run one more future, if the limit allows it.
+    pub(crate) fn room(&self) -> Option<Room> {
         let most = self.0.state().limits.tasks;
         let running = Arc::clone(&self.0.running);
         let before = running.fetch_add(1, Ordering::AcqRel);
         let slot = Slot(running);
         let handle = self.0.handle();
-        let handle = handle.inspect_err(|error| tracing::error!(%error, "no async runtime can be made"));
+        let handle = handle.inspect_err(|error| tracing::error!(%error, "cannot start the async runtime"));
         Some(Room {
             slot,
             handle: handle.ok()?,
@@ -336,7 +237,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The runtime, made where there is none.
+    /// The runtime, started if there is none.
     fn handle(&self) -> io::Result<Handle> {
         let mut state = self.state();
         if state.ended {
@@ -347,7 +248,7 @@ impl Inner {
         }
         match &state.runtime {
             Some(runtime) => Ok(runtime.handle().clone()),
-            None => unreachable!("just made"),
+            None => unreachable!("just started"),
         }
     }
 
@@ -364,8 +265,8 @@ impl Inner {
     }
 }
 
-/// The calling shard's name with `async` in the place of its number: `room.3.async`. That is how the host knows whose a thread
-/// is.
+/// The name of the calling shard with `async` in place of its number: `room.3.async`. The host tells by it to which generation a
+/// thread belongs.
 fn name_of_threads() -> String {
     let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
     let whose = own.trim_end().rsplit_once('.').map_or("", |(whose, _)| whose);
@@ -373,13 +274,13 @@ fn name_of_threads() -> String {
 }
 
 /// The right to run one future.
-struct Room {
+pub(crate) struct Room {
     slot: Slot,
     handle: Handle,
 }
 
 impl Room {
-    fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
         let Self { slot, handle } = self;
         let work = async move {
             work.await;

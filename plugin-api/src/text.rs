@@ -1,4 +1,4 @@
-//! Text with a bound on its length: what a client sends should have one.
+//! Text of limited length: limit whatever a client sends.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Text of `MIN` to `MAX` characters (Unicode scalar values): a `str` whose bounds are checked where it is read.
+/// Text of `MIN` to `MAX` characters (Unicode scalar values). Reading it checks the length; use it like a `str`.
 ///
 /// ```
 /// # use bennu_plugin::prelude::*;
@@ -16,15 +16,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// }
 /// ```
 ///
-/// [`Payload::parse`](crate::Payload::parse) refuses anything longer or shorter with
+/// [`Payload::parse`](crate::Payload::parse) refuses longer and shorter text with
 /// `{"reason":"invalid payload","field":"name","message":"must have 1 to 32 characters"}`.
 ///
-/// Bounds are part of the type, so of the shape of state: where they become narrower, what was written under the old ones
-/// may not be readable any more.
+/// The limits are part of the type. If a new version of a plugin narrows them, it may not be able to read state that the old
+/// version wrote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<const MIN: usize, const MAX: usize>(String);
 
-/// A text is too short or too long. Says what it must be.
+/// The text is too short or too long. Displays the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfBounds {
     min: usize,
@@ -32,9 +32,15 @@ pub struct OutOfBounds {
 }
 
 impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
-    /// Whether `text` is neither too short nor too long.
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Fails if `text` is too short or too long.
     fn check(text: &str) -> Result<(), OutOfBounds> {
-        // Counts no further than it must.
+        // Counts no further than necessary.
         let count = text.chars().take(MAX.saturating_add(1)).count();
         if (MIN..=MAX).contains(&count) {
             Ok(())
@@ -133,6 +139,9 @@ mod tests {
     #[test]
     fn what_was_read_is_written_as_a_string() {
         let text: Text<1, 32> = serde_json::from_str(r#""ann""#).unwrap();
-        assert_eq!((serde_json::json!(text), text.len()), ("ann".into(), 3));
+        assert_eq!(
+            (serde_json::json!(text), text.as_str(), text.len()),
+            ("ann".into(), "ann", 3)
+        );
     }
 }

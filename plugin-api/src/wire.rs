@@ -1,11 +1,11 @@
-//! What crosses the boundary as JSON inside [`Bytes`](crate::abi::Bytes): described once, read and written by both sides.
+//! The JSON that crosses the boundary inside [`Bytes`](crate::abi::Bytes). Both sides read and write these types.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What a channel knows of its client: `info` of a join. Left out (empty bytes) where all of it is at its default.
+/// What a channel knows about its client: the `info` of a join. Empty bytes stand for the default.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct MemberInfo {
     /// The socket id that the connect handler gave.
@@ -19,7 +19,7 @@ pub struct MemberInfo {
     pub route: Option<Box<RawValue>>,
 }
 
-/// What a connect handler gets to see. What the mount does not select is left out.
+/// What a connect handler sees of a request. Parts that the mount does not select are left out.
 #[derive(Serialize, Deserialize)]
 pub struct ConnectInfo {
     /// The mount's path.
@@ -34,7 +34,7 @@ pub struct ConnectInfo {
     /// The client's address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<SocketAddr>,
-    /// Where the request went.
+    /// The URI of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<Uri>,
     /// The token of `Sec-WebSocket-Protocol` or `X-Phoenix-AuthToken`.
@@ -45,14 +45,14 @@ pub struct ConnectInfo {
     pub static_pairs: Option<Box<RawValue>>,
 }
 
-/// Where a request went, as far as the host can see: in front of it there may be a proxy.
+/// The URI of a request as the host sees it, which may be behind a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uri {
     /// `http`.
     pub scheme: String,
-    /// Empty where the request names none.
+    /// Empty if the request names none.
     pub host: String,
-    /// The scheme's own where the request names none.
+    /// The default port of the scheme if the request names none.
     pub port: u16,
     /// Begins with `/`.
     pub path: String,
@@ -74,16 +74,16 @@ pub struct OriginInfo {
     /// In lower case. `null` and `file://` have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The scheme's own where none is written.
+    /// The default port of the scheme if the header has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// Why settings were refused.
+/// Why settings are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsError {
-    /// Where, as keys joined by dots (`limits.history`); empty: the whole.
+    /// The place, as keys joined by dots (`limits.history`); empty for the whole value.
     pub path: String,
-    /// What is wrong.
+    /// What is wrong there.
     pub message: String,
 }

@@ -206,7 +206,9 @@ impl Figure {
         let decimals = if value >= 100.0 { 0 } else { self.decimals };
         let text = format!("{value:.decimals$}");
         let (whole, rest) = text.find('.').map_or((&*text, ""), |at| text.split_at(at));
-        whole.parse::<i64>().map_or_else(|_| text.clone(), |whole| grouped(whole) + rest)
+        whole
+            .parse::<i64>()
+            .map_or_else(|_| text.clone(), |whole| grouped(whole) + rest)
     }
 }
 

@@ -46,8 +46,7 @@ impl Bystanders {
 async fn live(mut client: Client, topic: String, enough: Arc<AtomicBool>) -> u64 {
     let mut rounds = 0;
     while rounds < 2 || !enough.load(Ordering::Relaxed) {
-        let shout = client.start(&topic, "shout", json!({ "n": rounds })).await;
-        assert!(!shout.is_empty());
+        assert_eq!(client.push(&topic, "shout", json!({ "n": rounds })).await, json!({}));
         assert_eq!(client.event(&topic, "shout").await["n"], Value::from(rounds));
         assert_eq!(client.push(&topic, "echo", json!({ "n": rounds })).await["n"], rounds);
         let rest = client.rest().await;

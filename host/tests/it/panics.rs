@@ -316,7 +316,7 @@ async fn in_drop_of_the_plugins_own_value() {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "settings", "{ drop = \"panic\" }");
     let mut two = Two::on(bench).await;
-    let words = ["panicked while the plugin was dropped", "panics on request"];
+    let words = ["panicked while dropping the plugin", "panics on request"];
     two.put(Build::MisbehaveV2).await;
     two.server.log.line(&words).await;
     two.server

@@ -59,7 +59,7 @@ async fn tracking_where_nobody_can_be_is_a_clear_line_in_the_log() {
     assert_eq!(reply.json(), Some(&json!({ "done": false })));
     server
         .log
-        .line(&["misbehave:t", "presence of another topic cannot be changed"])
+        .line(&["misbehave:t", "a plugin cannot change the presence of another topic"])
         .await;
     client
         .push("misbehave:t", "topic_track", json!({}))
@@ -67,6 +67,6 @@ async fn tracking_where_nobody_can_be_is_a_clear_line_in_the_log() {
         .expect("sent");
     server
         .log
-        .line(&["misbehave:t", "only a member can be, on its own topic"])
+        .line(&["misbehave:t", "cannot track: a callback of the topic has no member"])
         .await;
 }

@@ -8,11 +8,12 @@ use crate::remote::Later;
 use crate::reply::Stop;
 
 impl<P> Context<P> {
-    /// Promises to answer the join or the event at hand later: return [`Join::later`](crate::JoinExt::later) or
-    /// [`Reply::none`](crate::Reply::none), and give the promise to [`Context::complete`] or [`Remote::complete`](crate::Remote::complete).
+    /// Promises to answer the current join or event later. Return [`Join::later`](crate::JoinExt::later) or
+    /// [`Reply::none`](crate::Reply::none), and pass the promise to [`Context::complete`] or
+    /// [`Remote::complete`](crate::Remote::complete).
     ///
-    /// A topic has up to `max_promises_per_topic` (10,000 if nothing is configured) open; one too many is answered
-    /// `{"reason":"overloaded"}` by the host. A promise that is dropped leaves its client waiting until that times out.
+    /// A topic has at most `max_promises_per_topic` (default 10,000) open promises; the host answers further ones with
+    /// `{"reason":"overloaded"}`. If a promise is dropped, its client waits until it times out.
     pub fn later(&self) -> Later {
         let serial = self.emit(&Effect {
             kind: effect::LATER,
@@ -27,7 +28,18 @@ impl<P> Context<P> {
         }
     }
 
-    /// Keeps a promise, as [`Remote::complete`](crate::Remote::complete) does; a reply within the same topic takes effect with the callback.
+    /// # Panics
+    ///
+    /// If the callback of this name made no promise: its client would wait for ever.
+    pub(crate) fn check_promised(&self, callback: &str) {
+        assert!(
+            self.promised.get(),
+            "`{callback}` returned `later()` without a promise: call `cx.later()` first"
+        );
+    }
+
+    /// Keeps a promise, as [`Remote::complete`](crate::Remote::complete) does. A reply in the same topic is an effect of this
+    /// callback.
     pub fn complete(&self, later: Later, status: &str, payload: impl IntoPayload) {
         if !later.reply || later.topic != self.topic {
             self.remote().complete(later, status, payload);
@@ -45,12 +57,12 @@ impl<P> Context<P> {
         );
     }
 
-    /// Ends the member's channel when the callback has returned, its reply included.
+    /// Ends the member's channel after this callback and its reply.
     pub fn stop(&self, why: Stop) {
         self.stop_member(MemberId(self.member), why);
     }
 
-    /// Ends the channel of another member of the topic when the callback has returned.
+    /// Ends the channel of another member of the topic after this callback.
     pub fn stop_member(&self, member: MemberId, why: Stop) {
         let mut stops = self.stops.take();
         stops.push((member.0, why));
@@ -80,8 +92,8 @@ impl<P> Context<P> {
         })
     }
 
-    /// Forgets what a callback that panicked had asked for at the end.
-    pub(crate) fn forget_stops(&self) {
+    /// Forgets the stops of a callback that panicked.
+    pub(super) fn forget_stops(&self) {
         self.stops.take();
     }
 }

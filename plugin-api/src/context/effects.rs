@@ -1,4 +1,4 @@
-//! How what a callback asks for gets to the host: each an [`Effect`].
+//! How a callback asks the host for an [`Effect`].
 
 use super::Context;
 use crate::abi::{error, flag};
@@ -6,7 +6,7 @@ use crate::glue::{Effect, flags_of};
 use crate::payload::IntoPayload;
 
 impl<P> Context<P> {
-    /// Asks for an effect byte by byte, for plugins that test the host.
+    /// Asks for an effect given as bytes, for plugins that test the host.
     #[doc(hidden)]
     pub fn raw_effect(&self, kind: u32, binary: bool, name: &[u8], payload: &[u8]) -> i64 {
         let flags = if binary { flag::BINARY } else { 0 };
@@ -20,7 +20,7 @@ impl<P> Context<P> {
         })
     }
 
-    /// The same, about another topic.
+    /// The same for another topic.
     #[doc(hidden)]
     pub fn raw_effect_on(&self, topic: &str, kind: u32, name: &[u8], payload: &[u8]) -> i64 {
         self.emit(&Effect {
@@ -42,14 +42,14 @@ impl<P> Context<P> {
             payload: payload.bytes(),
             ..effect
         });
-        // One large payload must not be kept for ever.
+        // One large payload must not hold its memory for ever.
         scratch.clear();
         scratch.shrink_to(16 * 1024);
         self.scratch.set(scratch);
         answer
     }
 
-    /// Asks for `effect`. What the host refuses stands in its log.
+    /// Asks for `effect`. The host logs it if it refuses it.
     pub(crate) fn emit(&self, effect: &Effect<'_>) -> i64 {
         self.calls.map_or(error::GONE, |calls| calls.effect(effect))
     }

@@ -1,4 +1,4 @@
-//! What goes out to clients: pushes and broadcasts.
+//! Pushes and broadcasts.
 
 use super::{Context, MemberId};
 use crate::abi::effect;
@@ -6,13 +6,13 @@ use crate::glue::Effect;
 use crate::payload::IntoPayload;
 
 impl<P> Context<P> {
-    /// Pushes `event` to the member's client: a JSON object or [`Binary`](crate::Binary). Not in `join`, where the client is not
-    /// in yet: there a message to oneself ([`Context::send`]) comes in time.
+    /// Pushes `event` to the member's client. The payload is a JSON object or [`Binary`](crate::Binary). In `join` the client has
+    /// not joined yet: send a message to the member instead ([`Context::send`]), and push when it arrives.
     pub fn push(&self, event: &str, payload: impl IntoPayload) {
         self.push_to(MemberId(self.member), event, payload);
     }
 
-    /// Pushes `event` to the client of another member of the topic. Nothing happens if it is gone.
+    /// Pushes `event` to the client of another member of the topic. Does nothing if that member is gone.
     pub fn push_to(&self, member: MemberId, event: &str, payload: impl IntoPayload) {
         self.ask(
             Effect {
@@ -25,8 +25,8 @@ impl<P> Context<P> {
         );
     }
 
-    /// Sends `event` to every client on the topic: a JSON object or [`Binary`](crate::Binary). Where it is one of
-    /// [`INTERCEPTS`](crate::Channel::INTERCEPTS), `handle_out` decides for each member.
+    /// Sends `event` to every client on the topic. The payload is a JSON object or [`Binary`](crate::Binary). An event of
+    /// [`INTERCEPTS`](crate::Channel::INTERCEPTS) goes through `handle_out` of each member.
     pub fn broadcast(&self, event: &str, payload: impl IntoPayload) {
         self.ask(
             Effect {
@@ -38,7 +38,7 @@ impl<P> Context<P> {
         );
     }
 
-    /// Sends `event` to every client on the topic but the member's.
+    /// Sends `event` to every client on the topic except the member's own.
     pub fn broadcast_from(&self, event: &str, payload: impl IntoPayload) {
         let member = self.member;
         self.ask(
@@ -65,7 +65,7 @@ impl<P> Context<P> {
         );
     }
 
-    /// Closes every connection with this socket id.
+    /// Closes all connections with this socket id.
     pub fn disconnect(&self, socket_id: &str) {
         self.broadcast_to(socket_id, "disconnect", serde_json::Map::new());
     }

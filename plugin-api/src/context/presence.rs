@@ -1,4 +1,4 @@
-//! Who is there: tracking members, and reading who else is tracked.
+//! Presence: tracking members, and reading who is tracked.
 
 use std::collections::BTreeMap;
 
@@ -10,33 +10,33 @@ use crate::abi::{effect, error, read};
 use crate::glue::Effect;
 use crate::payload::{IntoPayload, read_json};
 
-/// Who is present: what is tracked, by key.
+/// The presence list of a topic, by key.
 pub type Presences = BTreeMap<String, Presence>;
 
-/// All that is tracked under one key.
+/// The presence under one key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Presence {
-    /// One for each member that tracks the key, the oldest first, with its `phx_ref` in it.
+    /// The meta of each member that is tracked under the key, with its `phx_ref`; the oldest first.
     pub metas: Vec<serde_json::Value>,
-    /// What stands beside them: see [`Context::describe`].
+    /// The description of the key: see [`Context::describe`].
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 impl<P> Context<P> {
-    /// Tracks the member under `key` on its own topic, with `meta`, a JSON object, until it untracks or its channel ends.
-    /// In a join, `presence_state` follows the reply; everyone on the topic gets `presence_diff`. Returns whether it was
-    /// not tracked under this key already. A callback of the topic has nobody to track: that is an error in the log.
+    /// Tracks the member under `key` on its topic until it is untracked or its channel ends. `meta` is a JSON object. Everyone on
+    /// the topic gets a `presence_diff`; if called in `join`, a `presence_state` follows the reply. Returns false if the member is
+    /// already tracked under this key. A callback of the topic has nobody to track: it gets false, and the log an error.
     pub fn track(&self, key: &str, meta: impl IntoPayload) -> bool {
         self.presence_effect(effect::TRACK, key, meta)
     }
 
-    /// Replaces what is tracked for the member under `key`. Returns whether it was tracked.
+    /// Replaces the member's meta under `key`. Returns whether it was tracked.
     pub fn update(&self, key: &str, meta: impl IntoPayload) -> bool {
         self.presence_effect(effect::UPDATE, key, meta)
     }
 
-    /// Ends the member's tracking under `key`. Returns whether it was tracked.
+    /// Stops tracking the member under `key`. Returns false if the host refuses.
     pub fn untrack(&self, key: &str) -> bool {
         let effect = Effect {
             kind: effect::UNTRACK,
@@ -47,9 +47,9 @@ impl<P> Context<P> {
         self.emit(&effect) >= 0
     }
 
-    /// Sends the keys of `extra`, a JSON object, beside the `metas` of `key` in states and diffs from now on, until nobody
-    /// is tracked under it: what all devices of one user have in common, say. Announces nothing by itself. Returns
-    /// whether anybody is tracked under `key`. `metas` is no key of it.
+    /// Describes `key`: from now on `presence_state` and `presence_diff` have the keys of `extra` beside its `metas`, until nobody is
+    /// tracked under it. Use it for what all devices of a user have in common. `extra` is a JSON object without the key `metas`.
+    /// Sends nothing by itself. Returns whether anybody is tracked under `key`.
     #[doc(alias = "fetch")]
     pub fn describe(&self, key: &str, extra: impl IntoPayload) -> bool {
         let effect = Effect {
@@ -60,21 +60,21 @@ impl<P> Context<P> {
         self.ask(effect, extra) >= 0
     }
 
-    /// Who is present on the topic, with what this event has changed. Read anew at each call.
+    /// The topic's presence list, including the changes of this callback. Each call reads it again.
     #[must_use]
     #[doc(alias = "list")]
     pub fn presences(&self) -> Presences {
         self.read_presence(read::PRESENCE, "").unwrap_or_default()
     }
 
-    /// What is tracked on the topic under `key`, by whichever members, with what this event has changed.
+    /// The presence under `key` on the topic, including the changes of this callback.
     #[must_use]
     #[doc(alias = "get_by_key")]
     pub fn presence(&self, key: &str) -> Option<Presence> {
         self.read_presence(read::PRESENCE_KEY, key)
     }
 
-    /// Reads presence; `None` where nobody is tracked. What else fails is logged.
+    /// Reads presence; `None` if nobody is tracked. Logs any other failure.
     fn read_presence<T: DeserializeOwned>(&self, what: u32, key: &str) -> Option<T> {
         let read = self.calls.map_or(Err(error::GONE), |calls| calls.read(what, key));
         let found = match read {
@@ -83,12 +83,12 @@ impl<P> Context<P> {
             Err(error) => Err(crate::refusal::text(error)),
         };
         found
-            .inspect_err(|error| tracing::error!(error, "presence could not be read"))
+            .inspect_err(|error| tracing::error!(error, "cannot read presence"))
             .ok()
     }
 
-    /// Pushes `presence_state` to the member's client. [`Context::track`] does so by itself; this is for members that
-    /// watch without being tracked.
+    /// Pushes `presence_state` to the member's client, for members that watch without being tracked. After a
+    /// [`Context::track`] in `join` the host does so by itself.
     pub fn push_presence(&self) {
         self.emit(&Effect {
             kind: effect::PRESENCE,
@@ -99,7 +99,7 @@ impl<P> Context<P> {
 
     fn presence_effect(&self, kind: u32, key: &str, meta: impl IntoPayload) -> bool {
         if self.member == 0 {
-            tracing::error!(key, "nobody is tracked: only a member can be, on its own topic");
+            tracing::error!(key, "cannot track: a callback of the topic has no member");
             return false;
         }
         self.ask(

@@ -1,20 +1,20 @@
-//! The host's end of the boundary: calls a plugin's functions, and is called by it. All unsafe code of the test kit.
+//! The host's side of the boundary: calls a plugin's functions, and is called by it. All unsafe code of the test kit.
 //!
-//! A plugin runs on the thread of its test. What it says from other threads waits in [`Outside`] until the test looks.
+//! Public for the tests of this crate only, which look at single effects.
 
-#![allow(unsafe_code, reason = "raw pointers from the plugin become slices and values here")]
+#![allow(
+    unsafe_code,
+    reason = "the plugin lends raw pointers, which become slices and values here"
+)]
 
-use std::cell::RefCell;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use abi_stable::library::{LibraryError, RawLibrary, lib_header_from_raw_library};
 use abi_stable::prefix_type::WithMetadata;
 
-use super::body::Body;
-use crate::abi::{
-    self, Bytes, Calls, CallsRef, Field, Host, HostRef, ModuleRef, Record, Token, Writer, error, flag, go,
-};
+pub use super::body::Body;
+pub use super::outside::{Line, Outside, Said};
+use crate::abi::{self, Bytes, Calls, CallsRef, Host, HostRef, ModuleRef, Record, Token, Writer, error, flag};
 use crate::manifest::{self, Manifest};
 
 /// The module of a library, its layout compared with ours. The library stays for as long as the process.
@@ -35,43 +35,63 @@ pub(super) fn manifest_at(bytes: &[u8]) -> Option<Manifest> {
 const SHUTDOWN_MS: u32 = 5_000;
 
 /// One thing that happens to a plugin.
-#[derive(Default)]
-pub(super) struct Event<'a> {
-    pub(super) kind: u32,
-    pub(super) topic: u64,
-    pub(super) member: u64,
-    pub(super) token: u64,
-    pub(super) number: u64,
-    pub(super) name: &'a str,
-    pub(super) payload: &'a [u8],
-    pub(super) binary: bool,
-    pub(super) info: &'a str,
+#[derive(Clone, Copy, Default)]
+pub struct Event<'a> {
+    pub kind: u32,
+    pub topic: u64,
+    pub member: u64,
+    pub token: u64,
+    pub number: u64,
+    pub name: &'a str,
+    pub payload: &'a [u8],
+    pub binary: bool,
+    pub info: &'a str,
 }
 
-/// One thing that a plugin asks for while it handles an event.
-pub(super) struct Asked {
-    pub(super) kind: u32,
-    pub(super) member: u64,
-    pub(super) token: u64,
-    pub(super) number: u64,
-    pub(super) name: String,
-    pub(super) topic: String,
-    pub(super) binary: bool,
-    pub(super) payload: Vec<u8>,
+impl Event<'_> {
+    fn lend(&self) -> abi::Event {
+        abi::Event {
+            kind: self.kind,
+            flags: if self.binary { flag::BINARY } else { 0 },
+            topic: self.topic,
+            member: self.member,
+            token: self.token,
+            number: self.number,
+            name: Bytes::lend(self.name.as_bytes()),
+            payload: Bytes::lend(self.payload),
+            info: Bytes::lend(self.info.as_bytes()),
+        }
+    }
 }
 
-/// Who answers a plugin while it handles an event. Must not panic: the plugin is in between.
-pub(super) trait Answers {
+/// One effect that a plugin asks for while it handles an event.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub kind: u32,
+    pub member: u64,
+    pub token: u64,
+    pub number: u64,
+    pub name: String,
+    pub topic: String,
+    pub body: Body,
+    /// Where the plugin has the payload.
+    pub at: usize,
+}
+
+/// Answers a plugin while it handles events. Must not panic: the plugin stands in between.
+pub trait Answers {
     /// A number, or one of [`error`].
     fn effect(&mut self, asked: Asked) -> i64;
+    /// An effect of this kind cannot be read. The plugin gets `error`.
+    fn unreadable(&mut self, kind: u32, error: i64);
     /// JSON, or one of [`error`].
     fn read(&mut self, what: u32, key: &str) -> Result<String, i64>;
-    /// The event is handled.
-    fn done(&mut self, outcome: u32, message: String);
+    /// Event `index` is handled. Returns one of [`abi::go`].
+    fn done(&mut self, index: usize, outcome: u32, message: String) -> u32;
 }
 
 /// A plugin that runs, with one shard.
-pub(super) struct Running {
+pub struct Running {
     module: ModuleRef,
     plugin: *mut (),
     shard: *mut (),
@@ -93,15 +113,19 @@ impl Running {
     const CALLS: Calls = Calls { done, effect, read };
     abi_stable::staticref!(const CALLS_META: WithMetadata<Calls> = WithMetadata::new(Self::CALLS));
 
-    /// Has the plugin check `settings` and begin. The error is the plugin's.
-    pub(super) fn start(module: ModuleRef, settings: &str, outside: &Arc<Outside>) -> Result<Self, String> {
-        let lent = || Bytes::lend(settings.as_bytes());
+    /// Has the plugin check `settings`. The error is the plugin's.
+    pub fn check(module: ModuleRef, settings: &str) -> Result<(), String> {
         // SAFETY: everything is lent for the call.
-        called(|error| unsafe { module.check()(lent(), error) })?;
+        called(|error| unsafe { module.check()(Bytes::lend(settings.as_bytes()), error) })
+    }
+
+    /// Starts the plugin. The error is the plugin's.
+    pub fn start(module: ModuleRef, settings: &str, outside: &Arc<Outside>) -> Result<Self, String> {
         let (host, cx) = (HostRef(Self::HOST_META.as_prefix()), Arc::as_ptr(outside).cast());
         let (mut plugin, mut shard) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let settings = Bytes::lend(settings.as_bytes());
         // SAFETY: `cx` stays valid until `shutdown` has returned: `outside` goes after that.
-        called(|error| unsafe { module.init()(host, cx, lent(), &raw mut plugin, error) })?;
+        called(|error| unsafe { module.init()(host, cx, settings, &raw mut plugin, error) })?;
         // SAFETY: `plugin` is from `init`.
         called(|error| unsafe { module.open()(plugin, 0, &raw mut shard, error) })?;
         Ok(Self {
@@ -112,34 +136,35 @@ impl Running {
         })
     }
 
-    /// Has the plugin handle one event.
-    pub(super) fn handle(&self, event: &Event<'_>, answers: &mut dyn Answers) {
-        let event = abi::Event {
-            kind: event.kind,
-            flags: if event.binary { flag::BINARY } else { 0 },
-            topic: event.topic,
-            member: event.member,
-            token: event.token,
-            number: event.number,
-            name: Bytes::lend(event.name.as_bytes()),
-            payload: Bytes::lend(event.payload),
-            info: Bytes::lend(event.info.as_bytes()),
-        };
+    /// Has the plugin handle a batch of events.
+    pub fn handle(&self, events: &[Event<'_>], answers: &mut dyn Answers) {
+        let events: Vec<abi::Event> = events.iter().map(Event::lend).collect();
         let mut answers = answers;
-        CURRENT.set(Arc::downgrade(&self.outside));
+        self.outside.enter();
         let (calls, cx) = (CallsRef(Self::CALLS_META.as_prefix()), (&raw mut answers).cast());
         // SAFETY: `shard` is from `open` and used on this thread alone; everything is lent for the call.
-        unsafe { self.module.handle()(self.shard, &raw const event, 1, calls, cx) };
+        unsafe { self.module.handle()(self.shard, events.as_ptr(), events.len(), calls, cx) };
+    }
+
+    /// Closes the shard and shuts the plugin down. Returns what both answer; zeros if that was done before.
+    pub fn end(&mut self) -> (u32, u32) {
+        if self.shard.is_null() {
+            return (0, 0);
+        }
+        let shard = std::mem::replace(&mut self.shard, std::ptr::null_mut());
+        // SAFETY: from `open` and `init`, given back once.
+        unsafe {
+            (
+                self.module.close()(shard),
+                self.module.shutdown()(self.plugin, SHUTDOWN_MS),
+            )
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SAFETY: from `open` and `init`, given back once.
-        unsafe {
-            self.module.close()(self.shard);
-            self.module.shutdown()(self.plugin, SHUTDOWN_MS);
-        }
+        self.end();
     }
 }
 
@@ -159,33 +184,38 @@ fn called(call: impl FnOnce(Writer) -> u32) -> Result<(), String> {
     }
 }
 
-unsafe extern "C" fn done(cx: *mut (), _: usize, outcome: u32, message: Bytes) -> u32 {
+unsafe extern "C" fn done(cx: *mut (), index: usize, outcome: u32, message: Bytes) -> u32 {
     // SAFETY: `cx` is that of the call of `handle` which this is in.
     let answers = unsafe { &mut *cx.cast::<&mut dyn Answers>() };
-    answers.done(outcome, text(message));
-    go::ON
+    answers.done(index, outcome, lossy(message))
 }
 
 unsafe extern "C" fn effect(cx: *mut (), effect: *const abi::Effect) -> i64 {
     // SAFETY: as in `done`; the effect is lent for this call.
     let (answers, effect) = unsafe { (&mut *cx.cast::<&mut dyn Answers>(), *effect) };
-    let Body { binary, bytes } = body(effect.flags, effect.payload);
+    let (Some(name), Some(topic)) = (text(effect.name), text(effect.topic)) else {
+        answers.unreadable(effect.kind, error::INVALID);
+        return error::INVALID;
+    };
     answers.effect(Asked {
         kind: effect.kind,
         member: effect.member,
         token: effect.token,
         number: effect.number,
-        name: text(effect.name),
-        topic: text(effect.topic),
-        binary,
-        payload: bytes,
+        name,
+        topic,
+        body: body(effect.flags, effect.payload),
+        at: effect.payload.ptr.addr(),
     })
 }
 
 unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i64 {
     // SAFETY: as in `done`.
     let answers = unsafe { &mut *cx.cast::<&mut dyn Answers>() };
-    match answers.read(what, &text(key)) {
+    let Some(key) = text(key) else {
+        return error::INVALID;
+    };
+    match answers.read(what, &key) {
         Ok(json) => {
             // SAFETY: `out` is lent for this call.
             unsafe { (out.write)(out.cx, Bytes::lend(json.as_bytes())) };
@@ -193,76 +223,6 @@ unsafe extern "C" fn read(cx: *mut (), what: u32, key: Bytes, out: Writer) -> i6
         }
         Err(error) => error,
     }
-}
-
-thread_local! {
-    /// The test that runs on this thread.
-    static CURRENT: RefCell<Weak<Outside>> = const { RefCell::new(Weak::new()) };
-}
-
-/// What a plugin said outside of any event, on whichever thread.
-pub(super) enum Said {
-    Complete {
-        serial: u64,
-        status: String,
-        body: Body,
-    },
-    Send {
-        topic: u64,
-        member: u64,
-        name: String,
-        body: Body,
-    },
-}
-
-/// Where it waits for the test.
-#[derive(Default)]
-pub(super) struct Outside {
-    said: Mutex<Vec<Said>>,
-    news: Condvar,
-    log: Mutex<Vec<String>>,
-}
-
-impl Outside {
-    pub(super) fn take(&self) -> Vec<Said> {
-        std::mem::take(&mut *locked(&self.said))
-    }
-
-    /// Waits until there is something to take, `most` at the longest.
-    pub(super) fn wait(&self, most: Duration) {
-        let waited = self
-            .news
-            .wait_timeout_while(locked(&self.said), most, |said| said.is_empty());
-        drop(waited);
-    }
-
-    /// What is in the log.
-    pub(super) fn log(&self) -> Vec<String> {
-        locked(&self.log).clone()
-    }
-
-    pub(super) fn note(&self, line: String) {
-        locked(&self.log).push(line);
-    }
-
-    /// Notes a line in the log of the test that runs on this thread. Code of this crate has one subscriber for all tests of the
-    /// process: its lines may come by way of another test's host.
-    fn note_here(&self, line: String) {
-        match CURRENT.with_borrow(Weak::upgrade) {
-            Some(current) => current.note(line),
-            None => self.note(line),
-        }
-    }
-
-    fn say(&self, said: Said) -> i64 {
-        locked(&self.said).push(said);
-        self.news.notify_all();
-        0
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// # Safety
@@ -276,34 +236,29 @@ unsafe fn outside<'a>(cx: *const ()) -> &'a Outside {
 unsafe extern "C" fn complete(cx: *const (), token: Token, flags: u32, status: Bytes, payload: Bytes) -> i64 {
     // SAFETY: called by the plugin, with what it was given.
     let outside = unsafe { outside(cx) };
-    outside.say(Said::Complete {
-        serial: token.serial,
-        status: text(status),
-        body: body(flags, payload),
-    })
+    outside.complete(token, lossy(status), body(flags, payload))
 }
 
 unsafe extern "C" fn send(cx: *const (), topic: u64, member: u64, flags: u32, name: Bytes, payload: Bytes) -> i64 {
     // SAFETY: as above.
     let outside = unsafe { outside(cx) };
-    if topic == 0 {
-        return error::GONE;
-    }
-    outside.say(Said::Send {
-        topic,
-        member,
-        name: text(name),
-        body: body(flags, payload),
-    })
+    outside.send(topic, member, lossy(name), body(flags, payload))
 }
 
-unsafe extern "C" fn log(cx: *const (), level: u32, _: Bytes, message: Bytes) {
+unsafe extern "C" fn log(cx: *const (), level: u32, target: Bytes, message: Bytes) {
     // SAFETY: as above.
-    unsafe { outside(cx) }.note_here(format!("{} {}", level_name(level), text(message)));
+    let outside = unsafe { outside(cx) };
+    outside.write(Line {
+        target: lossy(target),
+        text: format!("{} {}", level_name(level), lossy(message)),
+        ..Line::default()
+    });
 }
 
-unsafe extern "C" fn log_enabled(_: *const (), _: u32, _: Bytes) -> u32 {
-    1
+unsafe extern "C" fn log_enabled(cx: *const (), level: u32, target: Bytes) -> u32 {
+    // SAFETY: as above.
+    let outside = unsafe { outside(cx) };
+    outside.wants(level, &lossy(target)).into()
 }
 
 unsafe extern "C" fn record(cx: *const (), record: *const Record) -> i64 {
@@ -317,30 +272,35 @@ unsafe extern "C" fn record(cx: *const (), record: *const Record) -> i64 {
         };
         (outside(cx), record, fields)
     };
-    let mut line = level_name(record.level).to_owned();
+    let mut text = level_name(record.level).to_owned();
     for field in fields {
-        line.push(' ');
-        line.push_str(&shown(field));
+        text.push(' ');
+        text.push_str(&shown(field));
     }
-    outside.note_here(line);
+    outside.write(Line {
+        target: lossy(record.target),
+        topic: record.topic,
+        member: record.member,
+        text,
+    });
     0
 }
 
-/// The event says so when it is done: there is nothing to do yet.
+/// There is nothing to do yet: the plugin reports the panic again when the event is done.
 unsafe extern "C" fn panicked(_: *const (), _: Bytes, _: Bytes) {}
 
-fn shown(field: &Field) -> String {
+fn shown(field: &abi::Field) -> String {
+    let (name, text) = (lossy(field.name), lossy(field.text));
     let value = match field.kind {
+        _ if name == "message" => return text,
+        abi::value::TEXT => format!("{text:?}"),
         abi::value::BOOL => (field.number != 0).to_string(),
         abi::value::I64 => field.number.cast_signed().to_string(),
         abi::value::U64 => field.number.to_string(),
         abi::value::F64 => f64::from_bits(field.number).to_string(),
-        _ => text(field.text),
+        _ => text,
     };
-    match text(field.name).as_str() {
-        "message" => value,
-        name => format!("{name}={value}"),
-    }
+    format!("{name}={value}")
 }
 
 fn level_name(level: u32) -> &'static str {
@@ -362,7 +322,13 @@ fn body(flags: u32, payload: Bytes) -> Body {
     }
 }
 
-fn text(bytes: Bytes) -> String {
+/// Text that the plugin lends; `None` if it is not UTF-8.
+fn text(bytes: Bytes) -> Option<String> {
+    // SAFETY: lent for the call that this is in.
+    str::from_utf8(unsafe { bytes.as_slice() }).ok().map(ToOwned::to_owned)
+}
+
+fn lossy(bytes: Bytes) -> String {
     // SAFETY: lent for the call that this is in.
     String::from_utf8_lossy(unsafe { bytes.as_slice() }).into_owned()
 }

@@ -1,17 +1,17 @@
-//! The clients of a test, and what they assert.
+//! The clients of a test: [`Client`], and an open join, [`Joining`].
 
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::body::{self, Body, Expect};
-use super::core::{Core, Standing, To, Topic};
-use super::inbox::{listed, position};
+use super::body::Body;
+use super::core::{Core, Standing};
+use super::expect::Expect;
+use super::inbox::Sent;
+use super::membership::Membership;
 use crate::abi::reason;
-use crate::context::Presences;
 use crate::payload::IntoPayload;
 
 /// One client's connection. A clone is the same connection.
@@ -42,11 +42,11 @@ impl Client {
         self.core.borrow().clients[self.number].socket_id.clone()
     }
 
-    /// Joins a topic and is accepted.
+    /// Joins a topic.
     ///
     /// # Panics
     ///
-    /// If it is refused, or not answered. Says with what.
+    /// If the join is refused or not answered. Says why.
     #[track_caller]
     pub fn join(&self, topic: &str, params: impl IntoPayload) -> Membership {
         let answer = self.start_join(topic, params).answer();
@@ -63,11 +63,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// What it is refused with.
+    /// The payload that refuses the join.
     ///
     /// # Panics
     ///
-    /// If it is not answered.
+    /// If the join is not answered.
     #[track_caller]
     pub fn try_join(&self, topic: &str, params: impl IntoPayload) -> Result<Membership, Value> {
         match self.start_join(topic, params).answer() {
@@ -76,20 +76,25 @@ impl Client {
         }
     }
 
-    /// Asks to join a topic whose plugin answers later.
+    /// Starts to join a topic whose plugin may answer later.
     pub fn start_join(&self, topic: &str, params: impl IntoPayload) -> Joining {
         let number = self.core.borrow_mut().join(self.number, topic, Body::of(&params));
-        Joining(Membership {
-            core: Rc::clone(&self.core),
-            number,
-        })
+        Joining(Membership::new(&self.core, number))
     }
 
-    /// Closes the connection: each of its channels ends with [`Reason::Closed`](crate::Reason::Closed).
+    /// Closes the connection. Each of its channels ends with [`Reason::Closed`](crate::Reason::Closed).
     pub fn close(&self) {
         let mut core = self.core.borrow_mut();
         core.close(self.number, reason::CLOSED);
         core.settle();
+    }
+
+    /// All that the client was sent since the last call, in order.
+    #[doc(hidden)]
+    pub fn sent(&self) -> Vec<Sent> {
+        let mut core = self.core.borrow_mut();
+        core.settle();
+        std::mem::take(&mut core.clients[self.number].sent)
     }
 
     /// Whether the connection was closed, by its client or by a [`disconnect`](crate::Context::disconnect).
@@ -105,17 +110,17 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A join that is not answered yet.
+/// A join that may not be answered yet.
 #[derive(Debug)]
-#[must_use = "a join is accepted, refused or pending"]
+#[must_use = "assert whether the join is accepted, refused or pending"]
 pub struct Joining(Membership);
 
 impl Joining {
-    /// Asserts that it is accepted, by now or while there is patience.
+    /// Asserts that the join is accepted, and waits for that.
     ///
     /// # Panics
     ///
-    /// If it is refused, or not answered.
+    /// If it is refused or not answered.
     #[track_caller]
     pub fn assert_accepted(self) -> Membership {
         let core = Rc::clone(&self.0.core);
@@ -127,11 +132,11 @@ impl Joining {
         panic!("{failed}{}", core.borrow().logged())
     }
 
-    /// Asserts that it is refused with this.
+    /// Asserts that the join is refused with this payload, and waits for that.
     ///
     /// # Panics
     ///
-    /// If it is accepted, refused with something else, or not answered.
+    /// If it is accepted, refused with another payload, or not answered.
     #[track_caller]
     pub fn assert_refused(self, expected: impl Expect) -> Value {
         let core = Rc::clone(&self.0.core);
@@ -144,342 +149,25 @@ impl Joining {
         panic!("{failed}{}", core.borrow().logged())
     }
 
-    /// Whether it is not answered yet.
+    /// Whether the join is not answered yet.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.0.core.borrow().standing(self.0.number) == Standing::Pending
     }
 
+    /// The membership, before the join is answered.
+    #[doc(hidden)]
+    pub fn into_membership(self) -> Membership {
+        self.0
+    }
+
     fn answer(self) -> Result<Result<Membership, Value>, String> {
-        let Membership { core, number } = self.0;
-        let answer = core
-            .borrow_mut()
-            .wait_until(|core| core.members[&number].answer.clone());
+        let number = self.0.number;
+        let answer = { self.0.core.borrow_mut() }.wait_until(|core| core.members[&number].answer.clone());
         match answer {
-            Some(Ok(_)) => Ok(Ok(Membership { core, number })),
+            Some(Ok(_)) => Ok(Ok(self.0)),
             Some(Err(refusal)) => Ok(Err(refusal.value())),
-            None => Err("the join is not answered".to_owned()),
+            None => Err("the join was not answered".to_owned()),
         }
-    }
-}
-
-/// One client's membership of one topic: what the author's channel is on the other side.
-pub struct Membership {
-    core: Rc<RefCell<Core>>,
-    number: u64,
-}
-
-impl Membership {
-    pub(super) fn new(core: &Rc<RefCell<Core>>, number: u64) -> Self {
-        let core = Rc::clone(core);
-        Self { core, number }
-    }
-
-    /// What the join was answered.
-    #[must_use]
-    pub fn join_reply(&self) -> Value {
-        match &self.core.borrow().members[&self.number].answer {
-            Some(Ok(reply)) => reply.value(),
-            _ => Value::Null,
-        }
-    }
-
-    /// Pushes an event. It is handled when this returns.
-    pub fn push(&self, event: &str, payload: impl IntoPayload) -> Pushed {
-        let number = self.core.borrow_mut().push(self.number, event, Body::of(&payload));
-        Pushed {
-            core: Rc::clone(&self.core),
-            number,
-            event: event.to_owned(),
-        }
-    }
-
-    /// Sends a message to the member: it arrives in `handle_info`.
-    pub fn send(&self, name: &str, payload: impl IntoPayload) {
-        let mut core = self.core.borrow_mut();
-        let topic = core.members[&self.number].topic;
-        core.send(topic, self.number, name, Body::of(&payload));
-    }
-
-    /// Leaves the topic. The push is answered `ok`, and the client gets `phx_close`.
-    pub fn leave(&self) -> Pushed {
-        let number = self.core.borrow_mut().leave(self.number);
-        Pushed {
-            core: Rc::clone(&self.core),
-            number,
-            event: "phx_leave".to_owned(),
-        }
-    }
-
-    /// The connection that it was joined over.
-    #[must_use]
-    pub fn client(&self) -> Client {
-        Client {
-            core: Rc::clone(&self.core),
-            number: self.core.borrow().members[&self.number].client,
-        }
-    }
-
-    /// Closes the connection, as [`Client::close`] does.
-    pub fn close(&self) {
-        self.client().close();
-    }
-
-    /// Whether it is joined still.
-    #[must_use]
-    pub fn is_joined(&self) -> bool {
-        self.core.borrow().standing(self.number) == Standing::In
-    }
-
-    /// Asserts that the client is sent this event, by a push or a broadcast: it cannot tell. Returns the payload, binary as
-    /// an array of its bytes.
-    ///
-    /// # Panics
-    ///
-    /// If it is not, by now or while there is patience. Says what it got instead.
-    #[track_caller]
-    pub fn assert_push(&self, event: &str, payload: impl Expect) -> Value {
-        match self.wait_in_inbox(event, &payload) {
-            Some(found) => found,
-            None => panic!("{}", self.missing(event, &payload)),
-        }
-    }
-
-    /// Asserts that the client has not been sent such an event, or that an assertion has taken it.
-    ///
-    /// # Panics
-    ///
-    /// If it has.
-    #[track_caller]
-    pub fn refute_push(&self, event: &str, payload: impl Expect) {
-        let mut core = self.core.borrow_mut();
-        core.settle();
-        if let Some(found) = position(&core.members[&self.number].inbox, event, &payload) {
-            let found = core.members[&self.number].inbox[found].clone();
-            drop(core);
-            panic!("{self:?} was sent {found}, which is {} as `{event}`", payload.shown());
-        }
-    }
-
-    /// Asserts that this was broadcast to the topic, whoever it reached, intercepted or not. Returns the payload.
-    ///
-    /// # Panics
-    ///
-    /// If it was not, by now or while there is patience. Says what was.
-    #[track_caller]
-    pub fn assert_broadcast(&self, event: &str, payload: impl Expect) -> Value {
-        let topic = self.core.borrow().members[&self.number].topic;
-        let found = self.core.borrow_mut().wait_until(|core| {
-            let broadcasts = &mut core.topics.get_mut(&topic)?.broadcasts;
-            let at = position(broadcasts, event, &payload)?;
-            Some(broadcasts.remove(at).body.value())
-        });
-        let Some(found) = found else {
-            let core = self.core.borrow();
-            let Topic { name, broadcasts, .. } = &core.topics[&topic];
-            let (expected, listed, logged) = (payload.shown(), listed(broadcasts), core.logged());
-            panic!(
-                "`{event}` {expected}\nwas not broadcast to `{name}`; what was, and no assertion has taken:{listed}{logged}"
-            );
-        };
-        found
-    }
-
-    /// Asserts that no such thing was broadcast to the topic, or that an assertion has taken it.
-    ///
-    /// # Panics
-    ///
-    /// If it was.
-    #[track_caller]
-    pub fn refute_broadcast(&self, event: &str, payload: impl Expect) {
-        let mut core = self.core.borrow_mut();
-        core.settle();
-        let topic = &core.topics[&core.members[&self.number].topic];
-        if let Some(found) = position(&topic.broadcasts, event, &payload) {
-            let text = format!("`{}` was sent {}", topic.name, topic.broadcasts[found]);
-            drop(core);
-            panic!("{text}");
-        }
-    }
-
-    /// Asserts that somebody is present on the topic under `key` with such a meta, references apart. Takes nothing away.
-    ///
-    /// # Panics
-    ///
-    /// If nobody is, by now or while there is patience. Says who is.
-    #[track_caller]
-    pub fn assert_presence(&self, key: &str, meta: impl Expect) {
-        let topic = self.core.borrow().members[&self.number].topic;
-        let found = self.core.borrow_mut().wait_until(|core| {
-            let metas = core.topics[&topic].presence.metas(key);
-            metas.iter().any(|found| meta.takes(found)).then_some(())
-        });
-        if found.is_none() {
-            let core = self.core.borrow();
-            let state = core.topics[&topic].presence.state();
-            panic!(
-                "nobody is present as `{key}` {}; who is: {state}{}",
-                meta.shown(),
-                core.logged()
-            );
-        }
-    }
-
-    /// Asserts that nobody is present on the topic under `key`.
-    ///
-    /// # Panics
-    ///
-    /// If somebody is.
-    #[track_caller]
-    pub fn refute_presence(&self, key: &str) {
-        let mut core = self.core.borrow_mut();
-        core.settle();
-        let found = core.topics[&core.members[&self.number].topic].presence.get(key);
-        drop(core);
-        if let Some(found) = found {
-            panic!("somebody is present as `{key}`: {found}");
-        }
-    }
-
-    /// Who is present on the topic.
-    #[must_use]
-    pub fn presences(&self) -> Presences {
-        let mut core = self.core.borrow_mut();
-        core.settle();
-        let state = core.topics[&core.members[&self.number].topic].presence.state();
-        serde_json::from_value(state).unwrap_or_default()
-    }
-
-    /// Asserts that the channel has ended normally: its client got `phx_close` and will not rejoin.
-    ///
-    /// # Panics
-    ///
-    /// If it has not.
-    #[track_caller]
-    pub fn assert_close(&self) {
-        self.assert_push("phx_close", body::any());
-    }
-
-    /// Asserts that the channel has ended abnormally, by a panic or [`Stop::Other`](crate::Stop::Other): its client got
-    /// `phx_error` and will rejoin.
-    ///
-    /// # Panics
-    ///
-    /// If it has not.
-    #[track_caller]
-    pub fn assert_error(&self) {
-        self.assert_push("phx_error", body::any());
-    }
-
-    /// The state of the member, as the plugin writes it for a reload, read as any type that fits.
-    ///
-    /// # Panics
-    ///
-    /// If it has none, or that can't be written or read as a `T`. Says why.
-    #[must_use]
-    #[track_caller]
-    pub fn state<T: DeserializeOwned>(&self) -> T {
-        let mut core = self.core.borrow_mut();
-        let topic = core.members[&self.number].topic;
-        let state = core.state_of(topic, self.number);
-        drop(core);
-        match state {
-            Ok(state) => state,
-            Err(why) => panic!("the state of {self:?}: {why}"),
-        }
-    }
-
-    fn wait_in_inbox(&self, event: &str, payload: &impl Expect) -> Option<Value> {
-        self.core.borrow_mut().wait_until(|core| {
-            let inbox = &mut core.members.get_mut(&self.number)?.inbox;
-            let at = position(inbox, event, payload)?;
-            Some(inbox.remove(at).body.value())
-        })
-    }
-
-    fn missing(&self, event: &str, payload: &impl Expect) -> String {
-        let core = self.core.borrow();
-        let inbox = &core.members[&self.number].inbox;
-        let (listed, logged, expected) = (listed(inbox), core.logged(), payload.shown());
-        format!(
-            "{self:?} was not sent `{event}` {expected}\nwhat it was sent, and no assertion has taken:{listed}{logged}"
-        )
-    }
-}
-
-impl fmt::Debug for Membership {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(core) = self.core.try_borrow() else {
-            return f.write_str("a member");
-        };
-        let member = &core.members[&self.number];
-        write!(
-            f,
-            "client {} on `{}`",
-            member.client + 1,
-            core.topics[&member.topic].name
-        )
-    }
-}
-
-/// An event that was pushed: what it is answered.
-#[derive(Clone)]
-pub struct Pushed {
-    core: Rc<RefCell<Core>>,
-    number: u64,
-    event: String,
-}
-
-impl Pushed {
-    /// Asserts that it is answered with this status and payload. Returns the payload, binary as an array of its bytes.
-    ///
-    /// # Panics
-    ///
-    /// If it is answered otherwise, or not, by now or while there is patience. Says how.
-    #[track_caller]
-    pub fn assert_reply(&self, status: &str, payload: impl Expect) -> Value {
-        let expected = format!("`{status}` {}", payload.shown());
-        let failed = match self.reply() {
-            Some((found, body)) if found == status && body::is(&body, &payload) => return body.value(),
-            Some((found, body)) => format!("`{}` was answered `{found}` {body}\nnot {expected}", self.event),
-            None => format!("`{}` was not answered; expected was {expected}", self.event),
-        };
-        panic!("{failed}{}", self.core.borrow().logged())
-    }
-
-    /// Asserts that it has not been answered.
-    ///
-    /// # Panics
-    ///
-    /// If it has.
-    #[track_caller]
-    pub fn refute_reply(&self) {
-        let mut core = self.core.borrow_mut();
-        core.settle();
-        let reply = core.replies.get(&self.number).cloned();
-        drop(core);
-        if let Some((status, body)) = reply {
-            panic!("`{}` was answered `{status}` {body}", self.event);
-        }
-    }
-
-    /// The reply. Waits for one that is promised.
-    fn reply(&self) -> Option<(String, Body)> {
-        let promised = |core: &Core| {
-            let to_this = |to| matches!(to, To::Push { push, .. } if push == self.number);
-            core.promises.values().any(|promise| to_this(promise.to))
-        };
-        let mut core = self.core.borrow_mut();
-        let found = core.wait_until(|core| {
-            let found = core.replies.get(&self.number).cloned();
-            (found.is_some() || !promised(core)).then_some(found)
-        });
-        found.flatten()
-    }
-}
-
-impl fmt::Debug for Pushed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "push of `{}`", self.event)
     }
 }

@@ -1,4 +1,4 @@
-//! What is tested: the code of this crate, or a library as cargo builds it.
+//! The code under test: that of this crate, or a library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,15 +11,15 @@ use super::boundary;
 use crate::abi::{ABI_MAJOR, ModuleRef};
 use crate::manifest::{self, Manifest};
 
-/// Code of a plugin, ready to be run by a [`Server`](super::Server).
+/// Code of a plugin that a [`Server`](super::Server) can run.
 #[derive(Clone)]
 pub struct Code {
     pub(super) module: ModuleRef,
     pub(super) manifest: Manifest,
 }
 
-/// A type that stands for a plugin: the first one that [`export_plugin!`](crate::export_plugin) or
-/// [`test_plugin!`](crate::test_plugin) names.
+/// A type that stands for a plugin: the first type in [`export_plugin!`](crate::export_plugin) or
+/// [`test_plugin!`](crate::test_plugin).
 pub trait Exported {
     /// Its code.
     #[doc(hidden)]
@@ -27,7 +27,7 @@ pub trait Exported {
 }
 
 impl Code {
-    /// Code of this crate. It is called as the host calls it, through its C functions, but has not been loaded.
+    /// Code of this crate. The kit calls it through its C functions, as the host does, but loads nothing.
     #[must_use]
     pub fn of<E: Exported>() -> Self {
         E::code()
@@ -39,57 +39,58 @@ impl Code {
         Self { module, manifest }
     }
 
-    /// The library that `cargo build --package …` makes of a package of this workspace: built if need be, and loaded as the
-    /// host loads it, with the layouts of the boundary compared.
+    /// The library of a package of this workspace. Builds it with `cargo build --package …`, loads it as the host does, and compares
+    /// the layouts of the boundary.
     ///
-    /// Cargo is the one that runs the test, its output is in the test's; the library is built for the `dev` profile.
+    /// It uses the cargo that runs the test, and the `dev` profile.
     ///
     /// # Panics
     ///
-    /// If it cannot be built or loaded. Says why.
+    /// If the library cannot be built or loaded. Says why.
     #[must_use]
     #[track_caller]
     pub fn built(package: &str) -> Self {
         match build(package).and_then(|library| Self::load(&library)) {
             Ok(code) => code,
-            Err(why) => panic!("the package `{package}` {why}"),
+            Err(why) => panic!("the package `{package}`: {why}"),
         }
     }
 
-    /// A library that is built already. It is copied first: what is loaded does not change with the file, and each call
-    /// loads it anew.
+    /// A library that exists already. Each call copies and loads it again, so later changes of the file do not matter.
     ///
     /// # Panics
     ///
-    /// If it cannot be loaded. Says why.
+    /// If the library cannot be loaded. Says why.
     #[must_use]
     #[track_caller]
     pub fn library(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         match Self::load(path) {
             Ok(code) => code,
-            Err(why) => panic!("{} {why}", path.display()),
+            Err(why) => panic!("{}: {why}", path.display()),
         }
     }
 
     fn load(path: &Path) -> Result<Self, String> {
         static COPIES: AtomicU64 = AtomicU64::new(1);
-        let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-        let manifest = find_manifest(&bytes).ok_or("has no manifest: `export_plugin!` writes one")?;
+        let bytes = std::fs::read(path).map_err(|error| format!("cannot read the library: {error}"))?;
+        let manifest =
+            find_manifest(&bytes).ok_or("the library has no manifest: call `export_plugin!` in its `lib.rs`")?;
         if manifest.abi_major != ABI_MAJOR {
             return Err(format!(
-                "speaks version {} of the boundary, not {ABI_MAJOR}",
+                "the library was built for version {} of the ABI, this kit has version {ABI_MAJOR}",
                 manifest.abi_major
             ));
         }
         let number = COPIES.fetch_add(1, Ordering::Relaxed);
         let copy = std::env::temp_dir().join(format!("bennu-test-{}-{number}.so", std::process::id()));
-        std::fs::write(&copy, bytes).map_err(|error| format!("cannot be copied to {}: {error}", copy.display()))?;
+        std::fs::write(&copy, bytes)
+            .map_err(|error| format!("cannot copy the library to {}: {error}", copy.display()))?;
         let loaded = RawLibrary::load_at(&copy);
-        // What is mapped stays mapped.
+        // The mapping stays.
         let _ = std::fs::remove_file(&copy);
-        let module = boundary::module_of(loaded.map_err(|error| format!("cannot be loaded: {error}"))?)
-            .map_err(|error| format!("does not fit this version of bennu-plugin: {error}"))?;
+        let module = boundary::module_of(loaded.map_err(|error| format!("cannot load the library: {error}"))?)
+            .map_err(|error| format!("the library does not fit this version of bennu-plugin: {error}"))?;
         Ok(Self { module, manifest })
     }
 
@@ -100,19 +101,19 @@ impl Code {
         !names.is_empty() && names.split(|byte| *byte == b'\n').any(|name| name == event.as_bytes())
     }
 
-    /// Whether it reads state of this version; otherwise why not.
+    /// Fails if it does not read state of this version.
     pub(super) fn check_reads(&self, version: u32) -> Result<(), String> {
         let (from, to) = (self.manifest.reads_from, self.manifest.reads_to);
         if (from..=to).contains(&version) {
             return Ok(());
         }
         Err(format!(
-            "the state is of version {version}, the code reads {from} to {to} (READS_FROM, READS_TO)"
+            "the state has version {version}, the code reads {from} to {to} (READS_FROM, READS_TO)"
         ))
     }
 }
 
-/// Has cargo build the library of a package; says where it is.
+/// Builds the library of a package with cargo. Returns its path.
 fn build(package: &str) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -127,11 +128,12 @@ fn build(package: &str) -> Result<PathBuf, String> {
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(folder);
     }
-    let output = command
-        .output()
-        .map_err(|error| format!("is not built, cargo does not run: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
-        return Err(format!("is not built:\n{}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "cargo cannot build it:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     let name = package.replace('-', "_");
     let messages = output.stdout.split(|byte| *byte == b'\n');
@@ -142,10 +144,10 @@ fn build(package: &str) -> Result<PathBuf, String> {
         let mut paths = files.iter().filter_map(Value::as_str).map(PathBuf::from);
         paths.find(|path| path.extension().is_some_and(|extension| extension == "so"))
     });
-    library.ok_or_else(|| "makes no library that can be loaded: its `crate-type` must be `[\"cdylib\"]`".to_owned())
+    library.ok_or_else(|| "it has no library that can be loaded: set `crate-type` to `[\"cdylib\"]`".to_owned())
 }
 
-/// The manifest that stands in a library.
+/// The manifest in a library.
 fn find_manifest(library: &[u8]) -> Option<Manifest> {
     let mut from = 0;
     loop {
@@ -153,7 +155,7 @@ fn find_manifest(library: &[u8]) -> Option<Manifest> {
             .windows(manifest::MAGIC.len())
             .position(|bytes| bytes == manifest::MAGIC)?;
         let at = from + found;
-        // The text may stand elsewhere too: what follows it there is no manifest.
+        // The magic may also stand elsewhere, where no manifest follows.
         match boundary::manifest_at(&library[at..]).filter(|manifest| manifest.size as usize >= manifest::SIZE) {
             Some(manifest) => return Some(manifest),
             None => from = at + 1,

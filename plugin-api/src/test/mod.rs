@@ -1,7 +1,7 @@
 //! Tests a plugin without a server, in plain `#[test]` functions.
 //!
-//! A [`Server`] runs the plugin, a [`Client`] connects to it, and its [`Membership`] of a topic pushes, and asserts what
-//! comes of it:
+//! A [`Server`] runs the plugin and a [`Client`] connects to it. The client's [`Membership`] of a topic pushes events, and asserts
+//! what follows:
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -28,37 +28,48 @@
 //!
 //! # What is real
 //!
-//! The plugin is: it is called through the C functions that the host calls, its payloads and effects cross the boundary as
-//! bytes, its panics are caught where they always are, its state is written and read as for a reload. [`Server::built`] runs
-//! the same test against the library that cargo builds. The host is not: what stands between the plugin and a client
-//! here knows members, presence, timers, promises and broadcasts, and neither sockets nor limits nor other plugins.
+//! The plugin is real. The kit calls it through the C functions that the host calls; payloads and effects cross the boundary as
+//! bytes; panics and reloads take the same way as in the host. [`Server::built`] runs the same test against the library that cargo
+//! builds. The host is not real: the kit has members, presence, timers, promises and broadcasts, but no sockets, no limits and no
+//! other plugins.
 //!
 //! # When things happen
 //!
-//! All of it happens on the thread of the test: when [`Membership::push`] returns, the event is handled, and what it asked
-//! for has happened. Nothing happens by itself, and timers fire when the test turns the clock ([`Server::advance`]). Only what
-//! the plugin does on threads of its own has to be waited for: an assertion that is not fulfilled waits for it, for as long as
-//! [`Server::patience`] says. A `refute_…` looks once and does not wait; assert first on something that comes after.
+//! Everything happens on the thread of the test. When [`Membership::push`] returns, the plugin has handled the event, and its
+//! effects have taken place. Timers fire when the test advances the clock ([`Server::advance`]). Only threads of the plugin run by
+//! themselves: an assertion waits for them, for at most [`Server::patience`]. A `refute_…` looks once and does not wait, so first
+//! assert something that comes later.
 //!
-//! An assertion takes what it has found: the next one is about the rest. Where it fails, it prints what was received instead
-//! and what the plugin has logged.
+//! An assertion removes the message that it finds; the next one looks at the rest. A failure prints the messages that came instead,
+//! and the plugin's log.
 //!
-//! # Where it is
+//! # How to use it
 //!
-//! In the crate itself, without a feature that would have to be turned on: a library that does not call it does not hold
-//! it. [`export_plugin!`](crate::export_plugin) says what is tested by its first type: `Server::start::<Member>()`.
-//! [`test_plugin!`](crate::test_plugin) says it of types that are not exported, an old version for example.
+//! The kit needs no feature, and a library that does not call it does not contain it. `Server::start::<Member>()` runs the plugin
+//! whose first type in [`export_plugin!`](crate::export_plugin) is `Member`. For a plugin that the crate does not export, for
+//! example an old version, call [`test_plugin!`](crate::test_plugin).
 
 mod body;
-mod boundary;
+#[doc(hidden)]
+pub mod boundary;
 mod client;
 mod code;
 mod core;
+mod expect;
 mod inbox;
+mod membership;
+mod outside;
 mod presence;
+mod pushed;
+mod request;
 mod server;
 
-pub use self::body::{Any, Expect, Like, That, any, like, that};
-pub use self::client::{Client, Joining, Membership, Pushed};
+pub use self::client::{Client, Joining};
 pub use self::code::{Code, Exported};
-pub use self::server::{Denied, Request, Server};
+pub use self::expect::{Any, Expect, Like, That, any, like, that};
+#[doc(hidden)]
+pub use self::inbox::{Kind, Sent};
+pub use self::membership::Membership;
+pub use self::pushed::Pushed;
+pub use self::request::{Denied, Request};
+pub use self::server::Server;

@@ -1,4 +1,4 @@
-//! Who is present, as the host keeps it; the references are counted, so that a test can name them.
+//! A topic's presence, as the host keeps it. References are numbers, so that a test can name them.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Ends tracking; nothing happens where there is none.
+    /// Stops tracking; does nothing if the member is not tracked.
     pub(super) fn untrack(&mut self, member: u64, key: &str) {
         let (Some(at), Some(entry)) = (self.find(member, key), self.entries.get_mut(key)) else {
             return;
@@ -75,13 +75,13 @@ impl Presence {
         }
     }
 
-    /// Ends all tracking of a member.
+    /// Stops tracking a member under all keys.
     pub(super) fn leave(&mut self, member: u64) {
         let keys: Vec<String> = self.entries.keys().cloned().collect();
         keys.iter().for_each(|key| self.untrack(member, key));
     }
 
-    /// Takes back what a member tracked that never was in: nobody has heard of it.
+    /// Removes a member whose join was not accepted: nobody has heard of it.
     pub(super) fn leave_quietly(&mut self, member: u64) {
         for entries in [&mut self.entries, &mut self.joins, &mut self.leaves] {
             entries
@@ -100,17 +100,17 @@ impl Presence {
         Ok(())
     }
 
-    /// As `presence_state` carries it.
+    /// The payload of `presence_state`.
     pub(super) fn state(&self) -> Value {
         as_object(&self.entries)
     }
 
-    /// What is tracked under one key.
+    /// The presence under one key.
     pub(super) fn get(&self, key: &str) -> Option<Value> {
         self.entries.get(key).map(Entry::value)
     }
 
-    /// The metas under one key, as they were tracked.
+    /// The metas under one key, without references.
     pub(super) fn metas(&self, key: &str) -> Vec<Value> {
         let metas = self.entries.get(key).map_or(&[][..], |entry| &entry.metas);
         let plain = metas.iter().map(|(_, meta)| {
@@ -122,7 +122,7 @@ impl Presence {
         plain.collect()
     }
 
-    /// As `presence_diff` carries what has changed since the last call, if anything has.
+    /// The payload of `presence_diff`: the changes since the last call, if there are any.
     pub(super) fn take_diff(&mut self) -> Option<Value> {
         let (joins, leaves) = (std::mem::take(&mut self.joins), std::mem::take(&mut self.leaves));
         let changed = !joins.is_empty() || !leaves.is_empty();

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::body::Body;
-use super::client::{Client, Joining, Membership};
+use super::client::{Client, Joining};
 use super::code::{Code, Exported};
 use super::core::{ClientInfo, Core};
+use super::membership::Membership;
+use super::request::{Denied, Request};
 use crate::panics;
 use crate::payload::IntoPayload;
 
-/// Runs one plugin, and stops it when it is dropped with all clients. A clone is the same server.
+/// Runs one plugin. Stops it when the server and all its clients are dropped. A clone is the same server.
 #[derive(Clone)]
 pub struct Server {
     pub(super) core: Rc<RefCell<Core>>,
@@ -27,7 +29,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If the plugin refuses that. Says why.
+    /// If the plugin does not start. Says why.
     #[must_use]
     #[track_caller]
     pub fn start<E: Exported>() -> Self {
@@ -38,18 +40,18 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If the plugin refuses them. Says why.
+    /// If the plugin does not start. Says why.
     #[must_use]
     #[track_caller]
     pub fn start_with<E: Exported>(settings: Value) -> Self {
         Self::run(Code::of::<E>(), settings)
     }
 
-    /// Runs the library that cargo builds of this package, without settings: see [`Code::built`].
+    /// Builds and runs the library of this package, without settings: see [`Code::built`].
     ///
     /// # Panics
     ///
-    /// If it can't be built or loaded, or refuses to run. Says why.
+    /// If the library cannot be built or loaded, or does not start. Says why.
     #[must_use]
     #[track_caller]
     pub fn built(package: &str) -> Self {
@@ -60,21 +62,21 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If the plugin refuses them. Says why.
+    /// If the plugin does not start. Says why.
     #[must_use]
     #[track_caller]
     pub fn run(code: Code, settings: Value) -> Self {
         match Self::try_run(code, settings) {
             Ok(server) => server,
-            Err(why) => panic!("the plugin does not start: {why}"),
+            Err(why) => panic!("cannot start the plugin: {why}"),
         }
     }
 
-    /// Runs any code with any settings, if the plugin takes them.
+    /// Runs any code with any settings, if it starts.
     ///
     /// # Errors
     ///
-    /// What the plugin's `check` or `init` says: a JSON object with `path` and `message` where settings are refused.
+    /// The error of the plugin's `check` or `init`. For invalid settings it is a JSON object with `path` and `message`.
     pub fn try_run(code: Code, settings: Value) -> Result<Self, String> {
         panics::share_hook();
         let core = Core::new(code, &settings.to_string())?;
@@ -83,7 +85,7 @@ impl Server {
         })
     }
 
-    /// A new client, let in without being asked, as by a mount without a connect handler.
+    /// A new client, connected as to a mount without a connect handler.
     #[must_use]
     pub fn client(&self) -> Client {
         let mut core = self.core.borrow_mut();
@@ -94,15 +96,15 @@ impl Server {
         }
     }
 
-    /// A client asks the plugin's connect handler to be let in, with the query's params or a whole [`Request`].
+    /// A new client that connects by the plugin's connect handler. `request` is a [`Request`], or only the query params.
     ///
     /// # Errors
     ///
-    /// With what it was denied.
+    /// If the handler refuses the client.
     ///
     /// # Panics
     ///
-    /// If an answer that was promised does not come while there is [patience](Server::patience).
+    /// If a promised answer does not come within the [patience](Server::patience).
     #[track_caller]
     pub fn connect(&self, request: impl Into<Request>) -> Result<Client, Denied> {
         let info = request.into().info();
@@ -111,7 +113,7 @@ impl Server {
         let answer = core.wait_until(|core| core.connects.get_mut(&number)?.answer.take());
         drop(core);
         match answer {
-            None => panic!("the connect is not answered{}", self.core.borrow().logged()),
+            None => panic!("the connect was not answered{}", self.core.borrow().logged()),
             Some(Ok((id, assigns))) => {
                 let client = self.client();
                 let mut core = self.core.borrow_mut();
@@ -128,11 +130,11 @@ impl Server {
         }
     }
 
-    /// A new client joins a topic and is accepted.
+    /// A new client joins a topic.
     ///
     /// # Panics
     ///
-    /// If it is refused, or not answered. Says with what.
+    /// If the join is refused or not answered. Says why.
     #[track_caller]
     pub fn join(&self, topic: &str, params: impl IntoPayload) -> Membership {
         self.client().join(topic, params)
@@ -142,17 +144,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What it is refused with.
+    /// The payload that refuses the join.
     ///
     /// # Panics
     ///
-    /// If it is not answered.
+    /// If the join is not answered.
     #[track_caller]
     pub fn try_join(&self, topic: &str, params: impl IntoPayload) -> Result<Membership, Value> {
         self.client().try_join(topic, params)
     }
 
-    /// A new client asks to join a topic whose plugin answers later.
+    /// A new client starts to join a topic whose plugin may answer later.
     pub fn start_join(&self, topic: &str, params: impl IntoPayload) -> Joining {
         self.client().start_join(topic, params)
     }
@@ -162,13 +164,20 @@ impl Server {
         self.core.borrow_mut().route = Some(assigns);
     }
 
-    /// Turns the clock. Timers that become due on the way fire one after the other, each at its time.
+    /// Advances the clock. Timers that become due fire one after the other, each at its time. A topic without members ends after ten
+    /// seconds, the default of `linger_ms`.
     pub fn advance(&self, by: Duration) {
         self.core.borrow_mut().advance(by);
     }
 
-    /// How long an assertion waits for what the plugin's own threads have to do. If nothing is said: a second, five while a
-    /// promise is open. Real time, not that of [`Server::advance`].
+    /// Waits until a thread of the plugin sends or answers something, for at most `most`.
+    #[doc(hidden)]
+    pub fn wait(&self, most: Duration) {
+        self.core.borrow().outside.wait(most);
+    }
+
+    /// Sets how long an assertion waits for threads of the plugin. The default is one second, or five while a promise is open. This
+    /// is real time, not that of [`Server::advance`].
     pub fn patience(&self, most: Duration) {
         self.core.borrow_mut().patience = Some(most);
     }
@@ -180,24 +189,23 @@ impl Server {
         core.settle();
     }
 
-    /// Sends a message to a topic: it arrives in `handle_topic_info`.
+    /// Sends a message to a topic. It arrives in `handle_topic_info`.
     pub fn send(&self, topic: &str, name: &str, payload: impl IntoPayload) {
         let mut core = self.core.borrow_mut();
         let topic = core.topic_number(topic);
         core.send(topic, 0, name, Body::of(&payload));
     }
 
-    /// The next callback panics at its very end: what it changed in state has changed, what it asked for does not happen, and
-    /// its member ends as after any panic.
+    /// Lets the next callback panic at its end: its changes of state stay, its effects are dropped, and its member ends.
     pub fn inject_panic(&self) {
         self.core.borrow_mut().panic_next = true;
     }
 
-    /// What the members of a topic share, as the plugin writes it for a reload, read as any type that fits.
+    /// A topic's shared state, as the plugin writes it for a reload, read as a `T`.
     ///
     /// # Panics
     ///
-    /// If the topic has no state, or it can't be written or read as a `T`. Says why.
+    /// If the topic has no state, or if that cannot be written, or read as a `T`. Says why.
     #[must_use]
     #[track_caller]
     pub fn shared<T: DeserializeOwned>(&self, topic: &str) -> T {
@@ -207,8 +215,8 @@ impl Server {
             .unwrap_or_else(|why| panic!("the state of `{topic}`: {why}"))
     }
 
-    /// A topic comes into being as if other code had kept it until now: `shared` is its state, `members` that of each of its
-    /// members, all as `version` of the plugin wrote them. So a test of a migration needs no old code, only what it wrote:
+    /// Makes a topic from state of an earlier version, so that a test of a migration needs no old code. `shared` is the topic's
+    /// state, `members` is the state of each member, and `version` is the state version that wrote them:
     ///
     /// ```
     /// # use bennu_plugin::prelude::*;
@@ -240,7 +248,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If the plugin can't read it. Says why.
+    /// If the plugin cannot read it. Says why.
     #[track_caller]
     pub fn restore(
         &self,
@@ -258,26 +266,26 @@ impl Server {
                 .into_iter()
                 .map(|number| Membership::new(&self.core, number))
                 .collect(),
-            Err(why) => panic!("`{topic}` cannot be restored: {why}{}", self.core.borrow().logged()),
+            Err(why) => panic!("cannot restore `{topic}`: {why}{}", self.core.borrow().logged()),
         }
     }
 
-    /// Replaces the plugin by the one that `E` stands for, with the same settings: the state of all topics is written by the
-    /// old code and read by the new. Reloading the same code shows that state comes back as it was.
+    /// Replaces the plugin by the one that `E` stands for, with the same settings: the old code writes the state of all topics, and
+    /// the new code reads it. Reload the same code to test that state survives.
     ///
     /// # Panics
     ///
-    /// If the new code does not run, or a topic's state can't be carried over. Says why.
+    /// If the new code does not start, or a topic cannot move to it. Says why.
     #[track_caller]
     pub fn reload<E: Exported>(&self) {
         self.reload_to(Code::of::<E>());
     }
 
-    /// Does [`Server::reload`] to any code.
+    /// Replaces the plugin by any code, as [`Server::reload`] does.
     ///
     /// # Panics
     ///
-    /// As there.
+    /// If the new code does not start, or a topic cannot move to it. Says why.
     #[track_caller]
     pub fn reload_to(&self, code: Code) {
         if let Err(why) = self.try_reload_to(code) {
@@ -285,20 +293,20 @@ impl Server {
         }
     }
 
-    /// Does [`Server::reload`] to any code, if that reads what is there. As in the host, a topic that it can't read stays on
-    /// the code before.
+    /// Replaces the plugin by any code, if that reads the state. As in the host, a topic that it cannot read stays with the old code.
     ///
     /// # Errors
     ///
-    /// Which topics stay, and why.
+    /// Names the topics that stay, and why.
     pub fn try_reload_to(&self, code: Code) -> Result<(), String> {
         self.core.borrow_mut().reload(code)
     }
 
-    /// What the plugin has logged, and how it has panicked, one line each, the level first.
+    /// The lines that the plugin has logged, each with its level first; and its panics.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
-        self.core.borrow().outside.log()
+        let log = self.core.borrow().outside.log();
+        log.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -311,82 +319,4 @@ impl fmt::Debug for Server {
 /// State as a plugin writes it.
 fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
     rmp_serde::to_vec_named(state).map_err(|error| error.to_string())
-}
-
-/// A request to connect: [`Server::connect`] takes it, or just the query's params.
-#[derive(Clone, Debug)]
-pub struct Request {
-    info: Map<String, Value>,
-    headers: Vec<(String, String)>,
-}
-
-impl Request {
-    /// A request with these params, over a WebSocket to the mount `/socket`.
-    #[must_use]
-    pub fn new(params: Value) -> Self {
-        let request = Self {
-            info: Map::new(),
-            headers: Vec::new(),
-        };
-        request
-            .with("mount", "/socket")
-            .with("transport", "websocket")
-            .with("params", params)
-    }
-
-    /// Goes to another mount.
-    #[must_use]
-    pub fn mount(self, path: &str) -> Self {
-        self.with("mount", path)
-    }
-
-    /// Comes by long polling.
-    #[must_use]
-    pub fn longpoll(self) -> Self {
-        self.with("transport", "longpoll")
-    }
-
-    /// Has this header, its name in lower case, among those that the mount selects.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Has this token.
-    #[must_use]
-    pub fn auth_token(self, token: &str) -> Self {
-        self.with("auth_token", token)
-    }
-
-    /// Comes from this address and port: `127.0.0.1:5000`.
-    #[must_use]
-    pub fn peer(self, address: &str) -> Self {
-        self.with("peer", address)
-    }
-
-    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.info.insert(key.to_owned(), value.into());
-        self
-    }
-
-    fn info(self) -> String {
-        let headers = json!(self.headers);
-        Value::from(self.with("headers", headers).info).to_string()
-    }
-}
-
-impl From<Value> for Request {
-    fn from(params: Value) -> Self {
-        Self::new(params)
-    }
-}
-
-/// How a client was not let in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Denied {
-    /// The HTTP status.
-    pub status: u16,
-    /// The response's body, if it has one.
-    pub body: Option<Value>,
 }

@@ -1,10 +1,11 @@
-//! The callbacks of a channel, what they ask for, and what happens when they panic.
+//! The effects of each callback of a channel, and what happens when one panics.
 
 use bennu_plugin::abi::{effect, event, outcome, reason};
 use bennu_plugin::export::NoConnect;
 use bennu_plugin::prelude::*;
+use bennu_plugin::test::boundary::Said;
 
-use crate::fake::{Event, Loaded, event, join, push};
+use crate::recorder::{Event, FIRST_SERIAL, Loaded, event, join, push};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Shared {
@@ -24,8 +25,6 @@ struct Params {
 impl Channel for Member {
     type Shared = Shared;
 
-    const INTERCEPTS: &'static [&'static str] = &["secret"];
-
     fn join(shared: &mut Shared, params: Payload<'_>, cx: &mut Context) -> Join<Self> {
         let Params { name } = params.parse()?;
         match name.as_str() {
@@ -36,7 +35,6 @@ impl Channel for Member {
                 });
                 return Join::later();
             }
-            "forgetful" => return Join::later(),
             "crash" => panic!("no such {name}"),
             _ => {}
         }
@@ -60,8 +58,6 @@ impl Channel for Member {
                 cx.broadcast_from("renamed", &self.name);
                 return Ok(Reply::ok());
             }
-            "busy" => return Ok(Reply::status("busy", json!(1))),
-            "refused" => return Err(Refusal::reason("no")),
             "crash" => {
                 cx.push("never", json!({}));
                 cx.stop(Stop::Normal);
@@ -81,19 +77,8 @@ impl Channel for Member {
                 cx.topic_send_after(Duration::ZERO, "tock", Binary(&[1, 2]));
                 cx.cancel(timer);
             }
-            "who" => return Ok(Reply::ok_with(cx.presences().keys().collect::<Vec<_>>())),
-            "who is" => return Ok(Reply::ok_with(cx.presence(payload.parse()?))),
             "describe" => {
                 cx.describe("ann", json!({ "age": 7 }));
-            }
-            "me" => {
-                let user: serde_json::Value = cx.socket_assigns()?;
-                let route: serde_json::Value = cx.route()?;
-                return Ok(Reply::ok_with(json!([cx.topic(), cx.socket_id(), user, route])));
-            }
-            "elsewhere" => {
-                cx.broadcast_to("room:2", "hello", json!({}));
-                cx.disconnect("user:1");
             }
             _ => return Ok(Reply::unhandled()),
         }
@@ -122,14 +107,12 @@ impl Channel for Member {
     }
 }
 
-type Plugin = Loaded<Member, NoConnect, NoSettings>;
-
-fn plugin() -> Plugin {
-    Plugin::new("{}").expect("takes no settings")
+fn plugin() -> Loaded {
+    Loaded::new::<Member, NoConnect, NoSettings>("{}").expect("takes no settings")
 }
 
 /// A plugin with members `ann` (7) and `bob` (8).
-fn plugin_with_two() -> Plugin {
+fn plugin_with_two() -> Loaded {
     let mut plugin = plugin();
     plugin.handle(&[join(7, r#"{"name":"ann"}"#), join(8, r#"{"name":"bob"}"#)]);
     plugin
@@ -162,18 +145,6 @@ fn check(name: &str, payload: &str, expected: &[(u32, u64, &str, &str)]) {
 }
 
 #[test]
-fn an_event_replies_with_any_status() {
-    check("echo", "[1]", &[(effect::REPLY, 7, "ok", "[1]")]);
-    check("busy", "", &[(effect::REPLY, 7, "busy", "1")]);
-    check("refused", "", &[(effect::REPLY, 7, "error", r#"{"reason":"no"}"#)]);
-    check(
-        "what",
-        "",
-        &[(effect::REPLY, 7, "error", r#"{"reason":"unhandled event"}"#)],
-    );
-}
-
-#[test]
 fn an_event_broadcasts_before_it_replies() {
     check(
         "rename",
@@ -196,27 +167,18 @@ fn a_stop_comes_after_the_reply() {
 }
 
 #[test]
-fn other_topics_and_sockets_can_be_reached() {
-    let done = plugin_with_two().one(push(7, "elsewhere", "{}"));
-    let topics: Vec<_> = done
-        .effects
-        .iter()
-        .map(|effect| (effect.topic.as_str(), effect.name.as_str()))
-        .collect();
-    assert_eq!(topics, [("room:2", "hello"), ("user:1", "disconnect")]);
-}
-
-#[test]
 fn a_payload_that_is_passed_on_is_not_copied() {
     for (name, binary) in [("echo", false), ("shout", true)] {
-        let mut plugin = plugin_with_two();
         let pushed = Event {
             binary,
             ..push(7, name, "[1,2,3]")
         };
-        let at = pushed.payload.as_ptr().addr();
-        let done = plugin.handle(std::slice::from_ref(&pushed)).remove(0);
-        assert_eq!((done.effects[0].at, done.effects[0].binary), (at, binary));
+        let done = plugin_with_two().one(pushed);
+        let effect = &done.effects[0];
+        assert_eq!(
+            (effect.at, effect.body.binary),
+            (pushed.payload.as_ptr().addr(), binary)
+        );
     }
 }
 
@@ -229,10 +191,10 @@ fn timers_are_data() {
         (effect::SEND, 7, 1_500, "tick")
     );
     assert_eq!(
-        (topic.kind, topic.member, topic.number, topic.binary),
+        (topic.kind, topic.member, topic.number, topic.body.binary),
         (effect::SEND, 0, 0, true)
     );
-    assert_eq!((cancel.kind, cancel.number), (effect::CANCEL, 101));
+    assert_eq!((cancel.kind, cancel.number), (effect::CANCEL, FIRST_SERIAL));
 }
 
 #[test]
@@ -257,7 +219,7 @@ fn an_answer_may_come_later() {
         done.seen(),
         [(effect::LATER, 7, "", ""), (effect::REPLY, 0, "ok", "[1]")]
     );
-    assert_eq!(done.effects[1].token, 101);
+    assert_eq!(done.effects[1].token, FIRST_SERIAL);
 }
 
 #[test]
@@ -268,52 +230,19 @@ fn a_join_may_be_answered_later_from_another_thread() {
         [(effect::LATER, 7, "", "")]
     );
     assert_eq!(plugin.one(push(7, "echo", "1")).seen(), [], "not yet a member");
-    plugin.outside.wait_for(r#"complete 1.101 ok {"name":"late"}"#);
+    let Said::Complete {
+        topic: 1,
+        serial: FIRST_SERIAL,
+        status,
+        body,
+    } = plugin.said()
+    else {
+        panic!("no answer");
+    };
+    assert_eq!((status.as_str(), &*body.bytes), ("ok", &br#"{"name":"late"}"#[..]));
     let answer = event(event::ANSWER, "", r#"{"name":"late"}"#);
     assert_eq!(plugin.one(answer).seen(), [(effect::ACCEPT, 7, "", "{}")]);
     assert_eq!(plugin.one(push(7, "echo", "1")).seen(), [(effect::REPLY, 7, "ok", "1")]);
-}
-
-#[test]
-fn a_join_without_the_promise_that_it_announces_panics() {
-    let done = plugin().one(join(7, r#"{"name":"forgetful"}"#));
-    assert_eq!(done.outcome, outcome::PANICKED);
-    assert!(done.message.contains("cx.later()"), "{}", done.message);
-}
-
-#[test]
-fn what_the_host_knows_of_the_client_can_be_read() {
-    let mut plugin = plugin();
-    let info = r#"{"socket_id":"user:1","socket":{"user":1},"route":{"slow":true}}"#;
-    let joined = Event {
-        info: info.to_owned(),
-        ..join(7, r#"{"name":"ann"}"#)
-    };
-    plugin.one(joined);
-    let expected = r#"["room:1","user:1",{"user":1},{"slow":true}]"#;
-    assert_eq!(
-        plugin.one(push(7, "me", "")).seen(),
-        [(effect::REPLY, 7, "ok", expected)]
-    );
-}
-
-#[test]
-fn presences_are_read_from_the_host() {
-    let mut plugin = plugin_with_two();
-    plugin.presence = r#"{"ann":{"metas":[{"phx_ref":"1"}]}}"#.to_owned();
-    assert_eq!(
-        plugin.one(push(7, "who", "")).seen(),
-        [(effect::REPLY, 7, "ok", r#"["ann"]"#)]
-    );
-    plugin.presence = r#"{"ann":{"metas":[{"phx_ref":"1"}],"age":7}}"#.to_owned();
-    assert_eq!(
-        plugin.one(push(7, "who is", r#""ann""#)).seen(),
-        [(effect::REPLY, 7, "ok", r#"{"metas":[{"phx_ref":"1"}],"age":7}"#)]
-    );
-    assert_eq!(
-        plugin.one(push(7, "who is", r#""bob""#)).seen(),
-        [(effect::REPLY, 7, "ok", "null")]
-    );
 }
 
 #[test]
@@ -390,10 +319,7 @@ fn a_member_that_panicked_stays_until_it_is_told_to_terminate() {
         ..event(event::TERMINATE, "boom", "")
     };
     let gone = r#""Panicked(\"boom\")""#;
-    assert_eq!(
-        plugin.one(terminate.clone()).seen(),
-        [(effect::BROADCAST, 7, "gone", gone)]
-    );
+    assert_eq!(plugin.one(terminate).seen(), [(effect::BROADCAST, 7, "gone", gone)]);
     assert_eq!(plugin.one(terminate).seen(), [], "it is gone");
 }
 

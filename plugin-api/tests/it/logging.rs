@@ -5,7 +5,7 @@ use bennu_plugin::export::NoConnect;
 use bennu_plugin::prelude::*;
 use bennu_plugin::{NoSettings, tracing};
 
-use crate::fake::{Loaded, event, join, push};
+use crate::recorder::{Event, Loaded, event, join, push};
 
 #[derive(Serialize, Deserialize)]
 struct Member;
@@ -60,8 +60,9 @@ impl Channel for Member {
     }
 }
 
-fn joined() -> Loaded<Member, NoConnect, NoSettings> {
-    let mut loaded = Loaded::new("{}").expect("it starts");
+fn joined() -> Loaded {
+    let wants = |level, target: &str| level <= 3 && target != "quiet";
+    let mut loaded = Loaded::with_log::<Member, NoConnect, NoSettings>("{}", wants).expect("it starts");
     loaded.one(join(7, "{}"));
     loaded.one(join(8, "{}"));
     loaded
@@ -71,20 +72,14 @@ fn joined() -> Loaded<Member, NoConnect, NoSettings> {
 fn check(what: &str, expected: &[&str]) {
     let mut loaded = joined();
     loaded.one(push(7, what, "{}"));
-    let lines = loaded.outside.lines.lock().expect("no panic").clone();
-    let expected: Vec<_> = expected
-        .iter()
-        .map(|line| line.replace("TARGET", module_path!()))
-        .collect();
-    assert_eq!(lines, expected);
+    assert_eq!(loaded.log(), expected);
+    assert!(loaded.outside.log().iter().all(|line| line.target == module_path!()));
 }
 
 #[test]
 fn fields_stay_fields() {
-    check(
-        "fields",
-        &["log 3 TARGET 1.7 message=hello user=7 less=-1 half=0.5 yes=true name=\"Ann\" list=[1]"],
-    );
+    let line = "1.7 info hello user=7 less=-1 half=0.5 yes=true name=\"Ann\" list=[1]";
+    check("fields", &[line]);
 }
 
 #[test]
@@ -92,9 +87,9 @@ fn what_the_spans_around_it_say_goes_with_an_event() {
     check(
         "spans",
         &[
-            "log 2 TARGET 1.7 message=slow span=lookup:query user=7 rows=3 table=\"users\"",
-            "log 3 TARGET 1.7 message=alone",
-            "log 3 TARGET 1.7 message=in lookup span=lookup user=7 rows=3",
+            "1.7 warn slow span=lookup:query user=7 rows=3 table=\"users\"",
+            "1.7 info alone",
+            "1.7 info in lookup span=lookup user=7 rows=3",
         ],
     );
 }
@@ -102,25 +97,23 @@ fn what_the_spans_around_it_say_goes_with_an_event() {
 #[test]
 fn what_nobody_wants_is_not_even_written() {
     let before = WRITTEN.load(std::sync::atomic::Ordering::Relaxed);
-    check("quiet", &["log 3 TARGET 1.7 message=heard"]);
+    check("quiet", &["1.7 info heard"]);
     assert_eq!(WRITTEN.load(std::sync::atomic::Ordering::Relaxed), before);
 }
 
 #[test]
 fn each_member_that_a_broadcast_visits_is_named() {
     let mut loaded = joined();
-    loaded.one(crate::fake::Event {
+    loaded.one(Event {
         member: 0,
         ..event(event::OUT, "secret", "{}")
     });
-    let lines = loaded.outside.lines.lock().expect("no panic").clone();
-    let line = |member| format!("log 3 {} 1.{member} message=out", module_path!());
-    assert_eq!(lines, [line(7), line(8)]);
+    assert_eq!(loaded.log(), ["1.7 info out", "1.8 info out"]);
 }
 
 #[test]
 fn a_thread_writes_for_the_member_that_started_it() {
     let mut loaded = joined();
     loaded.one(push(8, "thread", "{}"));
-    loaded.outside.wait_for(" 1.8 message=from a thread");
+    loaded.wait_for("1.8 info from a thread");
 }

@@ -16,10 +16,10 @@ impl Connect for Gate {
         match user.as_str() {
             "nobody" => Err(Denial::status(403).body(json!({ "reason": "closed" }))),
             "crash" => panic!("broken gate"),
-            "later" => {
-                let later = cx.later();
+            "later" | "never" => {
+                let (later, answer) = (cx.later(), json!(if user == "later" { "fine" } else { "bad" }));
                 cx.spawn(move |remote| {
-                    remote.complete(later, "", json!("fine"));
+                    remote.complete(later, "", answer);
                 });
                 Ok(Connection::later())
             }
@@ -32,7 +32,7 @@ impl Connect for Gate {
     fn connect_answer(_: &ConnectRequest, answer: Payload<'_>, _: &mut ConnectContext) -> Connected {
         match answer.json() {
             Some("\"fine\"") => Ok(Connection::accept()),
-            _ => Err(Denial::status(500)),
+            _ => Err(Denial::status(410)),
         }
     }
 }
@@ -48,8 +48,16 @@ fn a_client_is_let_in_or_refused() {
     let refused = |user: &str| server.connect(json!({ "user": user })).unwrap_err();
     assert_eq!(refused("nobody"), denied(403, Some(json!({ "reason": "closed" }))));
     assert_eq!(refused("crash"), denied(500, None));
-    assert_eq!(server.connect(json!({})).unwrap_err().status, 400);
+    let missing = json!({ "reason": "invalid payload", "field": "user", "message": "missing field `user`" });
+    assert_eq!(server.connect(json!({})).unwrap_err(), denied(400, Some(missing)));
     assert!(server.connect(json!({ "user": "later" })).is_ok());
+    assert_eq!(refused("never"), denied(410, None));
+}
+
+#[test]
+fn a_plugin_that_only_connects_refuses_joins() {
+    let refused = Server::start::<Gate>().try_join("room:1", json!({})).unwrap_err();
+    assert_eq!(refused, json!({ "reason": "unmatched topic" }));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bennu_plugin::test::{Server, any, like};
-use bennu_plugin::{Value, json};
+use bennu_plugin::{Binary, Value, json};
 
 use crate::plugin::{Member, Room, two};
 
@@ -128,6 +128,22 @@ fn timers_fire_when_the_clock_is_turned_each_at_its_time() {
 }
 
 #[test]
+fn a_topic_ends_some_time_after_its_last_member() {
+    let (server, ann, bob) = two();
+    ann.push("count", json!({}));
+    ann.leave();
+    bob.leave();
+    server.advance(Duration::from_secs(9));
+    let eve = server.join("room:1", json!({ "name": "eve" }));
+    server.advance(Duration::from_secs(60));
+    eve.push("count", json!({})).assert_reply("ok", json!({ "count": 2 }));
+    eve.leave();
+    server.advance(Duration::from_secs(10));
+    let eva = server.join("room:1", json!({ "name": "eva" }));
+    eva.push("count", json!({})).assert_reply("ok", json!({ "count": 1 }));
+}
+
+#[test]
 fn messages_reach_a_member_or_the_topic() {
     let (server, ann, bob) = two();
     ann.send("note", json!({ "n": 1 }));
@@ -165,6 +181,83 @@ fn an_intercepted_broadcast_passes_each_member() {
     bob.assert_push("secret", json!({ "n": 1 }));
     deaf.refute_push("secret", any());
     assert_eq!(deaf.state::<Value>()["heard"], 1);
+}
+
+#[test]
+fn a_broadcast_that_is_intercepted_leaves_out_its_sender() {
+    let (_, ann, bob) = two();
+    ann.push("secret", json!({ "n": 1 }));
+    bob.assert_push("secret", json!({ "n": 1 }));
+    ann.refute_push("secret", any());
+}
+
+#[test]
+fn a_panic_while_an_event_goes_out_ends_that_member_only() {
+    let (server, ann, bob) = two();
+    let fragile = server.join("room:1", json!({ "name": "fragile" }));
+    server.broadcast("room:1", "secret", json!({}));
+    fragile.assert_error();
+    ann.assert_push("secret", any());
+    bob.assert_push("secret", any());
+    let gone = bob.assert_push("gone", like(json!({ "name": "fragile" })));
+    assert!(
+        gone["why"].as_str().is_some_and(|why| why.contains("too loud (")),
+        "{gone}"
+    );
+}
+
+#[test]
+fn an_event_is_answered_with_any_status_or_not_at_all() {
+    let (_, ann, _) = two();
+    ann.push("busy", json!({})).assert_reply("busy", json!(1));
+    ann.push("refuse", json!({}))
+        .assert_reply("error", json!({ "reason": "no" }));
+    ann.push("what", json!({}))
+        .assert_reply("error", json!({ "reason": "unhandled event" }));
+    ann.push("push", json!({})).refute_reply();
+    ann.push("promise", json!([1])).assert_reply("ok", json!([1]));
+}
+
+#[test]
+fn a_join_that_is_answered_later_without_a_promise_is_refused() {
+    let (server, ..) = two();
+    let refused = server.try_join("room:1", json!({ "name": "careless" })).unwrap_err();
+    assert_eq!(refused, json!({ "reason": "join crashed" }));
+    let log = server.log();
+    assert!(
+        log[0].starts_with("join panicked: `join` returned `later()` without a promise: call `cx.later()` first"),
+        "{log:?}"
+    );
+}
+
+#[test]
+fn other_topics_can_be_reached() {
+    let (server, ann, bob) = two();
+    let eve = server.join("room:2", json!({ "name": "eve" }));
+    ann.push("far", json!({ "n": 1 }));
+    eve.assert_push("hello", json!({ "n": 1 }));
+    bob.refute_push("hello", any());
+}
+
+#[test]
+fn a_message_to_the_topic_may_be_binary() {
+    let (_, ann, bob) = two();
+    ann.push("to topic", Binary(&[1, 2]));
+    bob.assert_push("tock", Binary(&[1, 2]));
+}
+
+#[test]
+fn presence_is_read_whole_or_by_key_with_what_describes_it() {
+    let (_, ann, _) = two();
+    let presence = json!({ "metas": [{ "mood": "new", "phx_ref": "1" }] });
+    ann.push("who is", json!("ann")).assert_reply("ok", &presence);
+    ann.push("who is", json!("eve")).assert_reply("ok", json!(null));
+    ann.push("describe", json!({ "age": 7 }))
+        .assert_reply("ok", json!(true));
+    let described = json!({ "age": 7, "metas": presence["metas"] });
+    ann.push("who is", json!("ann")).assert_reply("ok", &described);
+    let all = ann.push("all", json!({})).assert_reply("ok", any());
+    assert_eq!((&all["ann"], &all["bob"]["age"]), (&described, &json!(null)));
 }
 
 #[test]

@@ -47,6 +47,7 @@ impl Channel<Settings> for Member {
                 return Join::later();
             }
             "crash" => panic!("no such name"),
+            "careless" => return Join::later(),
             _ => {}
         }
         cx.track(&name, json!({ "mood": "new" }));
@@ -107,15 +108,17 @@ impl Channel<Settings> for Member {
                 return Ok(Reply::ok_with(json!([cx.socket_id(), socket, route])));
             }
             "wrong" => cx.push("wrong", json!("no object")),
-            _ => return Ok(Reply::unhandled()),
+            _ => return self.handle_more(event, payload, cx),
         }
         Ok(Reply::none())
     }
 
     fn handle_out(&mut self, _: &mut Room, event: &str, payload: Payload<'_>, cx: &mut Context<Settings>) {
         self.heard += 1;
-        if &*self.name != "deaf" {
-            cx.push(event, payload);
+        match &*self.name {
+            "deaf" => {}
+            "fragile" => panic!("too loud"),
+            _ => cx.push(event, payload),
         }
     }
 
@@ -132,6 +135,25 @@ impl Channel<Settings> for Member {
 
     fn terminate(&mut self, _: &mut Room, reason: Reason<'_>, cx: &mut Context<Settings>) {
         cx.broadcast("gone", json!({ "name": self.name, "why": format!("{reason:?}") }));
+    }
+}
+
+impl Member {
+    fn handle_more(&self, event: &str, payload: Payload<'_>, cx: &Context<Settings>) -> Handled {
+        match event {
+            "busy" => return Ok(Reply::status("busy", json!(1))),
+            "refuse" => return Err(Refusal::reason("no")),
+            "promise" => cx.complete(cx.later(), "ok", payload),
+            "who is" => return Ok(Reply::ok_with(cx.presence(payload.parse()?))),
+            "all" => return Ok(Reply::ok_with(cx.presences())),
+            "describe" => return Ok(Reply::ok_with(cx.describe(&self.name, payload))),
+            "far" => cx.broadcast_to("room:2", "hello", payload),
+            "to topic" => {
+                cx.topic_send_after(Duration::ZERO, "tock", payload);
+            }
+            _ => return Ok(Reply::unhandled()),
+        }
+        Ok(Reply::none())
     }
 }
 

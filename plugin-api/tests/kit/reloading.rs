@@ -107,6 +107,41 @@ fn a_new_version_reads_what_the_old_one_wrote() {
     );
 }
 
+/// State that JSON could not carry.
+mod odd {
+    use bennu_plugin::prelude::*;
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Member {
+        odd: Vec<(f64, Option<u8>)>,
+    }
+
+    impl Channel for Member {
+        type Shared = ();
+
+        fn join(_: &mut (), _: Payload<'_>, _: &mut Context) -> Join<Self> {
+            let odd = vec![(f64::INFINITY, None)];
+            Join::accept(Self { odd })
+        }
+
+        fn handle_in(&mut self, _: &mut (), _: &str, _: Payload<'_>, cx: &mut Context) -> Handled {
+            let (number, nothing) = self.odd[0];
+            Ok(Reply::ok_with(json!([number.is_infinite(), nothing, cx.socket_id()])))
+        }
+    }
+
+    bennu_plugin::test_plugin!(Member);
+}
+
+#[test]
+fn what_serde_writes_comes_back_as_it_was_and_so_does_the_socket_id() {
+    let server = Server::start::<odd::Member>();
+    let ann = server.client().id("user:1").join("topic", json!({}));
+    server.reload::<odd::Member>();
+    ann.push("any", json!({}))
+        .assert_reply("ok", json!([true, null, "user:1"]));
+}
+
 #[test]
 fn a_topic_that_cannot_be_read_stays_where_it_was() {
     let server = Server::start::<v1::Member>();
@@ -115,7 +150,7 @@ fn a_topic_that_cannot_be_read_stays_where_it_was() {
         here.push("any", json!({}));
     }
     let why = server.try_reload_to(Code::of::<v2::Member>()).unwrap_err();
-    assert_eq!(why, "`here` stays on the code before: the topic's state: too many");
+    assert_eq!(why, "`here` stays with the old code: the topic's state: too many");
     here.push("any", json!({})).assert_reply("ok", json!({ "count": 4 }));
     there
         .push("any", json!({}))
@@ -161,12 +196,13 @@ fn a_new_field_without_a_default_is_refused_with_what_to_do() {
     };
     assert_eq!(
         why(Code::of::<v1_and_more::Member>()),
-        "`topic` stays on the code before: the topic's state: missing field `mood`; a field that is new needs \
-         `#[serde(default)]`, any other shape `STATE_VERSION` = 2, `READS_FROM` = 1 and a `migrate_shared` that reads the old one"
+        "`topic` stays with the old code: the topic's state: missing field `mood`; give a new field `#[serde(default)]`, or for any \
+         other change set `STATE_VERSION` to 2, `READS_FROM` to 1 and write a `migrate_shared` that reads the old state"
     );
     let of_member = why(Code::of::<v1_and_more::Moody>());
     assert!(
-        of_member.contains("a member's state: ") && of_member.contains("and a `migrate` that reads the old one"),
+        of_member.contains("a member's state: ")
+            && of_member.contains("and write a `migrate` that reads the old state"),
         "{of_member}"
     );
 }
@@ -218,7 +254,7 @@ fn state_of_an_old_version_can_be_made_up() {
 }
 
 #[test]
-#[should_panic(expected = "`topic` cannot be restored: the topic's state: too many")]
+#[should_panic(expected = "cannot restore `topic`: the topic's state: too many")]
 fn state_that_cannot_be_read_is_not_restored() {
     Server::start::<v2::Member>().restore("topic", 1, json!({ "count": 3 }), [(); 0]);
 }

@@ -1,4 +1,4 @@
-//! The plugin to copy: answers `echo` with what it was sent, and `shout`s it to everyone on the topic.
+//! The plugin to copy. It answers `echo` with the same payload, and broadcasts a `shout` to everyone on the topic.
 
 use bennu_plugin::prelude::*;
 
@@ -14,7 +14,7 @@ impl Channel for Echo {
             "shout" => cx.broadcast("shout", payload),
             _ => return Ok(Reply::unhandled()),
         }
-        Ok(Reply::none())
+        Ok(Reply::ok())
     }
 }
 
@@ -30,7 +30,7 @@ mod tests {
         let (ann, bob) = (server.join("echo:1", json!({})), server.join("echo:1", json!({})));
         let hello = json!({ "say": "hello" });
         ann.push("echo", &hello).assert_reply("ok", &hello);
-        ann.push("shout", &hello).refute_reply();
+        ann.push("shout", &hello).assert_reply("ok", json!({}));
         ann.assert_push("shout", &hello);
         bob.assert_push("shout", &hello);
         bob.refute_push("echo", &hello);

@@ -1,11 +1,11 @@
-//! How a reply comes later: by a timer, or, in some builds, from an async runtime of the plugin's own.
+//! Later replies: by a timer, or in some builds from the plugin's own async runtime.
 
 use bennu_plugin::prelude::*;
 
 use crate::Book;
 use crate::state::{Member, Owed};
 
-/// What answers need in each generation. Ends with it, and takes its threads along.
+/// What later replies need in each generation. Its threads end with the generation.
 pub(crate) struct Answers {
     #[cfg(feature = "runtime")]
     runtime: tokio::runtime::Runtime,
@@ -29,12 +29,12 @@ impl Answers {
             .map_err(|error| error.to_string())
     }
 
-    /// Answers what `member` has put last.
+    /// Answers the last `put` of `member` after `delay`.
     pub(crate) fn later(&self, member: &mut Member, delay: Duration, answer: Value, cx: &Context<Book>) {
         let (number, later) = (member.last, cx.later());
         #[cfg(feature = "runtime")]
         if number.is_multiple_of(2) {
-            // From this generation, which may be out of service by then.
+            // This generation may be out of service by then.
             let remote = cx.remote();
             self.runtime.spawn(async move {
                 tokio::time::sleep(delay).await;
@@ -42,7 +42,7 @@ impl Answers {
             });
             return;
         }
-        // The promise is part of the state, and the timer is the host's: whichever generation is there then answers.
+        // The promise is part of the state, and the host has the timer: the generation in service then answers.
         member.owe(Owed { number, later, answer });
         cx.send_after(delay, "pay", json!(number));
     }

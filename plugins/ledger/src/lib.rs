@@ -1,10 +1,10 @@
-//! The plugin to count with: keeps a ledger for each topic, for `bennu torture` to hold against what its clients saw.
+//! The plugin to count with: it keeps a ledger for each topic, which `bennu torture` compares with what its clients saw.
 //!
-//! A client `put`s numbers, 1, 2, 3, …. Each becomes an entry of the ledger, with a number of its own that everybody on the
-//! topic is told in a broadcast; the client gets a reply, now or later, and a `note`, which is numbered too. So is the
-//! `tick` that a timer of the topic broadcasts. Whatever is lost, doubled or out of order leaves a mark somewhere.
+//! A client `put`s the numbers 1, 2, 3, …. Each becomes an entry of the ledger with a number of its own, which goes to everyone on
+//! the topic in a broadcast. The client gets a reply, now or later, and a numbered `note`. A timer of the topic broadcasts a numbered
+//! `tick`. So every message that is lost, doubled or out of order shows.
 //!
-//! The features are versions of it to be replaced by one another; some of them are bad.
+//! Its features are variants to replace one by another; some of them misbehave.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -16,13 +16,13 @@ use serde::de::DeserializeOwned;
 use crate::answers::Answers;
 use crate::state::{Ledger, Member, Owed, other};
 
-/// What it takes under `settings`.
+/// Its `settings`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// Entries that a ledger keeps in full.
+    /// The number of entries that a ledger keeps in full.
     keep: usize,
-    /// Between two ticks of a topic. 0: none.
+    /// The time between two ticks of a topic. 0: no ticks.
     tick_ms: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for Settings {
     }
 }
 
-/// What is made anew in each generation.
+/// The plugin's own value: new in each generation.
 struct Book {
     settings: Settings,
     answers: Answers,
@@ -63,7 +63,7 @@ impl Plugin for Book {
 #[derive(Deserialize)]
 struct Params {
     client: u32,
-    /// What it put before, in an earlier stay.
+    /// The last number that it put before it joined.
     #[serde(default)]
     last: u32,
 }
@@ -164,7 +164,7 @@ impl Member {
         cx.broadcast("put", json!({ "s": count, "c": self.client, "n": n }));
         let note = self.note();
         cx.push("note", json!({ "k": note }));
-        // None of what was asked for goes out, and the ledger does not know of it yet.
+        // The effects are dropped, and the ledger does not have the number yet.
         if cfg!(feature = "panics") {
             panic!("built to panic");
         }
@@ -181,7 +181,7 @@ impl Member {
     }
 }
 
-/// A ledger as its topic's members are told of it.
+/// A ledger as clients see it.
 fn told(ledger: &Ledger) -> Value {
     json!({ "count": ledger.count(), "digest": ledger.digest, "list": ledger.list(), "ticks": ledger.ticks })
 }
@@ -192,7 +192,7 @@ fn tick_again(cx: &Context<Book>) {
     }
 }
 
-/// Reads state of our own shape as it stands, and the other shape through its own type. Version 1 has the one, all others
+/// Reads state of our own shape directly, and state of the other shape by its own type. Version 1 has one shape, all other versions
 /// have the other.
 fn read<T, Other>(from: u32, old: Old<'_>) -> Result<T, MigrateError>
 where

@@ -1,4 +1,4 @@
-//! What is kept for each topic and each member, in two shapes that are read from one another.
+//! The state of topics and members, in two shapes. Each reads the other.
 
 use bennu_plugin::prelude::*;
 
@@ -8,7 +8,7 @@ pub(crate) use {v1 as own, v2 as other};
 #[cfg(feature = "v2")]
 pub(crate) use {v1 as other, v2 as own};
 
-/// A reply that is owed, and what it will say.
+/// A promised reply, and its payload.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Owed {
     pub(crate) number: u32,
@@ -21,12 +21,12 @@ pub(crate) struct Owed {
 pub(crate) mod v1 {
     use super::{Deserialize, Owed, Serialize, chained};
 
-    /// What was put into a topic.
+    /// The ledger of a topic.
     #[derive(Default, Serialize, Deserialize)]
     pub(crate) struct Ledger {
         pub(crate) count: u64,
         pub(crate) digest: u64,
-        /// The last ones: the client's number in the upper half, that of what it put in the lower.
+        /// The last entries: the client in the upper half, its number in the lower.
         pub(crate) list: Vec<u64>,
         pub(crate) ticks: u64,
     }
@@ -35,9 +35,9 @@ pub(crate) mod v1 {
     #[derive(Serialize, Deserialize)]
     pub(crate) struct Member {
         pub(crate) client: u32,
-        /// What it put last.
+        /// The last number that it put.
         pub(crate) last: u32,
-        /// What it was pushed.
+        /// How many notes it was pushed.
         pub(crate) notes: u64,
         pub(crate) owed: Vec<Owed>,
     }
@@ -122,7 +122,7 @@ pub(crate) mod v2 {
 
     use super::{Deserialize, Owed, Serialize, chained};
 
-    /// What was put into a topic.
+    /// The ledger of a topic.
     #[derive(Default, Serialize, Deserialize)]
     pub(crate) struct Ledger {
         pub(crate) counts: Counts,
@@ -131,15 +131,15 @@ pub(crate) mod v2 {
         pub(crate) ticks: u64,
     }
 
-    /// How much came when.
+    /// The number of entries.
     #[derive(Default, Serialize, Deserialize)]
     pub(crate) struct Counts {
-        /// Until the shape was this.
+        /// Those from before this shape.
         pub(crate) before: u64,
         pub(crate) since: u64,
     }
 
-    /// One thing that was put.
+    /// One entry.
     #[derive(Serialize, Deserialize)]
     pub(crate) struct Entry {
         pub(crate) client: u32,

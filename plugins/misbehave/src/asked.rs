@@ -1,4 +1,4 @@
-//! What a client can ask for. The list stands in the crate's documentation.
+//! What a client can ask for: the crate's documentation lists it.
 
 use bennu_plugin::abi::effect;
 use bennu_plugin::prelude::*;
@@ -61,7 +61,7 @@ impl Asked {
         std::thread::sleep(self.delay());
     }
 
-    /// Computes for a while.
+    /// Computes for `ms`.
     fn spin(&self) {
         let start = std::time::Instant::now();
         while start.elapsed() < self.delay() {
@@ -246,7 +246,7 @@ fn flood(asked: &Asked, send: impl Fn(Value)) {
     }
 }
 
-/// Lies, and says what the host answers to that.
+/// Asks for a wrong effect, and replies with the host's answer.
 fn lie(asked: &Asked, cx: &Context) -> Handled {
     let push = |name: &[u8], payload: &[u8]| cx.raw_effect(effect::PUSH, false, name, payload);
     let answer = match asked.at.as_str() {

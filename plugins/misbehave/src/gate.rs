@@ -1,4 +1,4 @@
-//! The connect handler: what the parameter `token` says. The list stands in the crate's documentation.
+//! The connect handler, which the parameter `token` controls: the crate's documentation lists its values.
 
 use bennu_plugin::prelude::*;
 
@@ -63,7 +63,7 @@ impl Connect<Unruly> for Gate {
     }
 }
 
-/// All that the handler got to see; what it did not is null.
+/// Everything that the handler sees of a request; null for what it does not see.
 fn seen(request: &ConnectRequest, user: &str) -> Value {
     let uri = request.uri();
     json!({

@@ -1,6 +1,6 @@
 //! The plugin to test against: does on request what no plugin should. Serves `misbehave:*`.
 //!
-//! Payloads are JSON objects whose keys may be left out: numbers are then 0, texts empty, `payload` and `meta` `{}`.
+//! Payloads are JSON objects. Any key may be left out: numbers are then 0, texts empty, `payload` and `meta` `{}`.
 //!
 //! # Joining
 //!
@@ -20,7 +20,7 @@
 //! | `later_panic` | promises to answer from another thread after `ms`, and panics while doing so |
 //! | `never` | promises to answer, and does not |
 //! | `binary` | accepted with the binary reply `00 ff 01` |
-//! | `invalid` | accepted with a reply that is no JSON |
+//! | `invalid` | accepted with a reply that is not JSON |
 //! | `push` | pushes `early` before it is accepted |
 //! | `track` | accepted; tracked under the keys `a`, `b` and `c` with `{"key":"a"}` … |
 //! | `stop` | accepted, and stopped normally at once |
@@ -56,39 +56,39 @@
 //! | `disconnect_after` | the same after `ms`; replies ok |
 //! | `push_binary`, `broadcast_binary` | sends `binary` with the bytes `00 ff 01` |
 //! | `reply_binary` | replies `00 ff 01` |
-//! | `invalid_push`, `invalid_broadcast`, `invalid_reply` | sends bytes that are no UTF-8 as JSON |
-//! | `invalid_json` | pushes UTF-8 that is no JSON |
-//! | `invalid_name` | pushes an event whose name is no UTF-8 |
+//! | `invalid_push`, `invalid_broadcast`, `invalid_reply` | sends bytes that are not UTF-8 as JSON |
+//! | `invalid_json` | pushes UTF-8 that is not JSON |
+//! | `invalid_name` | pushes an event whose name is not UTF-8 |
 //! | `invalid_field` | pushes, broadcasts and replies bytes with an event or a status of 256 bytes |
 //! | `invalid_meta` | tracks `invalid` with a number; replies `{"done":false}` |
-//! | `lie` | lies in what `at` says: `payload`, `json`, `array`, `name`, `kind`, `length`, `misplaced`, `timer`, `state`; replies `{"answer":n}`, with what the host said to it |
+//! | `lie` | asks for an effect that is wrong in `at`: `payload`, `json`, `array`, `name`, `kind`, `length`, `misplaced`, `timer`, `state`; replies `{"answer":n}` with the host's answer |
 //! | `forged` | keeps the promise `payload` from another thread, and logs `completed: ` and whether the host took it |
 //! | `invalid_kind` | asks for an effect that does not exist |
-//! | `flood` | pushes `count` times `flood` `{"n":…,"fill":"xx…"}` with `bytes` in `fill` |
-//! | `flood_broadcast` | broadcasts them |
+//! | `flood` | pushes `flood` `{"n":…,"fill":"xx…"}` `count` times, with `bytes` bytes in `fill` |
+//! | `flood_broadcast` | broadcasts the same |
 //! | `timer` | pushes `tick` with `payload` after `ms` |
 //! | `topic_timer` | broadcasts `tock` with `payload` after `ms`, whether or not the member is still there |
 //! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
 //! | `timers` | starts `count` timers of `ms` |
-//! | `topic_arm` | sets the trap `at` of the topic's state: `snapshot`, `drop`; replies ok |
-//! | `topic_panic`, `topic_hang` | has a message to the topic panic, or hang, after `ms` |
-//! | `secret` | broadcasts the intercepted event `secret` with `payload`: each member is pushed `{"secret":…,"count":n}`, where n counts for the member |
-//! | `track`, `update` | does so under `key` with `meta`; replies `{"done":true}` |
-//! | `untrack` | does so; replies `{"done":true}` |
-//! | `describe` | sends `meta` beside the metas of `key`; replies `{"done":true}` |
-//! | `track_elsewhere` | tracks itself under `key` on `topic`; replies `{"done":false}` |
-//! | `topic_track` | has a message to the topic track after `ms`, and broadcasts `tracked` `{"done":false}` |
-//! | `presence` | replies with what is tracked under `key`, or null |
-//! | `presences` | replies with the whole list |
+//! | `topic_arm` | sets the trap `at` in the topic's state: `snapshot` or `drop`; replies ok |
+//! | `topic_panic`, `topic_hang` | sends the topic a message after `ms`, whose callback panics or hangs |
+//! | `secret` | broadcasts the intercepted event `secret` with `payload`; each member is pushed `{"secret":…,"count":n}`, where n is the member's own count |
+//! | `track`, `update` | tracks or updates itself under `key` with `meta`; replies `{"done":true}` |
+//! | `untrack` | untracks itself under `key`; replies `{"done":true}` |
+//! | `describe` | describes `key` with `meta`; replies `{"done":true}` |
+//! | `track_elsewhere` | tries to track itself under `key` on `topic`; replies `{"done":false}` |
+//! | `topic_track` | sends the topic a message after `ms`, whose callback tries to track and broadcasts `tracked` `{"done":false}` |
+//! | `presence` | replies with the presence under `key`, or null |
+//! | `presences` | replies with the presence list |
 //! | `push_presence` | is pushed `presence_state` |
 //! | `log` | writes `payload` to the log; the same at `debug` as `misbehave::quiet`; and a warning with `count` and `key`, in the span `asking` with `bytes` |
 //!
 //! # Traps
 //!
-//! Set by `arm`, kept in the member's state: `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot`, `restore` panic
-//! there, and hang there with `hang:` in front, or do what else stands there of the list below, except in `snapshot`; `snapshot_error` and `restore_error` fail there; `deaf` swallows intercepted
-//! events; `push` pushes `terminating` `{"reason":"Left"}` in `terminate`, `broadcast` broadcasts it, and `log` logs
-//! `terminating: Left`.
+//! `arm` sets a trap in the member's state. `handle_out`, `handle_info`, `terminate`, `drop`, `snapshot` and `restore` panic there.
+//! With `hang:` in front they hang there, and so with any other word of the list in *Unruly*; in `snapshot` only `hang:` works.
+//! `snapshot_error` and `restore_error` fail there. `deaf` drops intercepted events. In `terminate`, `push` pushes `terminating`
+//! `{"reason":"Left"}`, `broadcast` broadcasts it, and `log` logs `terminating: Left`.
 //!
 //! # Connecting
 //!
@@ -98,34 +98,34 @@
 //! |---|---|
 //! | (none) | accepted without socket id and assigns |
 //! | `open` | accepted with the id `user:USER` and the assigns `{"user":"USER"}`, from the parameter `user` |
-//! | `seen` | the same, its assigns being what the handler saw of the request: `user`, `mount`, `transport`, `headers`, `peer` (the address), `uri` (without port and query), `port`, `query`, `auth_token`, `region` (from `connect_static`) |
+//! | `seen` | the same, but its assigns are what the handler saw of the request: `user`, `mount`, `transport`, `headers`, `peer` (the address), `uri` (without port and query), `port`, `query`, `auth_token`, `region` (from `connect_static`) |
 //! | `later` | as `open`, from another thread |
 //! | `closed`, anything else | refused with 403 and `{"reason":"closed"}` |
 //! | `teapot` | refused with 418, without a body |
 //! | `busy` | refused with 429 and `{"retry_after":7}` |
 //! | `binary` | refused with 403 and the bytes `00 01` |
-//! | `list` | accepted with assigns that are no object |
+//! | `list` | accepted with assigns that are not an object |
 //! | `panic` | panics |
 //! | `unruly` | does what the parameter `user` says, see above, then is accepted |
 //! | `hang` | promises to answer, and does not |
 //!
 //! # Origins
 //!
-//! Where it decides about them, `https://open.example` may connect; to mounts whose path begins with `/pages` also `file://`.
-//! `panic.example` panics.
+//! `https://open.example` may connect; to mounts whose path begins with `/pages`, `file://` may connect as well. `panic.example`
+//! panics.
 //!
 //! # Unruly
 //!
-//! By `check`, `init` and `drop` (of its own value, when it is shut down) in its settings, and by `at` in `unruly`: `refuse`, `refuse_at_length` (in 95,000 bytes of 10,000 lines), `panic`, `panic_twice` (the second while the first
-//! unwinds), `crash` (a fault of memory), `overflow` (of the stack), `abort`, `exit`, `hang`, `allocate` (without end),
-//! `thread` (starts one that never ends).
+//! `check`, `init` and `drop` (of its own value, at shutdown) in its settings, and `at` in `unruly`, take one of these words:
+//! `refuse`, `refuse_at_length` (with 95,000 bytes in 10,000 lines), `panic`, `panic_twice` (the second panic while the first
+//! unwinds), `crash` (a segmentation fault), `overflow` (of the stack), `abort`, `exit`, `hang`, `allocate` (without end), `thread`
+//! (starts one that never ends).
 //!
 //! # Variants
 //!
-//! By cargo features. `v2`: version 2 of the state, which reads version 1; the reply to `count` says so, and has
-//! `"mood":"fresh"`, a field that the member got in between. `bad_restore`: never reads the state of another generation.
-//! `panics`: panics at every event of a client. `at_load`: does what the variable `MISBEHAVE_AT_LOAD` says, as above, while the
-//! library is loaded.
+//! Cargo features. `v2`: version 2 of the state, which reads version 1. The reply to `count` says so, and has `"mood":"fresh"`, a new
+//! field of the member. `bad_restore`: refuses the state of another generation. `panics`: panics at every event of a client.
+//! `at_load`: does what the variable `MISBEHAVE_AT_LOAD` says, a word of *Unruly*, while the library is loaded.
 #![deny(unsafe_code)]
 
 mod asked;
@@ -139,10 +139,10 @@ use asked::Asked;
 use state::{Member, Topic, VERSION};
 use unruly::Unruly;
 
-/// What callbacks get, with this plugin's own value.
+/// The context with this plugin's own value.
 type Context = bennu_plugin::Context<Unruly>;
 
-/// The payload of a timer that keeps a promise.
+/// The payload of a timer with a promise in it.
 #[derive(Deserialize)]
 struct Promised {
     later: Later,

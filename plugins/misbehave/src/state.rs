@@ -1,13 +1,13 @@
-//! What is kept for each topic and each member, in two versions.
+//! The state of topics and members, in two versions.
 
 use bennu_plugin::prelude::*;
 
 use crate::unruly::{hang, misbehave};
 
-/// What writes and reads these states: version 1.
+/// The version of the state: 1.
 #[cfg(not(feature = "v2"))]
 pub(crate) const VERSION: u32 = 1;
-/// What writes and reads these states: version 2, which reads the first.
+/// The version of the state: 2, which reads version 1.
 #[cfg(feature = "v2")]
 pub(crate) const VERSION: u32 = 2;
 
@@ -19,7 +19,7 @@ pub(crate) struct TopicV1 {
     pub(crate) traps: TopicTraps,
 }
 
-/// The topic's state in version 2: the count is called otherwise, and is kept by origin.
+/// The topic's state in version 2: the count has another name, and two parts.
 #[cfg(feature = "v2")]
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct TopicV2 {
@@ -36,7 +36,7 @@ pub(crate) struct Counts {
     pub(crate) since: u64,
 }
 
-/// Where the topic's state misbehaves later on: when it is written, or dropped.
+/// Traps of the topic: for when it is written or dropped.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct TopicTraps(#[serde(serialize_with = "write_traps")] pub(crate) Vec<String>);
 
@@ -55,10 +55,10 @@ pub(crate) type Topic = TopicV2;
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) count: u64,
-    /// Where to misbehave later on.
+    /// Where to misbehave later.
     #[serde(serialize_with = "write_traps")]
     pub(crate) traps: Vec<String>,
-    /// Replies that are owed.
+    /// Promised replies.
     pub(crate) owed: Vec<Later>,
     /// New in version 2.
     #[cfg(feature = "v2")]
@@ -71,11 +71,11 @@ impl Member {
         self.traps.iter().any(|trap| trap == place)
     }
 
-    /// Panics where a trap was set at `place`, or misbehaves otherwise.
+    /// Springs the traps at `place`.
     pub(crate) fn pass(&self, place: &str) {
         let traps = self.traps.iter().filter_map(|trap| trap.split_once(':'));
         for (how, _) in traps.filter(|(_, at)| *at == place) {
-            // What is refused here, nobody hears of.
+            // Nothing takes the error here.
             let _ = misbehave(how);
         }
         assert!(!self.is_trapped(place), "trap in {place}");
@@ -129,7 +129,7 @@ pub(crate) fn read_member(old: Old<'_>) -> Result<Member, MigrateError> {
     Ok(member)
 }
 
-/// Reads a topic of this version, or of the one before.
+/// Reads a topic of this version or the one before.
 pub(crate) fn read_topic(from: u32, old: Old<'_>) -> Result<Topic, MigrateError> {
     if cfg!(feature = "bad_restore") {
         return Err(MigrateError::new("built never to read"));

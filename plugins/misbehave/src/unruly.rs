@@ -1,5 +1,5 @@
-//! What goes wrong before anything is served, in `check`, in `init`, and while the library is loaded; and after that, when the
-//! plugin's own value is dropped.
+//! What goes wrong outside of channels: in `check`, in `init`, while the library is loaded, and when the plugin's own value is
+//! dropped.
 
 use std::process;
 use std::thread;
@@ -35,7 +35,7 @@ impl Plugin for Unruly {
 
 impl Drop for Unruly {
     fn drop(&mut self) {
-        // What is refused here, nobody hears of.
+        // Nothing takes the error here.
         let _ = misbehave(&self.drop);
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn misbehave(how: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Does not return.
+/// Never returns.
 pub(crate) fn hang() {
     loop {
         thread::park();
@@ -82,14 +82,14 @@ impl Drop for PanicsAgain {
     }
 }
 
-/// Takes stack until there is none.
-#[allow(unconditional_recursion, reason = "that is what it is for")]
+/// Uses up the stack.
+#[allow(unconditional_recursion, reason = "the purpose of this function")]
 fn overflow(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     overflow(frame[0] + 1) + frame[1]
 }
 
-/// Takes memory until there is none.
+/// Uses up the memory.
 fn allocate() {
     let mut taken = Vec::new();
     loop {
@@ -97,25 +97,25 @@ fn allocate() {
     }
 }
 
-#[allow(unsafe_code, reason = "a real fault is what this is for")]
+#[allow(unsafe_code, reason = "it needs a real fault")]
 fn crash() {
     // SAFETY: none; the process is to end here.
     unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
 }
 
-/// A length that goes far beyond what is there.
-#[allow(unsafe_code, reason = "a lie cannot be told safely")]
+/// A slice that is much longer than its memory.
+#[allow(unsafe_code, reason = "safe code cannot make such a slice")]
 pub(crate) fn too_long() -> &'static [u8] {
-    // SAFETY: none; the host is not to read it.
+    // SAFETY: none; the host must not read it.
     unsafe { std::slice::from_raw_parts(b"{}".as_ptr(), 1 << 40) }
 }
 
-/// Runs while the library is loaded, before anything of the host's can look at it.
+/// Runs while the library is loaded, before the host can look at it.
 #[cfg(feature = "at_load")]
 #[allow(unsafe_code, reason = "constructors have no safe form")]
 mod at_load {
     #[used]
-    // SAFETY: the system's loader calls what stands in this section, without arguments that matter here.
+    // SAFETY: the dynamic loader calls the functions in this section; this one ignores its arguments.
     #[unsafe(link_section = ".init_array")]
     static AT_LOAD: extern "C" fn() = at_load;
 

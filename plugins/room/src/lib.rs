@@ -1,16 +1,16 @@
 //! The plugin to show: a chat room with names, history, typing and presence.
 //!
-//! A client joins `room:…` with `{"name": "ann"}` and gets `{"history": […]}`. It says something with `new_msg`
-//! `{"body": "hello"}`, which everyone receives as `new_msg` `{"id": 1, "name": "ann", "body": "hello"}`, and tells the
-//! others whether it is `typing` with `{"typing": true}`.
+//! A client joins `room:…` with `{"name": "ann"}` and gets `{"history": […]}`. It pushes `new_msg` `{"body": "hello"}`, and
+//! everyone gets `new_msg` `{"id": 1, "name": "ann", "body": "hello"}`. It pushes `typing` `{"typing": true}`, and the others get
+//! `typing` `{"name": "ann", "typing": true}`.
 
 use bennu_plugin::prelude::*;
 
-/// What it takes under `settings` in the configuration: `bennu schema --plugin room` shows it.
+/// Its `settings` in the configuration: `bennu schema --plugin room` shows their schema.
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// How many messages the room keeps, and shows to a newcomer: 50 where this is left out.
+    /// How many messages the room keeps, and shows to a client that joins. Default 50.
     max_history: Option<usize>,
 }
 
@@ -20,7 +20,7 @@ struct Room {
     history: History,
 }
 
-/// One for each client in it, as its join's params say.
+/// One for each client in it, read from the params of its join.
 #[derive(Serialize, Deserialize)]
 struct Member {
     name: Text<1, 32>,
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_reaches_everyone_and_is_kept_for_who_comes_later() {
+    fn a_message_reaches_everyone_and_those_who_join_later() {
         for server in [server(), Server::run(Code::built("room"), json!({ "max_history": 2 }))] {
             let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
             for (id, body) in [(1, "a"), (2, "b"), (3, "c")] {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_types_is_told_to_the_others() {
+    fn typing_reaches_the_others() {
         let server = server();
         let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
         ann.push("typing", json!({ "typing": true })).refute_reply();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_there_can_be_seen() {
+    fn presence_lists_who_is_there() {
         let server = server();
         let (ann, bob) = (server.join("room:1", named("ann")), server.join("room:1", named("bob")));
         bob.assert_push("presence_state", like(json!({ "ann": {}, "bob": {} })));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_too_long_is_refused_by_its_name() {
+    fn a_missing_or_too_long_field_is_refused_by_its_name() {
         let server = server();
         let refusal = server.try_join("room:1", named("")).unwrap_err();
         assert_eq!(refusal["field"], "name");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_is_what_it_was_after_a_reload() {
+    fn the_room_survives_a_reload() {
         let server = server();
         let ann = server.join("room:1", named("ann"));
         ann.push("new_msg", json!({ "body": "before" }));

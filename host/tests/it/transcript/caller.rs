@@ -1,8 +1,9 @@
-//! A client of a conversation, whatever carries what it says.
+//! A client of a conversation, over whatever transport.
 
 use bennu::Entrance;
 use bennu_tools::client::{ClientError, Frame, Incoming, Options, RawClient, Transport};
 
+use super::kit;
 use crate::seams::client::Client;
 use crate::support::within;
 
@@ -12,6 +13,8 @@ pub(crate) enum Over {
     WebSocket,
     LongPoll,
     Memory,
+    /// No server at all: the plugins run in the test kit.
+    Kit,
 }
 
 /// A client that is connected.
@@ -19,24 +22,34 @@ pub(crate) enum Over {
 pub(super) enum Caller {
     Socket(Box<RawClient>),
     Memory(Client),
+    Kit(Box<kit::Client>),
+}
+
+/// Where clients connect.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The address in the options.
+    Address,
+    Memory(Entrance),
+    Kit(kit::Kit),
 }
 
 impl Over {
     /// The host's own transport that behaves most like it.
     pub(super) fn own(self) -> Transport {
         match self {
-            Self::WebSocket | Self::Memory => Transport::WebSocket,
+            Self::WebSocket | Self::Memory | Self::Kit => Transport::WebSocket,
             Self::LongPoll => Transport::LongPoll,
         }
     }
 }
 
 impl Caller {
-    /// Connects: over a socket, or where there is an entrance, by it.
-    pub(super) async fn connect(options: &Options, entrance: Option<&Entrance>) -> Result<Self, String> {
-        Ok(match entrance {
-            None => Self::Socket(Box::new(RawClient::connect(options).await.map_err(said)?)),
-            Some(entrance) => {
+    pub(super) async fn connect(options: &Options, place: &Place) -> Result<Self, String> {
+        Ok(match place {
+            Place::Address => Self::Socket(Box::new(RawClient::connect(options).await.map_err(said)?)),
+            Place::Kit(kit) => Self::Kit(Box::new(kit.connect(options)?)),
+            Place::Memory(entrance) => {
                 let client = within("connection", Client::connect(entrance, options)).await;
                 Self::Memory(client.map_err(|denied| format!("  error     {denied}"))?)
             }
@@ -50,6 +63,7 @@ impl Caller {
                 client.send(frame).await;
                 Ok(None)
             }
+            Self::Kit(client) => client.send(&frame).map(|()| None),
             Self::Socket(client) => match client.send(frame).await {
                 Ok(()) => Ok(None),
                 Err(ClientError::NotTaken { status }) => Ok(Some(status)),
@@ -65,6 +79,7 @@ impl Caller {
                 let next = within("message", client.next()).await;
                 next.ok_or_else(|| "  error     the server has hung up".into())
             }
+            Self::Kit(client) => client.next(),
         }
     }
 
@@ -73,6 +88,10 @@ impl Caller {
             Self::Socket(client) => client.close().await.map_err(said),
             Self::Memory(client) => {
                 within("end of the connection", client.close()).await;
+                Ok(())
+            }
+            Self::Kit(client) => {
+                client.close();
                 Ok(())
             }
         }

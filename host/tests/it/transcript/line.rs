@@ -13,6 +13,8 @@ pub(super) struct Line {
     pub(super) only: Option<Transport>,
     /// Only where clients have binary messages to send.
     pub(super) bytes: bool,
+    /// Not for the test kit.
+    pub(super) server: bool,
     pub(super) client: String,
     pub(super) what: What,
 }
@@ -47,10 +49,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Line>, String> {
 }
 
 fn line(number: usize, text: &str) -> Result<Line, String> {
-    let (bytes, rest) = match text.strip_prefix("bytes:") {
-        Some(rest) => (true, rest.trim_start()),
-        None => (false, text),
-    };
+    let (server, rest) = prefixed(text, "server:");
+    let (bytes, rest) = prefixed(rest, "bytes:");
     let (only, rest) = match (rest.strip_prefix("ws:"), rest.strip_prefix("lp:")) {
         (Some(rest), _) => (Some(Transport::WebSocket), rest.trim_start()),
         (_, Some(rest)) => (Some(Transport::LongPoll), rest.trim_start()),
@@ -77,9 +77,18 @@ fn line(number: usize, text: &str) -> Result<Line, String> {
         text: text.to_owned(),
         only,
         bytes,
+        server,
         client: client.to_owned(),
         what,
     })
+}
+
+/// Whether a line begins with this, and what follows.
+fn prefixed<'a>(text: &'a str, prefix: &str) -> (bool, &'a str) {
+    match text.strip_prefix(prefix) {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    }
 }
 
 fn send(rest: &str) -> Result<What, String> {

@@ -2,6 +2,9 @@
 //! it applies to, against a server of its own. They are written in version 2, those in the folder `v1` in version 1, and
 //! those in the folder `phoenix_0_11` in the dialect of Phoenix 0.11, which the mount `/ws` speaks.
 //!
+//! Those of version 2 also run against `bennu_plugin::test`, the test kit of plugins, so that it and the server cannot drift
+//! apart. What the folders `v1` and `phoenix_0_11` add is how the wire says it, which the kit does not have.
+//!
 //! A transcript is read from top to bottom. Each line says what one client does; clients have names of letters.
 //!
 //! ```text
@@ -17,40 +20,43 @@
 //! a: close                             `a` says goodbye
 //! ws: … lp: …                          lines for one transport only
 //! bytes: …                             lines for versions in which clients have binary messages to send
+//! server: …                            lines about what only the server has: limits, deadlines, a second plugin
 //! ```
 //!
 //! In expected JSON `*` stands for any value; `$name` for any value at first, and the same one from then on, also in what
 //! is sent. Nothing waits for a time: that nothing comes is shown by what comes instead.
 
 mod caller;
+mod kit;
 mod line;
 mod messagepack;
 pub(crate) mod pattern;
 mod version;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use bennu::Entrance;
 use bennu_tools::client::{Frame, Incoming, Options, Transport};
 use serde_json::Value;
 
 use crate::seams::Host;
 use crate::seams::messagepack::MessagePack;
 use crate::support::server::Bench;
-use caller::Caller;
+use caller::{Caller, Place};
+use kit::Kit;
 use line::{Expected, Line, Sent, What};
 
 pub(crate) use caller::Over;
 pub(crate) use pattern::Captures;
 pub(crate) use version::Version;
 
-/// Makes tests of each file: one for each transport and version. A version that a file does not apply to stands behind its
-/// name, with the reason.
+/// Makes tests of each file: one for each transport and version, and one for the test kit. What a file does not apply to stands
+/// behind its name, with the reason.
 macro_rules! transcripts {
-    ($($name:ident $((not $version:ident: $why:literal))?)*) => {
+    ($($name:ident $((not $way:ident: $why:literal))*)*) => {
         $(mod $name {
-            ways!($name $(not $version)?);
+            ways!($name $(not $way)*);
         })*
 
         const LISTED: &[&str] = &[$(stringify!($name)),*];
@@ -91,10 +97,23 @@ macro_rules! way {
 mod modern {
     macro_rules! ways {
         ($name:ident) => {
-            way!(v1 V1 $name);
             ways!($name not v1);
+            way!(v1 V1 $name);
+        };
+        ($name:ident not kit) => {
+            ways!($name not v1 not kit);
+            way!(v1 V1 $name);
         };
         ($name:ident not v1) => {
+            ways!($name not v1 not kit);
+
+            #[tokio::test]
+            async fn kit() {
+                use super::super::{Over, Version, run};
+                run(super::WRITTEN, stringify!($name), Version::V2, Over::Kit).await;
+            }
+        };
+        ($name:ident not v1 not kit) => {
             way!(v2 V2 $name);
             way!(messagepack MessagePack $name);
         };
@@ -128,6 +147,9 @@ mod phoenix_0_11 {
     include!("list_phoenix_0_11.rs");
 }
 
+/// For clients that need no address.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The transcripts that are written in a version, sorted.
 fn found(written: Version) -> Vec<String> {
     let files = std::fs::read_dir(folder(written)).expect("the folder of transcripts");
@@ -150,6 +172,11 @@ fn folder(written: Version) -> PathBuf {
 async fn run(written: Version, name: &str, version: Version, over: Over) {
     let file = format!("{name}.txt");
     let text = std::fs::read_to_string(folder(written).join(&file)).expect("the transcript");
+    if over == Over::Kit {
+        let mut conversation = Conversation::new(version.options(NOWHERE, over), written, version);
+        conversation.place = Place::Kit(Kit::default());
+        return conversation.play(&file, &text).await;
+    }
     let bench = Bench::new();
     // A client of a long conversation is silent for a while.
     bench.set("limits", "idle_timeout_ms", "30_000");
@@ -163,7 +190,9 @@ async fn run(written: Version, name: &str, version: Version, over: Over) {
         _ => Host::start(&bench, &[]).await,
     };
     let mut conversation = Conversation::new(version.options(host.address, over), written, version);
-    conversation.entrance = (over == Over::Memory).then(|| host.entrance.clone());
+    if over == Over::Memory {
+        conversation.place = Place::Memory(host.entrance.clone());
+    }
     conversation.play(&file, &text).await;
     drop(conversation);
     host.stop().await;
@@ -174,8 +203,8 @@ pub(crate) struct Conversation {
     options: Options,
     written: Version,
     version: Version,
-    /// For clients in memory: where they come in.
-    entrance: Option<Entrance>,
+    /// Where its clients connect.
+    place: Place,
     clients: HashMap<String, Caller>,
     captures: Captures,
     beats: u32,
@@ -188,7 +217,7 @@ impl Conversation {
             options,
             written,
             version,
-            entrance: None,
+            place: Place::Address,
             clients: HashMap::new(),
             captures: Captures::default(),
             beats: 0,
@@ -199,11 +228,20 @@ impl Conversation {
     pub(crate) async fn play(&mut self, file: &str, text: &str) {
         let lines: Vec<Line> = line::read(text).unwrap_or_else(|error| panic!("{file}:{error}"));
         let (transport, sends_bytes) = (self.options.transport, self.version.sends_bytes());
-        let applies = |line: &&Line| line.only.is_none_or(|only| only == transport) && (sends_bytes || !line.bytes);
+        let has_server = !matches!(self.place, Place::Kit(_));
+        let applies = |line: &&Line| {
+            line.only.is_none_or(|only| only == transport)
+                && (sends_bytes || !line.bytes)
+                && (has_server || !line.server)
+        };
         for line in lines.iter().filter(applies) {
             if let Err(difference) = self.play_line(line).await {
                 let (number, text, version) = (line.number, &line.text, self.version);
-                let over = self.entrance.as_ref().map_or(transport.name(), |_| "memory");
+                let over = match self.place {
+                    Place::Address => transport.name(),
+                    Place::Memory(_) => "memory",
+                    Place::Kit(_) => "the test kit",
+                };
                 panic!("{file}:{number} in {version:?} over {over}\n  line      {text}\n{difference}");
             }
         }
@@ -233,7 +271,7 @@ impl Conversation {
             params: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             ..self.options.clone()
         };
-        let client = Caller::connect(&options, self.entrance.as_ref()).await?;
+        let client = Caller::connect(&options, &self.place).await?;
         self.clients.insert(name.to_owned(), client);
         Ok(())
     }

@@ -1,24 +1,33 @@
-//! How a topic's state is written, and read by other code.
+//! How code is loaded, and how a topic's state goes from one generation to the next.
+
+use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::{Core, Generation, Standing};
-use crate::abi::{effect, event, reason};
+use super::step::Noted;
+use super::{Core, Standing};
+use crate::abi::{effect, event};
 use crate::channel::Old;
-use crate::test::boundary::{Asked, Event};
+use crate::test::boundary::{Event, Running};
 use crate::test::code::Code;
 
-/// What a topic's state is when it is written: the topic's, and that of each member.
+/// One load of the plugin. It ends when no topic is left in it.
+pub(in crate::test) struct Generation {
+    pub(in crate::test) code: Code,
+    pub(in crate::test) running: Option<Rc<Running>>,
+}
+
+/// A topic's state, and that of each member.
 type Written = (Vec<u8>, Vec<(u64, Vec<u8>)>);
 
 impl Core {
-    /// What belongs behind a failure: what the plugin has logged.
-    pub(in crate::test) fn logged(&self) -> String {
-        let lines = self.outside.log();
-        if lines.is_empty() {
-            return String::new();
-        }
-        format!("\nthe plugin has logged:\n    {}", lines.join("\n    "))
+    /// Starts another generation: topics that come into being from now on are in that one.
+    pub(super) fn load(&mut self, code: Code) -> Result<(), String> {
+        Running::check(code.module, &self.settings)?;
+        let running = Running::start(code.module, &self.settings, &self.outside)?;
+        let running = Some(Rc::new(running));
+        self.generations.push(Generation { code, running });
+        Ok(())
     }
 
     /// The state of a topic (member 0) or of a member.
@@ -42,15 +51,16 @@ impl Core {
         }
         let (mut shared, mut members) = (Vec::new(), Vec::new());
         let kind = event::SNAPSHOT;
-        for (asked, _) in self.handle(&Event {
+        let noted = self.handle(&Event {
             kind,
             topic,
             ..Event::default()
-        })? {
+        })?;
+        for Noted { asked, .. } in noted {
             match (asked.kind, asked.member) {
-                (effect::STATE, 0) => shared = asked.payload,
-                (effect::STATE, member) => members.push((member, asked.payload)),
-                // Its state cannot be written: it does not come over.
+                (effect::STATE, 0) => shared = asked.body.bytes,
+                (effect::STATE, member) => members.push((member, asked.body.bytes)),
+                // The plugin cannot write this member: it does not move.
                 (effect::STOP, member) => self.end_unwritten(member, asked.name),
                 _ => {}
             }
@@ -60,10 +70,10 @@ impl Core {
 
     pub(in crate::test) fn reload(&mut self, code: Code) -> Result<(), String> {
         self.settle();
-        let old = self.generations.len() - 1;
+        let old = self.newest();
         code.check_reads(self.generations[old].code.manifest.state_version)?;
         self.load(code)
-            .map_err(|why| format!("the new code does not start: {why}"))?;
+            .map_err(|why| format!("cannot start the new code: {why}"))?;
         let topics = self
             .topics
             .iter()
@@ -73,15 +83,10 @@ impl Core {
             .into_iter()
             .filter_map(|topic| {
                 let why = self.carry(topic, old).err()?;
-                Some(format!(
-                    "`{}` stays on the code before: {why}",
-                    self.topics[&topic].name
-                ))
+                Some(format!("`{}` stays with the old code: {why}", self.topics[&topic].name))
             })
             .collect();
-        if !self.topics.values().any(|topic| topic.live && topic.generation == old) {
-            self.retire(old);
-        }
+        self.retire_empty(old);
         self.settle();
         if failures.is_empty() {
             Ok(())
@@ -94,7 +99,7 @@ impl Core {
     fn carry(&mut self, topic: u64, old: usize) -> Result<(), String> {
         let version = self.generations[old].code.manifest.state_version;
         let state = self.write_state(topic)?;
-        let new = self.generations.len() - 1;
+        let new = self.newest();
         let read = self.read_state(new, topic, version, &state)?;
         let _ = self.handle_in(old, &close(topic));
         self.topic_mut(topic, |topic| topic.generation = new);
@@ -102,7 +107,7 @@ impl Core {
         Ok(())
     }
 
-    /// A topic comes into being from state that was written by this version; its members are clients of their own.
+    /// Makes a topic from state of this version. Each of its members has a client of its own.
     pub(in crate::test) fn restore(
         &mut self,
         name: &str,
@@ -110,11 +115,11 @@ impl Core {
         shared: Vec<u8>,
         members: Vec<Vec<u8>>,
     ) -> Result<Vec<u64>, String> {
-        let newest = self.generations.len() - 1;
+        let newest = self.newest();
         self.generations[newest].code.check_reads(version)?;
         let topic = self.topic_number(name);
         if self.topics[&topic].live {
-            return Err("somebody has joined it already".to_owned());
+            return Err("somebody has already joined it".to_owned());
         }
         let members: Vec<_> = members
             .into_iter()
@@ -128,14 +133,14 @@ impl Core {
         Ok(numbers)
     }
 
-    /// Has a generation read a topic's state; what it reads only in part it forgets.
+    /// Has a generation read a topic's state. If it fails, it drops what it has read.
     fn read_state(
         &mut self,
         generation: usize,
         topic: u64,
         version: u32,
         (shared, members): &Written,
-    ) -> Result<Vec<(Asked, i64)>, String> {
+    ) -> Result<Vec<Noted>, String> {
         let (name, number) = (self.topics[&topic].name.clone(), version.into());
         let infos: Vec<String> = members.iter().map(|(member, _)| self.info_of(*member)).collect();
         let topic_state = Event {
@@ -168,8 +173,8 @@ impl Core {
         Ok(read)
     }
 
-    /// A topic is in service in other code.
-    fn taken_over(&mut self, topic: u64, read: Vec<(Asked, i64)>) {
+    /// Another generation serves the topic from now on.
+    fn taken_over(&mut self, topic: u64, read: Vec<Noted>) {
         self.apply(topic, read);
         let kind = event::RESTORED;
         if let Ok(asked) = self.handle(&Event {
@@ -181,10 +186,13 @@ impl Core {
         }
     }
 
-    /// Ends a generation whose topics have all gone elsewhere.
-    fn retire(&mut self, old: usize) {
+    /// Ends a generation if no topic is left in it.
+    pub(super) fn retire_empty(&mut self, old: usize) {
+        if self.topics.values().any(|topic| topic.live && topic.generation == old) {
+            return;
+        }
         let Generation { running, .. } = &mut self.generations[old];
-        // Its threads end here, and may keep promises until then.
+        // Its threads end here; they may keep promises until then.
         drop(running.take());
         self.settle();
         self.break_promises(old);
@@ -192,13 +200,13 @@ impl Core {
 
     fn end_unwritten(&mut self, member: u64, why: String) {
         if self.standing(member) == Standing::In {
-            self.outside.note(format!("writing state panicked: {why}"));
-            self.end_untold(member, reason::PANICKED);
+            self.outside.note(format!("snapshot panicked: {why}"));
+            self.end_untold(member);
         }
     }
 }
 
-/// A topic's end, which the plugin is not told of.
+/// The end of a topic, for which no callback runs.
 fn close(topic: u64) -> Event<'static> {
     Event {
         kind: event::CLOSE,

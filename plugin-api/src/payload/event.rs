@@ -1,4 +1,4 @@
-//! Typed events: an event's name and payload, read together as one enum.
+//! Typed events: the name and the payload of an event, read together as an enum.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 
-use crate::payload::{Payload, ReadError, read_json_with};
+use super::{Payload, ReadError, read_json_with};
 use crate::reply::Refusal;
 
 impl<'a> Payload<'a> {
     /// Reads event and payload together as a `T`: an enum with a variant for each event that clients may push. The variant
-    /// `NewMsg` is the event `new_msg`; `#[serde(rename = "…")]` gives it any other name. A variant without fields takes any
-    /// payload, and looks at none.
+    /// `NewMsg` is the event `new_msg`; `#[serde(rename = "…")]` gives it another name. A variant without fields ignores the
+    /// payload.
     ///
     /// ```
     /// # use bennu_plugin::prelude::*;
@@ -34,14 +34,13 @@ impl<'a> Payload<'a> {
     /// # }
     /// ```
     ///
-    /// Take this where payloads have fields: the enum says what clients may send, the compiler says what is not handled,
-    /// and the client is told what it got wrong. Match on `event` itself where payloads pass through as they are, or are
-    /// binary.
+    /// Use it if payloads have fields: the enum lists what clients may send, the compiler reports events that are not handled, and
+    /// clients learn what is wrong with a payload. If payloads are binary or pass through unchanged, match on `event` instead.
     ///
     /// # Errors
     ///
-    /// Given back with `?`, the error answers the client: [unhandled](crate::Reply::unhandled) if there is no such variant,
-    /// as [`Payload::parse`] does if the payload does not fit it.
+    /// Returned with `?`, the error answers the client: as [`Reply::unhandled`](crate::Reply::unhandled) if there is no such
+    /// variant, as [`Payload::parse`] does if the payload does not fit the variant.
     pub fn parse_as<T: Deserialize<'a>>(self, event: &str) -> Result<T, Refusal> {
         T::deserialize(Named { event, payload: self }).map_err(|wrong| match wrong {
             Wrong::Event => Refusal::unhandled(),
@@ -50,13 +49,13 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// An event that was pushed, as serde sees it: the name of a variant and what stands in it.
+/// A pushed event as serde sees it: the name of a variant, and its content.
 struct Named<'a, 'e> {
     event: &'e str,
     payload: Payload<'a>,
 }
 
-/// Why it is none of the enum's.
+/// Why it is not an event of the enum.
 #[derive(Debug)]
 enum Wrong {
     Event,
@@ -106,7 +105,7 @@ impl<'de> de::Deserializer<'de> for Named<'de, '_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
         Err(de::Error::custom(
-            "the plugin reads events as what is no enum, or one with `tag` or `untagged`",
+            "the plugin must read events as an enum without `tag` and `untagged`",
         ))
     }
 
@@ -126,7 +125,7 @@ impl<'de> EnumAccess<'de> for Named<'de, '_> {
     }
 }
 
-/// What stands in the variant.
+/// The content of a variant.
 struct Fields<'a>(Payload<'a>);
 
 impl<'de> Fields<'de> {

@@ -1,0 +1,84 @@
+//! How a shard writes a topic's state and reads it.
+
+use serde::Serialize;
+
+use super::{Done, Fault, Member, Shard, Topic, no_topic};
+use crate::abi::{effect, flag, reason};
+use crate::channel::{Channel, Old, read_member, read_shared};
+use crate::connect::Connect;
+use crate::context::Context;
+use crate::glue::{Effect, Incoming};
+use crate::panics::catch;
+use crate::plugin::Plugin;
+
+impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
+    pub(super) fn snapshot(&mut self, event: &Incoming<'_>) -> Done {
+        let Self { topics, cx, .. } = self;
+        let topic = topics.get(&event.topic).ok_or_else(no_topic)?;
+        cx.enter(event.topic, &topic.name, 0, None);
+        let mut bytes = Vec::new();
+        write_state(0, &topic.shared, &mut bytes, cx)?;
+        for (&number, member) in &topic.members {
+            match catch(|| write_state(number, &member.state, &mut bytes, cx)) {
+                Ok(written) => written?,
+                // Only this member's channel ends; the others go on. An older host refuses that, and gets no state at all.
+                Err(panic) if cx.emit_stop(number, reason::PANICKED, &panic) < 0 => return Err(Fault::Panicked(panic)),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn restore(&mut self, event: &Incoming<'_>) -> Done {
+        let shared = read_shared::<C, P>(version(event), Old::new(event.payload.bytes()))
+            .map_err(|error| Fault::Failed(format!("the topic's state: {error}")))?;
+        self.topics.insert(event.topic, Topic::new(event.name, shared));
+        Ok(())
+    }
+
+    pub(super) fn restore_member(&mut self, event: &Incoming<'_>) -> Done {
+        let info = self.infos.read(event.info).map_err(Fault::Failed)?;
+        let topic = self.topics.get_mut(&event.topic).ok_or_else(no_topic)?;
+        let state = read_member::<C, P>(version(event), Old::new(event.payload.bytes()))
+            .map_err(|error| Fault::Failed(format!("a member's state: {error}")))?;
+        topic.members.insert(event.member, Member { state, info });
+        Ok(())
+    }
+
+    pub(super) fn restored(&mut self, event: &Incoming<'_>) -> Done {
+        let Self { topics, cx, .. } = self;
+        let topic = topics.get_mut(&event.topic).ok_or_else(no_topic)?;
+        cx.enter(event.topic, &topic.name, 0, None);
+        C::restored(&mut topic.shared, cx);
+        cx.emit_stops();
+        Ok(())
+    }
+}
+
+fn write_state<T: Serialize, P>(member: u64, state: &T, bytes: &mut Vec<u8>, cx: &Context<P>) -> Done {
+    let whose = if member == 0 {
+        "the topic's state"
+    } else {
+        "a member's state"
+    };
+    bytes.clear();
+    rmp_serde::encode::write_named(bytes, state).map_err(|error| Fault::Failed(format!("{whose}: {error}")))?;
+    let effect = Effect {
+        kind: effect::STATE,
+        flags: flag::BINARY,
+        member,
+        payload: bytes,
+        ..Effect::default()
+    };
+    if cx.emit(&effect) < 0 {
+        return Err(Fault::Failed(format!(
+            "{whose}: refused by the host, {} bytes",
+            bytes.len()
+        )));
+    }
+    Ok(())
+}
+
+fn version(event: &Incoming<'_>) -> u32 {
+    u32::try_from(event.number).unwrap_or(u32::MAX)
+}
