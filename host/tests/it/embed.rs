@@ -16,7 +16,7 @@ async fn the_example_serves_a_plugin_from_a_program_of_its_own() {
     let server = Server::start(command).await;
     let mut client = Client::joined(&server, "echo:embedded").await;
     let reply = client
-        .push("echo:embedded", "hello", json!({ "from": "outside" }))
+        .push("echo:embedded", "echo", json!({ "from": "outside" }))
         .await;
     assert_eq!(reply, json!({ "from": "outside" }));
 }
