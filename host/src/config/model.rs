@@ -316,6 +316,8 @@ pub(crate) struct Plugin {
     pub(crate) swap_patience: Duration,
     /// How long the probe may take, and how much memory. Default 10 s and 2 GiB.
     pub(crate) probe: ProbeLimits,
+    /// How often a library is tried again whose probe somebody else has killed, or that could not be run. Default 8.
+    pub(crate) probe_retries: u32,
     /// How long new code is on probation. Default 10 s; zero: not at all.
     pub(crate) probation: Duration,
     /// Panics on probation that lead back to the code before. Default 3.

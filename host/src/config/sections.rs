@@ -324,6 +324,8 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
             section.millis("probe_ms", 10_000, 10..=HOUR_MS),
             section.number("probe_memory_bytes", 2 << 30, 64 << 20..=1 << 40),
         ),
+        // At most a hundred, so it fits.
+        probe_retries: section.number("probe_retries", 8, 0..=100) as u32,
         probation: section.millis("probation_ms", 10_000, 0..=HOUR_MS),
         probation_panics: section.number("probation_panics", 3, 1..=1_000_000),
         probation_errors: section.number("probation_errors", 0, 0..=1_000_000),

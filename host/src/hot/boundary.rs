@@ -113,7 +113,7 @@ fn serve_echo(io: &Io) -> Arc<PluginSlot> {
     // A number that no other process has.
     let staged = StagedFile::write(&folder, "echo", u64::from(std::process::id()), &contents).expect("staged");
     let generation = Generation::start(1, manifest, staged, &config, &env).expect("it starts");
-    slot.put_in_service(Some(Arc::new(generation)));
+    slot.set_current(Some(Arc::new(generation)));
     slot
 }
 

@@ -271,7 +271,7 @@ fn population(slot: &PluginSlot) -> (usize, usize) {
 fn shown_reload(reload: &Reload) -> Value {
     let steps = reload.steps.iter();
     let steps: serde_json::Map<_, _> = steps
-        .map(|(step, took)| ((*step).to_owned(), json!(milliseconds(*took))))
+        .map(|(step, took)| (step.name().to_owned(), json!(milliseconds(*took))))
         .collect();
     json!({
         "generation": reload.generation, "at_unix_s": reload.at_unix_s, "steps_ms": steps, "swap": shown_swap(&reload.swap),
@@ -286,9 +286,14 @@ fn shown_rollback(rollback: &Rollback) -> Value {
 }
 
 fn shown_swap(swap: &SwapReport) -> Value {
+    let reasons = swap.failures.reasons().iter();
+    let reasons: Vec<_> = reasons
+        .map(|failure| json!({ "reason": failure.why, "topics": failure.topics, "topic": failure.topic }))
+        .collect();
     json!({
         "took_ms": milliseconds(swap.took), "longest_pause_ms": swap.longest_hold_us as f64 / 1000.0, "topics": swap.moved,
-        "failed": swap.failed, "reason": swap.first_failure, "restored": swap.restored, "rejoined": swap.rejoined,
+        "failed": swap.failures.topics(), "reason": swap.failures.shown(), "reasons": reasons, "restored": swap.restored,
+        "rejoined": swap.rejoined,
         "lost_events": swap.lost_events,
     })
 }

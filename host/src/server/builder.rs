@@ -9,7 +9,7 @@ use bennu_wire::serializer::Serializers;
 use super::control::Follower;
 use super::{Server, StartError};
 use crate::config::{Config, Mode};
-use crate::runtime::plugin::pipeline::Refusal;
+use crate::runtime::plugin::step::Refusal;
 
 /// A server that has not been started.
 pub struct Builder {

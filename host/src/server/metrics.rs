@@ -130,11 +130,11 @@ impl Table<'_> {
             let [plugin] = labels(slot);
             let journal = slot.journal.read();
             for (step, count) in journal.passed {
-                let labels = [plugin.clone(), ("step", step.to_owned())];
+                let labels = [plugin.clone(), ("step", step.name().to_owned())];
                 passed.get_or_create(&labels).inc_by(count);
             }
             for ((step, code), count) in journal.refusals {
-                let labels = [plugin.clone(), ("step", step.to_owned()), ("code", code)];
+                let labels = [plugin.clone(), ("step", step.name().to_owned()), ("code", code)];
                 refused.get_or_create(&labels).inc_by(count);
             }
         }

@@ -18,13 +18,14 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    /// The routing of a configuration. `plugins` holds each plugin that it names.
+    /// The routing of a configuration, to those of these plugins that it names.
     #[must_use]
-    pub(crate) fn new(config: Arc<Config>, plugins: BTreeMap<String, Arc<PluginSlot>>) -> Self {
+    pub(crate) fn new<'a>(config: Arc<Config>, plugins: impl Iterator<Item = &'a Arc<PluginSlot>>) -> Self {
+        let named = plugins.filter(|slot| config.plugins.contains_key(&slot.name));
         Self {
             router: Router::new(&config),
+            plugins: named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect(),
             config,
-            plugins,
         }
     }
 

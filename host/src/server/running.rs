@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,13 +20,14 @@ use super::routing::Routing;
 use super::state::State;
 use super::{Builder, StartError};
 use crate::config::secret::SecretKeyBase;
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::runtime::plugin::crash;
 use crate::runtime::plugin::kept::Kept;
-use crate::runtime::plugin::manager::{Occasion, Plugins};
-use crate::runtime::plugin::pipeline::{Pipeline, Refusal};
+use crate::runtime::plugin::manager::{Occasion, Plugins, Prepared};
+use crate::runtime::plugin::pipeline::Pipeline;
 use crate::runtime::plugin::quarantine::Quarantine;
 use crate::runtime::plugin::stage::StageFolder;
+use crate::runtime::plugin::step::{Refusal, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
@@ -33,6 +35,8 @@ use crate::runtime::timers::Timers;
 
 /// How long threads have to end after all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often a library is probed again at the start, if its probe was killed from outside.
+const PROBES_AT_START: u32 = 3;
 /// After so long it is said for which handlers the end waits.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -112,7 +116,7 @@ impl Server {
             plugins.not_built(&name, refusal);
         }
         let config = Arc::new(config);
-        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots().clone()));
+        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
         let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
@@ -350,7 +354,7 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
         let Some(library) = plugins.library(name, wanted) else {
             continue;
         };
-        match plugins.prepare(&slot, &library, wanted, Occasion::Needed) {
+        match prepare_patiently(plugins, &slot, &library, wanted) {
             Ok(prepared) => {
                 let done = prepared.and_then(|prepared| plugins.put_in_service(prepared));
                 if let Some(loaded) = done {
@@ -363,19 +367,41 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
     Ok(())
 }
 
+/// Prepares a library. One whose probe somebody else has killed gets another chance before the start fails.
+fn prepare_patiently(
+    plugins: &mut Plugins,
+    slot: &Arc<PluginSlot>,
+    library: &Path,
+    config: &config::Plugin,
+) -> Result<Option<Prepared>, Refusal> {
+    let mut wait = Duration::from_secs(1);
+    for _ in 0..config.probe_retries.min(PROBES_AT_START) {
+        match plugins.prepare(slot, library, config, Occasion::Needed) {
+            Err(refusal) if refusal.may_pass && refusal.step == Step::Probe => {
+                let again_in_s = wait.as_secs();
+                tracing::warn!(plugin = slot.name, again_in_s, "the probe failed: {}", refusal.message);
+                std::thread::sleep(wait);
+                wait *= 2;
+            }
+            done => return done,
+        }
+    }
+    plugins.prepare(slot, library, config, Occasion::Needed)
+}
+
 fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
     let message = refusal.shown(config, &slot.name);
     // One plugin that crashed, and was never good, does not keep the others from being served.
     if mode == Mode::Serve && refusal.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
-            step: refusal.step,
+            step: refusal.step.name(),
             message,
         });
     }
     tracing::error!(
         plugin = slot.name,
-        step = refusal.step,
+        step = refusal.step.name(),
         code = refusal.code,
         "plugin refused: {message}"
     );

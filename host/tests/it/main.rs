@@ -43,6 +43,7 @@ mod protocol;
 mod quarantine;
 mod refused;
 mod reload;
+mod reload_edges;
 mod retired;
 mod routes;
 mod routes_shown;

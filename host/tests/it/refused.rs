@@ -362,7 +362,7 @@ async fn what_was_refused_over_the_live_state_is_taken_once_that_is_gone() {
         let server = bench.serve().await;
         let mut client = Client::joined(&server, TOPIC).await;
         bench.put("misbehave", then);
-        let how = "let the topics end: it is tried again then";
+        let how = "wait until these topics have ended: Bennu tries it again then";
         server
             .log
             .line(&["library refused", &format!("code=\"{code}\""), how])

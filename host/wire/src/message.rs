@@ -202,7 +202,7 @@ pub const PHOENIX: &str = "phoenix";
 
 /// Reasons that the host itself gives in an error reply or a `phx_error`.
 pub mod reason {
-    /// No route, or not joined.
+    /// No route, or none any more, or not joined.
     pub const UNMATCHED_TOPIC: &str = "unmatched topic";
     /// The socket has as many channels as it may have.
     pub const TOO_MANY_CHANNELS: &str = "too many channels joined";
@@ -218,8 +218,10 @@ pub mod reason {
     pub const UNAVAILABLE: &str = "plugin unavailable";
     /// A join that answers later did not, in time.
     pub const JOIN_TIMEOUT: &str = "join timeout";
-    /// The topic's plugin was replaced before it answered.
+    /// The topic's plugin was replaced: before it answered, or without the topic's state.
     pub const RELOADED: &str = "reloaded";
+    /// The topic's route leads to another plugin now.
+    pub const REROUTED: &str = "rerouted";
     /// The plugin answered with something that cannot be sent.
     pub const INVALID_ANSWER: &str = "invalid answer";
 }

@@ -3,6 +3,7 @@
 
 use std::process;
 use std::thread;
+use std::time::Duration;
 
 use bennu_plugin::prelude::*;
 
@@ -54,6 +55,7 @@ pub(crate) fn misbehave(how: &str) -> Result<(), String> {
         "overflow" => drop(overflow(1)),
         "exit" => process::exit(3),
         "hang" => hang(),
+        "wait" => wait(),
         "allocate" => allocate(),
         // Nobody ends it.
         "thread" => drop(thread::spawn(|| {
@@ -70,6 +72,14 @@ pub(crate) fn misbehave(how: &str) -> Result<(), String> {
 pub(crate) fn hang() {
     loop {
         thread::park();
+    }
+}
+
+/// Does not return before the file is gone that the variable `MISBEHAVE_WAITS_FOR` names.
+fn wait() {
+    let gate = std::env::var_os("MISBEHAVE_WAITS_FOR").unwrap_or_default();
+    while std::path::Path::new(&gate).exists() {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -11,22 +11,24 @@ use crate::config::ProbeLimits;
 use crate::config::{Complaint, Config, Mode};
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::manifest::Manifest;
-use crate::runtime::plugin::pipeline::{Pipeline, Refusal, Trail, Wanted};
+use crate::runtime::plugin::pipeline::{Approved, Pipeline, Wanted};
+use crate::runtime::plugin::sample::Samples;
+use crate::runtime::plugin::step::{Refusal, Step, Trail};
 use crate::server;
 
 /// Takes a library through all steps that come before it is loaded; how long its probe took.
 pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) -> Result<(Manifest, Duration), Refusal> {
-    let mut trail = Trail::default();
-    let contents = pipeline.read(library)?;
-    let manifest = pipeline.check(wanted, &contents, &mut trail)?;
-    pipeline.try_out(wanted, &contents, Vec::new(), &mut trail)?;
-    Ok((manifest, trail.took("probe")))
+    let mut trail = Trail::of(wanted.plugin);
+    let contents = pipeline.read(library, &mut trail)?;
+    let no_state = |_: &Manifest| Ok(Samples::default());
+    let Approved { manifest, .. } = pipeline.approve(wanted, &contents, no_state, &mut trail)?;
+    Ok((manifest, trail.took(Step::Probe)))
 }
 
 /// The same without a name of its own: it is taken for the plugin that it says it is.
 fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
     let named = pipeline
-        .read(library)
+        .read(library, &mut Trail::default())
         .map(|contents| Manifest::of_library(&contents.bytes).map(|manifest| manifest.name))?;
     let wanted = Wanted {
         // What has no name is refused for that, whatever is wanted.

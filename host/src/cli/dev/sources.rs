@@ -13,7 +13,7 @@ use super::screen::Screen;
 use crate::cargo::{self, CargoError, Workspace};
 use crate::cli::terminal::{BAD, STRONG, has_colours, styled};
 use crate::config::Config;
-use crate::runtime::plugin::pipeline::Refusal;
+use crate::runtime::plugin::step::{Refusal, Step};
 use crate::server::Built;
 use crate::server::control::watch::{News, WatchTimes, Watcher, What};
 use crate::server::control::{Command, Follower, Service};
@@ -338,7 +338,7 @@ fn refusal(error: &CargoError) -> Refusal {
         CargoError::NoPackage(_) => "no_package",
         _ => "cargo",
     };
-    Refusal::new("build", code, strip_str(&error.to_string()).to_string())
+    Refusal::new(Step::Build, code, strip_str(&error.to_string()).to_string())
 }
 
 /// The workspace, whose builds are in colour where they are shown.

@@ -157,8 +157,8 @@ impl Ending {
 pub(crate) enum Notice {
     /// Nothing: the connection is gone, or its I/O thread has said so already.
     None,
-    /// `phx_close`.
-    Close,
-    /// `phx_error`.
-    Error,
+    /// `phx_close`: its client stays away. With one of [`message::reason`](bennu_wire::message::reason), unless that is clear.
+    Close(Option<&'static str>),
+    /// `phx_error`: its client joins again. With one of [`message::reason`](bennu_wire::message::reason).
+    Error(&'static str),
 }

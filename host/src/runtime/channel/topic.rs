@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bennu_plugin::abi::reason;
-use bennu_wire::message::Payload;
+use bennu_wire::message::{self, Payload};
 use bytestring::ByteString;
 
 use super::run_queue::RunQueue;
@@ -186,7 +186,7 @@ impl Topic {
         } else if !matches!(mailbox.queue.back(), Some(Input::EndAll { .. })) {
             mailbox.add(Input::EndAll {
                 reason: reason::OVERLOADED,
-                notice: Notice::Error,
+                notice: Notice::Error(message::reason::OVERLOADED),
             });
         }
         self.schedule(mailbox);

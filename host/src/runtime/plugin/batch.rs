@@ -1,16 +1,16 @@
-//! One batch of events: what is handed to the plugin in one call, and what becomes of each.
+//! One batch of events: what the plugin gets in one call, and what follows from each.
 //!
-//! Inputs of several topics become steps. A step is an event for the plugin or something that the host does itself, and
-//! steps happen in order: after each event the plugin calls `done`, its effects are committed, and the host's own steps
-//! up to the next event run. Whatever makes a later step invalid (a member stops, a join is refused) ends the batch
-//! there: the rest goes back to the mailboxes and is planned anew.
+//! The inputs of several topics become steps. A step is an event for the plugin, or something that the host does itself. Steps
+//! run in order: after each event the plugin calls `done`, the host commits the event's effects, and then runs its own steps up
+//! to the next event. If something makes a later step invalid (a member stops, a join is refused), the batch ends there, and the
+//! rest goes back to the mailboxes to be planned again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bennu_plugin::abi::event;
+use bennu_plugin::abi::{self, event};
 use bennu_wire::message::{Payload, reason};
 use bytes::Bytes;
 
@@ -21,7 +21,7 @@ use super::shard::{Shard, Work};
 use crate::runtime::channel::{Ending, Flush, Input, Member, Notice, Promise, Record, Topic};
 use crate::runtime::id::MemberId;
 
-/// The kind of a step that concerns no plugin.
+/// The kind of a step that the host does itself.
 pub(super) const HOST: u32 = 0;
 
 /// Steps of some topics, in order.
@@ -32,15 +32,15 @@ pub(super) struct Plan {
     pub(super) progress: Progress,
 }
 
-/// How far a plan is carried out. Written by its shard; read by another thread only once the shard is given up.
+/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is given up.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     at: AtomicUsize,
-    /// Written once, when the steps from there on are no longer valid.
+    /// Set once, when the steps from there on are no longer valid.
     after: Mutex<Option<After>>,
 }
 
-/// What a batch leaves to be done when it ends before its last step.
+/// What is left to do when a batch ends before its last step.
 #[derive(Debug, Default)]
 pub(super) struct After {
     /// Inputs that go in front of the mailboxes, by topic.
@@ -50,7 +50,7 @@ pub(super) struct After {
 }
 
 impl Progress {
-    /// All steps before `at` are done; with `after`, those behind are to be planned anew.
+    /// All steps before `at` are done. With `after`, the others have to be planned again.
     pub(super) fn note(&self, at: usize, after: Option<After>) {
         self.at.store(at, Ordering::Release);
         if after.is_some() {
@@ -63,7 +63,7 @@ impl Progress {
         self.at.load(Ordering::Acquire)
     }
 
-    /// What is left to be done behind them, if the batch has ended there.
+    /// What is left to do behind them, if the batch has ended there.
     pub(super) fn take_after(&self) -> Option<After> {
         self.after.lock().expect("no holder panics").take()
     }
@@ -79,11 +79,11 @@ pub(super) struct Step {
     pub(super) kind: u32,
     /// For a join and its answer.
     pub(super) info: Bytes,
-    /// Whom it is about.
+    /// The member that it is about, if any.
     pub(super) member: Option<MemberId>,
 }
 
-/// What earlier steps of the same batch will have done to a topic by then.
+/// What the steps before have done to a topic by then.
 #[derive(Default)]
 struct Ahead {
     joining: Vec<MemberId>,
@@ -113,7 +113,7 @@ impl Plan {
                 member,
             };
             match step {
-                // What waits for a pending join waits in the record.
+                // Events for a pending member wait in the record until its join is answered.
                 Step {
                     kind: u32::MAX,
                     input,
@@ -122,7 +122,7 @@ impl Plan {
                 } => stash(&mut record, member, input, env),
                 step => {
                     if matches!(step.input, Input::Linger { .. }) {
-                        // Once is enough: another would only come back behind the close, and so for ever.
+                        // One is enough. Another would come back behind the close, and close again, for ever.
                         inputs.retain(|input| !matches!(input, Input::Linger { .. }));
                     }
                     self.steps.push(step);
@@ -133,8 +133,8 @@ impl Plan {
         self.topics.push(topic);
     }
 
-    /// Hands the events to the plugin, commits what it did, and gives back what was not reached. Where the shard is given
-    /// up meanwhile, whoever did that has the plan.
+    /// Hands the events to the plugin, commits their effects, and gives back the steps that were not reached. If the shard is
+    /// given up meanwhile, the thread that did so goes on with the plan.
     pub(super) fn run(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) {
         let plan = Arc::new(self);
         let events: Vec<Event<'_>> = plan
@@ -152,7 +152,7 @@ impl Plan {
             };
             queue.end();
             if handled < events.len() && !commit.is_back() {
-                // It would be handed the same for ever.
+                // Otherwise it would get the same event for ever.
                 commit.fail_first("the plugin returned without having handled the event");
             }
         }
@@ -230,19 +230,10 @@ impl Plan {
 }
 
 impl Step {
-    /// The author's name for what is called.
+    /// The name of the callback that it calls.
     pub(super) fn callback(&self) -> &'static str {
-        match self.kind {
-            event::JOIN => "join",
-            event::ANSWER => "join_answer",
-            event::IN => "handle_in",
-            event::OUT => "handle_out",
-            event::INFO if self.member.is_none() => "handle_topic_info",
-            event::INFO => "handle_info",
-            event::TERMINATE => "terminate",
-            event::RESTORED => "restored",
-            _ => "drop",
-        }
+        // Every step has a topic. Which one makes no difference to the name.
+        abi::callback_name(self.kind, u64::MAX, self.member.map_or(0, MemberId::number))
     }
 
     /// The name of the event or message.
@@ -253,7 +244,7 @@ impl Step {
         }
     }
 
-    /// The payload that the event lends to the plugin.
+    /// The payload that the plugin borrows for the event.
     pub(super) fn payload(&self) -> Option<&Payload> {
         match &self.input {
             Input::Join { params: payload, .. }
@@ -266,7 +257,7 @@ impl Step {
     }
 }
 
-/// What an input means at this point; `None` where it means nothing any more. The kind `u32::MAX` says: let it wait.
+/// What an input means at this point; `None` if it means nothing any more. The kind `u32::MAX` says that it has to wait.
 fn plan(
     record: &mut Record,
     ahead: &mut Ahead,
@@ -333,7 +324,7 @@ fn plan(
         }
         Input::Restored => record.live.then_some((event::RESTORED, none, None)),
         Input::Close => Some((event::CLOSE, none, None)),
-        // A diff that is due goes out behind every batch.
+        // Every batch sends the diffs that are due when it ends.
         Input::EndAll { .. } | Input::PresenceDiff => None,
     }
 }
@@ -356,7 +347,7 @@ fn standing(record: &Record, ahead: &Ahead, member: MemberId) -> Standing {
     }
 }
 
-/// Turns the end of a topic into the ends of its members and a close, in front of what else waits.
+/// Turns the end of a topic into the ends of its members and a close, in front of the other inputs.
 fn expand(record: &Record, ahead: &Ahead, reason: u32, notice: Notice, inputs: &mut VecDeque<Input>) {
     inputs.push_front(Input::Close);
     let members = record
@@ -369,7 +360,7 @@ fn expand(record: &Record, ahead: &Ahead, reason: u32, notice: Notice, inputs: &
     }
 }
 
-/// Keeps an event until its member's join is answered; beyond the bound its client is told.
+/// Keeps an event until its member's join is answered. Beyond the bound, the client is told `overloaded`.
 fn stash(record: &mut Record, member: MemberId, input: Input, env: &Env) {
     let Some(Member::Pending(pending)) = record.members.get_mut(&member) else {
         return;
@@ -381,7 +372,7 @@ fn stash(record: &mut Record, member: MemberId, input: Input, env: &Env) {
     }
 }
 
-/// Broadcasts what changed in the topic's presence, or sees to it that this happens when its time has come.
+/// Broadcasts what has changed in the topic's presence, or sets a timer if it is too early for that.
 pub(super) fn flush_presence(topic: &Arc<Topic>, env: &Env) {
     let interval = env.slot.config().presence_interval;
     let flush = match &mut topic.record().presence {

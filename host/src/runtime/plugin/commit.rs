@@ -1,7 +1,7 @@
-//! What the effects of an event do, once it is done.
+//! Carries out the effects of an event once it is done.
 //!
-//! While an event is handled its effects are only noted (and presence is changed with a way back); [`Calls::done`](super::loader::Calls::done)
-//! carries them out together, or drops them together.
+//! While the plugin handles an event, the host only notes its effects, and changes presence so that it can be undone.
+//! [`Calls::done`](super::loader::Calls::done) carries all of them out, or drops all of them.
 
 mod calls;
 mod members;
@@ -26,10 +26,10 @@ use crate::runtime::id::MemberId;
 pub(super) struct Commit<'a> {
     plan: &'a Plan,
     env: &'a Env,
-    /// The step at hand: all before it are done.
+    /// The current step: all before it are done.
     at: usize,
     fx: Vec<Fx>,
-    /// How many the event at hand has asked for, and their bytes.
+    /// How many effects the current event has asked for, and their bytes.
     effects: usize,
     effect_bytes: usize,
     /// Inputs that go in front of the mailboxes, by topic.
@@ -61,12 +61,12 @@ impl<'a> Commit<'a> {
         self.note_progress();
     }
 
-    /// Whether the rest of the batch is to be planned anew.
+    /// Whether the rest of the batch has to be planned again.
     pub(super) fn is_back(&self) -> bool {
         self.back
     }
 
-    /// Ends the event at hand as one that panicked, and the batch with it.
+    /// Ends the current event as if it had panicked, and the batch with it.
     pub(super) fn fail_first(&mut self, why: &str) {
         self.end_step(Outcome::Panicked, why);
         self.back = true;
@@ -84,7 +84,7 @@ impl<'a> Commit<'a> {
         self.at += 1;
     }
 
-    /// Counts an effect of the event at hand. The one answer that each event may have is always taken.
+    /// Counts an effect of the current event. The one answer that each event may have is free.
     fn bound(&mut self, effect: &Effect<'_>) -> Result<(), i64> {
         let answers = matches!(effect.kind, effect::ACCEPT | effect::REFUSE | effect::LATER)
             || (effect.kind == effect::REPLY && effect.token == 0);
@@ -103,7 +103,7 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// Tells the plan how far it is carried out, for whoever goes on with it.
+    /// Notes in the plan how far it is carried out, in case another thread has to go on with it.
     fn note_progress(&mut self) {
         let after = || After {
             followups: std::mem::take(&mut self.followups),
@@ -116,7 +116,7 @@ impl<'a> Commit<'a> {
         &self.plan.topics[step.topic]
     }
 
-    /// Does the host's own steps up to the next event, and what goes out before that.
+    /// Does the host's own steps up to the next event, and sends what has to go out before it.
     fn advance(&mut self) {
         while let Some(step) = self.plan.steps.get(self.at) {
             if step.kind != HOST {
@@ -171,7 +171,7 @@ impl<'a> Commit<'a> {
         }
     }
 
-    /// Answers what a generation has promised that is no more.
+    /// Answers what a generation that has ended had promised.
     fn break_promises(&mut self, topic: &Arc<Topic>, record: &mut Record, generation: u64) {
         let broken: Vec<_> = record
             .promises
@@ -195,7 +195,7 @@ impl<'a> Commit<'a> {
         }
     }
 
-    /// Carries out, or drops, what the event at hand did.
+    /// Carries out the effects of the current event, or drops them.
     fn finish(&mut self, outcome: Outcome, text: &str) {
         let step = &self.plan.steps[self.at];
         let topic = self.topic(step);
@@ -230,11 +230,11 @@ impl<'a> Commit<'a> {
             self.env.hub.timers.cancel(timer);
         }
         self.closed.push(step.topic);
-        // What waits behind it is for another life of the topic, perhaps on newer code.
+        // The inputs behind it belong to the topic's next life, perhaps on newer code.
         self.back = true;
     }
 
-    /// The event failed: nothing of it holds, and its member ends.
+    /// The event failed: its effects are dropped, and its member ends.
     fn fail(&mut self, step: &Step, outcome: Outcome, text: &str, record: &mut Record) {
         if let Some(presence) = &mut record.presence {
             presence.roll_back();
@@ -254,27 +254,27 @@ impl<'a> Commit<'a> {
             (OnPanic::Member, Some(member)) if !matches!(step.kind, event::OUT | event::TERMINATE) => {
                 self.end(step, member, reason::PANICKED, text.into())
             }
-            // One that has ended, or the topic's own message: nobody's callback.
+            // The member has ended already, or the callback belonged to no member.
             (OnPanic::Member, _) => {}
         }
     }
 
-    /// Lets all members end for a panic, and the topic with them.
+    /// Ends all members because of a panic, and the topic with them.
     fn end_all(&mut self, step: &Step) {
         let input = Input::EndAll {
             reason: reason::PANICKED,
-            notice: Notice::Error,
+            notice: Notice::Error(message::reason::CHANNEL_CRASH),
         };
         self.followups.push((step.topic, input));
         self.back = true;
     }
 
-    /// Lets a member end before anything else of the topic happens.
+    /// Ends a member before the topic handles anything else.
     fn end(&mut self, step: &Step, member: MemberId, reason: u32, text: ByteString) {
         let notice = if matches!(reason, reason::NORMAL | reason::SHUTDOWN) {
-            Notice::Close
+            Notice::Close(None)
         } else {
-            Notice::Error
+            Notice::Error(message::reason::CHANNEL_CRASH)
         };
         let ending = Ending {
             text,
@@ -314,7 +314,7 @@ impl<'a> Commit<'a> {
                     Some(Promise::Reply { member, msg_ref, .. }) => {
                         self.env.reply(member, msg_ref, status, payload);
                     }
-                    // A join is answered by the plugin itself, in an event of its own.
+                    // The plugin itself answers a join, in an event of its own.
                     Some(join @ Promise::Join { .. }) => {
                         record.promises.insert(token, join);
                         topic.owe(Input::Complete {
@@ -338,11 +338,10 @@ impl<'a> Commit<'a> {
                     );
                 }
             }
-            Fx::Answerable { serial, by } => {
-                if let Some(promise) = record.promises.get_mut(&serial) {
-                    promise.pass_to(by);
-                }
-            }
+            Fx::Answerable { serial, by } => match record.promises.get_mut(&serial) {
+                Some(promise) => promise.pass_to(by),
+                None => self.env.hub.connects.pass_to(serial, by),
+            },
             Fx::Push { member, event, payload } => self.env.send(member, Delivery::Push { member, event, payload }),
             Fx::Broadcast {
                 topic: other,
@@ -396,14 +395,14 @@ impl<'a> Commit<'a> {
                     self.env.hub.timers.cancel(number);
                 }
             }
-            // Somebody else was quicker with the answer.
+            // Another answer came first.
             Fx::Reply { .. } => drop(self.env.hub.metrics.late_answers.inc()),
             Fx::Accept(_) | Fx::Refuse(_) | Fx::Tracked(_) => {}
         }
     }
 }
 
-/// What the event at hand has promised does not hold.
+/// Drops what the current event has promised.
 fn forget_promises(fx: &[Fx], record: &mut Record) {
     for fx in fx {
         if let Fx::Later(serial) = fx {

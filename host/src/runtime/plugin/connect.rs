@@ -1,10 +1,11 @@
-//! Running a mount's connect handler: on a shard, as an event, with an answer now or later. Its `check_origin` is one more
-//! such event, always answered at once.
+//! Runs a mount's connect handler: on a shard, as an event, with an answer now or later. `check_origin` is another such event,
+//! and always answers at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bennu_plugin::abi::{effect, error, event};
+use bennu_plugin::abi::{self, effect, error, event};
+use bennu_wire::message::reason;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ pub(crate) enum Connected {
         socket_id: Option<ByteString>,
         /// A JSON object, for all its channels.
         assigns: Option<Bytes>,
-        /// Where `disconnect` finds it until then.
+        /// How `disconnect` finds the connection until it is open.
         arrival: Option<Arrival>,
     },
     /// It may not.
@@ -37,8 +38,10 @@ pub(crate) enum Connected {
         /// It is binary, otherwise JSON.
         binary: bool,
     },
-    /// The handler panicked, or answered nothing that makes sense.
+    /// The handler panicked, or gave no valid answer.
     Crashed,
+    /// No code can answer now, for this reason. The client may try again.
+    Unavailable(&'static str),
 }
 
 /// One call of a connect handler.
@@ -59,22 +62,27 @@ pub(crate) enum Asked {
     Origin,
     /// Whether this client may connect.
     Connect,
-    /// The same, with the answer to what it promised: the promise's serial, the status and the bytes.
+    /// The same question, with the late answer that the handler waits for: its promise's serial, the status and the bytes.
     Answer(u64, ByteString, Bytes),
 }
 
 impl Asked {
     /// The callback, as logs name it.
     pub(super) fn callback(&self) -> &'static str {
+        abi::callback_name(self.kind(), 0, 0)
+    }
+
+    /// The kind of the event.
+    fn kind(&self) -> u32 {
         match self {
-            Self::Origin => "check_origin",
-            Self::Connect => "connect",
-            Self::Answer(..) => "connect_answer",
+            Self::Origin => event::ORIGIN,
+            Self::Connect => event::CONNECT,
+            Self::Answer(..) => event::ANSWER,
         }
     }
 }
 
-/// Connects that answer later, by the serial of their promise.
+/// Connects that wait for a late answer, by the serial of their promise.
 #[derive(Debug, Default)]
 pub(crate) struct Connects(Mutex<HashMap<u64, Awaited>>);
 
@@ -85,16 +93,25 @@ enum Awaited {
     Promised,
     /// The answer was there before the call returned.
     Early(ByteString, Bytes),
-    /// The call waits for it.
-    Waiting(Arc<PluginSlot>, ConnectCall),
+    /// A call waits for it.
+    Waiting(Waiting),
+}
+
+/// A call that waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    slot: Arc<PluginSlot>,
+    /// The generation that owes the answer.
+    by: u64,
+    call: ConnectCall,
 }
 
 impl Connects {
     fn promise(&self, serial: u64) {
         let mut all = self.lock();
-        // Handshakes that gave up leave their promise behind: swept whenever the map has doubled.
+        // A handshake that gives up leaves its promise behind. Whenever the map has doubled, those are swept.
         if all.len() == all.capacity() {
-            all.retain(|_, awaited| !matches!(awaited, Awaited::Waiting(_, call) if call.reply.is_closed()));
+            all.retain(|_, awaited| !matches!(awaited, Awaited::Waiting(waiting) if waiting.call.reply.is_closed()));
         }
         all.insert(serial, Awaited::Promised);
     }
@@ -103,25 +120,41 @@ impl Connects {
         self.lock().remove(&serial);
     }
 
-    fn wait(&self, serial: u64, slot: Arc<PluginSlot>, mut call: ConnectCall) {
+    fn wait(&self, serial: u64, waiting: Waiting) {
         let mut all = self.lock();
         if let Some(Awaited::Early(status, payload)) = all.remove(&serial) {
             drop(all);
-            call.asked = Asked::Answer(serial, status, payload);
-            slot.connect(call);
+            waiting.go_on(serial, status, payload);
         } else {
-            all.insert(serial, Awaited::Waiting(slot, call));
+            all.insert(serial, Awaited::Waiting(waiting));
         }
     }
 
-    /// Goes on with a connect whose answer has come. `false` if nobody waits for it any more.
+    /// Other code has read the promise, and answers now in the place of the generation that made it.
+    pub(super) fn pass_to(&self, serial: u64, by: u64) {
+        if let Some(Awaited::Waiting(waiting)) = self.lock().get_mut(&serial) {
+            waiting.by = by;
+        }
+    }
+
+    /// Answers what this generation of the plugin owes: it has ended.
+    pub(super) fn retired(&self, slot: &PluginSlot, generation: u64) {
+        let owed = |_: &u64, awaited: &mut Awaited| matches!(awaited, Awaited::Waiting(waiting) if waiting.slot.index == slot.index && waiting.by == generation);
+        let owed: Vec<_> = self.lock().extract_if(owed).collect();
+        for (_, awaited) in owed {
+            if let Awaited::Waiting(waiting) = awaited {
+                waiting.call.answer(Connected::Unavailable(reason::RELOADED));
+            }
+        }
+    }
+
+    /// Goes on with a connect whose answer has arrived. `false` if no handshake waits for it any more.
     pub(crate) fn complete(&self, serial: u64, status: ByteString, payload: Bytes) -> bool {
         let mut all = self.lock();
         match all.remove(&serial) {
-            Some(Awaited::Waiting(slot, mut call)) => {
+            Some(Awaited::Waiting(waiting)) => {
                 drop(all);
-                call.asked = Asked::Answer(serial, status, payload);
-                !call.reply.is_closed() && slot.connect(call)
+                !waiting.call.reply.is_closed() && waiting.go_on(serial, status, payload)
             }
             Some(Awaited::Promised) => {
                 all.insert(serial, Awaited::Early(status, payload));
@@ -133,6 +166,15 @@ impl Connects {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Awaited>> {
         self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Waiting {
+    /// Has the code in service take the answer. `false` if there is none, or if it has too much to do.
+    fn go_on(self, serial: u64, status: ByteString, payload: Bytes) -> bool {
+        let Self { slot, mut call, .. } = self;
+        call.asked = Asked::Answer(serial, status, payload);
+        slot.connect(call)
     }
 }
 
@@ -148,12 +190,12 @@ impl ConnectCall {
         if self.reply.is_closed() {
             return;
         }
-        // What is lent to the plugin stays here, whoever answers the call.
+        // The plugin borrows these, so they stay here, even if another thread answers the call.
         let (asked, info) = (self.asked.clone(), self.info.clone());
-        let (kind, token, name, payload) = match &asked {
-            Asked::Origin => (event::ORIGIN, 0, "", &b""[..]),
-            Asked::Connect => (event::CONNECT, 0, "", &b""[..]),
-            Asked::Answer(serial, status, payload) => (event::ANSWER, *serial, &**status, &payload[..]),
+        let kind = asked.kind();
+        let (token, name, payload) = match &asked {
+            Asked::Origin | Asked::Connect => (0, "", &b""[..]),
+            Asked::Answer(serial, status, payload) => (*serial, &**status, &payload[..]),
         };
         let event = Event {
             kind,
@@ -201,7 +243,14 @@ impl ConnectCall {
             env.panicked("", self.asked.callback(), &message);
             self.answer(Connected::Crashed);
         } else if let Some(serial) = later {
-            env.hub.connects.wait(serial, Arc::clone(&env.slot), self);
+            let plugin = &env.slot.name;
+            tracing::debug!(plugin, generation = env.generation, "connect waits for a late answer");
+            let waiting = Waiting {
+                slot: Arc::clone(&env.slot),
+                by: env.generation,
+                call: self,
+            };
+            env.hub.connects.wait(serial, waiting);
         } else {
             self.answer(answer.unwrap_or(Connected::Crashed));
         }

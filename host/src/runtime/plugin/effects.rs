@@ -1,4 +1,4 @@
-//! What a plugin asks for during an event: checked where it is asked, carried out when the event is done.
+//! The effects that a plugin asks for during an event. They are checked at once, and carried out when the event is done.
 
 use std::collections::HashMap;
 
@@ -21,9 +21,9 @@ pub(super) enum Fx {
     Accept(Payload),
     /// The join is refused.
     Refuse(Payload),
-    /// The answer comes later.
+    /// The plugin answers later.
     Later(u64),
-    /// A reply, to the event at hand (0) or to an earlier one.
+    /// A reply, to the current event (token 0) or to an earlier one.
     Reply {
         token: u64,
         status: ByteString,
@@ -42,9 +42,9 @@ pub(super) enum Fx {
         payload: Payload,
         except: Option<MemberId>,
     },
-    /// Presence has been changed for this member.
+    /// The presence of this member has changed.
     Tracked(MemberId),
-    /// The member is to get the list.
+    /// Sends the presence list to the member.
     PresenceState(MemberId),
     /// The member ends.
     Stop {
@@ -62,17 +62,17 @@ pub(super) enum Fx {
     },
     /// A timer is stopped.
     Cancel(u64),
-    /// This generation answers for a promise; 0: whoever reads it.
+    /// This generation owes the answer to a promise; 0: the generation that reads it does.
     Answerable { serial: u64, by: u64 },
 }
 
 impl Fx {
-    /// Whether a client is told that something went wrong.
+    /// Whether it tells a client of an error.
     pub(super) fn is_error(&self) -> bool {
         matches!(self, Self::Reply { status, .. } if &**status == "error")
     }
 
-    /// The member that it concerns and no other.
+    /// The one member that it concerns, if it concerns only one.
     pub(super) fn concerns(&self) -> Option<MemberId> {
         match self {
             Self::Push { member, .. }
@@ -87,7 +87,7 @@ impl Fx {
 
 type Noted = Result<(i64, Option<Fx>), i64>;
 
-/// Checks an effect. Presence is changed at once, as later reads of the same event see it.
+/// Checks an effect. It changes presence at once, because later reads of the same event have to see that.
 pub(super) fn note(
     effect: &Effect<'_>,
     step: &Step,
@@ -181,7 +181,7 @@ pub(super) fn note(
     }
 }
 
-/// Whether a binary message would have a header field that does not fit: each has one byte for its length.
+/// Whether a header field of a binary message would be too long: each has one byte for its length.
 fn is_too_long(effect: &Effect<'_>, topic: &Topic) -> bool {
     let most = usize::from(u8::MAX);
     let topic = if effect.topic.is_empty() {
@@ -252,7 +252,7 @@ fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], e
         }
         effect::LATER if is_join || step.kind == event::IN => {
             if record.promises.len() >= env.slot.config().max_promises_per_topic {
-                // The client is told, whatever the plugin makes of it.
+                // The client is told in any case.
                 let payload = Payload::reason(message::reason::OVERLOADED);
                 let status = ByteString::from_static("error");
                 let fx = if is_join {
@@ -279,7 +279,7 @@ fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], e
     }
 }
 
-/// Changes the presence of the topic at hand, and of no other: its list is kept where its plugin runs.
+/// Changes the presence of the event's own topic. Other topics keep their lists on other shards.
 fn presence(effect: &Effect<'_>, step: &Step, record: &mut Record, topic: &Topic) -> Noted {
     if !effect.topic.is_empty() && *effect.topic != *topic.name {
         return Err(error::MISPLACED);
@@ -356,7 +356,7 @@ fn object(effect: &Effect<'_>, step: &Step) -> Result<Payload, i64> {
     }
 }
 
-/// The payload of an effect. What the plugin hands back as it was lent needs neither a look nor a copy.
+/// The payload of an effect. If the plugin passes on what it has borrowed, the host neither checks nor copies it.
 pub(super) fn payload(effect: &Effect<'_>, step: &Step) -> Result<Payload, i64> {
     if let Some(lent) = step
         .payload()
@@ -372,7 +372,7 @@ pub(super) fn payload(effect: &Effect<'_>, step: &Step) -> Result<Payload, i64> 
     json(effect.payload).map(Payload::Json)
 }
 
-/// JSON text of a plugin, looked through once: what is no JSON would break every client that gets it.
+/// JSON text of a plugin. Checked once, because text that is not JSON would break every client that gets it.
 pub(super) fn json(text: &[u8]) -> Result<Bytes, i64> {
     match serde_json::from_slice::<IgnoredAny>(text) {
         Ok(_) if std::str::from_utf8(text).is_ok() => Ok(Bytes::copy_from_slice(text)),

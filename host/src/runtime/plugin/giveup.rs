@@ -92,7 +92,7 @@ fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
         (control, None) => control,
     };
     match control {
-        Control::Connect(call) => call.answer(Connected::Crashed),
+        Control::Connect(call) => call.answer(Connected::Unavailable(reason::UNAVAILABLE)),
         Control::Take(carried) => handover::give_back(*carried, HUNG, env),
         Control::Give(_) | Control::Forget(_) | Control::Sample(_) => {}
     }
@@ -183,7 +183,7 @@ fn end(
     let channels = record.members.len();
     for (member, entry) in record.members {
         match entry {
-            Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error)),
+            Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error(reason::CHANNEL_CRASH))),
             Member::Pending(pending) => {
                 env.refuse(member, Payload::reason(reason::JOIN_CRASHED));
                 for input in pending.waiting {

@@ -1,8 +1,8 @@
-//! How a topic moves from one generation to the next: held, written, read, released.
+//! How a topic moves from one generation to the next: hold, write, read, release.
 //!
-//! The old shard holds the mailbox and has the plugin write the topic's state; the new one has it read. Only when that
-//! worked does the mailbox wake on the new shard and the old one forget the topic. If it did not, the mailbox wakes where
-//! it was, as if nothing had been tried.
+//! The old shard holds the mailbox, and its plugin writes the topic's state. The plugin on the new shard reads it. If that works, the
+//! mailbox wakes on the new shard, and the old one forgets the topic. If not, the mailbox wakes where it was, as if nothing had
+//! happened.
 
 mod written;
 
@@ -12,16 +12,20 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use bennu_plugin::abi::{event, reason};
+use bennu_wire::message;
 use bytes::Bytes;
 
 use self::written::{Panic, Written, Wrote};
 use super::env::Env;
 use super::giveup;
-use super::loader::{Event, ShardInstance, said};
+use super::loader::{Event, ShardInstance};
 use super::shard::{BATCH, Control, Shard, Work};
 use crate::config::OnPanic;
 use crate::runtime::channel::{Ending, Input, Member, Notice, Topic};
 use crate::runtime::id::MemberId;
+
+/// What members are told if their state has not come along: they join again, on the new code.
+const RELOADED: Notice = Notice::Error(message::reason::RELOADED);
 
 /// One topic, to be given to another generation.
 #[derive(Debug)]
@@ -34,9 +38,9 @@ pub(crate) struct Move {
     pub(crate) version: u32,
     /// The state to carry; `None`: what the giving generation writes.
     pub(crate) from: Option<Snapshot>,
-    /// Where it stays if the state cannot be carried, its members are told to rejoin.
+    /// If the state cannot be carried over, its members are told to rejoin.
     pub(crate) else_rejoin: bool,
-    /// Where it is said how it went.
+    /// Where to report how it went.
     pub(crate) report: mpsc::Sender<Moved>,
 }
 
@@ -69,7 +73,7 @@ impl Snapshot {
     }
 }
 
-/// A shard that waits for a topic: its generation is not retired meanwhile.
+/// A place on a shard that waits for a topic. While it is reserved, the shard's generation is not retired.
 #[derive(Debug)]
 pub(crate) struct Reserved(Arc<Shard>);
 
@@ -128,7 +132,7 @@ pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstanc
         .current()
         .is_some_and(|current| current.number == moving.to.0.generation());
     if !current || !(fault::unheld() || moving.topic.hold(&shard.queue)) {
-        // Other code is in service by now, or the topic is closed, or not here any more: nothing to move.
+        // Nothing to move: other code is in service by now, or the topic is closed, or it has left this shard.
         moving.tell(since, 0, None, None);
         return;
     }
@@ -153,8 +157,7 @@ pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstanc
     }
 }
 
-/// Members whose state could not be written end where they are, all of them where a panic is the topic's; what is left moves
-/// then.
+/// Ends the members whose state the plugin cannot write, or all of them if `on_panic = "topic"`. The others move after that.
 fn end_first(
     shard: &Arc<Shard>,
     moving: Move,
@@ -170,17 +173,17 @@ fn end_first(
     let ends: Vec<Input> = match env.slot.config().on_panic {
         OnPanic::Topic => vec![Input::EndAll {
             reason: reason::PANICKED,
-            notice: Notice::Error,
+            notice: Notice::Error(message::reason::CHANNEL_CRASH),
         }],
         OnPanic::Member => panics.iter().filter_map(Panic::end).collect(),
     };
     if ends.is_empty() {
-        // It was nobody's.
+        // The panic belongs to no member.
         return fail(moving, shard, since, &panics[0].message, env);
     }
     let batches = ends.len().div_ceil(BATCH);
     topic.release(&shard.queue, ends);
-    // Asked for before the ends run: should one of them hang, whoever gives the shard up finds it.
+    // Asked for before the ends run: if one of them hangs, the thread that gives the shard up finds the move.
     if let Err(Control::Give(moving)) = shard.control(Control::Give(Box::new(moving))) {
         giveup::sweep(shard, env);
         return moving.fail(since, 0, "the shard that serves it is closed");
@@ -190,12 +193,12 @@ fn end_first(
     }
 }
 
-/// The topic's own state alone is larger than what may be taken of it: so many bytes.
+/// The topic's own state alone is larger than a sample may be. How large, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TooLarge(pub(super) usize);
 
-/// A topic's state as it is now, for a look at it, and as many of its members as fit into `bytes_left`, which is lessened by
-/// that. The topic goes on here. `None` if it cannot be had.
+/// A topic's state as it is now, with as many of its members as fit into `bytes_left`, which shrinks by that much. The topic
+/// stays here. `None` if the plugin cannot write it.
 pub(super) fn snapshot_up_to(
     shard: &Shard,
     topic: &Arc<Topic>,
@@ -216,8 +219,7 @@ pub(super) fn snapshot_up_to(
     }
 }
 
-/// A move with the state that it carries, which is none where the plugin holds none. Nothing, if the shard was given up
-/// meanwhile.
+/// A move with the state that it carries, if the plugin holds any. `None` if the shard was given up meanwhile.
 fn with_state(moving: Move, shard: &Arc<Shard>, instance: &mut ShardInstance) -> Option<(Move, Wrote)> {
     let topic = Arc::clone(&moving.topic);
     if !topic.record().live {
@@ -244,7 +246,7 @@ pub(super) fn take(shard: &Arc<Shard>, mut carried: Carried, instance: &mut Shar
     }
     let mut first = Vec::new();
     if let Some(state) = &carried.state {
-        // What is lent to the plugin stays here, whoever has the rest.
+        // The plugin borrows these, so they stay here, even if another thread takes the rest.
         let (shared, members) = (state.shared.clone(), with_infos(&topic, &state.members));
         let events = events(&topic, state.version, &shared, &members);
         let mut read = Written::default();
@@ -263,8 +265,9 @@ pub(super) fn take(shard: &Arc<Shard>, mut carried: Carried, instance: &mut Shar
         }
         let mut record = topic.record();
         for serial in read.promises {
-            if let Some(promise) = record.promises.get_mut(&serial) {
-                promise.pass_to(shard.generation());
+            match record.promises.get_mut(&serial) {
+                Some(promise) => promise.pass_to(shard.generation()),
+                None => env.hub.connects.pass_to(serial, shard.generation()),
             }
         }
         drop(record);
@@ -302,7 +305,7 @@ fn events<'a>(
     events
 }
 
-/// The ends of members who came after the state was written: a snapshot from an earlier moment lacks them.
+/// Ends the members that joined after the state was written: an earlier snapshot lacks them.
 fn without_state(topic: &Topic, restored: &[(MemberId, Bytes, Bytes)]) -> Vec<Input> {
     let restored: HashSet<MemberId> = restored.iter().map(|(member, ..)| *member).collect();
     let record = topic.record();
@@ -312,7 +315,7 @@ fn without_state(topic: &Topic, restored: &[(MemberId, Bytes, Bytes)]) -> Vec<In
         .filter(|(_, member)| matches!(member, Member::Joined(_)));
     joined
         .filter(|(member, _)| !restored.contains(member))
-        .map(|(member, _)| Input::End(Ending::new(*member, reason::REROUTED, Notice::Error)))
+        .map(|(member, _)| Input::End(Ending::new(*member, reason::REROUTED, RELOADED)))
         .collect()
 }
 
@@ -329,7 +332,7 @@ pub(super) fn forget(queue: &Shard, topic: &Topic, instance: &mut ShardInstance,
     }
 }
 
-/// What was carried goes back: its topic stays where it was.
+/// Gives back what was carried: the topic stays where it was.
 pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
     let Carried {
         moving, from, since, ..
@@ -352,7 +355,7 @@ impl Move {
         if self.else_rejoin {
             self.topic.owe(Input::EndAll {
                 reason: reason::REROUTED,
-                notice: Notice::Error,
+                notice: RELOADED,
             });
         }
         self.fail(since, waited, why);
@@ -360,13 +363,12 @@ impl Move {
 
     /// Says that the topic was not moved.
     pub(super) fn fail(self, since: Instant, waited: usize, why: &str) {
-        let why = format!("{}: {why}", said(&self.topic.name));
-        self.tell(since, waited, Some(why), None);
+        self.tell(since, waited, Some(why.to_owned()), None);
     }
 
     fn tell(self, since: Instant, waited: usize, failed: Option<String>, carried: Option<Snapshot>) {
         let held_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // Whoever swapped may have lost patience.
+        // The swap may have stopped waiting.
         let _ = self.report.send(Moved {
             topic: self.topic,
             carried,
@@ -377,8 +379,7 @@ impl Move {
     }
 }
 
-/// Puts to each member's state the `info` of its join. Members that only wait for their join have no state to carry, and
-/// some may have left since.
+/// Adds the `info` of its join to each member's state. Pending members have no state, and some members may have left since.
 fn with_infos(topic: &Topic, states: &[(MemberId, Bytes)]) -> Vec<(MemberId, Bytes, Bytes)> {
     let record = topic.record();
     let info = |member| match record.members.get(member) {
@@ -409,10 +410,10 @@ fn plain(kind: u32, topic: &Topic) -> Event<'_> {
 mod fault {
     use std::time::Duration;
 
-    /// Set to anything, mailboxes go on with the old code while their topic moves.
+    /// If it is set, mailboxes go on with the old code while their topic moves.
     #[cfg(debug_assertions)]
     const VARIABLE: &str = "BENNU_FAULT_UNHELD";
-    /// How long that lasts at least, so that something comes in between.
+    /// How long that lasts at least, so that something arrives meanwhile.
     pub(super) const WINDOW: Duration = Duration::from_millis(5);
 
     #[cfg(debug_assertions)]

@@ -1,4 +1,4 @@
-//! How one generation fares, counted where it happens, and the signal that wakes whoever draws conclusions.
+//! Counts the faults of one generation, and wakes the control thread when there are some.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Health {
     panics: AtomicU64,
     errors: AtomicU64,
-    /// Errors signal, too.
+    /// Errors raise the signal, too.
     heeds_errors: bool,
     signal: Arc<FaultSignal>,
 }
 
 impl Health {
-    /// Nothing yet. Panics raise `signal`, and so do errors where they are heeded.
+    /// No faults yet. Panics raise `signal`, and so do errors if `heeds_errors`.
     #[must_use]
     pub(crate) fn new(signal: Arc<FaultSignal>, heeds_errors: bool) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Health {
         self.signal.raise();
     }
 
-    /// Something was written into the plugin's journal that counts for nothing here.
+    /// The plugin's journal has a new entry that is not counted here.
     pub(crate) fn noted(&self) {
         self.signal.raise();
     }
@@ -56,7 +56,7 @@ impl Health {
     }
 }
 
-/// Wakes somebody, once until that one has looked.
+/// Wakes the control thread, once until it has looked.
 #[derive(Default)]
 pub(crate) struct FaultSignal {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -64,7 +64,7 @@ pub(crate) struct FaultSignal {
 }
 
 impl FaultSignal {
-    /// Says who is to be woken. Only the first call counts.
+    /// Sets what wakes it. Only the first call counts.
     pub(crate) fn wakes(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake.set(Box::new(wake));
     }
@@ -77,7 +77,7 @@ impl FaultSignal {
         }
     }
 
-    /// Whoever was woken looks now: what happens from here on raises it again.
+    /// The control thread looks now. What happens from here on raises the signal again.
     pub(crate) fn heard(&self) {
         self.raised.store(false, Ordering::Release);
     }

@@ -1,6 +1,6 @@
-//! What the plugins of a host share: the way to clients, timers, numbers, counters; and who intercepts which broadcast.
+//! What all plugins of a host share: the way to clients, timers, numbers, counters, and who intercepts which broadcast.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -25,7 +25,7 @@ pub(crate) struct Hub {
     pub(crate) timers: Arc<Timers>,
     /// Connects that answer later.
     pub(crate) connects: Connects,
-    /// What notices plugins that do not return.
+    /// Notices plugins that do not return.
     pub(crate) watchdog: Watchdog,
     /// Counters for `/metrics`.
     pub(crate) metrics: Metrics,
@@ -51,20 +51,28 @@ impl Hub {
         }
     }
 
-    /// A number that nothing else has: for topics, promises, connects. Never 0.
+    /// A unique number, for a topic, a promise or a connect. Never 0.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Replaces who may intercept what.
-    pub(super) fn set_interceptors(&self, interceptors: HashMap<String, Vec<Arc<PluginSlot>>>) {
-        *self.interceptors.write().expect("no holder panics") = Arc::new(interceptors);
+    /// From now on this plugin may intercept these events, and no others.
+    pub(super) fn intercept(&self, slot: &Arc<PluginSlot>, events: &BTreeSet<&str>) {
+        let mut interceptors = self.interceptors.write().expect("no holder panics");
+        let all = Arc::make_mut(&mut interceptors);
+        all.retain(|_, slots| {
+            slots.retain(|known| known.index != slot.index);
+            !slots.is_empty()
+        });
+        for event in events {
+            all.entry((*event).to_owned()).or_default().push(Arc::clone(slot));
+        }
     }
 
-    /// Publishes to all subscribers of `topic` but `except`.
+    /// Publishes to all subscribers of `topic` except `except`.
     ///
-    /// A plugin that intercepts the event gets it instead of its members, as one input per topic. Who intercepts is decided
-    /// here, once, so that nobody gets a message twice or not at all while code is being replaced.
+    /// If a plugin intercepts the event, the plugin gets it instead of its members, as one input per topic. This is decided here,
+    /// once, so that no member gets a message twice, or misses it, while its code is replaced.
     pub(crate) fn broadcast(&self, topic: ByteString, event: ByteString, payload: Payload, except: Option<MemberId>) {
         let interceptors = Arc::clone(&self.interceptors.read().expect("no holder panics"));
         let intercepts = |slot: &&Arc<PluginSlot>| {

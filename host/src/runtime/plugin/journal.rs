@@ -1,18 +1,18 @@
-//! What happened to a plugin's libraries, for those who ask: the log tells it once, this keeps the last of each.
+//! What happened to a plugin's libraries, for the admin pages and the metrics. The log says it once, the journal keeps the last of each.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::left::Left;
-use super::pipeline::{Refusal, Trail};
 use super::quarantine::unix_seconds;
+use super::step::{Refusal, Step, Trail};
 use super::swap::SwapReport;
 use crate::config::ContentHash;
 
 /// Panics of one plugin that are kept.
 const MOST_PANICS: usize = 20;
-/// What is kept of what one of them says, in bytes.
+/// How much of a panic's message is kept, in bytes.
 const MOST_PANIC_TEXT: usize = 4096;
 
 /// The journal of one plugin.
@@ -21,25 +21,25 @@ pub(crate) struct Journal {
     entries: Mutex<Entries>,
 }
 
-/// What is kept.
+/// What it keeps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entries {
     /// Why the newest library is not in service, if it is not.
     pub(crate) refusal: Option<Refusal>,
     /// The last library that came into service.
     pub(crate) reload: Option<Reload>,
-    /// The last time that code had to go back to what was there before.
+    /// The last roll back.
     pub(crate) rollback: Option<Rollback>,
-    /// The last callbacks that panicked, the newest first. Those that are alike count as one.
+    /// The last callbacks that panicked, the newest first. Equal ones count as one.
     pub(crate) panics: VecDeque<Panic>,
     /// Generations that have ended and are still in memory, by number.
     pub(crate) left: BTreeMap<u64, Left>,
     /// The code in service has yet to prove itself.
     pub(crate) on_probation: bool,
     /// How often each step was passed.
-    pub(crate) passed: BTreeMap<&'static str, u64>,
+    pub(crate) passed: BTreeMap<Step, u64>,
     /// How often a step refused, by step and code.
-    pub(crate) refusals: BTreeMap<(&'static str, String), u64>,
+    pub(crate) refusals: BTreeMap<(Step, String), u64>,
 }
 
 /// A library that came into service.
@@ -50,7 +50,7 @@ pub(crate) struct Reload {
     /// When, in seconds since 1970.
     pub(crate) at_unix_s: u64,
     /// The steps before the swap, and how long each took.
-    pub(crate) steps: Vec<(&'static str, Duration)>,
+    pub(crate) steps: Vec<(Step, Duration)>,
     /// The swap.
     pub(crate) swap: SwapReport,
 }
@@ -60,13 +60,13 @@ pub(crate) struct Reload {
 pub(crate) struct Panic {
     /// In which code.
     pub(crate) generation: u64,
-    /// The author's name for it, such as `handle_in`; or where it was, if that was no callback.
+    /// The callback's name, such as `handle_in`; or where the panic was, if in no callback.
     pub(crate) callback: &'static str,
-    /// The event or message that it was called for; empty where it was none.
+    /// The event or message that it was called for; empty if there was none.
     pub(crate) event: String,
-    /// Where that happened last; empty where it was no topic.
+    /// The topic in which it happened last; empty if there was none.
     pub(crate) topic: String,
-    /// What the panic says, and behind it its place in the source.
+    /// The panic's message, and its place in the source.
     pub(crate) message: String,
     /// How often.
     pub(crate) count: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Rollback {
     pub(crate) to: u64,
     /// Its contents.
     pub(crate) hash: ContentHash,
-    /// What it did.
+    /// Why.
     pub(crate) why: String,
     /// When, in seconds since 1970.
     pub(crate) at_unix_s: u64,
@@ -102,27 +102,31 @@ impl Journal {
         self.entries().clone()
     }
 
-    /// A library was refused after it had passed what `trail` says.
-    pub(crate) fn refused(&self, refusal: Refusal, trail: &Trail) {
+    /// A library has passed these steps.
+    pub(crate) fn came(&self, trail: &Trail) {
+        self.entries().count(trail);
+    }
+
+    /// A library was refused.
+    pub(crate) fn refused(&self, refusal: Refusal) {
         let mut entries = self.entries();
-        entries.count(trail);
         let count = entries.refusals.entry((refusal.step, refusal.code.clone()));
         *count.or_default() += 1;
         entries.refusal = Some(refusal);
     }
 
-    /// What lies in the library's place is in service: nothing is refused any more.
-    pub(crate) fn settled(&self) {
-        self.entries().refusal = None;
+    /// The library in place is in service. Forgets the last refusal; returns whether there was one.
+    pub(crate) fn settled(&self) -> bool {
+        self.entries().refusal.take().is_some()
     }
 
     /// A step was passed.
-    pub(crate) fn passed(&self, plugin: &str, step: &'static str) {
-        tracing::debug!(plugin, step, "step passed");
+    pub(crate) fn passed(&self, plugin: &str, step: Step) {
+        tracing::debug!(plugin, step = step.name(), "step passed");
         *self.entries().passed.entry(step).or_default() += 1;
     }
 
-    /// A callback panicked. `count` and `at_unix_s` are found here.
+    /// A callback panicked. Sets `count` and `at_unix_s`.
     pub(crate) fn panicked(&self, mut panic: Panic) {
         panic
             .message
@@ -146,7 +150,7 @@ impl Journal {
         self.entries().left.insert(generation, left);
     }
 
-    /// Looks again at what was left: the system takes some away when another library is closed. Returns those that are gone.
+    /// Looks again at what was left: the system may unmap a library when another one is closed. Returns those that are gone.
     pub(crate) fn gone_since(&self) -> Vec<u64> {
         let left = self.read().left;
         let gone: Vec<u64> = left
@@ -158,7 +162,7 @@ impl Journal {
         gone
     }
 
-    /// Code gave its topics back.
+    /// A generation gave its topics back.
     pub(crate) fn rolled_back(&self, rollback: Rollback) {
         self.entries().rollback = Some(rollback);
     }
@@ -177,7 +181,7 @@ impl Journal {
 }
 
 impl Panic {
-    /// Whether it is the same once more, wherever that was.
+    /// Whether it is the same panic, in whatever topic.
     fn is_like(&self, other: &Self) -> bool {
         let key = |panic: &Self| (panic.generation, panic.callback);
         key(self) == key(other) && self.event == other.event && self.message == other.message
@@ -187,7 +191,7 @@ impl Panic {
 impl Entries {
     fn count(&mut self, trail: &Trail) {
         for (step, _) in &trail.passed {
-            *self.passed.entry(step).or_default() += 1;
+            *self.passed.entry(*step).or_default() += 1;
         }
     }
 }

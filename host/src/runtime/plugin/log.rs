@@ -1,8 +1,8 @@
-//! Lines of the log that come from plugins: as events of the host's own `tracing`, under the target that the plugin's code has,
-//! their fields behind those that say whose they are.
+//! Log lines of plugins. They become events of the host's own `tracing`, with the target of the plugin's module; fields that name
+//! the plugin come first.
 //!
-//! `tracing` wants to know an event's target and the names of its fields for ever: a [`Source`] is made for each combination
-//! that comes up, and stays. Builds of the same plugin share them.
+//! `tracing` needs an event's target and field names for as long as the process runs. So each combination gets a [`Source`], which
+//! stays. Builds of the same plugin share it.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, OnceLock};
@@ -21,19 +21,19 @@ use crate::runtime::id::MemberId;
 
 /// What `tracing` calls these events.
 const NAME: &str = "plugin";
-/// Combinations of level, target and names of fields that are kept, 200 bytes or so each. Lines of further ones come with
-/// their fields in the text: only a plugin that makes up targets gets there.
+/// How many combinations of level, target and field names are kept, at about 200 bytes each. Beyond that, a line has its fields in
+/// the text. Only a plugin that makes up targets gets there.
 const MOST_SOURCES: usize = 10_000;
-/// Fields of the host's and the plugin's: as many as `tracing` takes by a fixed list.
+/// Fields of the host and the plugin together: the most that `tracing` takes in a fixed list.
 const MOST_FIELDS: usize = 32;
 
-/// Whether a line of the log is a plugin's own.
+/// Whether a plugin has written a log line itself.
 #[must_use]
 pub(crate) fn wrote(metadata: &Metadata<'_>) -> bool {
     metadata.name() == NAME
 }
 
-/// Whether anybody wants lines of this level from there.
+/// Whether the log shows lines of this level and target.
 pub(super) fn enabled(level: u32, target: &str) -> bool {
     let level = level_of(level);
     if level > LevelFilter::current() {
@@ -80,7 +80,7 @@ fn socket_id(env: &Env, line: &Line<'_>) -> Option<String> {
         Some(Member::Pending(pending)) => Some(id(&pending.info)),
         None => None,
     };
-    // One that is about to join stands only in what the plugin is called for.
+    // A member that is joining is not in the record yet, only in the shard's work.
     known.unwrap_or_else(|| id(&crash::info_at_hand(line.member)?))
 }
 
@@ -94,7 +94,7 @@ fn level_of(number: u32) -> Level {
     }
 }
 
-/// Where events come from, as `tracing` has to know it.
+/// Where events come from, in the form that `tracing` needs.
 struct Source(OnceLock<Metadata<'static>>);
 
 impl Callsite for Source {
@@ -113,11 +113,11 @@ struct Key<'a> {
     names: Vec<&'a str>,
 }
 
-/// For lines of which no more than the text is kept.
+/// The key of lines that have only a text.
 static UNKNOWN: LazyLock<&'static Source> =
     LazyLock::new(|| new_source(Level::WARN, "bennu::runtime::plugin", &["message"]));
 
-/// The source of such lines, made where there is none.
+/// The source for a key. Makes one if there is none.
 fn source(level: Level, target: &str, fields: &[(&str, Value<'_>)]) -> Option<&'static Source> {
     static SOURCES: LazyLock<Mutex<HashMap<Key<'static>, &'static Source>>> = LazyLock::new(Mutex::default);
     let names = fields.iter().map(|(name, _)| *name).collect();
@@ -136,7 +136,7 @@ fn source(level: Level, target: &str, fields: &[(&str, Value<'_>)]) -> Option<&'
     Some(source)
 }
 
-/// A key that lives as long as it is looked for.
+/// A borrowed key, to look a source up.
 fn found<'a>(sources: &HashMap<Key<'a>, &'static Source>, key: &Key<'a>) -> Option<&'static Source> {
     sources.get(key).copied()
 }

@@ -1,21 +1,23 @@
 //! Plugins: from a file to code in service, and its replacement while everyone stays connected.
 //!
-//! 1. **Notice**: the server's control tells that a library's contents changed; in `dev`, [`cargo`](crate::cargo) builds it.
+//! [`manager`] has all plugins of the host. A library takes these steps, each a [`Step`](step::Step):
+//!
+//! 1. **Notice**: the server's control hears that a library's contents have changed; in `dev`, [`cargo`](crate::cargo) builds it.
 //! 2. **Read**: [`stage::read_settled`] reads it once it has stopped changing.
 //! 3. **Check**: [`elf`] finds the file complete and made for this machine.
 //! 4. **Manifest**: [`manifest`] reads what the library says of itself.
 //! 5. **Quarantine**: contents that did harm before are not loaded again ([`quarantine`]), nor what is not allowed.
 //! 6. **Stage**: [`stage::StagedFile`] keeps a private copy of exactly these bytes.
-//! 7. **Probe**: [`probe`] loads it in a child process, compares layouts and has the settings checked, and a
-//!    [`sample`] of the live state read.
+//! 7. **Probe**: [`probe`] loads it in a child process, compares layouts, and has the plugin check its settings and read a
+//!    [`sample`] of the live state.
 //! 8. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
 //! 9. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
-//! 10. **Probation**: [`probation`] has the code before take over again if the new code does not do.
+//! 10. **Probation**: the code before takes over again if the new code causes too many faults (`probation`).
 //! 11. **Retire**: `retire` ends a generation that no topic needs; [`mapping`] tells whether it is really gone, and [`left`] why not.
 //!
-//! A failure before the swap changes nothing: what was in service stays. Each error has a `code()` for metrics, and the
-//! [`journal`] keeps what happened last.
-//! The thread that does these steps is the server's control; [`shard`] is where plugin code runs, [`batch`] by batch.
+//! [`pipeline`] does steps 2 to 7, which run none of the library in this process. A failure before the swap changes nothing:
+//! what was in service stays. Each error has a `code()` for metrics, and the [`journal`] keeps what happened last.
+//! The control thread takes these steps; [`shard`] is where plugin code runs, [`batch`] by batch.
 //! [`watchdog`] notices code that does not return.
 
 mod backtrace;
@@ -43,7 +45,7 @@ pub(crate) mod manifest;
 pub(crate) mod mapping;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
-pub(crate) mod probation;
+mod probation;
 pub(crate) mod probe;
 pub(crate) mod quarantine;
 mod refusals;
@@ -52,6 +54,7 @@ pub(crate) mod sample;
 pub(crate) mod shard;
 mod slot;
 pub(crate) mod stage;
+pub(crate) mod step;
 pub(crate) mod swap;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,23 +1,24 @@
-//! From a file to a library that may be loaded: the steps before anything changes.
+//! From a file to a library that may be loaded: the steps that run no code of it in this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bennu_plugin::wire::SettingsError;
 
 use super::elf::Elf;
+use super::generation::Generation;
 use super::kept::Kept;
 use super::manifest::{Manifest, ManifestError};
-use super::probe::{self, ProbeError, Step, probe};
-use super::quarantine::{Quarantine, Quarantined, private_dir, unix_seconds, write_whole};
-use super::sample::Sample;
+use super::probe::{self, ProbeError, probe};
+use super::quarantine::{Quarantine, Quarantined, private_dir, write_whole};
+use super::sample::{Sample, Samples, Untried};
+use super::slot::PluginSlot;
 use super::stage::{Contents, StagedFile, read_settled};
-use crate::config::ContentHash;
-use crate::config::ProbeLimits;
-use crate::config::{Complaint, Config};
+use super::step::{Refusal, Step, Trail};
+use crate::config::{self, Complaint, ContentHash, ProbeLimits};
 
-/// Between two looks at a file that may still be written.
+/// The pause between two looks at a file that may still be written.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
 
 /// What libraries are checked with.
@@ -31,192 +32,127 @@ pub(crate) struct Pipeline {
     pub(crate) quarantine: Arc<Quarantine>,
     /// Contents to go back to.
     pub(crate) kept: Kept,
-    /// Where long reports are written, one for each plugin; `None`: nowhere, and nothing is put in quarantine either.
+    /// Where to write long reports, one for each plugin. `None`: nowhere, and the probe puts nothing in quarantine.
     pub(crate) reports: Option<PathBuf>,
 }
 
 /// What a library is checked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    /// The plugin that it is to be.
+    /// The plugin that it has to be.
     pub(crate) plugin: &'a str,
-    /// Tells the staged copy from all others of this process.
+    /// A number that no other staged copy of this process has.
     pub(crate) attempt: u64,
     /// The settings that it would get, as JSON.
     pub(crate) settings: &'a str,
     /// The contents that may be loaded; `None`: any.
     pub(crate) allow: Option<&'a [ContentHash]>,
-    /// What its probe may use.
+    /// The limits of its probe.
     pub(crate) limits: ProbeLimits,
 }
 
-/// The steps that a library has passed so far, and how long each took.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Trail {
-    /// Step by step, in order.
-    pub(crate) passed: Vec<(&'static str, Duration)>,
-}
-
-impl Trail {
-    /// Does a step, and notes it if it is passed.
-    ///
-    /// # Errors
-    ///
-    /// As the step does.
-    pub(crate) fn step<T>(
-        &mut self,
-        plugin: &str,
-        step: &'static str,
-        work: impl FnOnce() -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let start = Instant::now();
-        let done = work()?;
-        let took = start.elapsed();
-        tracing::debug!(plugin, step, took_us = took.as_micros(), "step passed");
-        self.passed.push((step, took));
-        Ok(done)
-    }
-
-    /// How long a step took, zero if it was not passed.
-    #[must_use]
-    pub(crate) fn took(&self, step: &str) -> Duration {
-        let found = self.passed.iter().find(|(passed, _)| *passed == step);
-        found.map_or(Duration::ZERO, |(_, took)| *took)
-    }
-}
-
-/// Why a library did not come into service. What was in service stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// Which step said so: `build`, in `dev`, `read`, `check`, `manifest`, `quarantine`, `stage`, `probe`, `load`.
-    pub(crate) step: &'static str,
-    /// A word for the reason, the same for ever.
-    pub(crate) code: String,
-    /// One line for people.
-    pub(crate) message: String,
-    /// If the settings were to blame: what the plugin says of them.
-    pub(crate) settings: Option<Box<SettingsError>>,
-    /// The state of live topics was to blame: the same library may be taken once that is gone.
-    pub(crate) over_state: bool,
-    /// When, in seconds since 1970.
-    pub(crate) at_unix_s: u64,
-}
-
-impl Refusal {
-    /// A refusal by `step`.
-    #[must_use]
-    pub(crate) fn new(step: &'static str, code: &str, message: impl Into<String>) -> Self {
-        Self {
-            step,
-            code: code.to_owned(),
-            message: message.into(),
-            settings: None,
-            over_state: false,
-            at_unix_s: unix_seconds(),
-        }
-    }
-
-    /// As people read it: settings are shown at their line.
-    #[must_use]
-    pub(crate) fn shown(&self, config: &Config, plugin: &str) -> String {
-        match &self.settings {
-            Some(said) => format!(
-                "its settings\n{}\n",
-                config.settings_error(plugin, &said.path, &said.message)
-            ),
-            None => self.message.clone(),
-        }
-    }
-
-    /// A refusal by `step`, with an error and what led to it in one line.
-    pub(crate) fn by(step: &'static str, code: &str, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(step, code, message)
-    }
-}
-
-impl Refusal {
-    /// The same, with the state of live topics to blame, and with what is to be done about that.
-    #[must_use]
-    pub(crate) fn over_state(mut self, plugin: &str) -> Self {
-        let how = format!(
-            "have it read that state, or let the topics end: it is tried again then, and when it is saved once more; \
-             `bennu plugins --reload {plugin}` tries it at once"
-        );
-        self.message = format!("{}; {how}", self.message);
-        self.over_state = true;
-        self
-    }
-
-    /// Whether the machine was to blame, not the library: the same may be taken soon.
-    #[must_use]
-    pub(crate) fn may_pass(&self) -> bool {
-        matches!((self.step, &*self.code), ("stage", _) | ("probe", "probe"))
-    }
+/// A library that may be loaded.
+#[derive(Debug)]
+pub(crate) struct Approved {
+    /// What it says of itself.
+    pub(crate) manifest: Manifest,
+    /// Its private copy.
+    pub(crate) staged: StagedFile,
+    /// Generations whose state it was not tried on.
+    pub(super) untried: Untried,
 }
 
 impl Pipeline {
-    /// Reads a library once it has settled.
+    /// [`Step::Read`]: reads a library once it has stopped changing.
     ///
     /// # Errors
     ///
     /// If there is no such file, or it keeps changing.
-    pub(crate) fn read(&self, path: &Path) -> Result<Contents, Refusal> {
-        read_settled(path, || std::thread::sleep(SECOND_LOOK))
-            .map_err(|error| Refusal::by("read", error.code(), &error))
+    pub(crate) fn read(&self, path: &Path, trail: &mut Trail) -> Result<Contents, Refusal> {
+        trail.step(Step::Read, || {
+            read_settled(path, || std::thread::sleep(SECOND_LOOK)).map_err(|error| {
+                let refusal = Refusal::by(Step::Read, error.code(), &error);
+                if error.may_pass() { refusal.passing() } else { refusal }
+            })
+        })
     }
 
-    /// Checks what was read, before any of it runs. Notes what was passed in `trail`.
+    /// [`Step::Check`] to [`Step::Probe`]. `sample` takes the live state that the library is tried on, once its manifest is
+    /// known.
     ///
     /// # Errors
     ///
-    /// If it is not to be loaded.
-    pub(crate) fn check(
+    /// If a step refuses it.
+    pub(crate) fn approve(
         &self,
         wanted: &Wanted<'_>,
         contents: &Contents,
+        sample: impl FnOnce(&Manifest) -> Result<Samples, Refusal>,
         trail: &mut Trail,
-    ) -> Result<Manifest, Refusal> {
-        let Wanted { plugin, .. } = *wanted;
-        trail.step(plugin, "check", || {
+    ) -> Result<Approved, Refusal> {
+        trail.step(Step::Check, || {
             Elf::check(&contents.bytes)
                 .map(drop)
-                .map_err(|error| Refusal::by("check", error.code(), &error))
+                .map_err(|error| Refusal::by(Step::Check, error.code(), &error))
         })?;
-        let manifest = trail.step(plugin, "manifest", || {
-            read_manifest(plugin, contents).map_err(|error| Refusal::by("manifest", error.code(), &error))
+        let manifest = trail.step(Step::Manifest, || {
+            read_manifest(wanted.plugin, contents).map_err(|error| Refusal::by(Step::Manifest, error.code(), &error))
         })?;
-        trail.step(plugin, "quarantine", || self.may_run(wanted, contents.hash))?;
-        Ok(manifest)
+        trail.step(Step::Quarantine, || self.may_run(wanted, contents.hash))?;
+        let Samples { taken, untried } = sample(&manifest)?;
+        let staged = trail.step(Step::Stage, || {
+            StagedFile::write(&self.stage_dir, wanted.plugin, wanted.attempt, contents)
+                .map_err(|error| Refusal::by(Step::Stage, error.code(), &error).passing())
+        })?;
+        trail.step(Step::Probe, || {
+            probe(&self.exe, staged.path(), wanted.settings, taken, &wanted.limits)
+                .map_err(|error| self.not_probed(wanted.plugin, contents.hash, error))
+        })?;
+        Ok(Approved {
+            manifest,
+            staged,
+            untried,
+        })
     }
 
-    /// Stages what was checked and tries it in a child, on `samples` of live state, too.
+    /// Has code that is loaded already read samples of state, in a child. It need not be able to read them.
     ///
     /// # Errors
     ///
-    /// If it is not to be loaded.
-    pub(crate) fn try_out(
+    /// If the child crashes or hangs over them, or cannot be run.
+    pub(super) fn try_on(
         &self,
-        wanted: &Wanted<'_>,
-        contents: &Contents,
+        code: &Generation,
         samples: Vec<Sample>,
-        trail: &mut Trail,
-    ) -> Result<StagedFile, Refusal> {
-        let Wanted { plugin, .. } = *wanted;
-        let staged = trail.step(plugin, "stage", || {
-            StagedFile::write(&self.stage_dir, plugin, wanted.attempt, contents)
-                .map_err(|error| Refusal::by("stage", error.code(), &error))
-        })?;
-        trail.step(plugin, "probe", || {
-            probe(&self.exe, staged.path(), wanted.settings, samples, &wanted.limits)
-                .map_err(|error| self.not_probed(plugin, contents.hash, error))
-        })?;
-        Ok(staged)
+        limits: &ProbeLimits,
+    ) -> Result<(), ProbeError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let samples = samples.into_iter().map(Sample::optional).collect();
+        probe(&self.exe, code.library(), &code.settings, samples, limits).map(drop)
+    }
+
+    /// The contents in service, or else the newest good ones that may be loaded, but not `except`.
+    pub(super) fn last_good(
+        &self,
+        slot: &PluginSlot,
+        config: &config::Plugin,
+        except: Option<ContentHash>,
+    ) -> Option<Contents> {
+        let current = slot.current().map(|current| current.hash);
+        let allowed = |hash| config.allow.as_ref().is_none_or(|allowed| allowed.contains(&hash));
+        let good = |hash| Some(hash) != except && allowed(hash) && self.quarantine.find(hash).is_none();
+        self.kept
+            .newest(&slot.name, |hash| Some(hash) == current && good(hash))
+            .or_else(|| self.kept.newest(&slot.name, good))
+    }
+
+    /// Keeps a copy of a good library, to go back to.
+    pub(super) fn keep(&self, slot: &PluginSlot, generation: &Generation) {
+        if let Err(error) = self.kept.keep(&slot.name, generation.hash, generation.library()) {
+            tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
+        }
     }
 
     /// Whether these contents may run at all.
@@ -226,7 +162,7 @@ impl Pipeline {
                 "its contents are not on the list of [plugins.{}] allow: {hash:#}",
                 wanted.plugin
             );
-            return Err(Refusal::new("quarantine", "not_allowed", message));
+            return Err(Refusal::new(Step::Quarantine, "not_allowed", message));
         }
         match self.quarantine.find(hash) {
             None => Ok(()),
@@ -237,14 +173,17 @@ impl Pipeline {
                     why.reason,
                     file.display()
                 );
-                Err(Refusal::new("quarantine", "quarantined", message))
+                Err(Refusal::new(Step::Quarantine, "quarantined", message))
             }
         }
     }
 
-    /// What a failed probe means: contents that crash are not tried again.
+    /// The refusal for a failed probe. Contents that crash go into quarantine.
     fn not_probed(&self, plugin: &str, hash: ContentHash, error: ProbeError) -> Refusal {
-        let mut refusal = Refusal::by("probe", error.code(), &error);
+        let mut refusal = Refusal::by(Step::Probe, error.code(), &error);
+        if error.may_pass() {
+            return refusal.passing();
+        }
         let report = match error {
             ProbeError::Settings { path, message } => {
                 return Refusal {
@@ -254,7 +193,7 @@ impl Pipeline {
                 };
             }
             ProbeError::Crashed { signal, stderr, .. } => {
-                // Killed for want of time or memory: that may have been the machine's fault.
+                // It has reached a limit of the probe, which an operator may raise.
                 if !probe::is_fault(signal) {
                     return refusal;
                 }
@@ -267,7 +206,8 @@ impl Pipeline {
             }
             ProbeError::Restore { .. }
             | ProbeError::TimedOut {
-                step: Step::Restore, ..
+                step: probe::Step::Restore,
+                ..
             } => return refusal.over_state(plugin),
             ProbeError::Layout(error) => error.report,
             ProbeError::Exited { stderr, .. } => stderr,
@@ -279,7 +219,7 @@ impl Pipeline {
         refusal
     }
 
-    /// Writes what is too long for a line. Returns where it is.
+    /// Writes a report that is too long for a log line. Returns its file.
     fn report(&self, plugin: &str, text: &str) -> Option<PathBuf> {
         let dir = self.reports.as_ref().filter(|_| !text.is_empty())?;
         let file = dir.join(format!("{}.txt", plugin.replace('/', "_")));

@@ -3,64 +3,77 @@
 use std::sync::Arc;
 
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
-use super::pipeline::Refusal;
 use super::slot::PluginSlot;
+use super::step::Refusal;
 use crate::config::{self, Config};
 
-/// What a configuration changes, found out before anything is changed.
+/// What a configuration changes.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     prepared: Vec<Prepared>,
     configured: Vec<(Arc<PluginSlot>, config::Plugin)>,
+    /// Plugins whose library was refused, and may be taken with what else has changed: a longer `allow`, for example.
+    pub(crate) again: Vec<String>,
     /// Plugins that the configuration no longer names: to be [removed](Plugins::remove) once nothing leads to them.
     pub(crate) removed: Vec<String>,
 }
 
-impl Plugins {
+impl Plan {
     /// Finds out what a changed configuration means for the plugins, and starts every library that it would load.
     ///
     /// # Errors
     ///
-    /// With the plugin and the reason, if one of them is refused; nothing has changed then.
-    pub(crate) fn plan(&mut self, config: &Config) -> Result<Plan, (String, Refusal)> {
-        let mut plan = Plan::default();
-        let mut added = Vec::new();
+    /// With each plugin whose library is refused, and why; nothing has changed then.
+    pub(crate) fn make(plugins: &mut Plugins, config: &Config) -> Result<Self, Vec<(String, Refusal)>> {
+        let (mut plan, mut added, mut refused) = (Self::default(), Vec::new(), Vec::new());
         for (name, wanted) in &config.plugins {
-            let known = self.slots().get(name).map(|slot| slot.config());
-            // Where `dev` has built one, it makes no difference what library the configuration names.
-            let library = self.library(name, wanted);
-            let load = known.as_ref().is_none_or(|known| {
-                let is_other = self.library(name, known) != library;
-                known.settings != wanted.settings || known.shards != wanted.shards || is_other
-            });
-            if known.is_none() {
-                added.push(name.clone());
+            if plugins.slot(name).is_none() {
+                added.push(name);
             }
-            let slot = self.add(name, wanted);
-            if load && let Some(library) = library {
-                match self.prepare(&slot, &library, wanted, Occasion::Needed) {
-                    Ok(prepared) => plan.prepared.extend(prepared),
-                    Err(refusal) => {
-                        self.forget(&added);
-                        return Err((name.clone(), refusal));
-                    }
-                }
+            if let Err(refusal) = plan.add(plugins, name, wanted) {
+                refused.push((name.clone(), refusal));
             }
-            plan.configured.push((slot, wanted.clone()));
         }
-        let unnamed = self.slots().keys().filter(|name| !config.plugins.contains_key(*name));
-        plan.removed = unnamed.cloned().collect();
+        if !refused.is_empty() {
+            added.into_iter().for_each(|name| plugins.remove(name));
+            return Err(refused);
+        }
+        let names = plugins.slots().map(|slot| &slot.name);
+        plan.removed = names
+            .filter(|name| !config.plugins.contains_key(*name))
+            .cloned()
+            .collect();
         Ok(plan)
     }
 
-    /// Carries out a plan, but for removals.
-    pub(crate) fn carry_out(&mut self, plan: &mut Plan) -> Vec<Loaded> {
-        for (slot, config) in plan.configured.drain(..) {
+    /// Adds what the configuration says of one plugin.
+    fn add(&mut self, plugins: &mut Plugins, name: &str, wanted: &config::Plugin) -> Result<(), Refusal> {
+        let known = plugins.slot(name).map(|slot| slot.config());
+        // Where `dev` has built one, it makes no difference what library the configuration names.
+        let library = plugins.library(name, wanted);
+        let load = known.is_none_or(|known| {
+            let is_other = plugins.library(name, &known) != library;
+            known.settings != wanted.settings || known.shards != wanted.shards || is_other
+        });
+        let slot = plugins.add(name, wanted);
+        if let Some(library) = library.filter(|_| load) {
+            let prepared = plugins.prepare(&slot, &library, wanted, Occasion::Needed)?;
+            self.prepared.extend(prepared);
+        } else if slot.journal.read().refusal.is_some() && *slot.config() != *wanted {
+            self.again.push(name.to_owned());
+        }
+        self.configured.push((slot, wanted.clone()));
+        Ok(())
+    }
+
+    /// Carries it out, but for removals.
+    pub(crate) fn carry_out(&mut self, plugins: &mut Plugins) -> Vec<Loaded> {
+        for (slot, config) in self.configured.drain(..) {
             slot.configure(config);
         }
-        plan.prepared
-            .drain(..)
-            .filter_map(|prepared| self.put_in_service(prepared))
+        let prepared = self.prepared.drain(..);
+        prepared
+            .filter_map(|prepared| plugins.put_in_service(prepared))
             .collect()
     }
 }

@@ -1,8 +1,8 @@
-//! Contents that have done harm, by their hash: they are not loaded again before an operator says so.
+//! Contents that have done harm, by their hash. Bennu does not load them again before an operator says so.
 //!
-//! Each is a file of its own in `quarantine` below the state folder, called after the hash: it outlives the host, and
-//! removing the file lifts it. Looked up on the disk each time, so that nothing has to be told. Where the folder cannot be
-//! written, this process remembers.
+//! Each has a file in the folder `quarantine` of the state folder, named after the hash. So the quarantine outlives the host, and
+//! removing the file lifts it. Bennu looks on the disk each time, so it need not be told. If the folder cannot be written, this
+//! process remembers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -21,7 +21,7 @@ use crate::config::ContentHash;
 pub(crate) struct Quarantined {
     /// The plugin that they were loaded as.
     pub(crate) plugin: String,
-    /// A word for the kind of harm, the same for ever.
+    /// Stable, machine-readable code for the kind of harm.
     pub(crate) code: String,
     /// One line for people.
     pub(crate) reason: String,
@@ -61,7 +61,7 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Those below `state_dir`, which need not exist yet; `most` at a time.
+    /// The quarantine in `state_dir`, which need not exist yet, with at most `most` entries.
     #[must_use]
     pub(crate) fn new(state_dir: &Path, most: usize) -> Self {
         Self {
@@ -81,11 +81,11 @@ impl Quarantine {
         self.dir.join(format!("{hash:#}.json"))
     }
 
-    /// Refuses these contents from now on. What cannot be written is logged, and holds for this process.
+    /// Refuses these contents from now on. If the entry cannot be written, that is logged, and it holds for this process.
     pub(crate) fn add(&self, hash: ContentHash, why: &Quarantined) {
         if let Err(error) = self.write(hash, why) {
             let dir = self.dir.display();
-            tracing::warn!(%dir, %error, "the quarantine cannot be written, it holds until this process ends");
+            tracing::warn!(%dir, %error, "the quarantine cannot be written; it holds until this process ends");
             let mut unwritten = self.unwritten();
             unwritten.insert(hash, why.clone());
             if unwritten.len() > self.most {
@@ -108,7 +108,7 @@ impl Quarantine {
         read(&self.file(hash)).or_else(|| self.unwritten().get(&hash).cloned())
     }
 
-    /// Has them be taken again. `false` if they were not refused.
+    /// Allows these contents again. `false` if they were not refused.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Quarantine {
     }
 }
 
-/// An entry that is there is one, whatever stands in it: somebody put it there.
+/// A file is an entry whatever it contains: somebody put it there.
 fn read(file: &Path) -> Option<Quarantined> {
     let bytes = fs::read(file).ok()?;
     let unclear = || Quarantined {
@@ -158,12 +158,12 @@ fn read(file: &Path) -> Option<Quarantined> {
     Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unclear()))
 }
 
-/// Makes a folder that nobody else may put files in.
+/// Makes a folder that only this user may put files in.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file completely or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(dir)?;

@@ -1,5 +1,5 @@
-//! Says in the log which effects of a plugin are refused, and why: each once, and then at most once a second with how many
-//! more there were. A plugin may ask for a million of them in one callback.
+//! Logs which effects of a plugin the host refuses, and why. Each kind is logged once, and then at most once a second with a
+//! count, because a plugin may ask for a million effects in one callback.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -8,14 +8,14 @@ use super::loader::said;
 use crate::runtime::channel::Topic;
 use crate::runtime::throttle::LogThrottle;
 
-/// Lines that are told apart by their topic, in a second. What is refused on further topics shares a line without one.
+/// How many topics have a line of their own in a second. Beyond that, topics share a line that names none.
 const MOST_TOPICS: usize = 100;
 
-/// What was said lately of one plugin.
+/// What the log has said lately about one plugin.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals(Mutex<LogThrottle<Key, Line>>);
 
-/// What is refused: what tells one line from others.
+/// What is refused. Each key has its own line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     what: &'static str,
@@ -24,7 +24,7 @@ struct Key {
     topic: u64,
 }
 
-/// The first that was refused.
+/// The first effect that was refused.
 #[derive(Debug)]
 struct Line {
     topic: String,
@@ -33,7 +33,7 @@ struct Line {
 }
 
 impl Refusals {
-    /// Notes that `what`, of this event, is refused on this topic.
+    /// Notes that the host refuses `what`, asked for with this event on this topic.
     pub(super) fn note(
         &self,
         plugin: &str,
@@ -61,7 +61,7 @@ impl Refusals {
         }
     }
 
-    /// Says what was left unsaid, where nothing more has come since.
+    /// Logs the counts that are due.
     pub(super) fn say_overdue(&self, plugin: &str) {
         let mut seldom = self.0.lock().expect("no holder panics");
         if !seldom.is_empty() {

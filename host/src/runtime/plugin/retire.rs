@@ -1,81 +1,84 @@
 //! The end of code that nobody needs any more: its late work, its promises, its library, and what is left of it.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bennu_plugin::abi::ABI_MAJOR;
 
 use super::generation::{Generation, Retired};
-use super::manager::Plugins;
+use super::hub::Hub;
 use super::slot::PluginSlot;
+use super::step::Step;
 use crate::runtime::channel::Input;
 
-impl Plugins {
-    /// Whether [`Plugins::retire`] has something to wait for.
-    #[must_use]
-    pub(crate) fn is_retiring(&self) -> bool {
-        !self.retiring.is_empty() || self.has_old()
-    }
+/// Generations that are on their way out.
+#[derive(Debug)]
+pub(super) struct Retirement {
+    hub: Arc<Hub>,
+    /// They have no topics, and time for late work.
+    waiting: Vec<Waiting>,
+    /// The threads that end those whose time is over.
+    threads: Vec<JoinHandle<()>>,
+}
 
-    /// Whether topics may still be at home in code that is out of service.
-    fn has_old(&self) -> bool {
-        self.live.values().any(|live| live.len() > 1)
-    }
+#[derive(Debug)]
+struct Waiting {
+    slot: Arc<PluginSlot>,
+    generation: Arc<Generation>,
+    since: Instant,
+}
 
-    /// Ends generations that no topic needs any more, once they have had their time for late work.
-    pub(crate) fn retire(&mut self) {
-        for (name, live) in &mut self.live {
-            let Some(slot) = self.slots.get(name) else { continue };
-            let last = live.len().saturating_sub(1);
-            let mut index = 0;
-            live.retain(|generation| {
-                index += 1;
-                let proving = self.proving.get(name).and_then(|proving| proving.before.as_ref());
-                let fallback = proving.is_some_and(|before| before.number == generation.number);
-                let keep = index > last || fallback || generation.residents() > 0;
-                if !keep {
-                    self.retiring
-                        .push((Arc::clone(slot), Arc::clone(generation), Instant::now()));
-                }
-                keep
-            });
+impl Retirement {
+    /// None yet.
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self {
+            hub,
+            waiting: Vec::new(),
+            threads: Vec::new(),
         }
-        let due = |(slot, generation, since): &mut (Arc<PluginSlot>, Arc<Generation>, Instant)| {
-            generation.residents() == 0 && since.elapsed() >= slot.config().retire
+    }
+
+    /// Gives a generation its time for late work, after which it ends.
+    pub(super) fn add(&mut self, slot: &Arc<PluginSlot>, generation: Arc<Generation>) {
+        self.waiting.push(Waiting {
+            slot: Arc::clone(slot),
+            generation,
+            since: Instant::now(),
+        });
+    }
+
+    /// Whether generations wait.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The generations whose time is over.
+    pub(super) fn take_due(&mut self) -> Vec<(Arc<PluginSlot>, Arc<Generation>)> {
+        let is_due = |waiting: &mut Waiting| {
+            waiting.generation.residents() == 0 && waiting.since.elapsed() >= waiting.slot.config().retire
         };
-        let due: Vec<_> = self.retiring.extract_if(.., due).collect();
-        if !due.is_empty() {
-            self.tell_interceptors();
-        }
-        self.retirements.retain(|thread| !thread.is_finished());
-        for (slot, generation, _) in due {
-            // On a thread of its own: a stuck handler must not keep other plugins from being replaced.
-            let body = move || bury(&slot, &generation);
-            match std::thread::Builder::new().name("retire".into()).spawn(body) {
-                Ok(thread) => self.retirements.push(thread),
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "no thread to retire a generation on"
-                ),
-            }
+        let due = self.waiting.extract_if(.., is_due);
+        due.map(|waiting| (waiting.slot, waiting.generation)).collect()
+    }
+
+    /// Ends a generation, on a thread of its own: a stuck handler must not keep other plugins from being replaced.
+    pub(super) fn end(&mut self, slot: Arc<PluginSlot>, generation: Arc<Generation>) {
+        self.threads.retain(|thread| !thread.is_finished());
+        let hub = Arc::clone(&self.hub);
+        let body = move || bury(&hub, &slot, &generation);
+        match std::thread::Builder::new().name("retire".into()).spawn(body) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no thread to retire a generation on"
+            ),
         }
     }
 
-    /// Ends everything: the host stops.
-    pub(crate) fn stop(mut self, deadline: Instant) {
-        for slot in self.slots.values() {
-            slot.put_in_service(None);
-        }
-        let all = std::mem::take(&mut self.live);
-        for (name, generations) in all {
-            let Some(slot) = self.slots.get(&name) else { continue };
-            for generation in generations {
-                let slot = Arc::clone(slot);
-                self.retirements
-                    .push(std::thread::spawn(move || bury(&slot, &generation)));
-            }
-        }
-        while Instant::now() < deadline && self.retirements.iter().any(|thread| !thread.is_finished()) {
+    /// Waits for the generations that are ending, at most until `deadline`.
+    pub(super) fn wait(&self, deadline: Instant) {
+        while Instant::now() < deadline && self.threads.iter().any(|thread| !thread.is_finished()) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -83,7 +86,8 @@ impl Plugins {
 
 /// Has what a generation has promised be answered, now that it cannot any more: but for what has become data, which other
 /// code has read or will.
-fn break_promises(slot: &PluginSlot, generation: u64) {
+fn break_promises(hub: &Hub, slot: &PluginSlot, generation: u64) {
+    hub.connects.retired(slot, generation);
     // Code of an older kit does not say what it has read.
     if slot
         .current()
@@ -104,10 +108,10 @@ fn break_promises(slot: &PluginSlot, generation: u64) {
 }
 
 /// Ends a generation and says what is left of it.
-fn bury(slot: &PluginSlot, generation: &Generation) {
+fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
     let start = Instant::now();
     let retired = generation.retire();
-    break_promises(slot, generation.number);
+    break_promises(hub, slot, generation.number);
     if let Some(left) = generation.left() {
         tracing::warn!(
             plugin = slot.name,
@@ -120,7 +124,7 @@ fn bury(slot: &PluginSlot, generation: &Generation) {
     match retired {
         Retired::Unmapped => {
             let took_ms = start.elapsed().as_millis();
-            slot.journal.passed(&slot.name, "retire");
+            slot.journal.passed(&slot.name, Step::Retire);
             tracing::info!(
                 plugin = slot.name,
                 generation = generation.number,

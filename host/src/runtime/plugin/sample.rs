@@ -1,8 +1,9 @@
-//! A sample of live state, for the probe to try new code on: some topics of every generation that serves any, some bytes,
-//! written by the shards between two batches. Nothing is held for it.
+//! A sample of live state that the probe tries new code on: some topics of every generation that serves any, up to some bytes. The
+//! shards write it between two batches. No topic is held for it.
 //!
-//! What the swap offers to new code has been tried before, in the child: state that is deadly to it is not given to it here. A
-//! generation whose shards are busy is not waited for, but keeps its topics until something of it has been tried: see [`Untried`].
+//! The swap gives new code only state of generations that it was tried on in the child, so that state it crashes on cannot end the
+//! host. If a generation is too busy to be sampled, its topics move later, once a sample has been taken and the new code has passed
+//! on it: see [`Untried`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -22,7 +23,7 @@ use super::slot::PluginSlot;
 use crate::config::{self, OnMigrateError};
 use crate::runtime::channel::Topic;
 
-/// How long all shards together have for it.
+/// How long the shards have to write it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The state of one topic, as the probe gets it.
@@ -34,27 +35,40 @@ pub(crate) struct Sample {
     pub(crate) version: u32,
     /// The topic's own, in base64.
     pub(crate) shared: String,
-    /// Those of its members, as many as there was room for.
+    /// The states of as many of its members as there was room for.
     pub(crate) members: Vec<String>,
-    /// An error while it is read is no reason to refuse the code: the topic may stay where it is, or start anew.
+    /// If the code cannot read it, that is no reason to refuse the code: the topic may stay where it is, or start anew.
     #[serde(default)]
     pub(crate) may_fail: bool,
 }
 
-/// What could be had.
+/// What the shards have written in time.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
-    /// Of all generations together.
+    /// The samples of all generations together.
     pub(crate) taken: Vec<Sample>,
-    /// What could not.
+    /// The generations that were too busy.
     pub(super) untried: Untried,
 }
 
-/// Generations that serve topics, and none of whose shards had a moment: they still hear the question, and answer it when they do.
+/// Generations whose shards were all too busy. They still have the question, and answer it when they get to it.
 #[derive(Debug, Default)]
 pub(super) struct Untried {
     generations: BTreeSet<u64>,
     reports: Option<mpsc::Receiver<(u64, Looked)>>,
+    /// Samples that could not be tried because the probe was killed or could not run, and when to try them again.
+    put_off: Vec<(Instant, Heard)>,
+}
+
+/// A generation that has answered since.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    /// Which.
+    pub(super) generation: u64,
+    /// A sample of its state, if it has any.
+    pub(super) sample: Option<Sample>,
+    /// How often it was put off.
+    pub(super) put_off: u32,
 }
 
 impl Untried {
@@ -63,23 +77,38 @@ impl Untried {
         self.generations.contains(&generation)
     }
 
-    /// One that has had a moment since, with its sample if there is any: it is none of them any more.
-    pub(super) fn heard(&mut self) -> Option<(u64, Option<Sample>)> {
+    /// Takes one that has answered since, or that was put off until now.
+    pub(super) fn heard(&mut self) -> Option<Heard> {
+        let now = Instant::now();
+        if let Some(due) = self.put_off.iter().position(|(at, _)| *at <= now) {
+            return Some(self.put_off.swap_remove(due).1);
+        }
         loop {
             let (generation, looked) = self.reports.as_ref()?.try_recv().ok()?;
             if self.generations.remove(&generation) {
-                return Some((generation, looked.sample()));
+                return Some(Heard {
+                    generation,
+                    sample: looked.sample(),
+                    put_off: 0,
+                });
             }
         }
     }
+
+    /// [`heard`](Self::heard) returns it once more: after 1 s the first time, then after twice as long each time.
+    pub(super) fn put_off(&mut self, heard: Heard) {
+        let after = Duration::from_secs(1 << heard.put_off.min(6));
+        let put_off = heard.put_off + 1;
+        self.put_off.push((Instant::now() + after, Heard { put_off, ..heard }));
+    }
 }
 
-/// One topic that is to be written.
+/// A request to a shard to write one topic.
 #[derive(Debug)]
 pub(crate) struct Sampling {
     topic: Arc<Topic>,
     version: u32,
-    /// What all topics of its generation together may still write.
+    /// How many bytes all topics of its generation together may still write.
     bytes_left: Arc<AtomicUsize>,
     report: mpsc::Sender<(u64, Looked)>,
 }
@@ -88,12 +117,12 @@ pub(crate) struct Sampling {
 #[derive(Debug)]
 enum Looked {
     Sample(Sample),
-    /// Its own state alone is more than what is left.
+    /// The topic's own state alone is larger than that.
     TooLarge {
         topic: String,
         bytes: usize,
     },
-    /// There is no state, or it cannot be written: then it cannot be at the swap either, and that will tell.
+    /// There is no state, or the plugin cannot write it. The swap will find that out and say so.
     Nothing,
 }
 
@@ -106,9 +135,9 @@ impl Looked {
     }
 }
 
-/// Asks every generation of `live` whose state is of a version that the new code `reads` for that of some of its topics:
-/// [`probe_topics`](config::Plugin::probe_topics) and [`probe_bytes`](config::Plugin::probe_bytes) in all, one topic of each
-/// generation at least. Returns what has come within 200 ms.
+/// Asks each generation of `live` for the state of some of its topics, if the new code `reads` that version:
+/// [`probe_topics`](config::Plugin::probe_topics) and [`probe_bytes`](config::Plugin::probe_bytes) in total, at least one topic of
+/// each generation. Returns what has arrived within 200 ms.
 #[must_use]
 pub(crate) fn of(
     slot: &PluginSlot,
@@ -126,7 +155,7 @@ pub(crate) fn of(
     let (most_topics, most_bytes) = (share(config.probe_topics), share(config.probe_bytes));
     for (generation, topics) in &groups {
         let bytes_left = Arc::new(AtomicUsize::new(most_bytes));
-        // From all over the list: neighbours may be alike.
+        // Spread over the list, because neighbours may be alike.
         let stride = topics.len().div_ceil(most_topics);
         for topic in topics.iter().step_by(stride) {
             let sampling = Sampling {
@@ -167,7 +196,7 @@ pub(crate) fn of(
             topic,
             bytes,
             probe_bytes,
-            "new code is not tried on the state of this generation, which is larger than its share of probe_bytes"
+            "the sample has nothing of this generation: this topic's state is larger than its share of probe_bytes"
         );
     }
     samples.untried.reports = Some(reports);
@@ -208,12 +237,12 @@ pub(super) fn take(shard: &Shard, sampling: &Sampling, instance: &mut ShardInsta
     } else {
         Looked::Nothing
     };
-    // Whoever asked may have lost patience.
+    // The asker may have stopped waiting.
     let _ = sampling.report.send((shard.generation(), looked));
 }
 
 impl Sample {
-    /// The same, which may fail.
+    /// The same sample, which the code need not be able to read.
     pub(super) fn optional(self) -> Self {
         Self { may_fail: true, ..self }
     }

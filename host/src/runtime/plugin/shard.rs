@@ -1,7 +1,7 @@
 //! A shard: one thread of one generation, the only place where its plugin code runs.
 //!
-//! It takes topics from its run queue, hands their events to the plugin in batches, and between batches does what the
-//! host asks of it: connects, and moving topics from one generation to the next.
+//! It takes topics from its run queue and hands their events to the plugin in batches. Between batches it does what the host asks
+//! for: it runs connect handlers, and moves topics from one generation to the next.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -17,28 +17,28 @@ use super::watchdog::Pulse;
 use crate::runtime::channel::{Next, RunQueue, Topic};
 use crate::runtime::wake::{self, PutOff};
 
-/// Events that one call of the plugin may get: enough to spread the cost of the hop, few enough to stay fair.
+/// Events in one call of the plugin: enough to spread the cost of the hop between threads, few enough to be fair.
 pub(super) const BATCH: usize = 64;
 
-/// Handshakes that may wait for one shard. Beyond: 503.
+/// Handshakes that may wait for one shard. Beyond that: HTTP 503.
 const MAX_CONTROLS: usize = 1024;
 
-/// One shard, as everybody else sees it.
+/// One shard, as other threads see it.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    /// Topics that have something to be handled.
+    /// Topics with inputs to handle.
     pub(crate) queue: Arc<RunQueue>,
     /// Whether the plugin's code is running.
     pub(super) pulse: Arc<Pulse>,
     work: Mutex<Option<Work>>,
     controls: Mutex<VecDeque<Control>>,
-    /// The thread has ended, or nobody waits for it any more.
+    /// The thread has ended, or was given up.
     over: Mutex<bool>,
     ended: Condvar,
 }
 
-/// What a shard has in hand while the plugin's code runs. It is the host's: the thread takes it back when the plugin
-/// returns; if the shard was given up meanwhile, somebody else has it.
+/// What a shard works on while the plugin's code runs. The thread takes it back when the plugin returns; if the shard was given
+/// up meanwhile, another thread has taken it.
 #[derive(Debug)]
 pub(super) enum Work {
     /// A batch.
@@ -51,7 +51,7 @@ pub(super) enum Work {
     Take(Carried),
     /// A topic is written for the probe.
     Sample(Arc<Topic>),
-    /// What came over is dropped.
+    /// The plugin drops its copy of a topic that has moved.
     Forget,
     /// The plugin makes what it needs for the shard, or drops it, or drops its own value.
     Life(&'static str),
@@ -73,7 +73,7 @@ pub(crate) enum Control {
 }
 
 impl Shard {
-    /// A shard of this generation, whose code intercepts these events. Topics that it owns count among the `residents`.
+    /// A shard of this generation, whose code intercepts these events. `residents` counts the topics that it owns.
     #[must_use]
     pub(crate) fn new(generation: u64, intercepts: Arc<HashSet<String>>, residents: Arc<AtomicUsize>) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl Shard {
         }
     }
 
-    /// Of the generation that it belongs to.
+    /// The number of its generation.
     #[must_use]
     pub(crate) fn generation(&self) -> u64 {
         self.queue.generation
@@ -102,7 +102,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// With what was asked, if the shard does nothing any more.
+    /// Returns `control` if the shard is closed.
     pub(crate) fn control(&self, control: Control) -> Result<(), Control> {
         let mut controls = self.controls();
         if self.is_closed() {
@@ -144,7 +144,7 @@ impl Shard {
         self.ended.notify_all();
     }
 
-    /// The shard does nothing any more. Returns what it was asked for.
+    /// Closes the shard: it does nothing any more. Returns what it had still to do.
     pub(super) fn close(&self) -> VecDeque<Control> {
         let mut controls = self.controls();
         self.queue.close();
@@ -153,13 +153,13 @@ impl Shard {
         controls
     }
 
-    /// Whether it does nothing any more: it was given up, or could not be opened.
+    /// Whether it is closed: it was given up, or could not be opened.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 
-    /// Notes what the plugin is about to be called for.
+    /// Notes what the thread is about to call the plugin for.
     pub(super) fn begin(&self, work: Work) {
         *self.work() = Some(work);
     }
@@ -169,7 +169,7 @@ impl Shard {
         self.work().take()
     }
 
-    /// What is in hand.
+    /// What the thread works on.
     pub(super) fn work(&self) -> MutexGuard<'_, Option<Work>> {
         self.work.lock().expect("no holder of the work panics")
     }
@@ -219,7 +219,7 @@ pub(crate) fn run(shard: &Arc<Shard>, mut instance: ShardInstance, env: &Env) ->
             }
             Next::Call => {
                 let control = shard.controls().pop_front();
-                // Who closed the shard has taken them all.
+                // If the shard was closed meanwhile, there is none left.
                 if let Some(control) = control {
                     shard.carry_out(control, &mut instance, env);
                 }

@@ -1,7 +1,7 @@
 //! One plugin of the configuration: the code in service, and the directory of its topics.
 //!
-//! The slot stays while generations come and go. A topic is found or made here, under one lock together with its first
-//! input, so that a topic can be removed exactly when nothing waits for it.
+//! The slot stays while generations come and go. It finds or makes a topic and adds its first input under one lock. So a topic is
+//! removed only if nothing waits for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -24,13 +24,13 @@ use crate::runtime::metrics::PluginStats;
 pub(crate) struct PluginSlot {
     /// Its name: of the folder, the crate, the library and the TOML table.
     pub(crate) name: String,
-    /// Tells it from other plugins in a broadcast.
+    /// Identifies it in a broadcast.
     pub(crate) index: u32,
     /// What it did so far.
     pub(crate) stats: PluginStats,
     /// What happened to its libraries.
     pub(crate) journal: Journal,
-    /// What is refused to it.
+    /// The effects that the host refuses it, for the log.
     pub(crate) refusals: Refusals,
     config: RwLock<Arc<config::Plugin>>,
     current: RwLock<Option<Arc<Generation>>>,
@@ -47,7 +47,7 @@ struct Directory {
     by_number: HashMap<u64, Weak<Topic>>,
 }
 
-/// Why a join does not even reach its topic.
+/// Why a join does not reach its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinRefused {
     /// No generation of the plugin is in service.
@@ -81,7 +81,7 @@ impl PluginSlot {
         Arc::clone(&self.config.read().expect("no holder panics"))
     }
 
-    /// Takes other settings. Those that only a load reads show with the next one.
+    /// Replaces its settings. Some of them only take effect at the next load.
     pub(crate) fn configure(&self, config: config::Plugin) {
         *self.config.write().expect("no holder panics") = Arc::new(config);
     }
@@ -92,22 +92,22 @@ impl PluginSlot {
         self.current.read().expect("no holder panics").clone()
     }
 
-    /// Puts other code in service: for topics that are made from now on. Returns what was there before.
-    pub(crate) fn put_in_service(&self, generation: Option<Arc<Generation>>) -> Option<Arc<Generation>> {
+    /// Makes this the code in service, for topics that are made from now on.
+    pub(crate) fn set_current(&self, generation: Option<Arc<Generation>>) {
         // Under the directory's lock, so that no topic is made on the old code after this returns.
         let _directory = self.directory();
-        std::mem::replace(&mut *self.current.write().expect("no holder panics"), generation)
+        *self.current.write().expect("no holder panics") = generation;
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().expect("no holder of the directory panics")
     }
 
-    /// Gives a join to its topic, which comes into being if need be.
+    /// Gives a join to its topic, which is made if there is none.
     ///
     /// # Errors
     ///
-    /// If there is no code to make it, or too much to do already.
+    /// If no code is in service, or the topic or the plugin has too much to do already.
     pub(crate) fn join(
         &self,
         name: &ByteString,
@@ -135,7 +135,7 @@ impl PluginSlot {
             total_bytes: config.max_mailbox_total_bytes,
             messages: config.max_mailbox_messages,
         };
-        // A copy: the name is a slice of its join's frame, and would keep all of that.
+        // A copy, because the name is a slice of the join's frame and would keep all of it in memory.
         let name = ByteString::from(&**name);
         let topic = Arc::new(Topic::new(
             name,
@@ -174,8 +174,8 @@ impl PluginSlot {
         self.directory().by_name.len()
     }
 
-    /// Removes a topic that the plugin has closed. If something has come in for it meanwhile it stays, on the code that
-    /// is in service now: it has no state that would have to move.
+    /// Removes a topic that the plugin has closed. If something has arrived for it meanwhile, it stays, on the code that is in
+    /// service now; it has no state that would have to move.
     pub(crate) fn remove(&self, topic: &Arc<Topic>) {
         let mut directory = self.directory();
         if topic.close() {
@@ -200,14 +200,14 @@ impl PluginSlot {
         {
             topic.release(&self.shard_of(topic, &current).queue, Vec::new());
         }
-        // If nobody joins with what has come in, that is looked at again behind it.
+        // If nobody joins with what has arrived, the topic closes again behind it.
         if let Some(linger) = linger {
             topic.owe(linger);
         }
     }
 
-    /// Removes the topics whose owner is a shard that will never run again, `held` among them even if that is held. Returns
-    /// them with what has waited for them.
+    /// Removes the topics of a shard that will never run again, and `held` although that is held. Returns them with the inputs that
+    /// waited for them.
     pub(super) fn abandon(&self, owner: &Owner, held: Option<&Arc<Topic>>) -> Vec<(Arc<Topic>, VecDeque<Input>)> {
         let mut directory = self.directory();
         let mut abandoned = Vec::new();

@@ -114,6 +114,18 @@ pub(crate) enum StageError {
 }
 
 impl StageError {
+    /// Whether the machine is to blame, not the file: too many open files, a disk that fails, no memory.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        let there = |source: &io::Error| {
+            !matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+            )
+        };
+        matches!(self, Self::Read { source, .. } if there(source)) || matches!(self, Self::Write { .. })
+    }
+
     /// A word for this kind of failure, the same for ever.
     #[must_use]
     pub(crate) fn code(&self) -> &'static str {

@@ -1,4 +1,6 @@
-//! Moving the topics of a plugin to another generation, and back again, a bounded number at a time.
+//! Moves the topics of a plugin to another generation, or back again, a bounded number at a time.
+
+mod failures;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
@@ -6,43 +8,47 @@ use std::time::{Duration, Instant};
 
 use bennu_plugin::abi::reason;
 
+pub(crate) use self::failures::Failures;
+use bennu_wire::message;
+
 use super::generation::Generation;
 use super::handover::{Move, Moved, Reserved, Snapshot};
+use super::loader::said;
 use super::shard::Control;
 use super::slot::PluginSlot;
 use crate::config::{OnMigrateError, OnRollback, Reload};
 use crate::runtime::channel::{Input, Notice, Topic};
 
-/// Topics on the move at a time, for each shard that takes them; the others go on being served meanwhile. A topic is held
-/// for as long as others take that are to be read before it, so hardly any are; that all of them together take longer,
-/// nobody notices.
+/// Topics on the move at a time, for each shard that takes them. The other topics are served meanwhile. A topic is held while the
+/// ones before it are read, so few are on the move. The swap takes longer that way, but no client notices.
 const IN_FLIGHT: usize = 1;
 
 /// Why a topic has not moved yet.
 const BUSY: &str = "the code that serves it is busy; it moves when that has a moment";
+
+/// What is said of topics that stayed, or started anew.
+pub(super) const NOT_CARRIED: &str = "topics could not be carried over";
 
 /// How a swap went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SwapReport {
     /// Topics that were carried over.
     pub(crate) moved: usize,
-    /// Topics that stayed, or started anew, with the reason of the first.
-    pub(crate) failed: usize,
-    /// That reason.
-    pub(crate) first_failure: Option<String>,
+    /// Topics that stayed, or started anew.
+    pub(crate) failures: Failures,
     /// Topics whose members were told to rejoin.
     pub(crate) rejoined: usize,
-    /// Topics that went back with their state of an earlier moment, counted in `moved`, too.
+    /// Topics that went back with the snapshot from the swap. `moved` counts them, too.
     pub(crate) restored: usize,
-    /// Events that these, and those told to rejoin on a way back, had handled since.
+    /// Events that these topics, and those that were told to rejoin on the way back, had handled since the swap.
     pub(crate) lost_events: u64,
     /// The longest time that a topic was held, in microseconds.
     pub(crate) longest_hold_us: u64,
-    /// All of it.
+    /// How long the swap took.
     pub(crate) took: Duration,
 }
 
-/// What topics were carried over with, by their number, up to a number of bytes.
+/// The state that topics were carried over with, by topic number, up to a number of bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     by_topic: HashMap<u64, Snapshot>,
@@ -72,8 +78,8 @@ impl Snapshots {
     }
 }
 
-/// Puts `new` in service and moves what `old` generations serve, as `reload` says. Returns when every topic has moved or
-/// is known to stay. What was carried goes to `snapshots`.
+/// Puts `new` in service and moves the topics of the `old` generations, as `reload` says. Returns when every topic has moved, or is
+/// known to stay. Keeps the state that was carried over in `snapshots`.
 pub(crate) fn swap(
     slot: &Arc<PluginSlot>,
     new: &Arc<Generation>,
@@ -82,7 +88,7 @@ pub(crate) fn swap(
     snapshots: &mut Snapshots,
 ) -> SwapReport {
     let start = Instant::now();
-    slot.put_in_service(Some(Arc::clone(new)));
+    slot.set_current(Some(Arc::clone(new)));
     let mut report = SwapReport::default();
     match reload {
         Reload::Drain => {}
@@ -95,9 +101,8 @@ pub(crate) fn swap(
         Reload::Migrate => {
             let mut way = Forth::new(slot, new, old, snapshots);
             way.carry(&mut report);
-            if way.busy > 0 {
-                report.failed += way.busy;
-                report.first_failure.get_or_insert_with(|| BUSY.to_owned());
+            for topic in &way.busy {
+                report.failures.add(&said(&topic.name), BUSY.to_owned());
             }
         }
     }
@@ -105,7 +110,7 @@ pub(crate) fn swap(
     report
 }
 
-/// Moves what `old` serves to `new`, which is in service and has been tried on its state only now.
+/// Moves the topics of `old` to `new`, which is in service already, and has passed on a sample of their state by now.
 pub(crate) fn swap_late(slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &Arc<Generation>) -> SwapReport {
     let (start, mut report) = (Instant::now(), SwapReport::default());
     let mut snapshots = Snapshots::up_to(0);
@@ -114,7 +119,7 @@ pub(crate) fn swap_late(slot: &Arc<PluginSlot>, new: &Arc<Generation>, old: &Arc
     report
 }
 
-/// Has the members of all that `old` serves rejoin on the code in service, if topics may start anew. Returns whether they may.
+/// Tells the members of `old`'s topics to rejoin on the code in service, if topics may start anew. Returns whether they may.
 pub(crate) fn rejoin_late(slot: &PluginSlot, new: &Generation, old: &Generation) -> bool {
     let may = slot.config().on_migrate_error == OnMigrateError::Rejoin;
     let served = elsewhere(slot, new)
@@ -124,8 +129,8 @@ pub(crate) fn rejoin_late(slot: &PluginSlot, new: &Generation, old: &Generation)
     may
 }
 
-/// Puts `good` in service again and gives it the topics of `bad` back: with their present state where it `reads_present`, else
-/// with what `snapshots` holds, else with none.
+/// Puts `good` in service again and gives it the topics of `bad` back: with their present state if it `reads_present`, else with
+/// the snapshot from the swap, else without state.
 pub(crate) fn swap_back(
     slot: &Arc<PluginSlot>,
     good: &Arc<Generation>,
@@ -134,7 +139,7 @@ pub(crate) fn swap_back(
     snapshots: &mut Snapshots,
 ) -> SwapReport {
     let start = Instant::now();
-    slot.put_in_service(Some(Arc::clone(good)));
+    slot.set_current(Some(Arc::clone(good)));
     let mut report = SwapReport::default();
     let topics = elsewhere(slot, good);
     let topics = topics
@@ -169,21 +174,21 @@ fn elsewhere(slot: &PluginSlot, new: &Generation) -> VecDeque<Arc<Topic>> {
 fn rejoin(topic: &Arc<Topic>) {
     topic.owe(Input::EndAll {
         reason: reason::REROUTED,
-        notice: Notice::Error,
+        notice: Notice::Error(message::reason::RELOADED),
     });
 }
 
-/// Which way topics go, and with what.
+/// A direction in which topics move, and the state that they take along.
 trait Way {
-    /// Sets a topic on its way. `false`: it does not move.
+    /// Sends a topic off. `false`: it does not move.
     fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
-    /// A topic has arrived with this.
+    /// A topic has arrived, with this state.
     fn arrived(&mut self, topic: &Arc<Topic>, carried: Option<Snapshot>);
-    /// A topic did not. `true`: it is on its way once more.
+    /// A topic could not be moved. `true`: it was sent off once more.
     fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
 }
 
-/// Has all of `waiting` go its way, to `taker`. Waits for the next one to have moved with `patience`.
+/// Sends all of `waiting` to `taker`. Waits at most `patience` for the next topic to arrive.
 fn carry(
     mut waiting: VecDeque<Arc<Topic>>,
     taker: &Generation,
@@ -193,26 +198,29 @@ fn carry(
 ) {
     let (reporter, reports) = mpsc::channel();
     let usual = IN_FLIGHT * taker.shard_count();
-    let (mut moving, mut most) = (0, usual);
+    let (mut moving, mut most) = (HashMap::new(), usual);
     loop {
-        while moving < most
+        while moving.len() < most
             && let Some(topic) = waiting.pop_front()
         {
-            moving += usize::from(way.give(topic, &reporter));
+            if way.give(Arc::clone(&topic), &reporter) {
+                moving.insert(topic.number, topic);
+            }
         }
-        if moving == 0 {
+        if moving.is_empty() {
             return;
         }
         let moved = match reports.recv_timeout(patience) {
             Ok(moved) => moved,
-            // A handler of the old code is stuck. All other topics go now, and its own when it comes back, if it does.
+            // A handler of the old code is stuck. Send all other topics now. Its own topics follow when it returns.
             Err(_) if most == usual => {
                 most = usize::MAX;
                 continue;
             }
             Err(_) => {
-                report.failed += moving;
-                report.first_failure.get_or_insert_with(|| BUSY.to_owned());
+                for topic in moving.values() {
+                    report.failures.add(&said(&topic.name), BUSY.to_owned());
+                }
                 return;
             }
         };
@@ -223,28 +231,27 @@ fn carry(
         report.longest_hold_us = report.longest_hold_us.max(moved.held_us);
         match moved.failed {
             None => {
-                moving -= 1;
+                moving.remove(&moved.topic.number);
                 report.moved += 1;
                 way.arrived(&moved.topic, moved.carried);
             }
             Some(_) if way.failed(Arc::clone(&moved.topic), &reporter) => {}
             Some(why) => {
-                moving -= 1;
-                report.failed += 1;
-                report.first_failure.get_or_insert(why);
+                moving.remove(&moved.topic.number);
+                report.failures.add(&said(&moved.topic.name), why);
             }
         }
     }
 }
 
-/// To new code.
+/// Topics move to new code.
 struct Forth<'a> {
     slot: &'a PluginSlot,
     new: &'a Generation,
     old: &'a [Arc<Generation>],
     snapshots: &'a mut Snapshots,
-    /// Topics that do not move yet, as the new code has not been tried on anything of their generation.
-    busy: usize,
+    /// Topics that do not move yet, because the new code has not been tried on a sample of their generation.
+    busy: Vec<Arc<Topic>>,
 }
 
 impl<'a> Forth<'a> {
@@ -259,11 +266,11 @@ impl<'a> Forth<'a> {
             new,
             old,
             snapshots,
-            busy: 0,
+            busy: Vec::new(),
         }
     }
 
-    /// Has all that is not there yet go this way.
+    /// Moves all topics that are not there yet.
     fn carry(&mut self, report: &mut SwapReport) {
         let (slot, new) = (self.slot, self.new);
         carry(elsewhere(slot, new), new, slot.config().swap_patience, self, report);
@@ -271,7 +278,7 @@ impl<'a> Forth<'a> {
 }
 
 impl Way for Forth<'_> {
-    /// Does not move what none of the old generations owns.
+    /// Topics that belong to none of the old generations do not move.
     fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
         let owner = topic.owner();
         let old = self.old.iter().find(|old| old.number == owner.generation);
@@ -280,7 +287,7 @@ impl Way for Forth<'_> {
         };
         let version = old.manifest.state_version;
         if self.new.untried().contains(old.number) {
-            self.busy += 1;
+            self.busy.push(topic);
             return false;
         }
         let moving = Move {
@@ -313,7 +320,7 @@ impl Way for Forth<'_> {
     }
 }
 
-/// Back to code that was in service before.
+/// Topics move back to the code that was in service before.
 struct Back<'a> {
     slot: &'a PluginSlot,
     good: &'a Generation,
@@ -339,9 +346,9 @@ impl Back<'_> {
             .is_some_and(|shard| shard.control(Control::Give(Box::new(moving))).is_ok())
     }
 
-    /// Without the present state: with that at the swap, or with none.
+    /// Sends a topic back with the snapshot from the swap, or tells its members to rejoin.
     fn with_snapshot(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
-        // A second failure loses nothing more.
+        // Counted from the swap on; if this fails again, nothing more is lost.
         let before = self.snapshots.handled.insert(topic.number, topic.handled());
         self.lost_events += topic.handled().saturating_sub(before.unwrap_or(0));
         let snapshot = self.snapshots.by_topic.remove(&topic.number);
@@ -372,7 +379,7 @@ impl Way for Back<'_> {
         self.slot.stats.migrated_topics.inc();
     }
 
-    /// The present state cannot be had, or not be read; the snapshot may do.
+    /// The present state cannot be written or read. Perhaps the snapshot can.
     fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
         self.slot.stats.failed_migrations.inc();
         self.with_snapshot(topic, report)

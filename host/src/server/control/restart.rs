@@ -1,8 +1,8 @@
-//! Which changes of a configuration a running host cannot take up.
+//! Finds changes to the configuration that need a restart.
 
 use crate::config::Config;
 
-/// A part that is read only at the start: its section, its key where it is not all of the section, and whether two are the same.
+/// A part that the host reads only at its start: its section, its key unless it is the whole section, and how to compare it.
 type Part = (&'static str, Option<&'static str>, fn(&Config, &Config) -> bool);
 
 const PARTS: [Part; 4] = [
@@ -14,8 +14,8 @@ const PARTS: [Part; 4] = [
     ("log", Some("level"), |a, b| a.log.level == b.log.level),
 ];
 
-/// What is read only at the start, where `config` has it otherwise than the host was started with, as `FILE:LINE: [SECTION] KEY`.
-/// What it had so `before` was said then.
+/// The parts that need a restart because `config` differs from what the host was started with, as `FILE:LINE: [SECTION] KEY`. Leaves
+/// out what already differed in the same way `before`.
 pub(super) fn needs_restart(config: &Config, before: &Config, started: &Config) -> Vec<String> {
     let differs = |(_, _, same): &&Part| !same(config, started) && !same(config, before);
     { PARTS.iter().filter(differs) }

@@ -1,35 +1,40 @@
-//! What is to be tried once more, as it failed for want of something that may be there soon: room on a disk, for example.
+//! Retries for what failed because the machine lacked something: room on a disk, memory for a probe.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Until the first time; each further one takes twice as long.
+/// The wait before the first retry. Each further wait is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
-/// And no longer than this.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// By name of what.
+/// What waits for a retry, by name.
 #[derive(Debug, Default)]
 pub(super) struct Retries(BTreeMap<String, Retry>);
 
 #[derive(Debug)]
 struct Retry {
-    after: Duration,
+    /// How many retries there were, with this one.
+    count: u32,
     /// `None`: it is being tried.
     at: Option<Instant>,
 }
 
 impl Retries {
-    /// It has failed. Returns after how long it is tried again.
-    pub(super) fn later(&mut self, name: &str) -> Duration {
-        let before = self.0.get(name).map(|retry| retry.after);
-        let after = before.map_or(FIRST, |before| (before * 2).min(LONGEST));
+    /// Puts `name` off, because it has failed. Returns for how long; `None`: it has had `most` retries.
+    pub(super) fn later(&mut self, name: &str, most: u32) -> Option<Duration> {
+        let count = self.0.get(name).map_or(0, |retry| retry.count);
+        if count >= most {
+            self.forget(name);
+            return None;
+        }
+        let after = FIRST.saturating_mul(1 << count.min(16)).min(LONGEST);
         let at = Some(Instant::now() + after);
-        self.0.insert(name.to_owned(), Retry { after, at });
-        after
+        self.0.insert(name.to_owned(), Retry { count: count + 1, at });
+        Some(after)
     }
 
-    /// It has not failed, or not so that it would help.
+    /// Ends the retries of `name`: it has passed, or a retry would not help, or there is a new version.
     pub(super) fn forget(&mut self, name: &str) {
         self.0.remove(name);
     }
@@ -39,12 +44,32 @@ impl Retries {
         self.0.values().filter_map(|retry| retry.at).min()
     }
 
-    /// What is to be tried now, one at a time.
+    /// Takes one that is due now.
     pub(super) fn due(&mut self) -> Option<String> {
         let now = Instant::now();
         let due = |(_, retry): &(&String, &mut Retry)| retry.at.is_some_and(|at| at <= now);
         let (name, retry) = self.0.iter_mut().find(due)?;
         retry.at = None;
         Some(name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_as_long_up_to_a_minute_and_there_is_an_end() {
+        let mut retries = Retries::default();
+        let mut waits: Vec<_> = (0..9).map(|_| retries.later("room", 8)).collect();
+        assert_eq!(waits.pop(), Some(None));
+        let seconds: Vec<_> = waits.into_iter().flatten().map(|wait| wait.as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(retries.next(), None);
+        // The next failure starts again at the first wait.
+        assert_eq!(retries.later("room", 8), Some(FIRST));
+        retries.forget("room");
+        assert_eq!(retries.later("room", 8), Some(FIRST));
+        assert_eq!(retries.later("room", 0), None);
     }
 }

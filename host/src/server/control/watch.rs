@@ -1,8 +1,9 @@
-//! Notices that the contents of a file, or of a folder of sources, are different from before.
+//! Notices that the contents of a file, or of a folder of sources, have changed.
 //!
-//! Directories are watched, never files: a build removes its file and makes another, and a watch on the old one hears
-//! nothing more. What is heard only says where to look; contents decide. Behind it stands a slow poll, for file systems
-//! that send no events. A removed file changes nothing; one that stays away is told of once. Never here: what to do about it.
+//! It watches directories, never files: a build removes its file and makes another, and a watch on the old one would hear nothing
+//! more. An event only says where to look; the contents decide. A slow poll finds changes on file systems that send no events. The
+//! watcher also reports a file that was saved without a change. A removed file changes nothing, but one that stays away is reported
+//! once. Never here: what to do about it.
 
 mod subject;
 
@@ -16,19 +17,19 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use self::subject::{Print, Subject};
+use self::subject::{Print, Save, Subject};
 use crate::config::ContentHash;
 
 /// When to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WatchTimes {
-    /// How long it must be quiet after an event before contents are compared.
+    /// How long it must be quiet after an event before the watcher looks.
     pub(crate) debounce: Duration,
-    /// How long that may be put off while events keep coming.
+    /// How long events may put that off.
     pub(crate) at_latest: Duration,
-    /// How often contents are compared without any event.
+    /// How often it looks without any event.
     pub(crate) poll: Duration,
-    /// How long a file that was there may be away before that is told: whoever replaces it needs a moment.
+    /// How long a file may be gone before that is reported: replacing it takes a moment.
     pub(crate) absence: Duration,
 }
 
@@ -44,7 +45,7 @@ impl Default for WatchTimes {
     }
 }
 
-/// Something has happened to what is watched.
+/// Something has happened to a watched file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct News {
     /// As given to [`Watcher::file`] or [`Watcher::sources`].
@@ -58,11 +59,13 @@ pub(crate) struct News {
 /// What has happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// Its contents may have changed. Comes once for each change.
+    /// Its contents may have changed. Reported once for each change.
     Changed,
-    /// There have been no contents for a while, for this reason. Comes once, until they are back.
+    /// It was written or replaced, with the same contents as before.
+    Saved,
+    /// It has been gone for a while, for this reason. Reported once, until it is back.
     Gone(String),
-    /// They are back, changed or not; if they are, that comes next.
+    /// It is back. If it has changed, that is reported next.
     Back,
 }
 
@@ -85,7 +88,7 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// If the system starts no thread. If it has no events to offer, that is logged and polling does all.
+    /// If the system starts no thread. If it offers no events, that is logged, and the poll does everything.
     pub(crate) fn start(times: WatchTimes, on_news: impl FnMut(News) + Send + 'static) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let heard = commands.clone();
@@ -110,13 +113,13 @@ impl Watcher {
         })
     }
 
-    /// Watches a file, which need not exist yet, from its contents at this moment. Replaces what had this name; the
-    /// same file again goes on being watched from the contents that were seen last.
+    /// Watches a file, which need not exist yet, from its present contents on. Replaces what had this name; if that was the same
+    /// file, its last seen contents still count.
     pub(crate) fn file(&self, name: &str, path: &Path) {
         self.watch(name, Subject::file(path));
     }
 
-    /// Says which contents were taken from the file: others are a change, also where they were there before.
+    /// Says which contents were read from the file. Any others are a change, even if the watcher has seen them before.
     pub(crate) fn took(&self, name: &str, contents: ContentHash) {
         self.send(Command::Took(name.to_owned(), contents));
     }
@@ -136,7 +139,7 @@ impl Watcher {
     }
 
     fn send(&self, command: Command) {
-        // The thread ends only by `Stop`, or by a panic that has been shown.
+        // The thread ends only on `Stop`, or by a panic that was logged.
         let _ = self.commands.send(command);
     }
 }
@@ -161,7 +164,7 @@ struct Worker<F> {
     times: WatchTimes,
     inbox: Receiver<Command>,
     listener: Option<RecommendedWatcher>,
-    /// The directories that are listened to, and which directory that was: one made anew must be listened to anew.
+    /// The directories that have a listener, with their identity: a directory that was made again needs a new listener.
     watched: HashMap<PathBuf, (u64, u64)>,
     entries: HashMap<String, Entry>,
     on_news: F,
@@ -171,7 +174,9 @@ struct Worker<F> {
 struct Entry {
     subject: Subject,
     seen: Print,
-    /// Since when events are waiting, and when the last one came.
+    /// When and to which file `seen` was saved; `None`: not known yet.
+    saved: Option<Save>,
+    /// When the first unhandled event came, and the last.
     waiting: Option<(Instant, Instant)>,
     next_poll: Instant,
     /// Whether there are contents.
@@ -181,11 +186,11 @@ struct Entry {
 /// Whether a file that was there is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absence {
-    /// It is not; or it never was there.
+    /// It is not, or it never was there.
     None,
-    /// Since then, which may be no more than a moment.
+    /// Since then, perhaps only for a moment.
     Since(Instant),
-    /// For so long that it was told.
+    /// For so long that it was reported.
     Told,
 }
 
@@ -208,7 +213,7 @@ impl<F: FnMut(News)> Worker<F> {
     }
 
     fn watch(&mut self, name: String, subject: Subject) {
-        // A change that has not been reported yet must not be taken for what was there from the start.
+        // Otherwise a change that has not been reported yet would count as what was there from the start.
         if self
             .entries
             .get(&name)
@@ -219,8 +224,9 @@ impl<F: FnMut(News)> Worker<F> {
         let now = Instant::now();
         let entry = Entry {
             seen: *subject.seen(),
+            saved: subject.saved(),
             subject,
-            // Looked at once more soon: what happened since `subject` was made came as no event.
+            // Looks once more soon: there was no listener yet while `subject` was made.
             waiting: Some((now, now)),
             next_poll: now + self.times.poll,
             absence: Absence::None,
@@ -235,6 +241,7 @@ impl<F: FnMut(News)> Worker<F> {
             && entry.seen != Some(contents)
         {
             entry.seen = Some(contents);
+            entry.saved = None;
             entry.waiting = entry.waiting.or(Some((now, now)));
         }
     }
@@ -242,10 +249,10 @@ impl<F: FnMut(News)> Worker<F> {
     fn hear(&mut self, event: notify::Result<Event>) {
         let now = Instant::now();
         let event = match event {
-            // Our own reading is an access too.
+            // The host's own reading is an access, too.
             Ok(event) if is_reading(event.kind) => return,
             Ok(event) => event,
-            // An overflow, for example: anything may have happened.
+            // After an overflow, for example, anything may have happened.
             Err(_) => Event::new(EventKind::Any),
         };
         for entry in self
@@ -258,7 +265,7 @@ impl<F: FnMut(News)> Worker<F> {
         }
     }
 
-    /// Compares the contents of all that is due.
+    /// Looks at everything that is due.
     fn look(&mut self) {
         let now = Instant::now();
         let (mut looked, mut news) = (false, Vec::new());
@@ -286,7 +293,7 @@ impl<F: FnMut(News)> Worker<F> {
         due.map_or(self.times.poll, |due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Listens to exactly the directories that the entries lie in, as they are now.
+    /// Has a listener on exactly the directories that the entries are in now.
     fn listen(&mut self) {
         let Some(listener) = &mut self.listener else {
             return;
@@ -322,7 +329,7 @@ impl<F: FnMut(News)> Worker<F> {
             }
         }
         if added {
-            // What happened in a new directory before it was listened to came as no event.
+            // Nothing has reported what happened in a new directory before it had a listener.
             let now = Instant::now();
             for entry in self.entries.values_mut() {
                 entry.waiting = entry.waiting.or(Some((now, now)));
@@ -334,26 +341,30 @@ impl<F: FnMut(News)> Worker<F> {
 impl Entry {
     fn due(&self, times: &WatchTimes) -> Instant {
         match (self.waiting, self.absence) {
-            // Not by a poll before that: what is being written would be seen half done.
+            // No poll before that: it would see a file that is half written.
             (Some((since, last)), _) => (last + times.debounce).min(since + times.at_latest),
             (None, Absence::Since(since)) => self.next_poll.min(since + times.absence),
             (None, _) => self.next_poll,
         }
     }
 
-    /// Looks again, and keeps what it finds. What is not there is as before.
+    /// Looks again, and keeps what it finds. A file that is gone counts as unchanged.
     fn look(&mut self, times: &WatchTimes, now: Instant) -> Vec<What> {
         let mut news = Vec::new();
         match self.subject.look() {
             Ok(found) => {
+                let saved = self.subject.saved();
+                let before = std::mem::replace(&mut self.saved, saved);
                 if self.absence == Absence::Told {
                     news.push(What::Back);
                 }
-                self.absence = Absence::None;
                 if found != self.seen {
                     self.seen = found;
                     news.push(What::Changed);
+                } else if self.absence != Absence::Told && before.is_some_and(|before| saved != Some(before)) {
+                    news.push(What::Saved);
                 }
+                self.absence = Absence::None;
             }
             Err(why) => match self.absence {
                 Absence::None if self.seen.is_some() => self.absence = Absence::Since(now),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_wire::dialect::Dialect;
+use bennu_wire::message::{Payload, reason};
 use bennu_wire::serializer::phoenix_0_11::Phoenix011;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
@@ -20,6 +21,9 @@ use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
 use crate::server::io::Client;
 use crate::server::socket::{Identity, NewSocket};
+
+/// What a client is told that finds nobody who could decide: a reload has taken its answer with it, most often.
+const RETRY_AFTER_S: u32 = 1;
 
 /// A client that wants to connect, from an origin that may.
 pub(super) struct Attempt<'a> {
@@ -45,6 +49,8 @@ pub struct Denied {
     pub body: Bytes,
     /// Of the body.
     pub content_type: HeaderValue,
+    /// After so many seconds it may come again: nobody has refused it.
+    pub retry_after_s: Option<u32>,
 }
 
 impl Denied {
@@ -53,6 +59,25 @@ impl Denied {
             status,
             body: Bytes::new(),
             content_type: HeaderValue::from_static("application/json; charset=utf-8"),
+            retry_after_s: None,
+        }
+    }
+
+    /// Nobody can decide now, for this reason.
+    fn unavailable(reason: &str) -> Self {
+        Self {
+            body: Payload::reason(reason).bytes().clone(),
+            retry_after_s: Some(RETRY_AFTER_S),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
+
+    /// The same for long polling: an empty body, which phoenix.js takes for a lost connection. A text would stop its oldest
+    /// versions for good.
+    pub(super) fn without_body(self) -> Self {
+        Self {
+            body: Bytes::new(),
+            ..self
         }
     }
 
@@ -63,6 +88,9 @@ impl Denied {
         *response.status_mut() = self.status;
         if has_body {
             response.headers_mut().insert(CONTENT_TYPE, self.content_type);
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -164,6 +192,7 @@ impl Attempt<'_> {
                 Err(denied)
             }
             Connected::Crashed => Err(Denied::new(StatusCode::FORBIDDEN)),
+            Connected::Unavailable(reason) => Err(Denied::unavailable(reason)),
         }
     }
 }
@@ -171,17 +200,22 @@ impl Attempt<'_> {
 /// Has the plugin decide. The handshake waits no longer than it may.
 async fn ask(endpoint: &Arc<Endpoint>, plugin: &str, asked: Asked, info: Bytes) -> Result<Connected, Denied> {
     let routing = endpoint.state.routing();
-    let unavailable = || Denied::new(StatusCode::SERVICE_UNAVAILABLE);
+    let unavailable = || Denied::unavailable(reason::UNAVAILABLE);
     let slot = routing.plugins.get(plugin).ok_or_else(unavailable)?;
     let (reply, answer) = oneshot::channel();
     if !slot.connect(ConnectCall { asked, info, reply }) {
-        return Err(unavailable());
+        return Err(if slot.current().is_some() {
+            Denied::unavailable(reason::OVERLOADED)
+        } else {
+            unavailable()
+        });
     }
     match tokio::time::timeout(routing.config.limits.connect_timeout, answer).await {
-        Ok(connected) => Ok(connected.unwrap_or(Connected::Crashed)),
+        // A call that is dropped unanswered found nobody who could run it.
+        Ok(connected) => connected.map_err(|_| unavailable()),
         Err(_) => {
             tracing::warn!(plugin, "the connect handler did not answer in time");
-            Err(unavailable())
+            Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE))
         }
     }
 }

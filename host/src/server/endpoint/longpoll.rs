@@ -136,9 +136,12 @@ impl Exchange {
         };
         let socket = match attempt.decide().await {
             Ok(socket) => socket,
-            Err(_) => {
+            Err(denied) => {
                 endpoint.refused();
-                return status(403);
+                return match denied.retry_after_s {
+                    Some(_) => with_cors(denied.without_body().response()),
+                    None => status(403),
+                };
             }
         };
         match relay::open(endpoint, self.client.thread, socket).await {

@@ -1,4 +1,4 @@
-//! What a plugin says while it handles a batch: that an event is done, what is to be done, what it wants to know.
+//! What a plugin calls while it handles a batch: it ends an event, asks for an effect, or reads something.
 
 use bennu_plugin::abi::{error, read};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! How members come and go: joins answered now or later, and what clients are told of an end.
+//! How members come and go: answers to joins, now or later, and what clients are told when a channel ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Commit<'_> {
             .position(|fx| matches!(fx, Fx::Accept(_) | Fx::Refuse(_) | Fx::Later(_)));
         let answer = answer.filter(|_| outcome == Outcome::Ok).map(|at| fx.remove(at));
         record.live = true;
-        // Not in: nothing that concerns the member itself holds.
+        // The member is not in, so drop the effects that concern it.
         if !matches!(answer, Some(Fx::Accept(_)))
             && let Some(presence) = &mut record.presence
         {
@@ -44,7 +44,7 @@ impl Commit<'_> {
                 if let Some(Member::Pending(pending)) = joined {
                     self.followups
                         .extend(pending.waiting.into_iter().map(|input| (step.topic, input)));
-                    // What follows in the batch was planned for a member that waits.
+                    // The rest of the batch was planned while the member was pending.
                     self.back = true;
                 }
                 self.env.send(member, Delivery::Joined { member, reply });

@@ -1,4 +1,4 @@
-//! What members are told, whoever says it: a shard that commits, or the host in the place of one that does not return.
+//! What members are told. A shard says it when it commits, or the host in its place if the shard does not return.
 
 use std::sync::Arc;
 
@@ -51,44 +51,34 @@ impl Env {
         self.send(member, Delivery::Refused { member, reply });
     }
 
-    /// What a client is told before `terminate` runs.
+    /// Tells a client what it hears before `terminate` runs.
     pub(in crate::runtime::plugin) fn announce(&self, ending: &Ending) {
         let member = ending.member;
         if let Some(leave) = &ending.leave {
             let ok = ByteString::from_static("ok");
             self.reply(member, leave.msg_ref.clone(), ok, Payload::EMPTY);
         }
-        if ending.notice == Notice::Close {
-            self.send(
-                member,
-                Delivery::Ended {
-                    member,
-                    notice: Notice::Close,
-                },
-            );
+        let notice = ending.notice;
+        if matches!(notice, Notice::Close(_)) {
+            self.send(member, Delivery::Ended { member, notice });
         }
     }
 
-    /// What a client is told after it, and that nothing more comes.
+    /// Tells a client what it hears after `terminate`, and the I/O thread that nothing more comes.
     pub(in crate::runtime::plugin) fn farewell(&self, ending: &Ending) {
         let member = ending.member;
-        if ending.notice == Notice::Error {
-            self.send(
-                member,
-                Delivery::Ended {
-                    member,
-                    notice: Notice::Error,
-                },
-            );
+        let notice = ending.notice;
+        if matches!(notice, Notice::Error(_)) {
+            self.send(member, Delivery::Ended { member, notice });
         }
-        // A connection that is gone has forgotten its members itself.
+        // A connection that has gone has already forgotten its members.
         if ending.notice != Notice::None || ending.reason == reason::DUPLICATE_JOIN {
             self.send(member, Delivery::Gone { member });
         }
     }
 
-    /// Ends a member whose join is not answered yet: the plugin does not know it. Unless its client left, the join is
-    /// answered now, so that the client knows where it stands.
+    /// Ends a member whose join is not answered yet; the plugin does not know it. Unless its client has left, this answers the
+    /// join, with the reason for the end.
     pub(in crate::runtime::plugin) fn end_pending(&self, topic: &Arc<Topic>, record: &mut Record, ending: &Ending) {
         let member = ending.member;
         if ending.leave.is_some() {
@@ -96,16 +86,22 @@ impl Env {
             self.dismiss(topic, record, member);
             return self.farewell(ending);
         }
-        if ending.notice != Notice::None {
-            self.refuse(member, Payload::reason(message::reason::RELOADED));
+        let why = match ending.notice {
+            Notice::Error(message::reason::CHANNEL_CRASH) => Some(message::reason::JOIN_CRASHED),
+            Notice::Error(why) | Notice::Close(Some(why)) => Some(why),
+            Notice::Close(None) => Some(message::reason::RELOADED),
+            Notice::None => None,
+        };
+        if let Some(why) = why {
+            self.refuse(member, Payload::reason(why));
             return self.dismiss(topic, record, member);
         }
         self.dismiss(topic, record, member);
-        // One that another join replaced has kept its place until now.
+        // A member that another join has replaced has kept its place until now.
         self.farewell(ending);
     }
 
-    /// Forgets a member; what waited for it is answered as for a topic that is not joined.
+    /// Forgets a member. Events that waited for it are answered as if the topic was not joined.
     pub(in crate::runtime::plugin) fn dismiss(&self, topic: &Arc<Topic>, record: &mut Record, member: MemberId) {
         let (waiting, timers) = record.forget(member);
         for timer in timers {
@@ -119,7 +115,7 @@ impl Env {
         if record.members.is_empty() {
             let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
             let input = Input::Linger { epoch: record.epoch };
-            // One for each topic, however many come and go before it is due.
+            // One timer per topic, however many members come and go before it is due.
             if let Some(before) = record.lingering.replace(number) {
                 self.hub.timers.cancel(before);
             }

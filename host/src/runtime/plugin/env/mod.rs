@@ -1,4 +1,4 @@
-//! What a shard works with: the host, its plugin, its generation; and what is noted of the plugin's faults.
+//! What a shard works with: the host, its plugin and its generation. Notes the plugin's faults.
 
 mod clients;
 
@@ -27,7 +27,7 @@ pub(crate) struct Env {
 }
 
 impl Env {
-    /// Notes that a callback panicked: counted, kept in the journal, and said in the log.
+    /// Notes that a callback panicked: counts it, keeps it in the journal, and logs it.
     pub(crate) fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
         self.panicked_at(topic, callback, "", message);
     }
@@ -38,11 +38,11 @@ impl Env {
         self.slot.stats.panics.inc();
         let message = &*said(message);
         tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
-        // Whoever is woken by this finds all of it.
+        // Last, because this wakes a thread that reads all of the above.
         self.health.panicked();
     }
 
-    /// Notes that a thread of the plugin's own panicked, which ends no callback. The plugin has the log say so.
+    /// Notes that a thread of the plugin's own panicked, which ends no callback. The kit logs it.
     pub(crate) fn thread_panicked(&self, message: &str) {
         self.note_panic("", "on a thread of its own", "", message);
         self.health.noted();
@@ -60,7 +60,7 @@ impl Env {
         });
     }
 
-    /// Notes that the plugin asked for `what`, of this event, and does not get it: counted, and said in the log unless it is
+    /// Notes that the host refuses `what`, which the plugin asked for with this event: counts it, and logs it unless that is
     /// usual.
     pub(super) fn refused(
         &self,
@@ -77,7 +77,7 @@ impl Env {
         }
     }
 
-    /// The same of an effect of a callback, as far as it could be read.
+    /// The same for an effect of a callback, as far as the host could read it.
     pub(super) fn refused_effect(&self, kind: u32, topic: Option<&Topic>, effect: Option<&Effect<'_>>, error: i64) {
         let event = effect.map_or("", |effect| effect.name);
         let of = effect.map_or("", |effect| effect.topic);

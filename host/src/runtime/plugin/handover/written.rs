@@ -1,9 +1,10 @@
-//! What the plugin writes of a topic, and whether it reads it.
+//! Collects the state that a plugin writes, and notes whether a plugin could read it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bennu_plugin::abi::{effect, error, reason};
+use bennu_wire::message::reason::CHANNEL_CRASH;
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -12,13 +13,13 @@ use crate::runtime::channel::{Ending, Input, Notice, Topic};
 use crate::runtime::id::MemberId;
 use crate::runtime::plugin::loader::{Calls, Effect, Go, Outcome};
 
-/// What came of writing a topic.
+/// How writing a topic went.
 pub(super) enum Wrote {
     /// Its state, if it has any.
     State(Option<Snapshot>),
-    /// Nothing yet: there are members whose state cannot be written.
+    /// The plugin panicked over the state of these. The others can be written once they have ended.
     Panicked(Vec<Panic>),
-    /// Nothing.
+    /// The plugin could not write it.
     Failed(String),
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Panic {
 impl Panic {
     /// The end of its member.
     pub(super) fn end(&self) -> Option<Input> {
-        let ending = Ending::new(self.member?, reason::PANICKED, Notice::Error);
+        let ending = Ending::new(self.member?, reason::PANICKED, Notice::Error(CHANNEL_CRASH));
         let text = self.message.clone();
         Some(Input::End(Ending { text, ..ending }))
     }
@@ -43,21 +44,21 @@ impl Panic {
 pub(super) struct Written {
     shared: Option<Bytes>,
     members: Vec<(MemberId, Bytes)>,
-    /// Promises that stood in what was read.
+    /// Promises that the plugin has found in the state.
     pub(super) promises: Vec<u64>,
-    /// How much may still be written, where that is limited: what goes beyond is left out, and the plugin not told.
+    /// How much may still be written, if that is limited. State beyond that is left out, and the plugin is not told.
     bytes_left: Option<Arc<AtomicUsize>>,
     /// The topic's own state was left out.
     pub(super) too_large: Option<TooLarge>,
     pub(super) done: usize,
     /// The event that failed, and whether that was a panic.
     failed: Option<(String, bool)>,
-    /// Members whose state is not written for that.
+    /// Panics over the state of single members.
     panics: Vec<Panic>,
 }
 
 impl Written {
-    /// State of so many bytes.
+    /// Takes only as many bytes as `bytes_left` says.
     pub(super) fn up_to(bytes_left: &Arc<AtomicUsize>) -> Self {
         Self {
             bytes_left: Some(Arc::clone(bytes_left)),
@@ -65,7 +66,7 @@ impl Written {
         }
     }
 
-    /// Whether there is room for so many bytes, which there is not any more then.
+    /// Takes room for so many bytes, if there is any.
     fn has_room(&self, bytes: usize) -> bool {
         self.bytes_left.as_ref().is_none_or(|left| {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
@@ -77,7 +78,7 @@ impl Written {
         self.failed.take().map(|(why, _)| why)
     }
 
-    /// What came of writing `topic`.
+    /// How writing `topic` went.
     pub(super) fn wrote(self, version: u32, topic: &Topic) -> Wrote {
         match (self.failed, self.shared) {
             (Some((why, true)), _) => {
@@ -114,7 +115,7 @@ impl Calls for Written {
                 self.promises.push(effect.token);
                 return 0;
             }
-            // State of the topic comes first, and only where state is written.
+            // The topic's own state comes first. While state is read, there is none.
             effect::STOP if effect.number == u64::from(reason::PANICKED) && self.shared.is_some() => {
                 self.panics.push(Panic {
                     member: MemberId::from_number(effect.member),

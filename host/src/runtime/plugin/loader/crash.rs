@@ -362,23 +362,7 @@ impl Line {
     }
 }
 
-/// The author's name for what an event calls.
+/// The name of the callback that an event calls.
 fn callback(event: &abi::Event) -> &'static str {
-    match event.kind {
-        event::JOIN => "join",
-        event::IN => "handle_in",
-        event::OUT => "handle_out",
-        event::INFO if event.member == 0 => "handle_topic_info",
-        event::INFO => "handle_info",
-        event::ANSWER if event.topic == 0 => "connect_answer",
-        event::ANSWER => "join_answer",
-        event::TERMINATE => "terminate",
-        event::CLOSE => "drop",
-        event::SNAPSHOT => "snapshot",
-        event::RESTORE | event::RESTORE_MEMBER => "restore",
-        event::CONNECT => "connect",
-        event::RESTORED => "restored",
-        event::ORIGIN => "check_origin",
-        _ => "handle",
-    }
+    abi::callback_name(event.kind, event.topic, event.member)
 }

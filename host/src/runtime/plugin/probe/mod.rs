@@ -76,7 +76,15 @@ pub(crate) enum ProbeError {
     /// Threads that the plugin has started do not end.
     #[error("it leaves threads behind that it started while it was loaded or checked: {0}")]
     Threads(String),
-    /// The child was killed by a signal.
+    /// Somebody else has killed the child: the system, if memory is short. Says nothing about the library.
+    #[error("somebody else killed the probe with {} {step}; the system may be short of memory", signal_name(*signal))]
+    Killed {
+        /// With which signal.
+        signal: i32,
+        /// What it was doing.
+        step: Step,
+    },
+    /// The child was killed by a signal that it has brought about itself.
     #[error("it crashed with {} {step}", signal_name(*signal))]
     Crashed {
         /// Which.
@@ -117,9 +125,23 @@ impl ProbeError {
             Self::Settings { .. } => "settings",
             Self::Restore { .. } => "restore",
             Self::Threads(_) => "threads",
+            Self::Killed { .. } => "probe_killed",
             Self::Crashed { .. } => "probe_crashed",
             Self::Exited { .. } => "probe_exited",
             Self::TimedOut { .. } => "probe_timed_out",
+        }
+    }
+
+    /// Whether the machine is to blame, not the library: the same library may pass the next time. Before the child loads the
+    /// library, no code of it has run.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Killed { .. } => true,
+            Self::Crashed { step, .. } | Self::Exited { step, .. } | Self::TimedOut { step, .. } => {
+                *step == Step::Start
+            }
+            _ => false,
         }
     }
 }
@@ -284,7 +306,11 @@ fn answer_of(
     };
     let stderr = tail(&text(&stderr, limits.written_bytes)?);
     if let Some(signal) = status.signal() {
-        return Err(ProbeError::Crashed { signal, step, stderr });
+        return Err(if is_own(signal) {
+            ProbeError::Crashed { signal, step, stderr }
+        } else {
+            ProbeError::Killed { signal, step }
+        });
     }
     match answer {
         Some(answer) if status.success() => Ok(answer),
@@ -399,18 +425,32 @@ fn settings_text(path: &str, message: &str) -> String {
 
 /// Whether a process gets this signal by what its own code does, wherever it runs.
 pub(super) fn is_fault(signal: i32) -> bool {
-    // SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
-    matches!(signal, 4 | 6 | 7 | 8 | 11 | 31)
+    // SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+    matches!(signal, 4 | 5 | 6 | 7 | 8 | 11 | 31)
+}
+
+/// Whether a process brings this signal about itself: by a fault, a timer of its own, a pipe that nobody reads, or at a limit that
+/// the probe has set.
+fn is_own(signal: i32) -> bool {
+    // SIGPIPE, SIGALRM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF.
+    is_fault(signal) || matches!(signal, 13 | 14 | 24 | 25 | 26 | 27)
 }
 
 fn signal_name(signal: i32) -> String {
     let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
         4 => "SIGILL",
+        5 => "SIGTRAP",
         6 => "SIGABRT",
         7 => "SIGBUS",
         8 => "SIGFPE",
         9 => "SIGKILL",
         11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
         24 => "SIGXCPU (too much computing)",
         25 => "SIGXFSZ (too much written)",
         31 => "SIGSYS",

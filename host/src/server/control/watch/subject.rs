@@ -16,11 +16,14 @@ const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
 /// The most files of one plugin's sources that are looked at.
 const MAX_FILES: usize = 20_000;
 
-/// What contents are recognised by. `None`: nothing was there yet.
+/// Identifies contents. `None`: there were none yet.
 pub(super) type Print = Option<ContentHash>;
 
-/// A file's device, inode, size and times: while these stay, it is not read again.
+/// A file's device, inode, size and times. While these stay the same, the file is not read again.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+
+/// A file's inode and the time of its last write. Another save changes them.
+pub(super) type Save = (u64, i64, i64);
 
 /// What one name stands for.
 pub(super) enum Subject {
@@ -28,6 +31,7 @@ pub(super) enum Subject {
     File {
         path: PathBuf,
         stamp: Option<Stamp>,
+        saved: Option<Save>,
         seen: Print,
     },
     /// All sources below some folders, by names, sizes and times.
@@ -44,6 +48,7 @@ impl Subject {
         let mut subject = Self::File {
             path: path.to_owned(),
             stamp: None,
+            saved: None,
             seen: None,
         };
         // It need not be there yet.
@@ -82,14 +87,27 @@ impl Subject {
         }
     }
 
+    /// When the last contents found were saved.
+    pub(super) fn saved(&self) -> Option<Save> {
+        match self {
+            Self::File { saved, .. } => *saved,
+            Self::Sources { .. } => None,
+        }
+    }
+
     /// The contents as they are now.
     ///
     /// # Errors
     ///
-    /// If there are none to be read; says why.
+    /// Why there are none.
     pub(super) fn look(&mut self) -> Result<Print, String> {
         match self {
-            Self::File { path, stamp, seen } => {
+            Self::File {
+                path,
+                stamp,
+                saved,
+                seen,
+            } => {
                 let unreadable = |error: io::Error| match error.kind() {
                     io::ErrorKind::NotFound => "there is no such file".to_owned(),
                     _ => format!("it cannot be read: {error}"),
@@ -101,10 +119,11 @@ impl Subject {
                     return Err(format!("it is {kind}"));
                 }
                 let now = self::stamp(&meta);
+                *saved = Some((meta.ino(), meta.mtime(), meta.mtime_nsec()));
                 if *stamp != Some(now) && meta.len() <= MAX_LIBRARY_BYTES {
                     let file = File::open(&*path).map_err(unreadable)?;
                     *seen = Some(ContentHash::of_file(file, MAX_LIBRARY_BYTES).map_err(unreadable)?);
-                    // File times are coarse: another write at the same time would leave the same stamp.
+                    // File times are coarse: another write right now would leave the same stamp.
                     *stamp = is_old(&meta).then_some(now);
                 }
                 Ok(*seen)
@@ -124,7 +143,7 @@ impl Subject {
         match self {
             Self::File { path, .. } => {
                 let parent = |path: &Path| path.parent().map(Path::to_owned);
-                // Where the file is a link, also the directory of what it leads to.
+                // If the file is a link, also the directory of its target.
                 let real = path.canonicalize().ok().and_then(|path| parent(&path));
                 [parent(path), real].into_iter().flatten().collect()
             }
@@ -137,7 +156,7 @@ impl Subject {
         paths.is_empty()
             || paths.iter().any(|changed| match self {
                 Self::File { path, .. } => {
-                    // The directory itself, or the file by its own name or that of what it leads to.
+                    // The directory itself, or the file by its own name or that of its target.
                     path.starts_with(changed)
                         || changed.file_name() == path.file_name()
                         || path
@@ -149,7 +168,7 @@ impl Subject {
     }
 }
 
-/// Which directory this is; another one of the same name is another. `None`: there is none.
+/// Identifies a directory: another one of the same name differs. `None`: there is none.
 pub(super) fn identity(dir: &Path) -> Option<(u64, u64)> {
     let meta = fs::metadata(dir).ok().filter(Metadata::is_dir)?;
     Some((meta.dev(), meta.ino()))
@@ -167,7 +186,7 @@ fn stamp(meta: &Metadata) -> Stamp {
     )
 }
 
-/// Whether the file was last written so long ago that the next write gets another time.
+/// Whether the last write is so long ago that the next one gets another time.
 fn is_old(meta: &Metadata) -> bool {
     meta.modified()
         .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(1)))
@@ -201,7 +220,7 @@ impl Walk {
             .collect();
         paths.sort();
         for path in paths {
-            // Links are not followed: they could lead in circles.
+            // Does not follow links: they could lead in circles.
             match fs::symlink_metadata(&path) {
                 Ok(meta) if meta.is_dir() => self.folder(&path),
                 Ok(meta) => self.file(&path, &meta),

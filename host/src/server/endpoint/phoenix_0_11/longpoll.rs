@@ -180,9 +180,15 @@ impl<'a> Conn<'a> {
             client: self.client,
             auth_token: None,
         };
-        let Ok(socket) = attempt.decide().await else {
-            endpoint.refused();
-            return status(403);
+        let socket = match attempt.decide().await {
+            Ok(socket) => socket,
+            Err(denied) => {
+                endpoint.refused();
+                return match denied.retry_after_s {
+                    Some(_) => denied.without_body().response(),
+                    None => status(403),
+                };
+            }
         };
         match relay::open(endpoint, self.client.thread, socket).await {
             Some(position) => self.envelope(410, &[], &position),

@@ -275,8 +275,9 @@ impl Core {
         };
         let (event, payload) = match notice {
             Notice::None => return,
-            Notice::Close => (event::CLOSE, Payload::EMPTY),
-            Notice::Error => (event::ERROR, Payload::reason(reason::CHANNEL_CRASH)),
+            Notice::Close(None) => (event::CLOSE, Payload::EMPTY),
+            Notice::Close(Some(reason)) => (event::CLOSE, Payload::reason(reason)),
+            Notice::Error(reason) => (event::ERROR, Payload::reason(reason)),
         };
         self.unsubscribe(slot, index);
         let closes_last = self.sockets[slot].info.dialect.closes_last();
@@ -284,7 +285,7 @@ impl Core {
         match (notice, channel.status) {
             // Replaced by another join, behind whose reply the client is told.
             (_, Status::Ended) => return,
-            (Notice::Close, _) if closes_last => {
+            (Notice::Close(_), _) if closes_last => {
                 channel.status = Status::Closing;
                 return;
             }
@@ -326,8 +327,8 @@ impl Core {
                         channel.route = Arc::clone(route);
                         continue;
                     }
-                    Some(_) => Notice::Error,
-                    None => Notice::Close,
+                    Some(_) => Notice::Error(reason::REROUTED),
+                    None => Notice::Close(Some(reason::UNMATCHED_TOPIC)),
                 };
                 channel
                     .topic

@@ -185,7 +185,7 @@ impl Core {
             let leave = Some(Box::new(Leave { join_ref, msg_ref }));
             topic.owe(Input::End(Ending {
                 leave,
-                ..Ending::new(member, end::LEFT, Notice::Close)
+                ..Ending::new(member, end::LEFT, Notice::Close(None))
             }));
             return Dispatched::Taken;
         }

@@ -1,0 +1,210 @@
+//! What follows when code in service panics or fails: a roll back on probation, and later what `on_panics` says.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bennu_wire::message;
+
+use super::Plugins;
+use super::load::Loaded;
+use crate::config::{self, ContentHash, OnPanics, Reload};
+use crate::runtime::channel::Notice;
+use crate::runtime::metrics::milliseconds;
+use crate::runtime::plugin::generation::Generation;
+use crate::runtime::plugin::journal::Rollback;
+use crate::runtime::plugin::late;
+use crate::runtime::plugin::probation::Proving;
+use crate::runtime::plugin::quarantine::{Quarantined, unix_seconds};
+use crate::runtime::plugin::slot::PluginSlot;
+use crate::runtime::plugin::stage::{Contents, Image, MAX_LIBRARY_BYTES};
+use crate::runtime::plugin::step::{Refusal, Step, Trail};
+use crate::runtime::plugin::swap::{SwapReport, swap_back};
+
+/// What became of a plugin whose code did not do.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Other code is in service in its place.
+    RolledBack(Arc<PluginSlot>, Rollback),
+    /// The same contents started anew, or others were loaded.
+    Loaded(Loaded),
+    /// Nothing is in service.
+    OutOfService(Arc<PluginSlot>, String),
+    /// What was to follow did not work; the code in service goes on.
+    Failed(Arc<PluginSlot>, String),
+}
+
+impl Plugins {
+    /// Looks how all generations fare, and does what has to follow.
+    pub(crate) fn look_after(&mut self) -> Vec<Verdict> {
+        self.fault_signal.heard();
+        let names: Vec<_> = self.plugins.keys().cloned().collect();
+        names.iter().filter_map(|name| self.look_after_one(name)).collect()
+    }
+
+    fn look_after_one(&mut self, name: &str) -> Option<Verdict> {
+        let plugin = self.plugins.get_mut(name)?;
+        if let Some((proving, why)) = plugin.failed_probation() {
+            return self.roll_back(name, proving, why);
+        }
+        if let Some(passed) = plugin.passed_probation() {
+            plugin.slot.journal.passed(name, Step::Probation);
+            self.pipeline.keep(&plugin.slot, &passed);
+        }
+        self.after_panics(name)
+    }
+
+    /// The code before takes its topics back.
+    fn roll_back(&mut self, name: &str, proving: Proving, why: String) -> Option<Verdict> {
+        let plugin = self.plugins.get_mut(name)?;
+        let slot = Arc::clone(&plugin.slot);
+        let Proving {
+            new: bad,
+            before,
+            mut snapshots,
+            ..
+        } = proving;
+        let good = before?;
+        let reads_present = late::takes_back(&self.pipeline, &slot, &good, &bad);
+        let swap = swap_back(&slot, &good, &bad, reads_present, &mut snapshots);
+        plugin.back_to(&good);
+        // The same contents with other settings are in service now: it was not them.
+        if bad.hash != good.hash {
+            self.condemn(&slot, bad.hash, &why);
+        }
+        let rollback = Rollback {
+            from: bad.number,
+            to: good.number,
+            hash: bad.hash,
+            why,
+            at_unix_s: unix_seconds(),
+            swap,
+        };
+        Some(Verdict::RolledBack(slot, rollback))
+    }
+
+    /// Puts contents in quarantine, and says so where the newest library's fate is told.
+    fn condemn(&self, slot: &PluginSlot, hash: ContentHash, why: &str) {
+        let quarantined = Quarantined::now(&slot.name, "panics", why);
+        self.pipeline.quarantine.add(hash, &quarantined);
+        let refusal = Refusal::new(Step::Probation, "panics", format!("rolled back after {why}"));
+        slot.journal.refused(refusal);
+    }
+
+    /// The consequence of repeated panics, where they are too many.
+    fn after_panics(&mut self, name: &str) -> Option<Verdict> {
+        let plugin = self.plugins.get_mut(name)?;
+        let slot = Arc::clone(&plugin.slot);
+        let (config, current) = (slot.config(), slot.current()?);
+        let panics = plugin.panics_of(&current);
+        let count = panics.within(config.panics_window);
+        if config.on_panics == OnPanics::GoOn || count < config.max_panics {
+            return None;
+        }
+        panics.forget();
+        let why = format!("{count} panics in {} ms", config.panics_window.as_millis());
+        tracing::error!(plugin = name, generation = current.number, "too many panics: {why}");
+        let done = match config.on_panics {
+            OnPanics::GoOn => return None,
+            OnPanics::Restart => self.restart(&slot, &current, &config),
+            OnPanics::RollBack => self.load_earlier(&slot, &current, &config, &why),
+            OnPanics::OutOfService => return Some(self.take_out_of_service(slot, why)),
+        };
+        Some(match done {
+            Ok(loaded) => Verdict::Loaded(loaded),
+            Err(what) => Verdict::Failed(slot, what),
+        })
+    }
+
+    /// The same contents once more, without any state.
+    fn restart(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        current: &Generation,
+        config: &config::Plugin,
+    ) -> Result<Loaded, String> {
+        let bytes = File::open(current.library())
+            .and_then(|file| Image::read(&file, MAX_LIBRARY_BYTES))
+            .map_err(|error| format!("its copy cannot be read: {error}"))?;
+        let contents = Contents {
+            bytes,
+            hash: current.hash,
+        };
+        self.replace_by(slot, &contents, config, Reload::Rejoin)
+    }
+
+    /// The last good contents before those in service, which are not loaded again.
+    fn load_earlier(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        current: &Generation,
+        config: &config::Plugin,
+        why: &str,
+    ) -> Result<Loaded, String> {
+        let earlier = self.pipeline.last_good(slot, config, Some(current.hash));
+        let contents = earlier.ok_or("no earlier good library is kept")?;
+        // Its topics go over with their state where that is read, and without it otherwise.
+        let loaded = self
+            .replace_by(slot, &contents, config, Reload::Migrate)
+            .or_else(|_| self.replace_by(slot, &contents, config, Reload::Rejoin))?;
+        self.condemn(slot, current.hash, why);
+        Ok(loaded)
+    }
+
+    /// Puts other contents in service than those in the library's place.
+    fn replace_by(
+        &mut self,
+        slot: &Arc<PluginSlot>,
+        contents: &Contents,
+        config: &config::Plugin,
+        reload: Reload,
+    ) -> Result<Loaded, String> {
+        let config = config::Plugin {
+            reload,
+            ..config.clone()
+        };
+        let prepared = self
+            .load(slot, contents, &config, &mut Trail::of(&slot.name))
+            .map_err(|refusal| refusal.message)?;
+        self.put_in_service(prepared)
+            .ok_or_else(|| "the plugin is gone".to_owned())
+    }
+
+    /// Ends all topics of a plugin and refuses joins.
+    fn take_out_of_service(&mut self, slot: Arc<PluginSlot>, why: String) -> Verdict {
+        self.end(&slot.name, Notice::Error(message::reason::UNAVAILABLE));
+        let refusal = Refusal::new(Step::Service, "panics", format!("out of service after {why}"));
+        slot.journal.refused(refusal);
+        Verdict::OutOfService(slot, why)
+    }
+}
+
+/// One line about what became of a plugin.
+pub(crate) fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
+    let SwapReport {
+        moved,
+        restored,
+        rejoined,
+        lost_events,
+        took,
+        ..
+    } = rollback.swap;
+    let what = "topics could not go back with their present state";
+    rollback.swap.failures.announce(&slot.name, what);
+    tracing::error!(
+        plugin = slot.name,
+        from = rollback.from,
+        generation = rollback.to,
+        topics = moved,
+        restored,
+        rejoined,
+        lost_events,
+        swap_ms = milliseconds(took),
+        "rolled back after {}: generation {} serves again, {}",
+        rollback.why,
+        rollback.to,
+        match (restored + rejoined, lost_events) {
+            (0, _) => "nothing is lost".to_owned(),
+            (_, lost) => format!("{lost} events are lost"),
+        }
+    );
+}

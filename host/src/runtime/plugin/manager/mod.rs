@@ -1,0 +1,201 @@
+//! All plugins of a host: which code of each is in service, which is on its way in, and which on its way out.
+//!
+//! One thread does all of this, one thing at a time, so that two changes of the same plugin never meet.
+
+mod faults;
+mod load;
+mod plugin;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bennu_wire::message::reason;
+
+use self::plugin::Plugin;
+use super::health::FaultSignal;
+use super::hub::Hub;
+use super::late;
+use super::pipeline::Pipeline;
+use super::retire::Retirement;
+use super::slot::PluginSlot;
+use super::step::Refusal;
+use crate::config::{self, ContentHash};
+use crate::runtime::channel::Notice;
+
+pub(crate) use self::faults::{Verdict, announce_rollback};
+pub(crate) use self::load::{Loaded, Occasion, Prepared};
+
+/// All plugins of a host.
+#[derive(Debug)]
+pub(crate) struct Plugins {
+    hub: Arc<Hub>,
+    pipeline: Pipeline,
+    plugins: BTreeMap<String, Plugin>,
+    /// The generation that came into service last, by plugin, also of plugins that the configuration no longer names.
+    numbers: BTreeMap<String, u64>,
+    /// Libraries that `dev` built, which go before what the configuration names.
+    built: BTreeMap<String, PathBuf>,
+    retirement: Retirement,
+    fault_signal: Arc<FaultSignal>,
+    next_index: u32,
+    /// Libraries that were staged so far.
+    attempts: u64,
+}
+
+impl Plugins {
+    /// No plugins yet.
+    #[must_use]
+    pub(crate) fn new(hub: Arc<Hub>, pipeline: Pipeline) -> Self {
+        Self {
+            retirement: Retirement::new(Arc::clone(&hub)),
+            hub,
+            pipeline,
+            plugins: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            built: BTreeMap::new(),
+            fault_signal: Arc::default(),
+            next_index: 0,
+            attempts: 0,
+        }
+    }
+
+    /// The plugins, in the order of their names.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Arc<PluginSlot>> {
+        self.plugins.values().map(|plugin| &plugin.slot)
+    }
+
+    /// The plugin of that name.
+    #[must_use]
+    pub(crate) fn slot(&self, name: &str) -> Option<&Arc<PluginSlot>> {
+        Some(&self.plugins.get(name)?.slot)
+    }
+
+    /// Says where `dev` has built a plugin.
+    pub(crate) fn set_built(&mut self, name: &str, library: PathBuf) {
+        self.built.insert(name.to_owned(), library);
+    }
+
+    /// Says that `dev` could not build a plugin. What it builds next is looked at, even if the same was refused before.
+    pub(crate) fn not_built(&mut self, name: &str, refusal: Refusal) {
+        if let Some(plugin) = self.plugins.get_mut(name) {
+            plugin.taken = None;
+            plugin.slot.journal.refused(refusal);
+        }
+    }
+
+    /// Where the library of a plugin is, if anything says so.
+    #[must_use]
+    pub(crate) fn library(&self, name: &str, config: &config::Plugin) -> Option<PathBuf> {
+        self.built.get(name).cloned().or_else(|| config.library.clone())
+    }
+
+    /// Makes room for a plugin of the configuration. It has no code yet.
+    pub(crate) fn add(&mut self, name: &str, config: &config::Plugin) -> Arc<PluginSlot> {
+        if let Some(slot) = self.slot(name) {
+            return Arc::clone(slot);
+        }
+        let plugin = Plugin::new(PluginSlot::new(name.to_owned(), self.next_index, config.clone()));
+        let slot = Arc::clone(&plugin.slot);
+        self.next_index += 1;
+        self.plugins.insert(name.to_owned(), plugin);
+        slot
+    }
+
+    /// Takes a plugin that the configuration does not name out of service. Its members are told that they are closed.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.end(name, Notice::Close(Some(reason::UNMATCHED_TOPIC)));
+        self.plugins.remove(name);
+    }
+
+    /// Takes a plugin out of service, and has its code end.
+    fn end(&mut self, name: &str, notice: Notice) {
+        let Some(plugin) = self.plugins.get_mut(name) else {
+            return;
+        };
+        for generation in plugin.end(notice) {
+            self.retirement.add(&plugin.slot, generation);
+        }
+    }
+
+    /// The contents of a plugin's library that were read last, in service or refused.
+    #[must_use]
+    pub(crate) fn taken(&self, name: &str) -> Option<ContentHash> {
+        self.plugins.get(name)?.taken
+    }
+
+    /// Whether the contents of a plugin's library that were read last are in service.
+    #[must_use]
+    pub(crate) fn is_in_service(&self, name: &str) -> bool {
+        self.plugins.get(name).is_some_and(Plugin::is_in_service)
+    }
+
+    /// Forgets what was refused of a configuration, for the plugins whose library as it lies there is in service now.
+    pub(crate) fn settle(&self) -> Vec<Arc<PluginSlot>> {
+        let settled = self.plugins.values().filter(|plugin| plugin.is_in_service());
+        let settled = settled.map(|plugin| Arc::clone(&plugin.slot));
+        settled.filter(|slot| slot.journal.settled()).collect()
+    }
+
+    /// The number of the next generation of a plugin. A library that is refused uses up no number.
+    fn next_generation(&self, name: &str) -> u64 {
+        self.numbers.get(name).map_or(1, |last| last + 1)
+    }
+
+    /// What rings when something panics.
+    #[must_use]
+    pub(crate) fn fault_signal(&self) -> &Arc<FaultSignal> {
+        &self.fault_signal
+    }
+
+    /// When somebody's probation ends next.
+    #[must_use]
+    pub(crate) fn next_proven(&self) -> Option<Instant> {
+        self.plugins.values().filter_map(Plugin::proven_at).min()
+    }
+
+    /// Moves topics that were too busy to move with the others, once they are not.
+    pub(crate) fn carry_late(&self) {
+        for Plugin { slot, live, .. } in self.plugins.values() {
+            late::carry(&self.pipeline, slot, live);
+        }
+    }
+
+    /// Whether [`Plugins::retire`] has something to wait for.
+    #[must_use]
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.retirement.is_waiting() || self.plugins.values().any(|plugin| plugin.live.len() > 1)
+    }
+
+    /// Ends generations that no topic needs any more, once they have had their time for late work.
+    pub(crate) fn retire(&mut self) {
+        for plugin in self.plugins.values_mut() {
+            for generation in plugin.take_unneeded() {
+                self.retirement.add(&plugin.slot, generation);
+            }
+        }
+        for (slot, generation) in self.retirement.take_due() {
+            let plugin = self
+                .plugins
+                .get(&slot.name)
+                .filter(|plugin| plugin.slot.index == slot.index);
+            self.hub
+                .intercept(&slot, &plugin.map(Plugin::intercepts).unwrap_or_default());
+            self.retirement.end(slot, generation);
+        }
+    }
+
+    /// Ends everything: the host stops.
+    pub(crate) fn stop(mut self, deadline: Instant) {
+        for plugin in self.plugins.values() {
+            plugin.slot.set_current(None);
+        }
+        for plugin in std::mem::take(&mut self.plugins).into_values() {
+            for generation in plugin.live {
+                self.retirement.end(Arc::clone(&plugin.slot), generation);
+            }
+        }
+        self.retirement.wait(deadline);
+    }
+}

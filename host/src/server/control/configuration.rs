@@ -1,0 +1,129 @@
+//! Reads the configuration again when its file changes, and carries it out completely or not at all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::CONFIG;
+use super::keeper::Keeper;
+use super::restart::needs_restart;
+use crate::config::Config;
+use crate::runtime::plugin::plan::Plan;
+use crate::runtime::plugin::step::Refusal;
+use crate::server::routing::Routing;
+
+/// How long I/O threads have to take up new routes before the plugins without routes end.
+const REROUTE_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Keeper {
+    /// The file may have changed. A configuration that is refused changes nothing.
+    pub(super) fn config(&mut self) {
+        let Some(config) = self.read_config() else { return };
+        let mut plan = match Plan::make(&mut self.plugins, &config) {
+            Ok(plan) => plan,
+            Err(refused) => return self.libraries_refused(&config, &refused),
+        };
+        self.retries.forget(CONFIG);
+        self.config_refused = false;
+        let loaded = plan.carry_out(&mut self.plugins);
+        self.watch(&config);
+        self.reroute(config);
+        // After the routes: a plugin that ends closes its members, but those whose topics lead elsewhere now have to rejoin.
+        for name in &plan.removed {
+            self.watcher.forget(name);
+            self.plugins.remove(name);
+        }
+        if let Some(follower) = &self.follower {
+            follower.configured(&self.endpoint.state.routing().config);
+        }
+        for slot in self.plugins.settle() {
+            let event = json!({ "plugin": slot.name, "in_service": true });
+            self.news(("unchanged", event.to_string()));
+        }
+        tracing::info!("configuration replaced");
+        if let Some(board) = &self.endpoint.dev {
+            board.configuration_replaced();
+        }
+        loaded.iter().for_each(|loaded| self.loaded(loaded));
+        plan.again.iter().for_each(|name| self.again(name));
+    }
+
+    /// The file was saved without a change. If it was refused, it may be good by now.
+    pub(super) fn config_saved(&mut self) {
+        if self.config_refused {
+            self.config();
+        } else {
+            tracing::info!("configuration unchanged");
+        }
+    }
+
+    /// Reads the file. `None`: it is refused, and the log says why.
+    fn read_config(&mut self) -> Option<Config> {
+        let old = self.endpoint.state.routing();
+        let mut config = match Config::read(&old.config.file, self.mode) {
+            Ok(config) => config,
+            Err(errors) => {
+                let shown = errors.render(false);
+                tracing::error!("the configuration is refused, the one before stays\n{shown}");
+                self.configuration_refused(shown);
+                return None;
+            }
+        };
+        // The command line still holds.
+        config.listen_instead = old.config.listen_instead;
+        if let Some(follower) = &self.follower {
+            follower.adapt(&mut config);
+        }
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        for place in needs_restart(&config, &old.config, &self.started) {
+            tracing::warn!("{place}: a change here needs a restart");
+        }
+        Some(config)
+    }
+
+    /// Replaces the routes, and waits until all I/O threads have told the members whose topics lead elsewhere now.
+    fn reroute(&self, config: Config) {
+        let routing = Arc::new(Routing::new(Arc::new(config), self.plugins.slots()));
+        self.endpoint.state.set_routing(Arc::clone(&routing));
+        let rerouted = self.endpoint.inboxes.set_routing(&routing);
+        let deadline = Instant::now() + REROUTE_PATIENCE;
+        let told = |_| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            rerouted.recv_timeout(left).is_ok()
+        };
+        if !(0..self.endpoint.inboxes.count()).all(told) {
+            tracing::warn!("an I/O thread is slow to take up the new routes");
+        }
+    }
+
+    /// Refuses the configuration, because these libraries were refused with it.
+    fn libraries_refused(&mut self, config: &Config, refused: &[(String, Refusal)]) {
+        // All of them have to pass, so the one with the fewest retries decides.
+        let retries = refused.iter().map(|(name, refusal)| {
+            let plugin = config.plugins.get(name);
+            plugin.map_or(0, |plugin| refusal.retries(plugin))
+        });
+        let again = retries.min().and_then(|most| self.retries.later(CONFIG, most));
+        let mut all = Vec::new();
+        for (name, refusal) in refused {
+            let shown = refusal.shown(config, name);
+            tracing::error!(
+                plugin = name,
+                again_in_s = again.map(|again| again.as_secs()),
+                "the configuration is refused, the one before stays: {shown}"
+            );
+            all.push(format!("plugin {name}: {shown}"));
+        }
+        self.configuration_refused(all.join("\n"));
+    }
+
+    fn configuration_refused(&mut self, reason: String) {
+        self.config_refused = true;
+        if let Some(board) = &self.endpoint.dev {
+            board.configuration_refused(reason);
+        }
+    }
+}

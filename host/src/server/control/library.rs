@@ -1,0 +1,159 @@
+//! What to do about a library: it was saved or built, an operator asks for it, or its file is gone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::CONFIG;
+use super::keeper::Keeper;
+use crate::config::ContentHash;
+use crate::runtime::metrics::milliseconds;
+use crate::runtime::plugin::PluginSlot;
+use crate::runtime::plugin::manager::{Loaded, Occasion};
+use crate::runtime::plugin::step::{Refusal, Step};
+
+impl Keeper {
+    /// These contents are no longer in quarantine. Tries them again if they are still in place.
+    pub(super) fn lifted(&mut self, name: &str, hash: ContentHash) {
+        if self.plugins.taken(name) == Some(hash) && !self.plugins.is_in_service(name) {
+            self.again(name);
+        }
+    }
+
+    pub(super) fn again(&mut self, name: &str) {
+        let slot = self.plugins.slot(name).cloned();
+        let Some((slot, path)) =
+            slot.and_then(|slot| Some((Arc::clone(&slot), self.plugins.library(name, &slot.config())?)))
+        else {
+            return;
+        };
+        self.take_up(&slot, &path, Occasion::Asked);
+    }
+
+    /// The file was saved or built, with other contents or with the same.
+    pub(super) fn library(&mut self, name: &str, path: PathBuf, built: bool) {
+        let Some(slot) = self.plugins.slot(name).cloned() else {
+            return;
+        };
+        if built {
+            self.plugins.set_built(name, path.clone());
+        }
+        // A file that is gone changes nothing: it may be about to come back.
+        if !path.exists() {
+            return;
+        }
+        self.retries.forget(name);
+        self.take_up(&slot, &path, Occasion::Changed);
+    }
+
+    pub(super) fn not_built(&mut self, name: &str, refusal: Refusal) {
+        let event = json!({ "plugin": name, "code": refusal.code, "reason": refusal.message });
+        self.plugins.not_built(name, refusal);
+        self.news(("build_failed", event.to_string()));
+    }
+
+    fn take_up(&mut self, slot: &Arc<PluginSlot>, path: &Path, occasion: Occasion) {
+        slot.journal.passed(&slot.name, Step::Notice);
+        let prepared = self.plugins.prepare(slot, path, &slot.config(), occasion);
+        self.took(&slot.name);
+        if !matches!(&prepared, Err(refusal) if refusal.may_pass) {
+            self.retries.forget(&slot.name);
+        }
+        match prepared {
+            Ok(Some(prepared)) => {
+                if let Some(loaded) = self.plugins.put_in_service(prepared) {
+                    self.loaded(&loaded);
+                }
+            }
+            Ok(None) => self.unchanged(slot),
+            Err(refusal) => self.refused(slot, &refusal),
+        }
+    }
+
+    /// What was saved or built is in service already, or was refused before for a reason that lasts.
+    fn unchanged(&self, slot: &PluginSlot) {
+        let (plugin, in_service) = (&slot.name, self.plugins.is_in_service(&slot.name));
+        match slot.journal.read().refusal.filter(|_| !in_service) {
+            None => tracing::info!(plugin, in_service, "library unchanged"),
+            Some(refusal) => tracing::warn!(
+                plugin,
+                in_service,
+                step = refusal.step.name(),
+                code = refusal.code,
+                refused_before = refusal.message,
+                help = format!("`bennu plugins --reload {plugin}` tries it once more"),
+                "library unchanged"
+            ),
+        }
+        let event = json!({ "plugin": slot.name, "in_service": in_service });
+        self.news(("unchanged", event.to_string()));
+    }
+
+    pub(super) fn loaded(&self, loaded: &Loaded) {
+        loaded.announce();
+        let Loaded {
+            plugin,
+            version,
+            generation,
+            trail,
+            swap,
+        } = loaded;
+        let event = json!({
+            "plugin": plugin, "version": version, "generation": generation, "topics": swap.moved,
+            "failed": swap.failures.topics(), "reason": swap.failures.shown(), "rejoined": swap.rejoined,
+            "probed_ms": milliseconds(trail.took(Step::Probe)), "swap_ms": milliseconds(swap.took),
+        });
+        self.news(("reload", event.to_string()));
+    }
+
+    fn refused(&mut self, slot: &PluginSlot, refusal: &Refusal) {
+        let shown = refusal.shown(&self.endpoint.state.routing().config, &slot.name);
+        let holds = match slot.current() {
+            Some(_) => "the one before stays",
+            None => "none is in service",
+        };
+        if refusal.over_state {
+            self.over_state.insert(slot.name.clone());
+        }
+        let again = self.retries.later(&slot.name, refusal.retries(&slot.config()));
+        let ends = match again {
+            None if refusal.may_pass => format!(
+                "; Bennu tries it again when it is saved again, or at once with `bennu plugins --reload {}`",
+                slot.name
+            ),
+            _ => String::new(),
+        };
+        tracing::error!(
+            plugin = slot.name,
+            step = refusal.step.name(),
+            code = refusal.code,
+            again_in_s = again.map(|again| again.as_secs()),
+            "library refused, {holds}: {shown}{ends}"
+        );
+        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
+        self.news(("refused", event.to_string()));
+    }
+
+    /// Logs that a file is gone or back, and what serves meanwhile.
+    pub(super) fn away(&self, name: &str, path: &Path, why: Option<&str>) {
+        let file = path.display();
+        if name == CONFIG {
+            match why {
+                Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
+                None => tracing::info!(%file, "the configuration is back"),
+            }
+            return;
+        }
+        let Some(why) = why else {
+            tracing::info!(plugin = name, %file, "the file is back");
+            return;
+        };
+        let current = self.plugins.slot(name).and_then(|slot| slot.current());
+        let goes_on = current.map_or_else(
+            || "nothing of the plugin is in service".to_owned(),
+            |current| format!("generation {} serves on", current.number),
+        );
+        tracing::warn!(plugin = name, %file, "the file is gone: {why}; {goes_on}");
+    }
+}
