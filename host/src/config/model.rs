@@ -102,7 +102,7 @@ pub(crate) struct Limits {
     pub(crate) max_connections: usize,
     /// One message from a client, in bytes. Beyond: 1009, or long-poll status 413.
     pub(crate) max_message_bytes: usize,
-    /// What waits to be written to one client, in bytes. Beyond: the connection is closed (1008).
+    /// What waits to be written to one client, in bytes. Beyond: the connection is closed (1013).
     pub(crate) max_outbound_bytes: usize,
     /// And for all clients together.
     pub(crate) max_outbound_total_bytes: usize,
@@ -216,6 +216,8 @@ pub(crate) struct LongPoll {
     pub(crate) max_buffer_messages: usize,
     /// What waits for one client, in bytes. Beyond: the session ends.
     pub(crate) max_buffer_bytes: usize,
+    /// Messages in the body of one POST. Beyond: none of them is taken, status 413.
+    pub(crate) max_batch_messages: usize,
     /// How the key that seals tokens is derived.
     pub(crate) crypto: Crypto,
 }

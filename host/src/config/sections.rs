@@ -236,6 +236,7 @@ fn longpoll(mount: &Section<'_>) -> Option<LongPoll> {
         pubsub_timeout: section.millis("pubsub_timeout_ms", 2_000, 1..=HOUR_MS),
         max_buffer_messages: section.count("max_buffer_messages", 10_000, 1..=MANY),
         max_buffer_bytes: section.count("max_buffer_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
+        max_batch_messages: section.count("max_batch_messages", 10_000, 1..=MANY),
         crypto: crypto(section.section("crypto"), "crypto"),
     };
     section.finish();

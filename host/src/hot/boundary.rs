@@ -130,6 +130,7 @@ fn join(slot: &PluginSlot, number: usize) -> Arc<Topic> {
 fn echo(member: MemberId) -> Input {
     Input::In {
         member,
+        join_ref: None,
         msg_ref: Some(ByteString::from_static("\"9\"")),
         event: ByteString::from_static("echo"),
         payload: super::payload(),

@@ -55,7 +55,7 @@ pub(crate) enum Delivery {
         member: MemberId,
         /// Of the channel.
         topic: ByteString,
-        /// As a leave had it.
+        /// As the message had it.
         join_ref: Ref,
         /// What it repeats.
         msg_ref: Ref,

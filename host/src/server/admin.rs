@@ -14,7 +14,9 @@ use axum::routing::{delete, get, put};
 use axum::{Json, Router};
 use http::{StatusCode, Uri, header};
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
 
+use super::ambiguous;
 use super::control::{Command, Service};
 use super::metrics::render;
 use super::state::State as Server;
@@ -113,6 +115,7 @@ pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
     Router::new()
         .route("/health", get(async || "ok\n"))
         .merge(guarded)
+        .layer(middleware::from_fn(ambiguous::refuse))
         .with_state(admin)
 }
 
@@ -128,14 +131,10 @@ async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     match (&*secret, given) {
         (None, _) => next.run(request).await,
-        (Some(secret), Some(given)) if same(secret.as_bytes(), given.as_bytes()) => next.run(request).await,
+        // In constant time: how long it takes says nothing about the secret.
+        (Some(secret), Some(given)) if secret.as_bytes().ct_eq(given.as_bytes()).into() => next.run(request).await,
         _ => StatusCode::UNAUTHORIZED.into_response(),
     }
-}
-
-/// Compares without telling by its time where the first difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
 /// Ready is who has all its plugins in service.

@@ -12,6 +12,7 @@
 //! 8. [`Server`]: start and stop.
 
 pub(crate) mod admin;
+mod ambiguous;
 mod builder;
 pub(crate) mod control;
 pub(crate) mod endpoint;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_wire::dialect::Dialect;
-use bennu_wire::serializer::{self, Serializer};
+use bennu_wire::serializer::{self, Serializer, json};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -81,14 +81,14 @@ pub(crate) struct Channel {
     pub(crate) plugin: u32,
     /// As its join sent it.
     pub(crate) join_ref: Option<Box<str>>,
-    /// The `ref` of its join, for the reply; and for pushes where `join_ref` is null.
+    /// The `ref` of its join, for the reply; and for all else where `join_ref` is null.
     pub(crate) msg_ref: Option<Box<str>>,
     /// How far it is.
     pub(crate) status: Status,
     /// Its place among the topic's subscribers, while it is joined.
     pub(crate) place: u32,
-    /// The `join_ref`s of channels that its join replaced; closed once it is answered.
-    pub(crate) replaced: Vec<Option<Box<str>>>,
+    /// The own refs of channels that its join replaced; closed once it is answered.
+    pub(crate) replaced: Vec<Box<str>>,
     /// The request that waits for the outcome of its join.
     pub(crate) waiting: Option<Waiting>,
     /// The log has said that the client cannot take something that was sent on it.
@@ -190,8 +190,16 @@ impl Channel {
         named.then(|| Replaceable::new(&self.topic.name, event))
     }
 
-    /// What its pushes and later replies carry: the join's own `ref` where `join_ref` was null, as in Phoenix.
-    pub(crate) fn push_ref(&self) -> Option<&str> {
+    /// The ref by which its client tells it from other joins of the topic: its `join_ref`, or the `ref` of its join where
+    /// that was null. All that it sends carries this ref, except the reply to the join.
+    pub(crate) fn own_ref(&self) -> Option<&str> {
         self.join_ref.as_deref().or(self.msg_ref.as_deref())
+    }
+
+    /// Whether a message with this `join_ref` is meant for it. Some clients send the `ref` of the join, whatever `join_ref`
+    /// the join had.
+    pub(crate) fn is_named_by(&self, join_ref: &str) -> bool {
+        let refs = [self.join_ref.as_deref(), self.msg_ref.as_deref()];
+        refs.into_iter().flatten().any(|own| json::same(own, join_ref))
     }
 }

@@ -32,9 +32,32 @@ async fn what_asks_for_no_websocket_is_told_what_is_missing() {
         (answer.status, answer.header("sec-websocket-version")),
         (426, Some("13"))
     );
-    for path in ["/other/websocket?vsn=2.0.0", "/socket/other", "/socket"] {
+    for path in ["/other/websocket?vsn=2.0.0", "/socket/other", "/socket", "/"] {
         assert_eq!(refused(&server, path, "").await.status, 404, "{path}");
     }
+}
+
+/// `new Socket("/socket/")` asks for the first of these.
+#[tokio::test]
+async fn empty_segments_of_a_path_are_ignored() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    for path in ["/socket//websocket", "//socket/websocket", "/socket/websocket/"] {
+        let path = format!("{path}?vsn=2.0.0");
+        let answer = request(server.address, "GET", &path, "", "").await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.body.contains("connection: upgrade"), "{path}: {}", answer.body);
+    }
+    for path in ["/socket//longpoll", "/socket/longpoll/", "/ws//poll", "/ws/poll/"] {
+        let answer = request(server.address, "GET", &format!("{path}?vsn=2.0.0"), "", "").await;
+        assert_eq!(answer.json()["status"], 410, "{path}");
+    }
+    for path in ["/soc//ket/websocket", "/socket/web/socket", "/socketwebsocket"] {
+        assert_eq!(refused(&server, path, "").await.status, 404, "{path}");
+    }
+    let mut options = Options::new(server.address, Transport::WebSocket);
+    options.mount = "/socket/".to_owned();
+    RawClient::connect(&options).await.expect("connected");
 }
 
 #[tokio::test]

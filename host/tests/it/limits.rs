@@ -2,7 +2,7 @@
 
 use bennu_tools::client::{Client, ClientError, Frame, Incoming, Message, Options, RawClient, Transport};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::DEADLINE;
 use crate::support::http::{Connection, metric, plugin};
@@ -223,6 +223,34 @@ async fn a_rejoin_right_behind_a_leave_gets_all_answers() {
                 r#"["3","3","misbehave:t","phx_reply",{"response":{},"status":"ok"}]"#,
             ]
         );
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_version_1_without_join_refs_can_tell_which_of_its_joins_has_ended() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    for transport in BOTH {
+        let mut options = Options::new(server.address, transport);
+        options.vsn = Some("1.0.0".to_owned());
+        let mut client = RawClient::connect(&options).await.expect("connected");
+        let frames = [("phx_join", 1), ("phx_leave", 2), ("phx_join", 3)].map(|(event, number)| {
+            let message = json!({"topic": "misbehave:t", "event": event, "payload": {}, "ref": number.to_string()});
+            Frame::from(&*message.to_string())
+        });
+        client.send_all(frames.into()).await.expect("sent");
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            let message = match client.next().await {
+                Ok(Incoming::Frame(Frame::Text(text))) => serde_json::from_str::<Value>(&text).expect("JSON"),
+                other => panic!("{other:?} after {got:?}"),
+            };
+            got.push(format!("{} {}", message["event"], message["ref"]));
+        }
+        got.sort();
+        let replies = [1, 2, 3].map(|number| format!(r#""phx_reply" "{number}""#));
+        assert_eq!(got[0], r#""phx_close" "1""#);
+        assert_eq!(got[1..], replies);
     }
 }
 

@@ -90,7 +90,7 @@ async fn load_counts_those_that_do_not_keep_up_apart() {
     let closed = ["/slow/closed", "/stuck/closed"].map(|at| number(&report, at));
     assert_eq!(closed, [1, 2], "{report}");
     let ends = report["stuck"]["ends"].as_object().expect("why they ended");
-    assert!(ends.keys().all(|why| why.contains("1008")), "{report}");
+    assert!(ends.keys().all(|why| why.contains("1013")), "{report}");
 }
 
 #[tokio::test]

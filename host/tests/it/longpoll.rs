@@ -265,18 +265,62 @@ async fn a_batch_holds_text_and_base64_one_a_line() {
 }
 
 #[tokio::test]
-async fn the_lines_behind_the_hundredth_are_ignored() {
+async fn a_batch_of_more_than_a_hundred_messages_is_taken_whole() {
     let (_bench, server) = orderly().await;
     let mut session = Session::open(&server).await;
-    let lines: Vec<String> = (1..=103).map(heartbeat).collect();
+    let lines: Vec<String> = (1..=150).map(heartbeat).collect();
     assert_eq!(session.post(NDJSON, &lines.join("\n")).await, 200);
-    session.beat(200).await;
-    let expected: Vec<Value> = (1..=100).chain([200]).map(answered).collect();
+    let expected: Vec<Value> = (1..=150).map(answered).collect();
     let mut got = session.poll().await;
     while got.last() != expected.last() {
         got.extend(session.poll().await);
     }
     assert_eq!(got, expected);
+}
+
+#[tokio::test]
+async fn a_batch_of_more_messages_than_the_limit_is_refused_whole() {
+    let bench = Bench::new();
+    bench.set("server", "io_threads", "1");
+    bench.set("mounts", "longpoll", "{ window_ms = 2_000, max_batch_messages = 5 }");
+    let server = bench.serve().await;
+    let mut session = Session::open(&server).await;
+    let batch = |numbers: std::ops::RangeInclusive<usize>| numbers.map(heartbeat).collect::<Vec<_>>().join("\n");
+    assert_eq!(session.post(NDJSON, &batch(1..=6)).await, 413);
+    assert_eq!(session.post(NDJSON, &batch(7..=11)).await, 200);
+    let expected: Vec<Value> = (7..=11).map(answered).collect();
+    assert_eq!(session.poll().await, expected, "nothing of what was refused");
+}
+
+#[tokio::test]
+async fn a_post_to_a_session_that_is_gone_is_410_whatever_it_holds() {
+    let bench = Bench::new();
+    bench.set("mounts", "longpoll", "{ window_ms = 500 }");
+    let server = bench.serve().await;
+    let options = Options::new(server.address, Transport::WebSocket);
+    let mut watcher = bennu_tools::client::Client::connect(&options).await.expect("connected");
+    watcher.join("misbehave:t", json!({})).await.expect("joined");
+    let session = Session::open(&server).await;
+    let bodies = [
+        String::new(),
+        "nonsense".to_owned(),
+        format!("{}\n", heartbeat(1)),
+        "x".repeat(70_000),
+    ];
+    let join =
+        "[\"1\",\"1\",\"misbehave:t\",\"phx_join\",{}]\n[\"1\",\"2\",\"misbehave:t\",\"arm\",{\"at\":\"broadcast\"}]";
+    assert_eq!(session.post(NDJSON, join).await, 200);
+    watcher.event("misbehave:t", "terminating").await.expect("it ends");
+    for token in [&session.token, "nonsense", "null", ""] {
+        for body in &bodies {
+            let answer = post(&server, token, NDJSON, body).await;
+            assert_eq!(
+                (answer.status, &*answer.body),
+                (200, r#"{"status":410}"#),
+                "{token} {body:.20}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

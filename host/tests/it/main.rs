@@ -1,6 +1,7 @@
 //! Tests against the real binary: real sockets, real plugins, real files that are replaced.
 
 mod admin;
+mod ambiguous;
 mod arriving;
 mod auth_token;
 mod backtraces;

@@ -15,8 +15,7 @@ const QUICKLY = { reconnectAfterMs: () => 20, rejoinAfterMs: () => 20 };
  *
  * `mount` is where it connects. `sendsBytes` and `hearsBytes` say what it can besides JSON. `refusal` is the status of a
  * refused join; without `givesReasons` its dialect does not say why. It is not `inOrder` if it has several POSTs under way
- * at a time. If not `knowsItsJoins`, the end of a channel also ends the next one for that topic. Not `anyName` means that
- * its Presence cannot have somebody called `__proto__`.
+ * at a time. Not `anyName` means that its Presence cannot have somebody called `__proto__`.
  */
 const client = (name, { Socket, Presence }, options, traits = {}) => ({
   name,
@@ -28,7 +27,6 @@ const client = (name, { Socket, Presence }, options, traits = {}) => ({
   refusal: "error",
   givesReasons: true,
   inOrder: true,
-  knowsItsJoins: true,
   anyName: true,
   ...traits,
 });
@@ -38,8 +36,8 @@ const overWebSocket = { transport: WebSocket };
 const deaf = { hearsBytes: false };
 const old = { anyName: false };
 /** Speaks version 1, which has no binary messages. */
-const oldest = { ...old, sendsBytes: false, hearsBytes: false, knowsItsJoins: false };
-/** It joins again and again until it is answered, and what ends the first of these joins would end the last as well. */
+const oldest = { ...old, sendsBytes: false, hearsBytes: false };
+/** It joins again and again until it is answered, and takes only the answer to the last of these joins. */
 const slowly = { reconnectAfterMs: () => 500 };
 const withManyPosts = { ...oldest, inOrder: false };
 const phoenix0_11 = { mount: "/ws", sendsBytes: false, hearsBytes: false, refusal: "ignore", givesReasons: false };

@@ -1,5 +1,4 @@
-//! What differs between the dialects once a message has been read. How messages are written is the
-//! [serializers'](crate::serializer) matter.
+//! In which rules the dialects differ. How they write messages is a matter of their [serializers](crate::serializer).
 
 use crate::message::Payload;
 
@@ -13,13 +12,13 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Whether a message is answered whose topic is not joined, or has no route. Otherwise there is silence.
+    /// Whether the server answers a message whose topic is not joined or has no route.
     #[must_use]
     pub fn answers_unmatched(self) -> bool {
         self == Self::Modern
     }
 
-    /// How a refused join is answered: status and response, made of what it was refused with.
+    /// Status and response for a join that was refused with this response.
     #[must_use]
     pub fn refusal(self, response: &Payload) -> (&'static str, Payload) {
         match self {
@@ -28,14 +27,14 @@ impl Dialect {
         }
     }
 
-    /// Whether the client can tell one join of a topic from the next. If not, a channel that gives way to the next one
-    /// ends without a word: the client would take its `phx_close` for the new channel's.
+    /// Whether the client can tell one join of a topic from the next. If not, a channel that a new join replaces ends
+    /// silently: the client would take its `phx_close` for that of the new channel.
     #[must_use]
     pub fn names_joins(self) -> bool {
         self == Self::Modern
     }
 
-    /// Whether `phx_close` goes out after what `terminate` pushes. Otherwise before it.
+    /// Whether `phx_close` follows what `terminate` pushes. If not, it precedes it.
     #[must_use]
     pub fn closes_last(self) -> bool {
         self == Self::Phoenix011

@@ -1,6 +1,6 @@
 //! Phoenix Channels on the wire: messages, how each protocol version writes them, and the patterns that topics match.
 //!
-//! Nothing here knows a server. Whoever writes a client, a proxy or a test can use it alone.
+//! Nothing here knows a server, so a client, a proxy or a test can use it alone.
 //!
 //! * [`message`]: what a message is, whatever encoding brought it.
 //! * [`serializer`]: protocol versions 1 and 2, and that of Phoenix 0.11; bytes to messages and back.

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// The payload of a message: JSON text, known to be valid, or bytes that nobody has looked at.
+/// The payload of a message: valid JSON text, or bytes that nobody has looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// JSON text.
@@ -41,7 +41,7 @@ impl Payload {
         matches!(self, Self::Binary(_))
     }
 
-    /// The same for a transport that carries only text: what is binary becomes `{"_binary":"…"}`, in standard base64.
+    /// The payload for a transport that carries only text: binary becomes `{"_binary":"…"}`, in standard base64.
     #[must_use]
     pub fn as_text(&self) -> Self {
         match self {
@@ -125,12 +125,12 @@ pub enum Outgoing<'a> {
         /// What it says.
         payload: &'a Payload,
     },
-    /// Answers a heartbeat. Each version has its own way to say so.
+    /// Answers a heartbeat, in the way of each version.
     Heartbeat {
         /// Of the heartbeat, or null.
         msg_ref: Option<&'a str>,
     },
-    /// `phx_close` or `phx_error`: the channel has ended. Goes out with `ref` equal to `join_ref`, where there is one.
+    /// `phx_close` or `phx_error`: the channel has ended. The `ref` is the `join_ref`.
     End {
         /// Of the channel, or null.
         join_ref: Option<&'a str>,

@@ -1,17 +1,17 @@
-//! Topic patterns, as routes have them: `room:lobby` for one topic, `room:*` for all that begin so.
+//! The topic patterns of routes: `room:lobby` for one topic, `room:*` for all topics with that prefix.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
-/// `room:lobby`, or `room:*`: the literal prefix and everything behind it.
+/// A literal (`room:lobby`), or a prefix and everything behind it (`room:*`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicPattern {
     prefix: String,
     splat: bool,
 }
 
-/// Why a text is no [`TopicPattern`].
+/// Why a text is not a [`TopicPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// There is nothing in it.
@@ -45,13 +45,13 @@ impl TopicPattern {
         }
     }
 
-    /// A topic that it takes, to try it with: `room:1` for `room:*`.
+    /// A topic that matches: `room:1` for `room:*`.
     #[must_use]
     pub fn example(&self) -> String {
         format!("{}{}", self.prefix, if self.splat { "1" } else { "" })
     }
 
-    /// Whether it takes `topic`.
+    /// Whether `topic` matches.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         if self.splat {
@@ -61,7 +61,7 @@ impl TopicPattern {
         }
     }
 
-    /// Whether it takes every topic that `other` takes.
+    /// Whether it matches every topic that `other` matches.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.matches(&other.prefix) && (self.splat || !other.splat)
@@ -82,17 +82,17 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-/// Patterns, each with the places (in file order) where it stands.
+/// Patterns, each with its places in file order.
 #[derive(Debug, Default)]
 pub struct PatternIndex {
     literals: HashMap<String, Vec<usize>>,
     splats: HashMap<String, Vec<usize>>,
-    /// The lengths that the prefixes in `splats` have: what a topic's own prefixes need to be looked up for.
+    /// The lengths of the prefixes in `splats`: only prefixes of these lengths are looked up.
     lengths: BTreeSet<usize>,
 }
 
 impl PatternIndex {
-    /// Adds a pattern. Places must come in rising order.
+    /// Adds a pattern. Places must be added in rising order.
     pub fn insert(&mut self, pattern: &TopicPattern, place: usize) {
         let map = if pattern.splat {
             &mut self.splats
@@ -105,7 +105,7 @@ impl PatternIndex {
         }
     }
 
-    /// The places of each pattern that takes `topic`.
+    /// The places of each pattern that matches `topic`.
     pub fn matching<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a [usize]> {
         self.literals
             .get(topic)
@@ -128,7 +128,7 @@ impl PatternIndex {
     }
 
     fn splats_over<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a [usize]> {
-        // A length inside of a character belongs to no prefix of this text.
+        // A length inside a character is not that of a prefix.
         let prefixes = self
             .lengths
             .range(..=text.len())

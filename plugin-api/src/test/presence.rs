@@ -61,10 +61,10 @@ impl Presence {
         Ok(())
     }
 
-    /// Stops tracking; does nothing if the member is not tracked.
-    pub(super) fn untrack(&mut self, member: u64, key: &str) {
+    /// Stops tracking.
+    pub(super) fn untrack(&mut self, member: u64, key: &str) -> Result<(), i64> {
         let (Some(at), Some(entry)) = (self.find(member, key), self.entries.get_mut(key)) else {
-            return;
+            return Err(error::UNTRACKED);
         };
         let gone = entry.metas.remove(at);
         let left = self.leaves.entry(key.to_owned()).or_default();
@@ -73,12 +73,16 @@ impl Presence {
         if entry.metas.is_empty() {
             self.entries.remove(key);
         }
+        Ok(())
     }
 
     /// Stops tracking a member under all keys.
     pub(super) fn leave(&mut self, member: u64) {
         let keys: Vec<String> = self.entries.keys().cloned().collect();
-        keys.iter().for_each(|key| self.untrack(member, key));
+        for key in keys {
+            // It is tracked under some of them.
+            let _ = self.untrack(member, &key);
+        }
     }
 
     /// Removes a member whose join was not accepted: nobody has heard of it.

@@ -22,6 +22,8 @@ pub(crate) enum Input {
     In {
         /// Which.
         member: MemberId,
+        /// As it came, for the answer if the channel is gone.
+        join_ref: Ref,
         /// What a reply repeats.
         msg_ref: Ref,
         /// The event.

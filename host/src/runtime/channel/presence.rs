@@ -144,10 +144,14 @@ impl Presence {
         Ok(())
     }
 
-    /// Stops tracking `member` under `key`; nothing happens where it is not tracked.
-    pub(crate) fn untrack(&mut self, member: MemberId, key: &ByteString) {
+    /// Stops tracking `member` under `key`.
+    ///
+    /// # Errors
+    ///
+    /// If it is not tracked there.
+    pub(crate) fn untrack(&mut self, member: MemberId, key: &ByteString) -> Result<(), PresenceError> {
         self.forget_key(member, key);
-        self.remove(member, key);
+        self.remove(member, key)
     }
 
     /// Keeps what was done since the last call of this or [`Presence::roll_back`].
@@ -190,7 +194,8 @@ impl Presence {
     /// Stops tracking `member` under all its keys: its channel has ended.
     pub(crate) fn leave(&mut self, member: MemberId) {
         for key in self.keys.remove(&member).unwrap_or_default() {
-            self.remove(member, &key);
+            // Its keys are those that it is tracked under.
+            let _ = self.remove(member, &key);
         }
     }
 
@@ -208,15 +213,14 @@ impl Presence {
         }
     }
 
-    fn remove(&mut self, member: MemberId, key: &ByteString) {
-        let Some((at, meta, beside)) = self.drop_meta(member, key) else {
-            return;
-        };
+    fn remove(&mut self, member: MemberId, key: &ByteString) -> Result<(), PresenceError> {
+        let (at, meta, beside) = self.drop_meta(member, key).ok_or(PresenceError::Untracked)?;
         if !self.entries.contains_key(key) && !beside.is_empty() {
             self.gone.insert(key.clone(), beside.clone());
         }
         self.leaves.push((key.clone(), meta.json.clone()));
         self.undo.push(Undo::Untrack(key.clone(), at, meta, beside));
+        Ok(())
     }
 
     /// Removes a meta; returns where it was, and what stood beside it.

@@ -64,10 +64,23 @@ fn two_devices_of_one_user_are_two_metas_oldest_first() {
 }
 
 #[test]
-fn whoever_is_not_tracked_cannot_be_updated_and_may_be_untracked() {
+fn whoever_is_not_tracked_can_be_neither_updated_nor_untracked() {
     let mut presence = Presence::default();
     assert_eq!(presence.update(ANN, &key("ann"), b"{}"), Err(PresenceError::Untracked));
-    presence.untrack(ANN, &key("ann"));
+    assert_eq!(presence.untrack(ANN, &key("ann")), Err(PresenceError::Untracked));
+    presence.track(BOB, &key("ann"), b"{}").unwrap();
+    assert_eq!(
+        presence.untrack(ANN, &key("ann")),
+        Err(PresenceError::Untracked),
+        "somebody else's"
+    );
+    assert_eq!(presence.untrack(BOB, &key("ann")), Ok(()));
+    assert_eq!(
+        presence.untrack(BOB, &key("ann")),
+        Err(PresenceError::Untracked),
+        "no more"
+    );
+    presence.roll_back();
     assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
 }
 
@@ -81,8 +94,8 @@ fn what_a_failed_event_did_is_taken_back() {
     let before = presence.state();
     presence.track(ANN, &key("other"), b"{}").unwrap();
     presence.update(BOB, &key("u"), b"{}").unwrap();
-    presence.untrack(ANN, &key("u"));
-    presence.untrack(BOB, &key("u"));
+    presence.untrack(ANN, &key("u")).unwrap();
+    presence.untrack(BOB, &key("u")).unwrap();
     presence.roll_back();
     assert_eq!(presence.state(), before);
     assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
@@ -156,7 +169,7 @@ fn what_a_failed_event_described_is_taken_back() {
     diff(&mut presence);
     let before = presence.state();
     presence.describe(&key("u"), br#"{"n":2}"#).unwrap();
-    presence.untrack(ANN, &key("u"));
+    presence.untrack(ANN, &key("u")).unwrap();
     presence.roll_back();
     assert_eq!(presence.state(), before);
     assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);

@@ -137,7 +137,12 @@ impl<'a> Commit<'a> {
         let topic = self.topic(step);
         let mut record = topic.record();
         match &step.input {
-            Input::In { member, msg_ref, .. } => self.env.orphan(topic, *member, msg_ref.clone()),
+            Input::In {
+                member,
+                join_ref,
+                msg_ref,
+                ..
+            } => self.env.orphan(topic, *member, join_ref.clone(), msg_ref.clone()),
             Input::End(ending) if record.members.contains_key(&ending.member) => {
                 self.env.end_pending(topic, &mut record, ending);
                 self.back = true;

@@ -304,10 +304,7 @@ fn presence(effect: &Effect<'_>, step: &Step, record: &mut Record, topic: &Topic
                     let meta = json_object(effect, step)?;
                     record.presence_mut().update(member, &key, meta.bytes())
                 }
-                _ => {
-                    record.presence_mut().untrack(member, &key);
-                    Ok(())
-                }
+                _ => record.presence_mut().untrack(member, &key),
             };
             (done, Some(Fx::Tracked(member)))
         }

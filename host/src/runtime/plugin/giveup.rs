@@ -110,7 +110,11 @@ struct Rest {
 #[derive(Debug)]
 enum Late {
     Join(MemberId),
-    In(MemberId, Ref),
+    In {
+        member: MemberId,
+        join_ref: Ref,
+        msg_ref: Ref,
+    },
     End(Ending),
     Complete(u64, ByteString, Payload),
 }
@@ -146,7 +150,16 @@ impl Late {
     fn of(input: &Input) -> Option<Self> {
         match input {
             Input::Join { member, .. } => Some(Self::Join(*member)),
-            Input::In { member, msg_ref, .. } => Some(Self::In(*member, msg_ref.clone())),
+            Input::In {
+                member,
+                join_ref,
+                msg_ref,
+                ..
+            } => Some(Self::In {
+                member: *member,
+                join_ref: join_ref.clone(),
+                msg_ref: msg_ref.clone(),
+            }),
             Input::End(ending) => Some(Self::End(ending.clone())),
             Input::Complete {
                 serial,
@@ -187,8 +200,8 @@ fn end(
             Member::Pending(pending) => {
                 env.refuse(member, Payload::reason(reason::JOIN_CRASHED));
                 for input in pending.waiting {
-                    if let Input::In { msg_ref, .. } = input {
-                        env.orphan(topic, member, msg_ref);
+                    if let Input::In { join_ref, msg_ref, .. } = input {
+                        env.orphan(topic, member, join_ref, msg_ref);
                     }
                 }
             }
@@ -200,10 +213,14 @@ fn end(
 fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Option<MemberId>, env: &Env) {
     match late {
         Late::Join(member) => env.refuse(*member, Payload::reason(reason::JOIN_CRASHED)),
-        Late::In(member, msg_ref) if record.is_in(*member) => {
+        Late::In { member, msg_ref, .. } if record.is_in(*member) => {
             env.reply_error(*member, msg_ref.clone(), reason::CHANNEL_CRASH)
         }
-        Late::In(member, msg_ref) => env.orphan(topic, *member, msg_ref.clone()),
+        Late::In {
+            member,
+            join_ref,
+            msg_ref,
+        } => env.orphan(topic, *member, join_ref.clone(), msg_ref.clone()),
         Late::End(ending) => match record.members.get(&ending.member) {
             Some(Member::Joined(_)) => {
                 if announced != Some(ending.member) {

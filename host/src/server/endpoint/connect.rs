@@ -1,6 +1,7 @@
-//! Whether a client may connect: what both transports ask, in the same order, before they take it in.
+//! Decides whether a client may connect.
 //!
-//! Origin first, then version and connect handler. What comes between them is a matter of the transport.
+//! All transports check the origin first, then the version, and ask the connect handler last. What they check in between is their
+//! own matter.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,17 +26,17 @@ use crate::server::socket::{Identity, NewSocket};
 /// What a client is told that finds nobody who could decide: a reload has taken its answer with it, most often.
 const RETRY_AFTER_S: u32 = 1;
 
-/// A client that wants to connect, from an origin that may.
+/// A client that wants to connect, and whose origin is allowed.
 pub(super) struct Attempt<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
     pub(super) mount: &'a Arc<Mount>,
     pub(super) dialect: Dialect,
-    /// `websocket`, `longpoll`, or what a transport of one's own is called.
+    /// `websocket`, `longpoll`, or the name of the embedding program's own transport.
     pub(super) transport: &'static str,
     pub(super) parts: &'a Parts,
     pub(super) params: &'a Params,
     pub(super) client: Client,
-    /// The token that the mount takes, if the client has sent one.
+    /// The client's auth token, if it sent one and the mount takes one.
     pub(super) auth_token: Option<String>,
 }
 
@@ -43,11 +44,11 @@ pub(super) struct Attempt<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("the client may not connect: {status}")]
 pub struct Denied {
-    /// What it is told.
+    /// The status of the response.
     pub status: StatusCode,
-    /// As the connect handler wrote it; most often empty.
+    /// The body, which the connect handler may set. Usually empty.
     pub body: Bytes,
-    /// Of the body.
+    /// The type of the body.
     pub content_type: HeaderValue,
     /// After so many seconds it may come again: nobody has refused it.
     pub retry_after_s: Option<u32>,
@@ -81,7 +82,7 @@ impl Denied {
         }
     }
 
-    /// The answer, for WebSocket.
+    /// The response to a WebSocket request.
     pub(super) fn response(self) -> Response<axum::body::Body> {
         let has_body = !self.body.is_empty();
         let mut response = Response::new(self.body.into());
@@ -96,7 +97,7 @@ impl Denied {
     }
 }
 
-/// Whether the mount takes the request's `Origin`, in the dialect that its client speaks.
+/// Whether the mount allows the request's `Origin`, by the rules of the client's dialect.
 pub(super) async fn origin_taken(endpoint: &Arc<Endpoint>, mount: &Mount, dialect: Dialect, parts: &Parts) -> bool {
     match dialect {
         Dialect::Modern => origin_allowed(endpoint, mount, parts).await,
@@ -104,7 +105,7 @@ pub(super) async fn origin_taken(endpoint: &Arc<Endpoint>, mount: &Mount, dialec
     }
 }
 
-/// Whether the request's `Origin` is one that the mount takes. A refusal is logged with what would admit it.
+/// Whether the mount allows the request's `Origin`. The log says how to allow a refused one.
 pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, mount: &Mount, parts: &Parts) -> bool {
     let Some(origin) = parts.headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("")) else {
         return true;
@@ -123,20 +124,20 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, mount: &Mount, part
         tracing::warn!(
             origin,
             mount = mount.path,
-            "origin refused; to admit it set `check_origin` of the mount to a list with it, or `[server] url_host` to its host"
+            "origin refused; to allow it, add it to `check_origin` of the mount, or set `[server] url_host` to its host"
         );
     }
     allowed
 }
 
 impl Attempt<'_> {
-    /// Asks everything that is to be asked after the origin: the version, then the mount's connect handler.
+    /// Checks the version, then asks the mount's connect handler.
     ///
     /// # Errors
     ///
     /// If the client may not connect.
     pub(super) async fn decide(self) -> Result<NewSocket, Denied> {
-        // A listener is closed at once, but a connection that was there before may still ask.
+        // The listener is closed at once, but open connections may still send requests.
         if self.endpoint.state.is_stopping() {
             return Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE));
         }
@@ -155,7 +156,7 @@ impl Attempt<'_> {
             transport,
             vsn = serializer.vsn(),
             duration_us = start.elapsed().as_micros(),
-            // Filtered only if the line is written.
+            // Only filtered if the line is written.
             params = %filter::filtered(&self.params.json, &self.endpoint.state.routing().config.log.filter_params),
             result = if identity.is_ok() { "ok" } else { "refused" },
             status = identity.as_ref().err().map(|denied| denied.status.as_u16()),
@@ -171,7 +172,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// Who the client is, where the mount has a connect handler.
+    /// Asks the connect handler who the client is, if the mount has one.
     async fn identity(&self) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
         let Some(plugin) = &self.mount.connect else {
             return Ok((None, None));
@@ -197,7 +198,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Has the plugin decide. The handshake waits no longer than it may.
+/// Asks the plugin, and waits for its answer for `connect_timeout_ms` at most.
 async fn ask(endpoint: &Arc<Endpoint>, plugin: &str, asked: Asked, info: Bytes) -> Result<Connected, Denied> {
     let routing = endpoint.state.routing();
     let unavailable = || Denied::unavailable(reason::UNAVAILABLE);

@@ -1,4 +1,4 @@
-//! The way in for clients that come by a transport of one's own.
+//! Connects clients that use a transport of the embedding program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,40 +10,41 @@ use http::request::Parts;
 use super::Endpoint;
 use super::connect::{self, Attempt, Denied};
 use super::params::Params;
+use crate::server::ambiguous::Ambiguous;
 use crate::server::io::Client;
 use crate::server::io::Entry;
 use crate::server::transport::PendingConnection;
 
-/// Lets clients in whose messages the embedding program carries. They are asked what those of the host's own transports are
-/// asked: is there room, does the mount take the origin, does it speak the version, what does its connect handler say.
+/// Connects clients whose messages the embedding program carries. They pass the same checks as all others: whether the server has
+/// room, the origin, the version, and the mount's connect handler.
 #[derive(Clone, Debug)]
 pub struct Entrance(Arc<Endpoint>);
 
-/// Who wants to come in.
+/// A client that wants to connect.
 #[derive(Debug)]
 pub struct Visit {
     /// The path of the mount, such as `/socket`.
     pub mount: String,
-    /// Which rules its channels are to follow.
+    /// The dialect that it speaks.
     pub dialect: Dialect,
-    /// What it asked with, as if it came by HTTP: of the address the query counts, which holds the params, `vsn` among them;
-    /// of the headers `origin`, and what the mount selects for its connect handler.
+    /// Its request, as if it came over HTTP. The server reads the query of the address, which holds the params and `vsn`, the
+    /// header `origin`, and the headers that the mount selects for its connect handler.
     pub request: Parts,
-    /// Where it comes from.
+    /// Its address.
     pub peer: SocketAddr,
-    /// Its token, for the connect handler.
+    /// Its auth token, for the connect handler.
     pub auth_token: Option<String>,
 }
 
 impl Entrance {
-    /// Of a host.
+    /// The entrance of a server.
     #[must_use]
     pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
         Self(endpoint)
     }
 
-    /// Decides whether a client may connect, and if so brings its transport to the I/O thread with the fewest connections,
-    /// which opens the socket as soon as it gets there.
+    /// Decides whether a client may connect. If so, the I/O thread with the fewest connections takes over its transport and opens
+    /// the socket.
     ///
     /// # Errors
     ///
@@ -59,6 +60,9 @@ impl Entrance {
         let Some(mount) = mount.filter(|mount| visit.dialect == Dialect::Modern || mount.phoenix_0_11.is_some()) else {
             return refused(StatusCode::NOT_FOUND);
         };
+        if Ambiguous::repeated(&visit.request.headers).is_some() {
+            return refused(StatusCode::BAD_REQUEST);
+        }
         if !connect::origin_taken(endpoint, mount, visit.dialect, &visit.request).await {
             return refused(StatusCode::FORBIDDEN);
         }

@@ -1,4 +1,4 @@
-//! What a connect handler gets to see: mount, transport and params, and what the mount selects of the rest.
+//! What a connect handler is told: mount, transport and params, and the rest as far as the mount selects it.
 
 use bennu_plugin::wire::{ConnectInfo, Uri};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::origin::RequestOrigin;
 use crate::config::Mount;
 use crate::server::transport::websocket::subprotocol;
 
-/// All of it, as JSON.
+/// What the handler is told about this client, as JSON.
 pub(super) fn of(attempt: &Attempt<'_>) -> Bytes {
     let Attempt { mount, parts, .. } = attempt;
     let selected = &mount.connect_info;
@@ -41,8 +41,8 @@ fn uri(parts: &Parts) -> Uri {
     }
 }
 
-/// Those that the mount names, and those with a prefix that it names (`x-*`). Where it takes auth tokens, the subprotocols
-/// come without.
+/// The headers that the mount selects, by name or by prefix (`x-*`). If it takes auth tokens, the subprotocols come without the
+/// token.
 fn headers(mount: &Mount, headers: &HeaderMap) -> Vec<(String, String)> {
     let wanted = |name: &str| {
         mount

@@ -1,7 +1,7 @@
 //! `<mount>/longpoll`: sessions over plain requests.
 //!
-//! Whatever happens, the HTTP status is 200 and the body says what it was (old browsers hide the status). A request that
-//! arrives on another I/O thread than its session's is passed there: the token says which.
+//! The HTTP status is always 200, and the body holds the real one: old browsers hide the HTTP status. The token names the I/O
+//! thread that owns the session; a request that arrives on another thread is passed on.
 
 use std::str::Utf8Error;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use super::params::Params;
 use super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
 use crate::server::io::Client;
+use crate::server::transport::longpoll::Published;
+use crate::server::transport::longpoll::body::{self, BodyLimits};
 use crate::server::transport::longpoll::token::{Position, TokenKey};
-use crate::server::transport::longpoll::{Published, body};
 
-/// The header that carries the token in place of the query.
+/// The header for the session's token, instead of the query.
 const TOKEN_HEADER: &str = "x-phoenix-longpoll-token";
 
-/// The header that carries the client's own token, for the connect handler.
+/// The header for the auth token.
 const AUTH_TOKEN_HEADER: &str = "x-phoenix-authtoken";
 
 /// One request.
@@ -76,7 +77,7 @@ impl Exchange {
         response
     }
 
-    /// Where the client says it stands, if its token opens. A header goes before the query.
+    /// The client's position, if its token opens. A token in the header takes precedence over one in the query.
     fn position(&self, params: &Params) -> Option<Position> {
         let header = self
             .parts
@@ -104,8 +105,8 @@ impl Exchange {
                 json(body::envelope(payloads.iter().map(|payload| &payload[..]), 200, &token))
             }
             Polled::Nothing => json(body::envelope(std::iter::empty(), 204, &self.token(&position))),
-            // A new session would be gone as soon, and without one 410 would be a lie: phoenix.js before 1.8 takes it for the
-            // beginning of one. Without a body it tries again, in all versions.
+            // A new session would end as soon, and phoenix.js before 1.8 takes 410 for the start of one. After an empty body
+            // all versions try again.
             Polled::Gone if self.endpoint.state.is_stopping() => {
                 with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response())
             }
@@ -113,10 +114,10 @@ impl Exchange {
         }
     }
 
-    /// A client without a session gets one, and status 410: that is how it learns its token.
+    /// Opens a session and answers with status 410, from which the client learns its token.
     async fn open(self, params: &Params) -> Response {
         let (endpoint, mount) = (&self.endpoint, &self.mount);
-        // The body is empty, which phoenix.js takes for a lost connection: a text would stop its oldest versions for good.
+        // phoenix.js takes an empty body for a lost connection. A text would stop its oldest versions for good.
         if endpoint.state.turns_away() {
             return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
         }
@@ -150,7 +151,7 @@ impl Exchange {
         }
     }
 
-    /// The token for the connect handler, where the mount takes one. It comes as it is, not in base64.
+    /// The auth token, if the mount takes one. It is plain text, not base64.
     fn auth_token(&self) -> Result<Option<String>, Utf8Error> {
         let header = self
             .parts
@@ -172,15 +173,22 @@ impl Exchange {
         let Some(position) = self.position(&params) else {
             return status(410);
         };
+        if !relay::is_there(&self.endpoint, &self.config, &position).await {
+            return status(410);
+        }
         let limits = self.endpoint.state.routing().config.limits.clone();
         let limit = limits.max_message_bytes;
-        // Base64 and line ends around a hundred messages at most, of which each has its own bound.
+        // Several messages, of which each has its own bound.
         let request = match relay::collect(request, limit.saturating_mul(4), limits.header_timeout).await {
             Ok(request) => request,
             Err(code) => return status(code),
         };
+        let body_limits = BodyLimits {
+            message_bytes: limit,
+            lines: self.config.max_batch_messages,
+        };
         let content_type = self.parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let frames = match body::messages(content_type, &request, limit) {
+        let frames = match body::messages(content_type, &request, body_limits) {
             Ok(frames) => frames,
             Err(error) => return status(error.status()),
         };

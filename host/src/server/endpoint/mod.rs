@@ -1,7 +1,7 @@
 //! Where clients come in over HTTP: one axum router for all I/O threads.
 //!
-//! Mounts are looked up in the [`Routing`](super::routing::Routing) of the moment, as a changed configuration may have others.
-//! In `dev` the page and its news stand beside them.
+//! The current [`Routing`](super::routing::Routing) has the mounts, as a reload of the configuration can change them. `dev` adds
+//! its page and the events for it.
 
 mod board;
 mod connect;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State as Shared};
+use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 
@@ -31,6 +32,7 @@ pub use entrance::{Entrance, Visit};
 
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Crypto, Mount};
+use crate::server::ambiguous;
 use crate::server::io::{Client, Inboxes};
 use crate::server::state::State;
 use crate::server::transport::longpoll::token::{TokenKey, TokenKeys};
@@ -41,11 +43,11 @@ use served::Served;
 pub(crate) struct Endpoint {
     /// The server.
     pub(crate) state: Arc<State>,
-    /// The ways to its I/O threads.
+    /// The inboxes of its I/O threads.
     pub(crate) inboxes: Inboxes,
-    /// Tells this node's tokens from those of others, and the page this run from others. Random, anew with every start.
+    /// Random at each start: by it the node knows its own tokens, and the page of `dev` a restart.
     pub(crate) node: u64,
-    /// In `dev`: what its page is told.
+    /// In `dev`: the events for its page.
     pub(crate) dev: Option<Board>,
     secret: SecretKeyBase,
     keys: TokenKeys,
@@ -56,7 +58,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If the system gives no random bytes.
+    /// If the system has no random bytes.
     pub(crate) fn new(
         state: Arc<State>,
         inboxes: Inboxes,
@@ -73,7 +75,7 @@ impl Endpoint {
         })
     }
 
-    /// The key of a mount's long-poll tokens; derived anew each time where `cache` is off.
+    /// The key of a mount's long-poll tokens. Derived for each request if `cache` is off.
     #[must_use]
     fn token_key(&self, mount: &Mount, crypto: &Crypto) -> Arc<TokenKey> {
         self.keys.get(self.secret.bytes(), &mount.path, crypto)
@@ -84,14 +86,17 @@ impl Endpoint {
     }
 }
 
-/// The router for all connections. Each request brings its [`Client`] along as an extension.
+/// The router for all connections. Each request has its [`Client`] as an extension.
 pub(crate) fn app(endpoint: Arc<Endpoint>) -> Router {
     let router = if endpoint.dev.is_some() {
         page::routes()
     } else {
         Router::new()
     };
-    router.fallback(mounts).with_state(endpoint)
+    router
+        .fallback(mounts)
+        .layer(middleware::from_fn(ambiguous::refuse))
+        .with_state(endpoint)
 }
 
 /// Anything that is not a page: a transport of a mount, or nothing.
@@ -102,7 +107,7 @@ async fn mounts(
 ) -> Response {
     let served = Served::find(&endpoint.state.routing().config, request.uri().path());
     match served {
-        // A long-poll session that is there is served to its end: only its beginning is turned away.
+        // Open long-poll sessions are served until they end. Only new ones are turned away.
         Some(Served::WebSocket(..) | Served::Echo(_)) if endpoint.state.turns_away() => {
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }

@@ -1,6 +1,6 @@
-//! Decides by its `Origin` whether a request may connect: `check_origin` of a mount (protocol.md 2.5).
+//! Checks the `Origin` of a request against `check_origin` of a mount.
 //!
-//! Scheme and host are compared without regard to case, ports as numbers, the scheme's own where none is written.
+//! Scheme and host are compared regardless of case. A missing port is the default port of the scheme.
 
 use bennu_plugin::wire::OriginInfo;
 use http::header::HOST;
@@ -10,20 +10,20 @@ use http::uri::Authority;
 use crate::config::origin::{own_port, split_port};
 use crate::config::{CheckOrigin, OriginPattern};
 
-/// Where a request came in: what `check_origin = "conn"` compares with.
+/// The address that a request was sent to, with which `check_origin = "conn"` compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestOrigin {
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
-    /// Without the port. Empty where the request names none.
+    /// Without the port. Empty if the request names none.
     pub(crate) host: String,
-    /// The scheme's own where none is named.
+    /// The default port of the scheme if the request names none.
     pub(crate) port: u16,
 }
 
 impl RequestOrigin {
-    /// What a request says of itself. The scheme is always `http`: a proxy that speaks TLS stands before the host, and what
-    /// it adds to a request cannot be told from what a client adds.
+    /// Reads it from a request. The scheme is always `http`: TLS ends at a proxy in front of the server, and a header that the
+    /// proxy adds looks the same as one from the client.
     #[must_use]
     pub(crate) fn of(request: &Parts) -> Self {
         let header = request
@@ -39,15 +39,15 @@ impl RequestOrigin {
     }
 }
 
-/// Whether a request with this `Origin` may connect. One without always may. Where a plugin decides, it is not asked here:
-/// all are refused.
+/// Whether a request with this `Origin` may connect. A request without one always may. If a plugin decides, it is not asked here,
+/// and the request is refused.
 #[must_use]
 pub(crate) fn allowed(policy: &CheckOrigin, origin: Option<&str>, request: &RequestOrigin) -> bool {
     let Some(origin) = origin else { return true };
     if *policy == CheckOrigin::Off {
         return true;
     }
-    // `null`, `file://` and the empty one have no host, so nothing speaks for them.
+    // `null`, `file://` and an empty origin have no host that could be allowed.
     let Some(origin) = Origin::parse(origin) else {
         return false;
     };
@@ -60,7 +60,7 @@ pub(crate) fn allowed(policy: &CheckOrigin, origin: Option<&str>, request: &Requ
     }
 }
 
-/// What a plugin that decides is told of an `Origin`.
+/// What a plugin is told about an `Origin` on which it decides.
 #[must_use]
 pub(crate) fn told(mount: &str, text: &str) -> OriginInfo {
     let scheme = text
@@ -77,7 +77,7 @@ pub(crate) fn told(mount: &str, text: &str) -> OriginInfo {
     }
 }
 
-/// Which scheme, host and port a page came from.
+/// The scheme, host and port of a page.
 #[derive(Debug)]
 struct Origin {
     scheme: String,
@@ -106,7 +106,7 @@ impl Origin {
     fn matches(&self, pattern: &OriginPattern) -> bool {
         let host = match self.host.strip_suffix(pattern.host.as_str()) {
             Some("") => true,
-            // A name ends at its dot: `prefix-example.com` is no subdomain of `example.com`.
+            // A label ends at a dot: `prefix-example.com` is not a subdomain of `example.com`.
             Some(labels) => pattern.subdomains && labels.ends_with('.'),
             None => false,
         };

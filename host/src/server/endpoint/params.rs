@@ -1,8 +1,10 @@
 //! Reads the query of a request into the params of a connection, nested as Plug nests them: `a[b]=c` and `a[]=x`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bennu_wire::serializer::{Serializer, Serializers, VsnError};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 /// How many `name=value` a query may have.
@@ -11,10 +13,10 @@ pub(crate) const MAX_PARAMS: usize = 1000;
 /// How many brackets a name may have.
 pub(crate) const MAX_DEPTH: usize = 32;
 
-/// What a client says when it connects.
+/// The params of a client that connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Params {
-    /// All of it: a JSON object whose leaves are strings.
+    /// All params: a JSON object whose leaves are strings.
     pub(crate) json: String,
     /// The protocol version that it asks for.
     pub(crate) vsn: Vsn,
@@ -31,7 +33,7 @@ pub(crate) enum Vsn {
     Absent,
     /// A string.
     Text(String),
-    /// A list or an object, which no version is.
+    /// A list or an object, which is not a version.
     Nested,
 }
 
@@ -51,15 +53,15 @@ impl Vsn {
 }
 
 impl Params {
-    /// Reads a query, given without its question mark. Where a name is given twice, the later one wins; a name without
-    /// a value has the empty one.
+    /// Reads a query, without its question mark. If a name is repeated, the later one wins. A name without a value has an empty
+    /// one.
     ///
     /// # Errors
     ///
-    /// If it is not well encoded, or too big. The request is then answered with 400.
+    /// If it is badly encoded, or too big. The server then answers the request with 400.
     pub(crate) fn parse(query: &str) -> Result<Self, ParamsError> {
         let mut root = Map::new();
-        // Backwards, and what is there stays: this way later parameters win, as in Plug, whatever their shapes.
+        // Backwards, and the first one set stays: so later parameters win, as in Plug, whatever their shape.
         for (index, pair) in query.rsplit('&').enumerate() {
             if index == MAX_PARAMS {
                 return Err(ParamsError::TooMany);
@@ -92,7 +94,7 @@ pub(crate) enum ParamsError {
     /// A `%` without two hexadecimal digits.
     #[error("invalid escape in the query")]
     Escape,
-    /// What the escapes stand for is not UTF-8.
+    /// The decoded text is not UTF-8.
     #[error("the query is not UTF-8")]
     Utf8,
     /// More than [`MAX_PARAMS`].
@@ -122,30 +124,22 @@ impl Serialize for Value {
     }
 }
 
-/// Undoes `application/x-www-form-urlencoded`.
+/// Decodes `application/x-www-form-urlencoded`.
 fn decode(text: &str) -> Result<String, ParamsError> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || {
-                    bytes
-                        .next()
-                        .and_then(|byte| char::from(byte).to_digit(16))
-                        .ok_or(ParamsError::Escape)
-                };
-                (digit()? << 4 | digit()?) as u8
-            }
-            plain => plain,
-        });
+    // The crate leaves a bad escape as it is. Plug refuses it.
+    let mut escapes = text.split('%').skip(1);
+    let is_escape =
+        |escape: &[u8]| matches!(escape, [high, low, ..] if [high, low].iter().all(|digit| digit.is_ascii_hexdigit()));
+    if !escapes.all(|escape| is_escape(escape.as_bytes())) {
+        return Err(ParamsError::Escape);
     }
-    String::from_utf8(decoded).map_err(|_| ParamsError::Utf8)
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| ParamsError::Utf8)
 }
 
 fn assign(root: &mut Map, name: &str, value: String) -> Result<(), ParamsError> {
-    // Brackets count only if the name ends with one.
+    // Brackets have a meaning only if the name ends with one.
     let Some(inner) = name.strip_suffix(']') else {
         put(root, name, &[], value);
         return Ok(());
@@ -185,7 +179,7 @@ fn put(map: &mut Map, key: &str, path: &[&str], value: String) {
     }
 }
 
-/// `value` in the lists and objects of its own that `path` asks for.
+/// Wraps `value` in the lists and objects of `path`.
 fn element(path: &[&str], value: String) -> Value {
     match path {
         [] => Value::Text(value),

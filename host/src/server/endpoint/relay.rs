@@ -1,4 +1,4 @@
-//! Brings what long polling asks for to the I/O thread that owns the session, and its answer back. Both dialects do.
+//! Carries the requests of long polling to the I/O thread that owns the session, and its answers back. Both dialects use it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,13 +21,13 @@ use crate::server::transport::longpoll::session::Answer;
 use crate::server::transport::longpoll::token::Position;
 use crate::server::transport::longpoll::{PollAnswer, PollRequest, PublishRequest, Published};
 
-/// What a poll has come to.
+/// The outcome of a poll.
 pub(super) enum Polled {
     /// There are messages.
     Messages(Answer<Frame>),
-    /// There were none for as long as a poll may wait.
+    /// None came within the window.
     Nothing,
-    /// There is no such session any more.
+    /// The session has ended.
     Gone,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, thread: u8, socket: NewSocket
     })
 }
 
-/// Acks what the client has, and waits for more, no longer than the window.
+/// Acks what the client has received, and waits for more until the window ends.
 pub(super) async fn poll(endpoint: &Arc<Endpoint>, config: &LongPoll, position: &Position) -> Polled {
     let (reply, answer) = oneshot::channel();
     let Some(inbox) = endpoint.inboxes.get(usize::from(position.io_thread)) else {
@@ -62,7 +62,7 @@ pub(super) async fn poll(endpoint: &Arc<Endpoint>, config: &LongPoll, position: 
     match timeout_at(end, answer).await {
         Ok(Ok(PollAnswer::Messages(answer))) => Polled::Messages(answer),
         Ok(Ok(PollAnswer::Gone)) => Polled::Gone,
-        // A newer poll has taken over: this one hears nothing more. Its client is gone, most likely.
+        // A newer poll has taken over, so this one gets nothing. Most likely its client is gone.
         Ok(Err(_)) => {
             sleep_until(end).await;
             Polled::Nothing
@@ -71,7 +71,13 @@ pub(super) async fn poll(endpoint: &Arc<Endpoint>, config: &LongPoll, position: 
     }
 }
 
-/// Has messages dispatched. `None` if nobody says in time what became of them.
+/// Whether a session is there. Asked before the body of a POST is read: a client whose session is gone has to know that first
+/// of all, and the server takes in no body for it.
+pub(super) async fn is_there(endpoint: &Arc<Endpoint>, config: &LongPoll, position: &Position) -> bool {
+    publish(endpoint, config, position, Vec::new()).await != Some(Published::Gone)
+}
+
+/// Has the session dispatch messages. `None` if it does not answer in time.
 pub(super) async fn publish(
     endpoint: &Arc<Endpoint>,
     config: &LongPoll,
@@ -92,7 +98,7 @@ pub(super) async fn publish(
     Some(published.unwrap_or(Published::Gone))
 }
 
-/// All of a request's body.
+/// Reads the body of a request.
 ///
 /// # Errors
 ///
@@ -106,7 +112,7 @@ pub(super) async fn collect(body: Body, limit: usize, within: Duration) -> Resul
     }
 }
 
-/// A response that nobody may keep.
+/// A JSON response, which no cache may keep.
 pub(super) fn json(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
@@ -125,14 +131,14 @@ pub(super) fn now_ms() -> u64 {
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What lets any page read the response, and send what it asked whether it may.
+/// The CORS headers of a response: any page may read it, and send the headers that it asked for.
 pub(super) fn cors(asked: &HeaderMap) -> HeaderMap {
     let headers: Vec<&[u8]> = asked
         .get_all(header::ACCESS_CONTROL_REQUEST_HEADERS)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
-    // What came as headers can go as one.
+    // What came in header values fits in one.
     let headers = HeaderValue::from_bytes(&headers.join(&b", "[..])).unwrap_or(HeaderValue::from_static(""));
     HeaderMap::from_iter([
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),

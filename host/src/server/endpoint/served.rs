@@ -1,5 +1,6 @@
-//! What is served at a path.
+//! Finds what is served at a path.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bennu_wire::dialect::Dialect;
@@ -12,7 +13,7 @@ use crate::config::{Config, Mount};
 pub(super) enum Served {
     /// WebSocket at a mount.
     WebSocket(Arc<Mount>, Dialect),
-    /// A WebSocket that sends back what it gets, at a mount.
+    /// A WebSocket that echoes, at a mount.
     Echo(Arc<Mount>),
     /// Long polling at a mount.
     LongPoll(Arc<Mount>),
@@ -23,6 +24,7 @@ pub(super) enum Served {
 impl Served {
     /// What is served at a path, if anything is.
     pub(super) fn find(config: &Config, path: &str) -> Option<Self> {
+        let path = segments(path);
         config
             .mounts
             .iter()
@@ -36,5 +38,35 @@ impl Served {
                 "/poll" => Some(Self::LongPoll011(LongPoller::init(mount)?)),
                 _ => None,
             })
+    }
+}
+
+/// A path without its empty segments. Phoenix ignores these, and `new Socket("/socket/")` asks for `/socket//websocket`.
+fn segments(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") && !path.ends_with('/') {
+        return path.into();
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    segments.flat_map(|segment| ["/", segment]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_segments_of_a_path_are_ignored() {
+        for path in [
+            "/socket/websocket",
+            "/socket//websocket",
+            "//socket/websocket",
+            "/socket/websocket/",
+            "///socket///websocket//",
+        ] {
+            assert_eq!(segments(path), "/socket/websocket", "{path}");
+        }
+        assert_eq!(segments("/a b%2F/c"), "/a b%2F/c");
+        assert_eq!(segments("/"), "");
+        assert_eq!(segments(""), "");
     }
 }

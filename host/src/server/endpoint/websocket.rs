@@ -1,4 +1,4 @@
-//! `<mount>/websocket`, and `<mount>` in the Phoenix 0.11 dialect: the handshake, and out of hyper.
+//! `<mount>/websocket`, and `<mount>` in the Phoenix 0.11 dialect: the handshake, after which the connection leaves hyper.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::server::socket::NewSocket;
 use crate::server::transport::websocket::handshake::{Refusal, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 
-/// Answers a request for a WebSocket, in Phoenix's order: method, origin, auth token, subprotocol, version, connect handler,
-/// and only then whether it asks properly for a WebSocket. In the Phoenix 0.11 dialect the origin goes before everything.
+/// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, auth token, subprotocol, version, connect
+/// handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
 pub(super) async fn serve(
     endpoint: Arc<Endpoint>,
     mount: Arc<Mount>,
@@ -72,7 +72,7 @@ pub(super) async fn serve(
     upgrade(&endpoint, client, parts, subprotocol.as_deref(), socket, false)
 }
 
-/// Answers a request for a WebSocket that sends back what it gets. Anyone may have it: the configuration asked for it.
+/// Answers a request for a WebSocket that echoes. It is open to everyone, as the configuration asked for it.
 pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let socket = NewSocket {
@@ -85,7 +85,7 @@ pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, 
     upgrade(endpoint, client, parts, None, socket, true)
 }
 
-/// Answers a request that may become a WebSocket, if it asks for one properly.
+/// Upgrades the connection, if the request has the headers for it.
 fn upgrade(
     endpoint: &Arc<Endpoint>,
     client: Client,
@@ -123,14 +123,14 @@ fn upgrade(
     upgrade.response(subprotocol, deflate).map(|()| Body::empty())
 }
 
-/// Takes the connection out of hyper, and what hyper has read of it already.
+/// Takes the connection out of hyper, with the bytes that hyper has already read.
 async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
         tracing::error!("an upgraded connection is not the stream that was accepted");
         return None;
     };
-    // Copied, as the buffer that it is a part of is hyper's, and large.
+    // Copied: it is a slice of hyper's buffer, which is large.
     let leftover = Bytes::copy_from_slice(&parts.read_buf);
     Some((parts.io.into_inner().into_std().ok()?, leftover))
 }

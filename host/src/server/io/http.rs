@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 
 use super::LazyStream;
+use crate::server::ambiguous::HadContentLength;
 use crate::server::state::State;
 
 /// Whose request it is, and where it is served. Each request brings it along as an extension.
@@ -45,14 +46,20 @@ impl Http {
             // hyper takes no buffer below 8 KiB.
             .max_buf_size(limits.max_header_bytes.max(8192));
         let app = TowerToHyperService::new(self.app.clone());
+        let stream = LazyStream::new(stream);
+        let content_length = stream.content_length();
         let service = service_fn(move |mut request| {
-            request.extensions_mut().insert(Client { thread, peer });
+            let extensions = request.extensions_mut();
+            extensions.insert(Client { thread, peer });
+            if content_length.is_seen() {
+                extensions.insert(HadContentLength);
+            }
             app.call(request)
         });
         let state = Arc::clone(&self.state);
         tokio::task::spawn_local(async move {
             let served = http
-                .serve_connection(TokioIo::new(LazyStream::new(stream)), service)
+                .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades()
                 .await;
             if let Err(error) = served {

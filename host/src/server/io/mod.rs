@@ -5,6 +5,7 @@
 //! An I/O thread never waits for a shard, and never runs plugin code.
 
 mod acceptor;
+mod content_length;
 mod core;
 mod entry;
 mod http;

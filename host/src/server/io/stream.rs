@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::content_length::ContentLength;
+
 /// What is read before the runtime is asked: a request's head, most often.
 const FIRST: usize = 2048;
 
@@ -14,7 +16,7 @@ const FIRST: usize = 2048;
 /// accepted, and the response finds room: those that then become WebSockets, which another poll is to watch, were never known
 /// to the runtime's.
 #[derive(Debug)]
-pub(crate) struct LazyStream(State);
+pub(crate) struct LazyStream(State, ContentLength);
 
 #[derive(Debug)]
 enum State {
@@ -31,7 +33,12 @@ enum State {
 impl LazyStream {
     pub(crate) fn new(stream: TcpStream) -> Self {
         let drained = false;
-        Self(State::Unknown { stream, drained })
+        Self(State::Unknown { stream, drained }, ContentLength::default())
+    }
+
+    /// What is noticed of the requests that it brings.
+    pub(super) fn content_length(&self) -> ContentLength {
+        self.1.clone()
     }
 
     /// The stream, which the runtime has forgotten.
@@ -84,11 +91,15 @@ impl AsyncRead for LazyStream {
             return Poll::Pending;
         }
         let most = into.remaining().min(FIRST);
+        let before = into.filled().len();
         let Some(read) = self.at_once(|stream| stream.read(into.initialize_unfilled_to(most))) else {
-            return self.known()?.poll_read(context, into);
+            let polled = self.known()?.poll_read(context, into);
+            self.1.read(&into.filled()[before..]);
+            return polled;
         };
         let read = read?;
         into.advance(read);
+        self.1.read(&into.filled()[before..]);
         if let State::Unknown { drained, .. } = &mut self.0 {
             *drained = read < most;
         }
@@ -98,6 +109,7 @@ impl AsyncRead for LazyStream {
 
 impl AsyncWrite for LazyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.wrote();
         match self.at_once(|stream| stream.write(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write(context, bytes),
@@ -109,6 +121,7 @@ impl AsyncWrite for LazyStream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.1.wrote();
         match self.at_once(|stream| stream.write_vectored(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write_vectored(context, bytes),

@@ -295,7 +295,16 @@ async fn a_session_that_ended_is_410_at_once() {
     assert_eq!(session.post(&disconnect).await, 200);
     // Its client would get a new session, if the connect handler liked the token that it polls with.
     assert_eq!(waiting.answer().await.body, r#"{"status":403}"#);
-    assert_eq!(session.post(&heartbeat("3")).await, 410);
+    let beat = heartbeat("3").to_string();
+    for (headers, body) in [
+        ("", &*beat),
+        ("", ""),
+        ("", "nonsense"),
+        ("content-type: text/plain\r\n", "x"),
+    ] {
+        let answer = post(&server, &session.at(), headers, body).await;
+        assert_eq!(answer.body, r#"{"status":410}"#, "{headers}{body}");
+    }
 }
 
 #[tokio::test]

@@ -120,8 +120,8 @@ struct Refs {
 }
 
 impl Channel {
-    /// What its pushes and later replies have as `join_ref`.
-    fn push_ref(&self) -> &Value {
+    /// What all but the reply to its join has as `join_ref`.
+    fn own_ref(&self) -> &Value {
         match &self.refs.join_ref {
             Value::Null => &self.refs.msg_ref,
             join_ref => join_ref,
@@ -166,11 +166,12 @@ impl Client {
         let Some((plugin, member)) = self.channels.get(topic) else {
             return match event {
                 "phx_leave" => self.answer(&refs.join_ref, &refs.msg_ref, topic, "ok", "{}"),
-                _ => self.answer(&Value::Null, &refs.msg_ref, topic, "error", UNMATCHED),
+                _ => self.answer(&refs.join_ref, &refs.msg_ref, topic, "error", UNMATCHED),
             };
         };
         let channel = &self.members[&(*plugin, member.number())];
-        if !refs.join_ref.is_null() && refs.join_ref != channel.refs.join_ref {
+        let own_refs = [&Value::Null, &channel.refs.join_ref, &channel.refs.msg_ref];
+        if !own_refs.contains(&&refs.join_ref) {
             return;
         }
         let pushed = match (event, payload) {
@@ -186,7 +187,7 @@ impl Client {
             Some(("echo", _)) => "echo",
             Some(("room", _)) => "room",
             Some(("misbehave", _)) => "misbehave",
-            _ => return self.answer(&Value::Null, &refs.msg_ref, topic, "error", UNMATCHED),
+            _ => return self.answer(&refs.join_ref, &refs.msg_ref, topic, "error", UNMATCHED),
         };
         let connection = { self.connections.entry(plugin) }.or_insert_with(|| self.kit.server(plugin).client());
         let joining = match params {
@@ -239,17 +240,20 @@ impl Client {
     /// What the server sends for it, in version 2.
     fn frame(&self, plugin: &'static str, sent: &Sent) -> Frame {
         let channel = &self.members[&(plugin, sent.member)];
-        let (push_ref, join_ref) = (channel.push_ref(), &channel.refs.join_ref);
+        let (own_ref, join_ref) = (channel.own_ref(), &channel.refs.join_ref);
         let (topic, event, body) = (&channel.topic, &*sent.event, &sent.body.bytes);
-        let push = |number| &self.pushes[&(plugin, number)].msg_ref;
+        let push = |number| &self.pushes[&(plugin, number)];
         let no_ref = &Value::Null;
         let (refs, status) = match &sent.kind {
             Kind::Joined { status } => ([join_ref, &channel.refs.msg_ref], Some(&**status)),
-            Kind::Reply { push: number, status } => ([push_ref, push(*number)], Some(&**status)),
-            Kind::Orphan { push: number } => ([no_ref, push(*number)], Some("error")),
-            Kind::Push => ([push_ref, no_ref], None),
+            Kind::Reply { push: number, status } => ([own_ref, &push(*number).msg_ref], Some(&**status)),
+            Kind::Orphan { push: number } => {
+                let Refs { join_ref, msg_ref } = push(*number);
+                ([join_ref, msg_ref], Some("error"))
+            }
+            Kind::Push => ([own_ref, no_ref], None),
             Kind::Broadcast => ([no_ref, no_ref], None),
-            Kind::End => ([join_ref, join_ref], None),
+            Kind::End => ([own_ref, own_ref], None),
         };
         if !sent.body.binary {
             let body = str::from_utf8(body).expect("JSON");

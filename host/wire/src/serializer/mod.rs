@@ -1,5 +1,5 @@
-//! How messages are written on the wire. A mount has its [`Serializers`], one per protocol version; a socket keeps the one
-//! that it negotiated, or that of its [dialect](crate::dialect::Dialect).
+//! Reads and writes messages on the wire. A mount has its [`Serializers`], one per protocol version; a socket keeps the one that it
+//! negotiated, or that of its [dialect](crate::dialect::Dialect).
 
 pub mod json;
 mod object;
@@ -36,66 +36,66 @@ pub enum Kind {
     Binary,
 }
 
-/// Turns frames into messages and back. Knows the wire, and nothing of sockets or topics.
+/// Turns frames into messages and back. It knows nothing about sockets or topics.
 ///
-/// [`v2`] is the worked example. Whoever implements another promises:
+/// [`v2`] is the example to follow. An implementation promises:
 ///
-/// * What [`decode`](Self::decode) gives is a message as [`Message`] describes it: refs are JSON text, or none for null; keys
-///   are compared as strings; a JSON payload is valid JSON, which goes out to others as it is.
-/// * [`encode`](Self::encode) carries a payload that is binary, or [`takes_binary`](Self::takes_binary) says that it cannot.
-/// * Each type writes in one way: what is broadcast is encoded once for all sockets whose serializers have the same type.
+/// * [`decode`](Self::decode) returns a message as [`Message`] describes it: refs are JSON text, `None` for null; keys are compared
+///   as strings; a JSON payload is valid JSON, as other clients receive it unchanged.
+/// * [`encode`](Self::encode) writes binary payloads, or [`takes_binary`](Self::takes_binary) returns false.
+/// * All values of a type write alike: a broadcast is encoded once for all sockets whose serializers have the same type.
 /// * Nothing blocks, and nothing panics, whatever a client sends.
 pub trait Serializer: Any + fmt::Debug + Send + Sync {
-    /// The protocol version, as in `vsn`: three numbers with dots between. Clients get it that ask for a version which
-    /// differs in the last one at most.
+    /// The protocol version, as in `vsn`: three numbers separated by dots. It serves clients that ask for this version with any
+    /// patch number.
     fn vsn(&self) -> &'static str;
 
-    /// Whether it has binary messages to clients. If not, binary payloads are sent as [`Payload::as_text`] makes them.
+    /// Whether it can send binary messages. If not, binary payloads are sent as [`Payload::as_text`].
     fn takes_binary(&self) -> bool;
 
-    /// Whether it can carry this at all. Asked before a binary payload becomes text.
+    /// Whether it can write this message. Asked before a binary payload becomes text.
     ///
     /// # Errors
     ///
-    /// If it cannot. The message is then not sent; it is counted, and the log says so once a channel.
+    /// If it cannot. The server then does not send the message, counts it, and logs it once per channel.
     fn carries(&self, _message: &Outgoing<'_>) -> Result<(), EncodeError> {
         Ok(())
     }
 
-    /// Reads one message. What it returns are slices of `frame`; nothing is copied that needs no unescaping.
+    /// Reads one message. It consists of slices of `frame`; only what is unescaped is copied.
     ///
     /// # Errors
     ///
-    /// If the frame is not a message of this version. A WebSocket is then closed with 1011.
+    /// If the frame is not a message of this version. The server then closes a WebSocket with 1011.
     fn decode(&self, frame: Incoming) -> Result<Message, DecodeError>;
 
     /// Appends one message to `out`.
     ///
     /// # Errors
     ///
-    /// If a field does not fit this version's format. `out` is then as before.
+    /// If a field does not fit this version's format. `out` is then unchanged.
     fn encode(&self, message: &Outgoing<'_>, out: &mut BytesMut) -> Result<Kind, EncodeError>;
 }
 
-/// Those that come with the host.
+/// The serializers of the server itself.
 pub const BUILT_IN: [&dyn Serializer; 2] = [&v1::V1, &v2::V2];
 
-/// What a mount speaks.
+/// The versions that a mount speaks.
 #[derive(Clone, Debug)]
 pub struct Serializers(Vec<&'static dyn Serializer>);
 
 impl Serializers {
-    /// These, and no others. Of two for the same version the first counts.
+    /// These, and no others. If two have the same version, the first one is used.
     #[must_use]
     pub fn new(serializers: impl Into<Vec<&'static dyn Serializer>>) -> Self {
         Self(serializers.into())
     }
 
-    /// Picks the one for the `vsn` that a client asks for; absent means 1.0.0.
+    /// Picks the serializer for the `vsn` that a client asks for. Without one, that is 1.0.0.
     ///
     /// # Errors
     ///
-    /// If `vsn` is no full semantic version, or none of these satisfies it. The client is then refused (403).
+    /// If `vsn` is not a full semantic version, or no serializer satisfies it. The server then refuses the client (403).
     pub fn negotiate(&self, vsn: Option<&str>) -> Result<&'static dyn Serializer, VsnError> {
         let vsn = vsn.unwrap_or("1.0.0");
         let wanted: Version = vsn.parse().map_err(|_| VsnError::Malformed(vsn.into()))?;
@@ -112,7 +112,7 @@ impl Serializers {
 }
 
 impl Default for Serializers {
-    /// All that come with the host.
+    /// All of [`BUILT_IN`].
     fn default() -> Self {
         Self::new(BUILT_IN)
     }
@@ -124,13 +124,13 @@ impl PartialEq for Serializers {
     }
 }
 
-/// Whether two write in the same way.
+/// Whether two serializers write alike.
 pub fn same(one: &dyn Serializer, other: &dyn Serializer) -> bool {
     let (one, other): (&dyn Any, &dyn Any) = (one, other);
     one.type_id() == other.type_id()
 }
 
-/// `~> 2.0.0` for a serializer of version 2.0.0, which what precedes it does not satisfy.
+/// Whether `wanted` satisfies `~> 2.0.0`, for a serializer of version 2.0.0. A pre-release of 2.0.0 does not.
 fn satisfies(wanted: &Version, vsn: &str) -> bool {
     let released = wanted.patch > 0 || wanted.pre.is_empty();
     let spoken: Option<Version> = vsn.parse().ok();
@@ -140,20 +140,20 @@ fn satisfies(wanted: &Version, vsn: &str) -> bool {
 /// Why there is no serializer for a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VsnError {
-    /// No semantic version.
+    /// Not a semantic version.
     #[error("vsn {0:?} is not a version such as 2.0.0")]
     Malformed(String),
-    /// A version that is not served.
+    /// A version that the mount does not speak.
     #[error("no serializer for vsn {vsn}, use {spoken}")]
     Unsupported {
-        /// What was asked for.
+        /// The version that the client asked for.
         vsn: String,
-        /// What is served.
+        /// The versions of the mount.
         spoken: String,
     },
 }
 
-/// Why a frame is no message.
+/// Why a frame is not a message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Not JSON, or not of the right shape.
@@ -165,14 +165,14 @@ pub enum DecodeError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// A header field of a binary frame has more than 255 bytes.
-    #[error("{field} has {len} bytes, a binary frame takes 255")]
+    #[error("{field} has {len} bytes, but a binary frame has room for 255")]
     TooLong {
         /// Which.
         field: &'static str,
         /// How long it is.
         len: usize,
     },
-    /// What is pushed or broadcast is no JSON object.
+    /// The payload of a push or broadcast is not a JSON object.
     #[error("this client takes JSON objects only")]
     NotAnObject,
 }

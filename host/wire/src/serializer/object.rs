@@ -1,11 +1,11 @@
-//! Messages that are JSON objects, as in version 1 and before: where the values of their keys stand.
+//! Finds the values in messages that are JSON objects, as in version 1 and before.
 
 use super::json::{self, Fault, Scanner};
 
-/// What is said of a message that lacks a key.
+/// The error for a message that lacks a key.
 pub(super) const MISSING: Fault = "a message has the keys topic, event, payload and ref";
 
-/// The values of one message, as they stand in the text. Of a key that comes twice, the last counts.
+/// The values of one message, as slices of its text. If a key is repeated, the last one counts.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
     pub(super) topic: Option<&'a str>,

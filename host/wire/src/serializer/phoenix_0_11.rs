@@ -1,8 +1,8 @@
 //! The wire of Phoenix 0.11: objects `{"topic", "event", "payload", "ref"}` as text, whose replies
 //! carry the `ref` they answer inside of the payload.
 //!
-//! There is no `join_ref`: a message belongs to the one channel that its topic has. There are no binary messages either,
-//! and what is pushed is a JSON object.
+//! There is no `join_ref`: a message belongs to the one channel of its topic. There are no binary messages either, and a push is
+//! always a JSON object.
 
 use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
@@ -12,7 +12,7 @@ use super::text::{put_string, string, text_ref};
 use super::{DecodeError, EncodeError, Incoming, Kind, Serializer};
 use crate::message::{Message, Outgoing, PHOENIX, Payload, TopicName, event};
 
-/// The serializer for clients of Phoenix 0.11. They ask for no `vsn`: the path that they come by says it.
+/// The serializer for clients of Phoenix 0.11. They send no `vsn`: their path says what they speak.
 #[derive(Clone, Copy, Debug)]
 pub struct Phoenix011;
 
@@ -55,7 +55,7 @@ fn decode(text: &ByteString) -> Result<Message, &'static str> {
     let payload = parts.payload.ok_or(MISSING)?;
     let msg_ref = match parts.msg_ref {
         Some(raw) => text_ref(text, raw),
-        // Phoenix 0.11 lists three keys for it.
+        // Phoenix 0.11 documents it with three keys.
         None if &*topic == PHOENIX && &*event == event::HEARTBEAT => None,
         None => return Err(MISSING),
     };
@@ -92,7 +92,7 @@ fn encode(message: &Outgoing<'_>, out: &mut BytesMut) {
         }
         // The same message comes back.
         Outgoing::Heartbeat { msg_ref } => plain(out, PHOENIX, event::HEARTBEAT, payload, msg_ref),
-        // Why it ended is said in later versions only, and so is which join it belongs to.
+        // Only later versions say why it ended, and which join it belongs to.
         Outgoing::End { topic, event, .. } => plain(out, topic, event, b"{}", None),
     }
     out.put_u8(b'}');

@@ -1,4 +1,4 @@
-//! What the text of all versions has in common: refs, strings, and how they are written.
+//! Reads and writes what the text of all versions has in common: refs and strings.
 
 use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;

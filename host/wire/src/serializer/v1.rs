@@ -1,5 +1,5 @@
-//! Protocol version 1: objects `{"topic", "event", "payload", "ref"}` as text. It has no binary messages, and what it sends
-//! has no `join_ref`.
+//! Protocol version 1: objects `{"topic", "event", "payload", "ref"}` as text. It has no binary messages, and the server sends
+//! no `join_ref`.
 
 use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
@@ -25,7 +25,7 @@ impl Serializer for V1 {
     fn decode(&self, frame: Incoming) -> Result<Message, DecodeError> {
         let text = match frame {
             Incoming::Text(text) => text,
-            // Phoenix reads a binary frame as text just the same.
+            // Phoenix reads a binary frame as text, too.
             Incoming::Binary(bytes) => {
                 ByteString::try_from(bytes).map_err(|_| DecodeError::Malformed("a message is UTF-8"))?
             }

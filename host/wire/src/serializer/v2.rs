@@ -1,7 +1,7 @@
 //! Protocol version 2: arrays `[join_ref, ref, topic, event, payload]` as text, and binary frames with a header of lengths.
 //!
-//! A decoded [`Message`] is made of slices of its frame, so whoever keeps one of its parts (a `join_ref`, say) keeps the whole
-//! frame in memory, and had better copy the part.
+//! A decoded [`Message`] consists of slices of its frame: keeping one part (a `join_ref`, say) keeps the whole frame in memory, so
+//! copy what you keep.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -57,7 +57,7 @@ fn decode_text(text: &ByteString) -> Result<Message, &'static str> {
         }
         *element = &text[scanner.value()?];
     }
-    // Phoenix ignores what follows; it has to be JSON all the same.
+    // Phoenix ignores further elements. They have to be JSON all the same.
     while scanner.take(b',') {
         scanner.value()?;
     }
@@ -111,7 +111,7 @@ fn decode_binary(frame: &Bytes) -> Result<Message, &'static str> {
     })
 }
 
-/// A ref of a binary frame is always a string, also the empty one: never null, never a number.
+/// The refs of a binary frame are always strings, even if empty: never null, never a number.
 fn binary_ref(content: &str) -> ByteString {
     if content.is_empty() {
         return ByteString::from_static("\"\"");
@@ -171,7 +171,7 @@ fn reply(
     out.put_u8(b'}');
 }
 
-/// A topic to be written: text, or JSON text of something else that a client took for a topic.
+/// A topic to write: a name, or the JSON text of something else that a client sent as its topic.
 #[derive(Clone, Copy)]
 enum Topic<'a> {
     Name(&'a str),
@@ -193,7 +193,7 @@ impl<'a> Topic<'a> {
     }
 }
 
-/// The first four elements and the comma behind them. `tail` is about how long the rest will be.
+/// Writes the first four elements and the comma behind them. `tail` estimates the length of the rest.
 fn head(out: &mut BytesMut, join_ref: Option<&str>, msg_ref: Option<&str>, topic: Topic<'_>, event: &str, tail: usize) {
     let join_ref = join_ref.unwrap_or("null");
     let msg_ref = msg_ref.unwrap_or("null");
@@ -264,7 +264,7 @@ fn encode_binary(message: &Outgoing<'_>, data: &[u8], out: &mut BytesMut) -> Res
     }
 }
 
-/// A ref as binary frames hold it: the content of a string, the JSON text of anything else, nothing for null.
+/// A ref as a binary frame holds it: the content of a string, the JSON text of anything else, nothing for null.
 fn ref_text(raw: Option<&str>) -> std::borrow::Cow<'_, str> {
     match raw {
         None => "".into(),

@@ -192,10 +192,7 @@ impl Step<'_> {
         let (member, key, body) = (asked.member, &asked.name, &asked.body);
         let object = serde_json::from_slice(&body.bytes).ok().filter(|_| !body.binary);
         let changed = self.core.topic_mut(self.topic, |topic| match (asked.kind, object) {
-            (effect::UNTRACK, _) => {
-                topic.presence.untrack(member, key);
-                Ok(())
-            }
+            (effect::UNTRACK, _) => topic.presence.untrack(member, key),
             (_, None) => Err(error::INVALID),
             (effect::TRACK, Some(meta)) => topic.presence.track(member, key, meta),
             (effect::UPDATE, Some(meta)) => topic.presence.update(member, key, meta),

@@ -108,8 +108,8 @@ impl Env {
             self.hub.timers.cancel(timer);
         }
         for waiting in waiting {
-            if let Input::In { msg_ref, .. } = waiting {
-                self.orphan(topic, member, msg_ref);
+            if let Input::In { join_ref, msg_ref, .. } = waiting {
+                self.orphan(topic, member, join_ref, msg_ref);
             }
         }
         if record.members.is_empty() {
@@ -124,13 +124,13 @@ impl Env {
     }
 
     /// Answers an event whose channel is gone.
-    pub(in crate::runtime::plugin) fn orphan(&self, topic: &Topic, member: MemberId, msg_ref: Ref) {
+    pub(in crate::runtime::plugin) fn orphan(&self, topic: &Topic, member: MemberId, join_ref: Ref, msg_ref: Ref) {
         self.send(
             member,
             Delivery::Orphan {
                 member,
                 topic: topic.name.clone(),
-                join_ref: None,
+                join_ref,
                 msg_ref,
                 status: "error",
             },

@@ -1,7 +1,7 @@
-//! `<mount>/poll` in the Phoenix 0.11 dialect, function by function as they name it.
+//! `<mount>/poll` in the Phoenix 0.11 dialect, with the functions that its documentation names.
 //!
-//! The HTTP status is 200 and the body says what it was: the browsers of that time hide the status. Only a host that takes
-//! nobody in answers 503, without a body, of which those clients make an error and come back later.
+//! The HTTP status is 200, and the body holds the real one: the browsers of that time hide the HTTP status. Only a full or draining
+//! server answers 503, without a body: those clients take it for an error and come back later.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use super::super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
 use crate::server::io::Client;
 use crate::server::transport::Frame;
+use crate::server::transport::longpoll::Published;
+use crate::server::transport::longpoll::body::{self, BodyLimits};
 use crate::server::transport::longpoll::token::{Position, TokenKey};
-use crate::server::transport::longpoll::{Published, body};
 
 const DIALECT: Dialect = Dialect::Phoenix011;
 
@@ -32,7 +33,7 @@ pub(in crate::server::endpoint) struct LongPoller {
 }
 
 impl LongPoller {
-    /// Makes the handler from the mount's settings, which are checked. `None` where it does not serve this.
+    /// Makes the handler of a mount. `None` if the mount does not serve this.
     pub(in crate::server::endpoint) fn init(mount: &Arc<Mount>) -> Option<Self> {
         Some(Self {
             settings: mount.longpoll_of(DIALECT)?.clone(),
@@ -40,7 +41,7 @@ impl LongPoller {
         })
     }
 
-    /// Answers a request: origin, CORS, body, then what is asked for.
+    /// Answers a request: origin, CORS, then what is asked for.
     pub(in crate::server::endpoint) async fn call(
         &self,
         endpoint: Arc<Endpoint>,
@@ -52,9 +53,9 @@ impl LongPoller {
             return status(403);
         }
         let cors = relay::cors(&parts.headers);
-        let mut response = match Conn::read(self, endpoint, client, parts, body).await {
-            Ok((conn, message)) => conn.action(message).await,
-            Err(refused) => refused,
+        let mut response = match Conn::new(self, endpoint, client, parts) {
+            Ok(conn) => conn.action(body).await,
+            Err(code) => status(code),
         };
         response.headers_mut().extend(cors);
         response
@@ -72,54 +73,40 @@ struct Conn<'a> {
 }
 
 impl<'a> Conn<'a> {
-    /// Takes the request in, and the message that its body holds if it is a POST.
-    async fn read(
-        handler: &'a LongPoller,
-        endpoint: Arc<Endpoint>,
-        client: Client,
-        parts: Parts,
-        body: Body,
-    ) -> Result<(Self, Vec<Incoming>), Response> {
-        let params = Params::parse(parts.uri.query().unwrap_or("")).map_err(|_| status(400))?;
-        let mut message = Vec::new();
-        if parts.method == Method::POST {
-            if !is_json(&parts.headers) {
-                return Err(status(415));
-            }
-            let limits = endpoint.state.routing().config.limits.clone();
-            let limit = limits.max_message_bytes;
-            let body = relay::collect(body, limit, limits.header_timeout)
-                .await
-                .map_err(status)?;
-            message = body::messages(None, &body, limit).map_err(|error| status(error.status()))?;
-        }
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    ///
+    /// If its query cannot be read: the `status` to answer with.
+    fn new(handler: &'a LongPoller, endpoint: Arc<Endpoint>, client: Client, parts: Parts) -> Result<Self, u16> {
+        let params = Params::parse(parts.uri.query().unwrap_or("")).map_err(|_| 400_u16)?;
         let key = endpoint.token_key(&handler.mount, &handler.settings.crypto);
-        let conn = Self {
+        Ok(Self {
             handler,
             key,
             endpoint,
             client,
             parts,
             params,
-        };
-        Ok((conn, message))
+        })
     }
 
-    async fn action(&self, message: Vec<Incoming>) -> Response {
+    async fn action(&self, body: Body) -> Response {
         match self.parts.method {
             Method::OPTIONS => self.options(),
             Method::GET => self.poll().await,
-            Method::POST => self.publish(message).await,
+            Method::POST => self.publish(body).await,
             _ => status(405),
         }
     }
 
-    /// All that a preflight asks for stands in the headers of every response.
+    /// Every response has the headers that a preflight asks for.
     fn options(&self) -> Response {
         StatusCode::OK.into_response()
     }
 
-    /// Hands on what waits, or else what comes within the window. The position in the token acks what the client has.
+    /// Returns the messages that wait, or else those that come within the window. The position in the token acks what the client
+    /// has received.
     async fn poll(&self) -> Response {
         let Some(position) = self.resume_session() else {
             return self.start_session().await;
@@ -135,9 +122,16 @@ impl<'a> Conn<'a> {
     }
 
     /// Takes a message of the client: 200, if neither the host nor the channel refuses it.
-    async fn publish(&self, message: Vec<Incoming>) -> Response {
+    async fn publish(&self, body: Body) -> Response {
         let Some(position) = self.resume_session() else {
             return status(410);
+        };
+        if !relay::is_there(&self.endpoint, &self.handler.settings, &position).await {
+            return status(410);
+        }
+        let message = match self.read(body).await {
+            Ok(message) => message,
+            Err(code) => return status(code),
         };
         status(match self.dispatch(&position, message).await {
             Some(Published::Accepted) => 200,
@@ -147,7 +141,25 @@ impl<'a> Conn<'a> {
         })
     }
 
-    /// Has the session dispatch a message. `None` if what becomes of it is not known in time.
+    /// Reads the message that a body holds.
+    ///
+    /// # Errors
+    ///
+    /// If it holds none: the `status` to answer with.
+    async fn read(&self, body: Body) -> Result<Vec<Incoming>, u16> {
+        if !is_json(&self.parts.headers) {
+            return Err(415);
+        }
+        let limits = self.endpoint.state.routing().config.limits.clone();
+        let body_limits = BodyLimits {
+            message_bytes: limits.max_message_bytes,
+            lines: 1,
+        };
+        let body = relay::collect(body, limits.max_message_bytes, limits.header_timeout).await?;
+        body::messages(None, &body, body_limits).map_err(|error| error.status())
+    }
+
+    /// Has the session dispatch a message. `None` if the outcome is not known in time.
     async fn dispatch(&self, position: &Position, message: Vec<Incoming>) -> Option<Published> {
         relay::publish(&self.endpoint, &self.handler.settings, position, message).await
     }
@@ -158,13 +170,13 @@ impl<'a> Conn<'a> {
             .filter(|position| position.node == self.endpoint.node)
     }
 
-    /// What the token says, if its signature fits.
+    /// The position in the token, if its signature fits.
     fn verify_longpoll_topic(&self) -> Option<Position> {
         let Params { token, sig, .. } = &self.params;
         self.key.open_parts(token.as_deref()?, sig.as_deref()?, relay::now_ms())
     }
 
-    /// A client without a session gets one, and status 410: that is how it learns its token.
+    /// Opens a session and answers with status 410, from which the client learns its token.
     async fn start_session(&self) -> Response {
         let endpoint = &self.endpoint;
         if endpoint.state.turns_away() {
@@ -208,7 +220,7 @@ fn status(code: u16) -> Response {
     relay::json(body::status(code))
 }
 
-/// Whether the body is said to be JSON. One that nothing is said of is taken for it.
+/// Whether the body is JSON by its content type. Without one, it counts as JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;

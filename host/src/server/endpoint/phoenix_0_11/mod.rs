@@ -1,4 +1,4 @@
-//! What only the Phoenix 0.11 dialect has at the door: its long polling, and its way to look at origins.
+//! What only the Phoenix 0.11 dialect has when clients connect: its long polling, and its check of origins.
 //!
 //! `host/docs/phoenix-0.11.md` leads from the two documents that describe it to the code.
 
@@ -12,8 +12,8 @@ pub(super) use longpoll::LongPoller;
 
 use crate::config::Mount;
 
-/// Whether `origins` of a mount takes the request's `Origin`. Without one, or without `origins`, everyone may come in. A
-/// refusal is logged with what would admit it.
+/// Whether `origins` of a mount allows the request's `Origin`. Requests without one are allowed, and without `origins` all are. The
+/// log says how to allow a refused one.
 pub(super) fn check_origin(mount: &Mount, parts: &Parts) -> bool {
     let origins = mount
         .phoenix_0_11
@@ -28,7 +28,7 @@ pub(super) fn check_origin(mount: &Mount, parts: &Parts) -> bool {
         tracing::warn!(
             origin,
             mount = mount.path,
-            "origin refused; to admit it add it to `origins` of the mount"
+            "origin refused; to allow it, add it to `origins` of the mount"
         );
     }
     allowed

@@ -1,12 +1,12 @@
-//! Compares an `Origin` with the list `origins`: scheme, host and port, where what one of the two does not say is equal to
+//! Compares an `Origin` with the entries of `origins`: scheme, host and port. A part that one of the two leaves out equals
 //! anything.
 //!
-//! Only the host must be there. An origin without one, such as `null`, would be equal to everything.
+//! Only the host is required: an origin without one, such as `null`, would equal everything.
 
 use crate::config::OriginPattern;
 use crate::config::origin::{own_port, split_port};
 
-/// Whether an entry of the list is equal to an origin.
+/// Whether an entry of the list equals an origin.
 pub(super) fn is_listed(origins: &[OriginPattern], origin: &str) -> bool {
     Origin::parse(origin).is_some_and(|origin| origins.iter().any(|entry| origin.equals(entry)))
 }
@@ -42,7 +42,7 @@ impl Origin {
     }
 }
 
-/// Whether two parts are equal, as far as they are there.
+/// Whether two parts are equal, or one of them is missing.
 fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
     one.zip(other).is_none_or(|(one, other)| one == other)
 }

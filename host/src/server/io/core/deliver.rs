@@ -105,21 +105,22 @@ impl Core {
         self.send_encoded(slot, frame);
     }
 
-    /// The channels that a join replaced are closed after its reply, each with its own `join_ref`: with another, the
+    /// The channels that a join replaced are closed after its reply, each with its own ref: with another, or with null, the
     /// client would close the new one.
-    pub(super) fn close_replaced(&mut self, slot: usize, topic: &str, replaced: &[Option<Box<str>>]) {
-        for join_ref in replaced {
-            let join_ref = join_ref.as_deref();
-            self.send(
-                slot,
-                &Outgoing::End {
-                    join_ref,
-                    topic,
-                    event: event::CLOSE,
-                    payload: &Payload::EMPTY,
-                },
-            );
+    pub(super) fn close_replaced(&mut self, slot: usize, topic: &str, replaced: &[Box<str>]) {
+        for own_ref in replaced {
+            self.send_close(slot, topic, Some(own_ref));
         }
+    }
+
+    fn send_close(&mut self, slot: usize, topic: &str, own_ref: Option<&str>) {
+        let close = Outgoing::End {
+            join_ref: own_ref,
+            topic,
+            event: event::CLOSE,
+            payload: &Payload::EMPTY,
+        };
+        self.send(slot, &close);
     }
 
     /// A join that was refused opened no channel that could be closed, though another join of its topic came meanwhile.
@@ -127,7 +128,7 @@ impl Core {
         let later =
             { self.sockets[slot].channels.iter_mut() }.filter(|channel| channel.topic.name == refused.topic.name);
         for channel in later {
-            if let Some(at) = { channel.replaced.iter() }.position(|join_ref| *join_ref == refused.join_ref) {
+            if let Some(at) = { channel.replaced.iter() }.position(|own_ref| Some(&**own_ref) == refused.own_ref()) {
                 channel.replaced.remove(at);
                 return;
             }
@@ -142,7 +143,7 @@ impl Core {
         let socket = &self.sockets[slot];
         let channel = &socket.channels[index];
         let reply = Outgoing::Reply {
-            join_ref: channel.push_ref(),
+            join_ref: channel.own_ref(),
             msg_ref: msg_ref.as_deref(),
             topic: &TopicName::Text(channel.topic.name.clone()),
             status,
@@ -191,7 +192,7 @@ impl Core {
             return;
         }
         let push = Outgoing::Push {
-            join_ref: channel.push_ref(),
+            join_ref: channel.own_ref(),
             topic: &channel.topic.name,
             event,
             payload,
@@ -291,12 +292,12 @@ impl Core {
             }
             _ => channel.status = Status::Ended,
         }
-        let (topic, join_ref) = (channel.topic.name.clone(), channel.join_ref.clone());
+        let (topic, own_ref) = (channel.topic.name.clone(), channel.own_ref().map(Box::from));
         let replaced = std::mem::take(&mut channel.replaced);
         self.send(
             slot,
             &Outgoing::End {
-                join_ref: join_ref.as_deref(),
+                join_ref: own_ref.as_deref(),
                 topic: &topic,
                 event,
                 payload: &payload,
@@ -313,7 +314,7 @@ impl Core {
         let mut channel = self.take_channel(slot, index);
         channel.tell(Published::Refused);
         if channel.status == Status::Closing {
-            self.close_replaced(slot, &channel.topic.name, &[channel.join_ref]);
+            self.send_close(slot, &channel.topic.name, channel.own_ref());
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bennu_plugin::abi::reason as end;
 use bennu_plugin::wire::MemberInfo;
 use bennu_wire::message::{Message, Outgoing, PHOENIX, Payload, Ref, TopicName, event, reason};
-use bennu_wire::serializer::{Incoming, json};
+use bennu_wire::serializer::Incoming;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
@@ -44,7 +44,7 @@ impl Core {
     /// Does what a message asks for. Every transport's messages come here, in every dialect.
     pub(super) fn dispatch(&mut self, slot: usize, message: Message) -> Dispatched {
         let TopicName::Text(topic) = &message.topic else {
-            return self.unmatched(slot, &message.msg_ref, &message.topic);
+            return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
         if &**topic == PHOENIX && &*message.event == event::HEARTBEAT {
             let msg_ref = message.msg_ref.as_deref();
@@ -58,7 +58,7 @@ impl Core {
                 self.reply(slot, join_ref, &message.msg_ref, &message.topic, "ok", &Payload::EMPTY);
                 Dispatched::Taken
             }
-            (None, _) => self.unmatched(slot, &message.msg_ref, &message.topic),
+            (None, _) => self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic),
             (Some(channel), event) => self.forward(slot, channel, event == event::LEAVE, message),
         }
     }
@@ -75,7 +75,7 @@ impl Core {
         );
         let Some((route, plugin)) = routing.find(topic, transport, &mount.path) else {
             tracing::warn!(topic = &**topic, mount = mount.path, "no route for a join");
-            return self.unmatched(slot, &message.msg_ref, &message.topic);
+            return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
         let count = socket.channels.iter().filter(|channel| !channel.is_over()).count();
         if known.is_none() && count >= mount.max_channels_per_socket {
@@ -139,20 +139,21 @@ impl Core {
 
     /// Ends the channel that a second join of its topic replaces. It keeps its place until all that it has been asked is
     /// answered. Returns whom the client is to be told of, later.
-    fn replace(&mut self, slot: usize, channel: usize) -> Vec<Option<Box<str>>> {
+    fn replace(&mut self, slot: usize, channel: usize) -> Vec<Box<str>> {
         self.unsubscribe(slot, channel);
         let old = &mut self.sockets[slot].channels[channel];
         old.status = Status::Ended;
         old.topic
             .owe(Input::End(Ending::new(old.member, end::DUPLICATE_JOIN, Notice::None)));
         let mut replaced = std::mem::take(&mut old.replaced);
-        replaced.push(old.join_ref.clone());
+        // Without a ref its client would take its end for that of the new channel.
+        replaced.extend(old.own_ref().map(Box::from));
         replaced
     }
 
     /// Ends all that the client had of a topic without a word, as it would take it for the end of what it joins now.
     /// What it has been asked is still answered.
-    fn silence(&mut self, slot: usize, known: Option<usize>, topic: &str) -> Vec<Option<Box<str>>> {
+    fn silence(&mut self, slot: usize, known: Option<usize>, topic: &str) -> Vec<Box<str>> {
         if let Some(known) = known {
             self.replace(slot, known);
         }
@@ -174,9 +175,7 @@ impl Core {
             ..
         } = message;
         let channel = &mut self.sockets[slot].channels[index];
-        if let Some(join_ref) = &join_ref
-            && !channel.join_ref.as_deref().is_some_and(|own| json::same(own, join_ref))
-        {
+        if !join_ref.as_deref().is_none_or(|join_ref| channel.is_named_by(join_ref)) {
             return Dispatched::Taken;
         }
         let (member, topic) = (channel.member, Arc::clone(&channel.topic));
@@ -191,6 +190,7 @@ impl Core {
         }
         let input = Input::In {
             member,
+            join_ref: join_ref.clone(),
             msg_ref: msg_ref.clone(),
             event,
             payload,
@@ -201,20 +201,21 @@ impl Core {
         let name = TopicName::Text(topic.name.clone());
         match refused {
             Refused::Overloaded => {
-                let push_ref = self.sockets[slot].channels[index].push_ref().map(ByteString::from);
+                let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
                 let payload = Payload::reason(reason::OVERLOADED);
-                self.reply(slot, push_ref.as_deref(), &msg_ref, &name, "error", &payload);
+                self.reply(slot, own_ref.as_deref(), &msg_ref, &name, "error", &payload);
                 Dispatched::Taken
             }
-            Refused::Closed => self.unmatched(slot, &msg_ref, &name),
+            Refused::Closed => self.unmatched(slot, &join_ref, &msg_ref, &name),
         }
     }
 
-    /// The topic is not joined, or has no route. `join_ref` is null here even if the client sent one.
-    fn unmatched(&mut self, slot: usize, msg_ref: &Ref, topic: &TopicName) -> Dispatched {
+    /// Answers a message whose topic is not joined or has no route. Phoenix answers with a null `join_ref`; clients that look
+    /// for their own would wait for it until they time out.
+    fn unmatched(&mut self, slot: usize, join_ref: &Ref, msg_ref: &Ref, topic: &TopicName) -> Dispatched {
         if self.sockets[slot].info.dialect.answers_unmatched() {
             let payload = Payload::reason(reason::UNMATCHED_TOPIC);
-            self.reply(slot, None, msg_ref, topic, "error", &payload);
+            self.reply(slot, join_ref.as_deref(), msg_ref, topic, "error", &payload);
         }
         Dispatched::Refused
     }

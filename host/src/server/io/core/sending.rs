@@ -111,7 +111,7 @@ impl Core {
         for (slot, serial) in std::mem::take(&mut self.slow) {
             if self.sockets.get(slot).is_some_and(|socket| socket.serial == serial) {
                 self.hub().metrics.slow_consumers.inc();
-                self.close(slot, close_code::POLICY, "too slow", end::OVERLOADED);
+                self.close(slot, close_code::TRY_AGAIN_LATER, "too slow", end::OVERLOADED);
             }
         }
         let mut turn = std::mem::take(&mut self.turn);

@@ -16,10 +16,17 @@ use crate::server::transport::Frame;
 /// The content type of a body that holds one message a line. It counts only if it is written just so.
 pub(crate) const NDJSON: &[u8] = b"application/x-ndjson";
 
-/// How many lines of a body are read. The others are ignored.
-pub(crate) const MAX_PARTS: usize = 100;
+/// What a body may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    /// Bytes of one message.
+    pub(crate) message_bytes: usize,
+    /// Lines, if it has a message a line.
+    pub(crate) lines: usize,
+}
 
-/// Takes the messages out of the body of a POST, at most `max_message` bytes each. All of it is good, or none is taken.
+/// Takes the messages out of the body of a POST: all of them, or none if one of them is bad or there are too many. (Phoenix
+/// takes the first hundred lines and drops the rest without a word.)
 ///
 /// # Errors
 ///
@@ -27,13 +34,16 @@ pub(crate) const MAX_PARTS: usize = 100;
 pub(crate) fn messages(
     content_type: Option<&[u8]>,
     body: &Bytes,
-    max_message: usize,
+    limits: BodyLimits,
 ) -> Result<Vec<Incoming>, BodyError> {
+    let max_message = limits.message_bytes;
     if content_type != Some(NDJSON) {
         return text(body.clone(), max_message).map(|message| vec![message]);
     }
+    if memchr::memchr_iter(b'\n', body).count() >= limits.lines {
+        return Err(BodyError::TooMany);
+    }
     body.split(|byte| *byte == b'\n')
-        .take(MAX_PARTS)
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .map(|line| match line {
             [] => Err(BodyError::Empty),
@@ -59,13 +69,19 @@ pub(crate) enum BodyError {
     /// A message longer than the limit.
     #[error("message too big")]
     TooBig,
+    /// More lines than the limit.
+    #[error("too many messages")]
+    TooMany,
 }
 
 impl BodyError {
     /// The `status` to answer with.
     #[must_use]
     pub(crate) fn status(self) -> u16 {
-        if self == Self::TooBig { 413 } else { 400 }
+        match self {
+            Self::TooBig | Self::TooMany => 413,
+            Self::Empty | Self::Utf8 | Self::Base64 => 400,
+        }
     }
 }
 
@@ -168,9 +184,13 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 30;
+    const LIMITS: BodyLimits = BodyLimits {
+        message_bytes: LIMIT,
+        lines: 150,
+    };
 
     fn check(content_type: &str, body: &[u8], expected: Result<&[Incoming], BodyError>) {
-        let found = messages(Some(content_type.as_bytes()), &Bytes::copy_from_slice(body), LIMIT);
+        let found = messages(Some(content_type.as_bytes()), &Bytes::copy_from_slice(body), LIMITS);
         assert_eq!(found.as_deref(), expected.as_ref().copied(), "{content_type} {body:?}");
     }
 
@@ -211,7 +231,7 @@ mod tests {
             check(content_type, b"[1]\n[2]", Ok(&[text("[1]\n[2]")]));
         }
         assert_eq!(
-            messages(None, &Bytes::from_static(b"{}\n"), LIMIT),
+            messages(None, &Bytes::from_static(b"{}\n"), LIMITS),
             Ok(vec![text("{}\n")])
         );
     }
@@ -246,10 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn the_101st_line_is_ignored() {
-        let hundred = vec!["[1]"; 100].join("\n");
-        lines(hundred.as_bytes(), Ok(&vec![text("[1]"); 100]));
-        lines(format!("{hundred}\nnonsense\n").as_bytes(), Ok(&vec![text("[1]"); 100]));
+    fn a_body_with_more_lines_than_the_limit_is_refused_whole() {
+        let most = vec!["[1]"; LIMITS.lines];
+        lines(most.join("\n").as_bytes(), Ok(&vec![text("[1]"); LIMITS.lines]));
+        lines(format!("{}\n[1]", most.join("\n")).as_bytes(), Err(BodyError::TooMany));
+        lines("\n".repeat(1000).as_bytes(), Err(BodyError::TooMany));
+        check(
+            "",
+            format!("[{}]", "\n".repeat(LIMIT - 2)).as_bytes(),
+            Ok(&[text(&format!("[{}]", "\n".repeat(LIMIT - 2)))]),
+        );
+        assert_eq!(BodyError::TooMany.status(), 413);
     }
 
     #[test]
@@ -283,8 +310,8 @@ mod tests {
 
         #[test]
         fn arbitrary_bodies_do_no_harm(body in proptest::collection::vec(prop::sample::select(&b"[]AB=\r\n\xff"[..]), 0..40)) {
-            if let Ok(messages) = messages(Some(NDJSON), &body.into(), LIMIT) {
-                prop_assert!(!messages.is_empty() && messages.len() <= MAX_PARTS);
+            if let Ok(messages) = messages(Some(NDJSON), &body.into(), LIMITS) {
+                prop_assert!(!messages.is_empty() && messages.len() <= LIMITS.lines);
             }
         }
 

@@ -46,7 +46,7 @@ impl Transport for Echo {
                 Incoming::Binary(bytes) => Frame::of(Kind::Binary, &bytes),
             };
             if let Err(overflow) = self.socket.send(&frame, None) {
-                return Received::Broken(close_code::POLICY, overflow.to_string());
+                return Received::Broken(close_code::TRY_AGAIN_LATER, overflow.to_string());
             }
         }
         received

@@ -70,12 +70,12 @@ pub(crate) mod close_code {
     pub(crate) const PROTOCOL_ERROR: u16 = 1002;
     /// Text that is not UTF-8.
     pub(crate) const INVALID_PAYLOAD: u16 = 1007;
-    /// The client reads too slowly.
-    pub(crate) const POLICY: u16 = 1008;
     /// A message that is too big.
     pub(crate) const TOO_BIG: u16 = 1009;
     /// A frame that cannot be decoded, or a fault of ours.
     pub(crate) const INTERNAL_ERROR: u16 = 1011;
     /// The server is shutting down.
     pub(crate) const RESTART: u16 = 1012;
+    /// The client reads too slowly. It may come back; 1008, which says that it broke a rule, makes some clients stay away.
+    pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 }
