@@ -26,7 +26,7 @@ pub use self::event::callback_name;
 /// Changes when something is removed or changes its meaning. The host does not load a plugin with another one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 3;
+pub const ABI_MINOR: u32 = 4;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle if `len` is 0.
 #[repr(C)]
@@ -339,6 +339,9 @@ pub struct Module {
     pub shutdown: unsafe extern "C" fn(plugin: *mut (), deadline_ms: u32) -> u32,
     /// Tries to read state of a topic ([`event::RESTORE`]) or of a member ([`event::RESTORE_MEMBER`]) that version `version` wrote,
     /// and drops it. Before it the host calls nothing but `check`. On failure writes why. (probe; since 1.2)
+    ///
+    /// State whose values the plugin would not write again is a failure, here and in answer to these events. An empty `state`
+    /// stands for the state that a topic begins with. (since 1.4)
     pub try_restore: unsafe extern "C" fn(kind: u32, version: u32, state: Bytes, error: Writer) -> u32,
     /// Writes the JSON schema of the settings. Returns 1 and writes nothing if the plugin has none. The host calls nothing before
     /// it. (probe; since 1.3)

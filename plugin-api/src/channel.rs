@@ -1,14 +1,18 @@
 //! A channel: the state of each member and each topic, and the callbacks that change it.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
+use crate::panics::catch;
 use crate::payload::Payload;
 use crate::plugin::{NoSettings, Plugin};
+use crate::remote::Seen;
 use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
+use crate::state;
 
 /// The state of one member (one client's membership of one topic), and the callbacks of the channel.
 ///
@@ -34,7 +38,7 @@ use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
 /// reach nobody. With `on_panic = "topic"` in the configuration a panic ends the topic with all its members.
 pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
     /// The state that the members of a topic share; `()` if there is none. `default()` makes it at the first join. It is dropped
-    /// `linger_ms` (default 10 s) after the last member is gone.
+    /// `linger_ms` (default 10 s) after the last member is gone. The probe makes one, too, to see whether it survives a reload.
     type Shared: Default + Serialize + DeserializeOwned + 'static;
 
     /// The version of both states as this code writes them. Raise it when `migrate` has something to do.
@@ -95,23 +99,26 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
     /// as a whole, as when the server stops or another generation takes over.
     fn terminate(&mut self, _shared: &mut Self::Shared, _reason: Reason<'_>, _cx: &mut Context<P>) {}
 
-    /// Reads a member that version `from` wrote. The default reads a `Self`: enough after fields were added with `#[serde(default)]`
-    /// or removed.
+    /// Reads a member that version `from` wrote. The default reads a `Self`: enough after fields were added with `#[serde(default)]`,
+    /// renamed with `#[serde(alias = "…")]`, or removed in a new `STATE_VERSION`.
+    ///
+    /// State of the present version must come back whole. Bennu writes the result again, and counts a value that is missing or
+    /// different as an error. State of another version may be changed at will here: see [`state`](crate::state).
     ///
     /// # Errors
     ///
     /// The topic then stays in its generation.
     fn migrate(_from: u32, old: Old<'_>) -> Result<Self, MigrateError> {
-        old.read()
+        old.read_by_default()
     }
 
-    /// Reads a topic's state that version `from` wrote. The default reads a [`Channel::Shared`].
+    /// Reads a topic's state that version `from` wrote. The default reads a [`Channel::Shared`]. Otherwise as [`Channel::migrate`].
     ///
     /// # Errors
     ///
     /// The topic then stays in its generation.
     fn migrate_shared(_from: u32, old: Old<'_>) -> Result<Self::Shared, MigrateError> {
-        old.read()
+        old.read_by_default()
     }
 
     /// The topic and its members have moved here from another generation, which served them until now.
@@ -135,38 +142,108 @@ fn from_nothing<T: DeserializeOwned>() -> T {
 #[derive(Clone, Copy, Debug)]
 pub struct Old<'a> {
     bytes: &'a [u8],
+    /// Set if the default of `migrate` or `migrate_shared` reads it.
+    by_default: &'a Cell<bool>,
 }
 
 impl<'a> Old<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
-    }
-
     /// Reads it as a `T`. Can be called again with another `T`.
     ///
     /// # Errors
     ///
     /// If it is not a `T`.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, MigrateError> {
-        let mut reader = rmp_serde::Deserializer::from_read_ref(self.bytes);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| MigrateError {
-            why: match error.path().to_string().as_str() {
-                "." => error.into_inner().to_string(),
-                path => format!("{path}: {}", error.inner()),
-            },
+        state::read(self.bytes).map_err(|error| MigrateError {
+            why: error.to_string(),
             is_shape: true,
         })
     }
+
+    /// Reads it for an author who has not written a migration.
+    fn read_by_default<T: DeserializeOwned>(self) -> Result<T, MigrateError> {
+        self.by_default.set(true);
+        self.read()
+    }
 }
 
-/// Has a `C` read a topic's state.
-pub(crate) fn read_shared<C: Channel<P>, P: Plugin>(from: u32, old: Old<'_>) -> Result<C::Shared, MigrateError> {
-    C::migrate_shared(from, old).map_err(|error| error.advising::<C, P>("migrate_shared", from))
+/// Has a `C` read a topic's state, and checks that nothing of it is lost.
+pub(crate) fn read_shared<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> Result<C::Shared, MigrateError> {
+    read_checked::<C, P, _>("migrate_shared", C::migrate_shared, from, bytes)
 }
 
-/// Has a `C` read a member.
-pub(crate) fn read_member<C: Channel<P>, P: Plugin>(from: u32, old: Old<'_>) -> Result<C, MigrateError> {
-    C::migrate(from, old).map_err(|error| error.advising::<C, P>("migrate", from))
+/// Has a `C` read a member, and checks that nothing of it is lost.
+pub(crate) fn read_member<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> Result<C, MigrateError> {
+    read_checked::<C, P, _>("migrate", C::migrate, from, bytes)
+}
+
+/// Has a `C` read a topic's state, write it and read it again. A migration may drop what it likes; what it makes must last.
+pub(crate) fn try_shared<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> Result<(), MigrateError> {
+    let shared = read_shared::<C, P>(from, bytes)?;
+    if from == C::STATE_VERSION {
+        return Ok(());
+    }
+    last(&shared, read_shared::<C, P>, C::STATE_VERSION)
+}
+
+/// The same for a member.
+pub(crate) fn try_member<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> Result<(), MigrateError> {
+    let member = read_member::<C, P>(from, bytes)?;
+    if from == C::STATE_VERSION {
+        return Ok(());
+    }
+    last(&member, read_member::<C, P>, C::STATE_VERSION)
+}
+
+/// Has a `C` write the state that a topic begins with, and read it again.
+pub(crate) fn try_first<C: Channel<P>, P: Plugin>() -> Result<(), MigrateError> {
+    // It may need what only `init` makes.
+    catch(C::Shared::default).map_or(Ok(()), |first| last(&first, read_shared::<C, P>, C::STATE_VERSION))
+}
+
+type ReadChecked<T> = fn(u32, &[u8]) -> Result<T, MigrateError>;
+
+/// Checks that `state` can be read again.
+fn last<T: Serialize>(state: &T, read: ReadChecked<T>, version: u32) -> Result<(), MigrateError> {
+    let mut bytes = Vec::new();
+    state::write(state, &mut bytes).map_err(|error| MigrateError::new(format!("it cannot be written: {error}")))?;
+    read(version, &bytes)
+        .map(drop)
+        .map_err(|error| MigrateError::new(format!("once written, it cannot be read again: {error}")))
+}
+
+fn read_checked<C: Channel<P>, P: Plugin, T: Serialize>(
+    by: &str,
+    read: fn(u32, Old<'_>) -> Result<T, MigrateError>,
+    from: u32,
+    bytes: &[u8],
+) -> Result<T, MigrateError> {
+    let by_default = Cell::new(false);
+    let old = Old {
+        bytes,
+        by_default: &by_default,
+    };
+    let state = read(from, old).map_err(|error| error.advising::<C, P>(by, from))?;
+    // A migration by the author decides itself what is kept.
+    if from != C::STATE_VERSION && !by_default.get() {
+        return Ok(state);
+    }
+    // Promises that are written here go nowhere.
+    let losses = Seen::nothing_during(|| state::losses(bytes, &state))
+        .map_err(|error| MigrateError::new(format!("it cannot be written again: {error}")))?;
+    // Whoever has raised the version without a migration may have removed fields. Earlier code must not drop what later code has added.
+    let is_lost = !losses.is_empty() && (from >= C::STATE_VERSION || losses.looks_renamed());
+    if !is_lost {
+        return Ok(state);
+    }
+    let advice = if from == C::STATE_VERSION {
+        losses.remedy(from, C::READS_FROM.min(from), by)
+    } else {
+        format!("write a `{by}` that reads state of version {from}")
+    };
+    Err(MigrateError::new(format!(
+        "this code would lose what it does not write again: {}; {advice}",
+        losses.shown()
+    )))
 }
 
 /// Why state cannot be read.
@@ -193,8 +270,8 @@ impl MigrateError {
         let advice = match self.is_shape {
             false => String::new(),
             true if from == version => format!(
-                "; give a new field `#[serde(default)]`, or for any other change set `STATE_VERSION` to {}, `READS_FROM` to {from} and \
-                 write a `{by}` that reads the old state",
+                "; give a new field `#[serde(default)]`, and a field that had another name `#[serde(alias = \"…\")]`; for any other \
+                 change set `STATE_VERSION` to {}, `READS_FROM` to {from} and write a `{by}` that reads the old state",
                 version.saturating_add(1)
             ),
             true => format!("; `{by}` must read state of version {from} as a type with the fields of that version"),

@@ -11,16 +11,49 @@
 //! | promises ([`Later`](crate::Later)) | kept in state, in messages and in timers: the generation that reads one answers it. The host answers all others with the error `reloaded` when their generation ends |
 //! | presence, socket ids, assigns of the socket | kept by the host |
 //! | the [`Plugin`](crate::Plugin) value, statics, thread-locals | new |
-//! | fields with `#[serde(skip)]` | `default()` |
+//! | fields with `#[serde(skip)]` | `default()`: nothing notices that they are lost |
 //! | threads and a [`Remote`](crate::Remote) | the old generation's threads end; what they send until then reaches the topic in its new generation |
 //!
-//! The format is MessagePack with field names. To **add** a field, give it `#[serde(default)]`; to **remove** one, delete it. Values
-//! that JSON cannot carry survive as well: infinite floats, maps with any keys, bytes. `#[serde(untagged)]` and `Box<dyn …>` need
-//! the same care as in any other format.
+//! # Changing it
 //!
-//! For any **other change** raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), set
-//! [`READS_FROM`](crate::Channel::READS_FROM) to the oldest version that the code reads, and keep a type with the old shape. For
-//! example, version 1 has this state:
+//! | to … a field | do this |
+//! |---|---|
+//! | add | give it `#[serde(default)]` |
+//! | rename | give it `#[serde(alias = "the old name")]` |
+//! | remove | delete it, raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), and set [`READS_FROM`](crate::Channel::READS_FROM) to the version before |
+//! | change otherwise | the same, and write a `migrate_shared` or a `migrate` that reads the old shape |
+//!
+//! **Nothing is lost without a word.** When code reads state of its own version, the kit writes that state again and compares. New
+//! fields are fine. If a value is missing or different, the state counts as not read, and the error names the field and what to
+//! write. So a renamed field without its alias does not start again from its default: the probe rejects the library, and the old code
+//! goes on. The same holds for each topic as it moves, and for the [test kit](crate::test). A migration from another version may
+//! drop and change what it likes, but what it makes must come back whole from then on.
+//!
+//! # What it carries
+//!
+//! The format is MessagePack with field names. It carries what serde can express, also where JSON cannot: infinite floats, maps with
+//! any keys, bytes, 128-bit integers, `Some(None)`, `Some(())`, addresses and times, `RawValue`. These it cannot carry:
+//!
+//! * `#[serde(skip)]` fields. They get `default()`, and nobody can notice: serde does not show them.
+//! * 128-bit integers and `RawValue` inside an internally tagged, untagged or flattened type. serde itself has no place for them there.
+//!   Put them into a struct or an externally tagged enum.
+//! * Untagged enums whose variants look alike: the first one that fits is read.
+//! * Values nested more than 1,024 levels deep, or so deep that they take more than 1.5 MiB of the stack. Writing them is an error,
+//!   and the topic stays with its code.
+//!
+//! Bennu says so as early as it can. The state that a topic begins with is tried before a library is loaded. Then some live state of
+//! the code in service is tried in another process: two seconds after the first join, and ten times as long after that, up to an
+//! hour. If it does not come back whole, the log says "its state does not survive a reload".
+//!
+//! # What ends with the process
+//!
+//! State lives in memory. When the server stops, all topics end, and no callback runs for them: there is no last word in which to
+//! save. What a plugin writes to a database some time after a change, as by a timer, is not written if the server stops before that.
+//! Write what must not be lost at once, in the callback that changes it, and answer the client when it is written.
+//!
+//! # An example
+//!
+//! Version 1 has this state:
 //!
 //! ```
 //! # use bennu_plugin::prelude::*;
@@ -110,7 +143,8 @@
 //! # Going back
 //!
 //! New code is on probation. If it panics too often, the host returns its topics to the previous code: with their current state if
-//! that code can read it, otherwise with a snapshot from the reload, and later changes are lost. A
+//! that code can read all of it, otherwise with a snapshot from the reload, and later changes are lost. The log says which, and which
+//! field was the reason. A field that the new code has added is one: the previous code would drop it. A
 //! [`READS_TO`](crate::Channel::READS_TO) above `STATE_VERSION` declares that this version reads the state of later ones, so that
 //! going back to it loses nothing. Version 1 of the room above does that like this, once the shape of version 2 is known:
 //!
@@ -156,3 +190,42 @@
 //! The host holds each topic for a few milliseconds while its state is written and read. Events that arrive meanwhile wait; the new
 //! code handles them in order. Larger state takes longer, so keep only what must survive. A thread of the old code can keep its
 //! promises within the host's `retire_ms`; after that the host answers them with `{"reason":"reloaded"}`.
+
+mod format;
+mod loss;
+mod read;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod write;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::format::{Form, FormatError};
+use self::loss::Losses;
+
+/// Appends `state` to `bytes`.
+pub(crate) fn write<T: Serialize + ?Sized>(state: &T, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
+    write::write(state, Form::Readable, bytes)
+}
+
+/// Reads state in either form.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    read::read(bytes, Form::Readable).or_else(|error| read::read(bytes, Form::Compact).map_err(|_| error))
+}
+
+/// What of `bytes` is lost in `state`, which was read from them.
+pub(crate) fn losses<T: Serialize + ?Sized>(bytes: &[u8], state: &T) -> Result<Losses, FormatError> {
+    let in_form = |form| {
+        let mut again = Vec::with_capacity(bytes.len());
+        write::write(state, form, &mut again)?;
+        Losses::between(bytes, &again)
+    };
+    let losses = in_form(Form::Readable)?;
+    // They may have been written in the other form.
+    match losses.is_empty() {
+        true => Ok(losses),
+        false => Ok(in_form(Form::Compact).ok().filter(Losses::is_empty).unwrap_or(losses)),
+    }
+}

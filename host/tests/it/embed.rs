@@ -15,9 +15,7 @@ async fn the_example_serves_a_plugin_from_a_program_of_its_own() {
     command.arg(bench.config()).env("BENNU_SECRET_KEY_BASE", SECRET);
     let server = Server::start(command).await;
     let mut client = Client::joined(&server, "echo:embedded").await;
-    let reply = client
-        .push("echo:embedded", "echo", json!({ "from": "outside" }))
-        .await;
+    let reply = client.push("echo:embedded", "echo", json!({ "from": "outside" })).await;
     assert_eq!(reply, json!({ "from": "outside" }));
 }
 

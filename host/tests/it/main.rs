@@ -51,6 +51,7 @@ mod routes_shown;
 mod seams;
 mod secrets;
 mod slow_consumers;
+mod state;
 mod statements;
 mod support;
 mod torture;

@@ -9,7 +9,7 @@ use abi_stable::prefix_type::WithMetadata;
 
 use super::{Calls, Generation, HostHandle, Incoming};
 use crate::abi::{self, Bytes, CallsRef, HostRef, Module, ModuleRef, Writer, go};
-use crate::channel::{Channel, Old, read_member, read_shared};
+use crate::channel::{Channel, try_first, try_member, try_shared};
 use crate::connect::Connect;
 use crate::log;
 use crate::panics::{catch, drop_caught, install_hook, remove_hook};
@@ -85,8 +85,9 @@ unsafe extern "C" fn try_restore<C: Channel<P>, P: Plugin>(
     // SAFETY: the host lends `state` for this call.
     let state = unsafe { state.as_slice() };
     let read = catch(|| match kind {
-        abi::event::RESTORE => read_shared::<C, P>(version, Old::new(state)).map(drop),
-        _ => read_member::<C, P>(version, Old::new(state)).map(drop),
+        abi::event::RESTORE if state.is_empty() => try_first::<C, P>(),
+        abi::event::RESTORE => try_shared::<C, P>(version, state),
+        _ => try_member::<C, P>(version, state),
     });
     match read {
         Ok(Ok(())) => 0,

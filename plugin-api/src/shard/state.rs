@@ -4,12 +4,13 @@ use serde::Serialize;
 
 use super::{Done, Fault, Member, Shard, Topic, no_topic};
 use crate::abi::{effect, flag, reason};
-use crate::channel::{Channel, Old, read_member, read_shared};
+use crate::channel::{Channel, read_member, read_shared};
 use crate::connect::Connect;
 use crate::context::Context;
 use crate::glue::{Effect, Incoming};
 use crate::panics::catch;
 use crate::plugin::Plugin;
+use crate::state;
 
 impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(super) fn snapshot(&mut self, event: &Incoming<'_>) -> Done {
@@ -30,7 +31,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     }
 
     pub(super) fn restore(&mut self, event: &Incoming<'_>) -> Done {
-        let shared = read_shared::<C, P>(version(event), Old::new(event.payload.bytes()))
+        let shared = read_shared::<C, P>(version(event), event.payload.bytes())
             .map_err(|error| Fault::Failed(format!("the topic's state: {error}")))?;
         self.topics.insert(event.topic, Topic::new(event.name, shared));
         Ok(())
@@ -39,7 +40,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(super) fn restore_member(&mut self, event: &Incoming<'_>) -> Done {
         let info = self.infos.read(event.info).map_err(Fault::Failed)?;
         let topic = self.topics.get_mut(&event.topic).ok_or_else(no_topic)?;
-        let state = read_member::<C, P>(version(event), Old::new(event.payload.bytes()))
+        let state = read_member::<C, P>(version(event), event.payload.bytes())
             .map_err(|error| Fault::Failed(format!("a member's state: {error}")))?;
         topic.members.insert(event.member, Member { state, info });
         Ok(())
@@ -62,7 +63,7 @@ fn write_state<T: Serialize, P>(member: u64, state: &T, bytes: &mut Vec<u8>, cx:
         "a member's state"
     };
     bytes.clear();
-    rmp_serde::encode::write_named(bytes, state).map_err(|error| Fault::Failed(format!("{whose}: {error}")))?;
+    state::write(state, bytes).map_err(|error| Fault::Failed(format!("{whose}: {error}")))?;
     let effect = Effect {
         kind: effect::STATE,
         flags: flag::BINARY,

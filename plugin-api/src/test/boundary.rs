@@ -119,6 +119,15 @@ impl Running {
         called(|error| unsafe { module.check()(Bytes::lend(settings.as_bytes()), error) })
     }
 
+    /// Has the plugin try to read state, as the host's probe does. The error is the plugin's.
+    pub fn try_restore(module: ModuleRef, kind: u32, version: u32, state: &[u8]) -> Result<(), String> {
+        let Some(try_restore) = module.try_restore() else {
+            return Ok(());
+        };
+        // SAFETY: everything is lent for the call.
+        called(|error| unsafe { try_restore(kind, version, Bytes::lend(state), error) })
+    }
+
     /// Starts the plugin. The error is the plugin's.
     pub fn start(module: ModuleRef, settings: &str, outside: &Arc<Outside>) -> Result<Self, String> {
         let (host, cx) = (HostRef(Self::HOST_META.as_prefix()), Arc::as_ptr(outside).cast());

@@ -17,6 +17,7 @@ use super::membership::Membership;
 use super::request::{Denied, Request};
 use crate::panics;
 use crate::payload::IntoPayload;
+use crate::state;
 
 /// Runs one plugin. Stops it when the server and all its clients are dropped. A clone is the same server.
 #[derive(Clone)]
@@ -318,5 +319,7 @@ impl fmt::Debug for Server {
 
 /// State as a plugin writes it.
 fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
-    rmp_serde::to_vec_named(state).map_err(|error| error.to_string())
+    let mut bytes = Vec::new();
+    state::write(state, &mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }

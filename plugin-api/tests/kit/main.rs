@@ -3,6 +3,7 @@
 mod asserting;
 mod connecting;
 mod happening;
+mod losing;
 mod plugin;
 mod reloading;
 #[cfg(feature = "async")]

@@ -196,8 +196,8 @@ fn a_new_field_without_a_default_is_refused_with_what_to_do() {
     };
     assert_eq!(
         why(Code::of::<v1_and_more::Member>()),
-        "`topic` stays with the old code: the topic's state: missing field `mood`; give a new field `#[serde(default)]`, or for any \
-         other change set `STATE_VERSION` to 2, `READS_FROM` to 1 and write a `migrate_shared` that reads the old state"
+        "`topic` stays with the old code: the topic's state: missing field `mood`; give a new field `#[serde(default)]`, and a \
+         field that had another name `#[serde(alias = \"…\")]`; for any other change set `STATE_VERSION` to 2, `READS_FROM` to 1 and write a `migrate_shared` that reads the old state"
     );
     let of_member = why(Code::of::<v1_and_more::Moody>());
     assert!(

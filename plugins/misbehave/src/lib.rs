@@ -71,6 +71,7 @@
 //! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
 //! | `timers` | starts `count` timers of `ms` |
 //! | `topic_arm` | sets the trap `at` in the topic's state: `snapshot` or `drop`; replies ok |
+//! | `topic_odd` | puts a value into the topic's state that can be written, but not read; replies ok |
 //! | `topic_panic`, `topic_hang` | sends the topic a message after `ms`, whose callback panics or hangs |
 //! | `secret` | broadcasts the intercepted event `secret` with `payload`; each member is pushed `{"secret":…,"count":n}`, where n is the member's own count |
 //! | `track`, `update` | tracks or updates itself under `key` with `meta`; replies `{"done":true}` |
@@ -136,7 +137,7 @@ mod unruly;
 use bennu_plugin::prelude::*;
 
 use asked::Asked;
-use state::{Member, Topic, VERSION};
+use state::{Member, Odd, Topic, VERSION};
 use unruly::Unruly;
 
 /// The context with this plugin's own value.
@@ -182,6 +183,10 @@ impl Channel<Unruly> for Member {
                 Ok(Reply::ok_with(payload))
             }
             "count" => Ok(Reply::ok_with(self.count(topic))),
+            "topic_odd" => {
+                topic.odd = Odd::long();
+                Ok(Reply::ok())
+            }
             "topic_arm" => {
                 topic.traps.0.push(payload.parse::<Asked>()?.at);
                 Ok(Reply::ok())

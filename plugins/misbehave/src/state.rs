@@ -13,10 +13,42 @@ pub(crate) const VERSION: u32 = 2;
 
 /// The topic's state in version 1.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct TopicV1 {
+    #[cfg_attr(any(feature = "renamed", feature = "aliased"), serde(rename = "total"))]
+    #[cfg_attr(feature = "aliased", serde(alias = "count"))]
     pub(crate) count: u64,
+    #[serde(skip_serializing_if = "Odd::is_none")]
+    pub(crate) odd: Odd,
     pub(crate) joins: Vec<Later>,
     pub(crate) traps: TopicTraps,
+}
+
+/// What is written, but serde cannot read: it has no place for so long a number inside a type with a tag.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub(crate) enum Odd {
+    None,
+    Long { number: u128 },
+}
+
+impl Odd {
+    pub(crate) fn long() -> Self {
+        Self::Long { number: 1 }
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
+impl Default for Odd {
+    fn default() -> Self {
+        if cfg!(feature = "unreadable") {
+            return Self::long();
+        }
+        Self::None
+    }
 }
 
 /// The topic's state in version 2: the count has another name, and two parts.
@@ -24,6 +56,8 @@ pub(crate) struct TopicV1 {
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct TopicV2 {
     pub(crate) counts: Counts,
+    #[serde(default, skip_serializing_if = "Odd::is_none")]
+    pub(crate) odd: Odd,
     pub(crate) joins: Vec<Later>,
     pub(crate) traps: TopicTraps,
 }
@@ -136,12 +170,18 @@ pub(crate) fn read_topic(from: u32, old: Old<'_>) -> Result<Topic, MigrateError>
     }
     #[cfg(feature = "v2")]
     if from == 1 {
-        let TopicV1 { count, joins, traps } = old.read()?;
+        let TopicV1 {
+            count,
+            odd,
+            joins,
+            traps,
+        } = old.read()?;
         return Ok(Topic {
             counts: Counts {
                 before: count,
                 since: 0,
             },
+            odd,
             joins,
             traps,
         });

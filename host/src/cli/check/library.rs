@@ -36,6 +36,7 @@ fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
         attempt: 0,
         settings,
         allow: None,
+        carries: true,
         limits: ProbeLimits::default(),
     };
     tried(pipeline, library, &wanted)

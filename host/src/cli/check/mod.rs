@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::args::{JsonArg, named_or_found};
 use super::terminal::{GOOD, STRONG, has_colours, say, styled};
-use crate::config::{Config, ConfigErrors, Diagnostic, Mode};
+use crate::config::{Config, ConfigErrors, Diagnostic, Mode, Reload};
 use crate::runtime::plugin::pipeline::Wanted;
 use crate::server;
 pub(super) use built::Libraries;
@@ -221,6 +221,7 @@ fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result
             attempt,
             settings: &plugin.settings,
             allow: plugin.allow.as_deref(),
+            carries: plugin.reload == Reload::Migrate,
             limits: plugin.probe,
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {

@@ -60,25 +60,35 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
     failures.announce(plugin, NOT_CARRIED);
 }
 
-/// Whether `good` may be given the state that `bad` has written: it reads that version, and does not die of it.
-pub(super) fn takes_back(pipeline: &Pipeline, slot: &PluginSlot, good: &Generation, bad: &Arc<Generation>) -> bool {
-    let reads = &good.manifest.reads;
-    if !reads.contains(&bad.manifest.state_version) {
-        return false;
+/// Checks that `good` may be given the state that `bad` has written: it reads that version, and does not crash over it. What it
+/// would lose of it shows when it reads each topic.
+///
+/// # Errors
+///
+/// Why it may not.
+pub(super) fn takes_back(
+    pipeline: &Pipeline,
+    slot: &PluginSlot,
+    good: &Generation,
+    bad: &Arc<Generation>,
+) -> Result<(), String> {
+    let (reads, version) = (&good.manifest.reads, bad.manifest.state_version);
+    if !reads.contains(&version) {
+        return Err(format!("the code before does not read state of version {version}"));
     }
     // A busy shard is not waited for: topics are to leave the bad code soon.
     let samples = sample::of(slot, std::slice::from_ref(bad), reads, &slot.config());
     match pipeline.try_on(good, samples.taken, &slot.config().probe) {
-        Ok(()) => true,
+        Ok(()) => Ok(()),
         // That the child could not be run says nothing of the state.
-        Err(error) if error.may_pass() => true,
+        Err(error) if error.may_pass() => Ok(()),
         Err(error) => {
             tracing::error!(
                 plugin = slot.name,
                 from = bad.number,
                 "the present state of its topics is not given back: in a child {error}"
             );
-            false
+            Err(format!("in a child the code before failed over it: {error}"))
         }
     }
 }

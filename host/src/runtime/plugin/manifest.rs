@@ -157,6 +157,13 @@ impl Manifest {
         manifest.check()
     }
 
+    /// Whether its state is checked whenever it reads some: what it would not write again is an error. Plugins that were built with an
+    /// earlier kit lose that without a word.
+    #[must_use]
+    pub(crate) fn checks_state(&self) -> bool {
+        self.abi >= (1, 4)
+    }
+
     /// What no field shows alone.
     fn check(self) -> Result<Self, ManifestError> {
         if self.name.is_empty() {

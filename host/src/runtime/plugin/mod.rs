@@ -55,6 +55,7 @@ pub(crate) mod shard;
 mod slot;
 pub(crate) mod stage;
 pub(crate) mod step;
+mod survival;
 pub(crate) mod swap;
 #[cfg(test)]
 pub(crate) mod testing;

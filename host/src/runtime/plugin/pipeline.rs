@@ -47,6 +47,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) settings: &'a str,
     /// The contents that may be loaded; `None`: any.
     pub(crate) allow: Option<&'a [ContentHash]>,
+    /// Whether its topics are to survive a reload.
+    pub(crate) carries: bool,
     /// The limits of its probe.
     pub(crate) limits: ProbeLimits,
 }
@@ -99,7 +101,10 @@ impl Pipeline {
             read_manifest(wanted.plugin, contents).map_err(|error| Refusal::by(Step::Manifest, error.code(), &error))
         })?;
         trail.step(Step::Quarantine, || self.may_run(wanted, contents.hash))?;
-        let Samples { taken, untried } = sample(&manifest)?;
+        let Samples { mut taken, untried } = sample(&manifest)?;
+        if wanted.carries && manifest.has_channel && manifest.checks_state() {
+            taken.insert(0, Sample::first(&manifest));
+        }
         let staged = trail.step(Step::Stage, || {
             StagedFile::write(&self.stage_dir, wanted.plugin, wanted.attempt, contents)
                 .map_err(|error| Refusal::by(Step::Stage, error.code(), &error).passing())
@@ -130,6 +135,21 @@ impl Pipeline {
             return Ok(());
         }
         let samples = samples.into_iter().map(Sample::optional).collect();
+        probe(&self.exe, code.library(), &code.settings, samples, limits).map(drop)
+    }
+
+    /// Has code in service read samples of its own state, in a child.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot, or crashes or hangs over them, or if the child cannot be run.
+    pub(super) fn try_own(
+        &self,
+        code: &Generation,
+        samples: Vec<Sample>,
+        limits: &ProbeLimits,
+    ) -> Result<(), ProbeError> {
+        let samples = samples.into_iter().map(Sample::required).collect();
         probe(&self.exe, code.library(), &code.settings, samples, limits).map(drop)
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::generation::Generation;
 use super::handover::{Snapshot, TooLarge, snapshot_up_to};
 use super::loader::ShardInstance;
+use super::manifest::Manifest;
 use super::shard::{Control, Shard};
 use super::slot::PluginSlot;
 use crate::config::{self, OnMigrateError};
@@ -242,6 +243,30 @@ pub(super) fn take(shard: &Shard, sampling: &Sampling, instance: &mut ShardInsta
 }
 
 impl Sample {
+    /// The state that a topic begins with, which the code makes itself: no bytes stand for it.
+    pub(super) fn first(manifest: &Manifest) -> Self {
+        Self {
+            topic: "a new topic".to_owned(),
+            version: manifest.state_version,
+            shared: String::new(),
+            members: Vec::new(),
+            may_fail: false,
+        }
+    }
+
+    /// Whether it is that.
+    pub(super) fn is_first(&self) -> bool {
+        self.shared.is_empty()
+    }
+
+    /// The same, which must not fail.
+    pub(super) fn required(self) -> Self {
+        Self {
+            may_fail: false,
+            ..self
+        }
+    }
+
     /// The same sample, which the code need not be able to read.
     pub(super) fn optional(self) -> Self {
         Self { may_fail: true, ..self }

@@ -40,6 +40,8 @@ pub(crate) struct SwapReport {
     pub(crate) rejoined: usize,
     /// Topics that went back with the snapshot from the swap. `moved` counts them, too.
     pub(crate) restored: usize,
+    /// Why these went back so, and why others rejoined.
+    pub(crate) unread: Failures,
     /// Events that these topics, and those that were told to rejoin on the way back, had handled since the swap.
     pub(crate) lost_events: u64,
     /// The longest time that a topic was held, in microseconds.
@@ -129,13 +131,13 @@ pub(crate) fn rejoin_late(slot: &PluginSlot, new: &Generation, old: &Generation)
     may
 }
 
-/// Puts `good` in service again and gives it the topics of `bad` back: with their present state if it `reads_present`, else with
-/// the snapshot from the swap, else without state.
+/// Puts `good` in service again and gives it the topics of `bad` back: with their present state if it is `readable`, else with the
+/// snapshot from the swap, else without state. The error says why it is not.
 pub(crate) fn swap_back(
     slot: &Arc<PluginSlot>,
     good: &Arc<Generation>,
     bad: &Arc<Generation>,
-    reads_present: bool,
+    readable: Result<(), String>,
     snapshots: &mut Snapshots,
 ) -> SwapReport {
     let start = Instant::now();
@@ -151,12 +153,14 @@ pub(crate) fn swap_back(
         good,
         bad,
         snapshots,
-        reads_present,
+        readable,
+        unread: Failures::default(),
         lost_events: 0,
         restored: 0,
         rejoined: 0,
     };
     carry(topics, good, slot.config().swap_patience, &mut way, &mut report);
+    report.unread = way.unread;
     report.lost_events = way.lost_events;
     report.restored = way.restored;
     report.rejoined = way.rejoined;
@@ -185,7 +189,7 @@ trait Way {
     /// A topic has arrived, with this state.
     fn arrived(&mut self, topic: &Arc<Topic>, carried: Option<Snapshot>);
     /// A topic could not be moved. `true`: it was sent off once more.
-    fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool;
+    fn failed(&mut self, topic: Arc<Topic>, why: &str, report: &mpsc::Sender<Moved>) -> bool;
 }
 
 /// Sends all of `waiting` to `taker`. Waits at most `patience` for the next topic to arrive.
@@ -235,7 +239,7 @@ fn carry(
                 report.moved += 1;
                 way.arrived(&moved.topic, moved.carried);
             }
-            Some(_) if way.failed(Arc::clone(&moved.topic), &reporter) => {}
+            Some(why) if way.failed(Arc::clone(&moved.topic), &why, &reporter) => {}
             Some(why) => {
                 moving.remove(&moved.topic.number);
                 report.failures.add(&said(&moved.topic.name), why);
@@ -314,7 +318,7 @@ impl Way for Forth<'_> {
         }
     }
 
-    fn failed(&mut self, _: Arc<Topic>, _: &mpsc::Sender<Moved>) -> bool {
+    fn failed(&mut self, _: Arc<Topic>, _: &str, _: &mpsc::Sender<Moved>) -> bool {
         self.slot.stats.failed_migrations.inc();
         false
     }
@@ -326,7 +330,8 @@ struct Back<'a> {
     good: &'a Generation,
     bad: &'a Generation,
     snapshots: &'a mut Snapshots,
-    reads_present: bool,
+    readable: Result<(), String>,
+    unread: Failures,
     lost_events: u64,
     restored: usize,
     rejoined: usize,
@@ -347,7 +352,8 @@ impl Back<'_> {
     }
 
     /// Sends a topic back with the snapshot from the swap, or tells its members to rejoin.
-    fn with_snapshot(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+    fn with_snapshot(&mut self, topic: Arc<Topic>, why: &str, report: &mpsc::Sender<Moved>) -> bool {
+        self.unread.add(&said(&topic.name), why.to_owned());
         // Counted from the swap on; if this fails again, nothing more is lost.
         let before = self.snapshots.handled.insert(topic.number, topic.handled());
         self.lost_events += topic.handled().saturating_sub(before.unwrap_or(0));
@@ -368,10 +374,9 @@ impl Back<'_> {
 
 impl Way for Back<'_> {
     fn give(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
-        if self.reads_present {
-            self.send(topic, None, report)
-        } else {
-            self.with_snapshot(topic, report)
+        match self.readable.clone() {
+            Ok(()) => self.send(topic, None, report),
+            Err(why) => self.with_snapshot(topic, &why, report),
         }
     }
 
@@ -380,8 +385,8 @@ impl Way for Back<'_> {
     }
 
     /// The present state cannot be written or read. Perhaps the snapshot can.
-    fn failed(&mut self, topic: Arc<Topic>, report: &mpsc::Sender<Moved>) -> bool {
+    fn failed(&mut self, topic: Arc<Topic>, why: &str, report: &mpsc::Sender<Moved>) -> bool {
         self.slot.stats.failed_migrations.inc();
-        self.with_snapshot(topic, report)
+        self.with_snapshot(topic, why, report)
     }
 }

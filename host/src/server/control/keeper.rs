@@ -97,13 +97,14 @@ impl Keeper {
             }
             self.plugins.carry_late();
             self.plugins.retire();
+            self.plugins.try_survival();
         }
     }
 
     /// How long the thread may wait for a command.
     fn patience(&self) -> Duration {
         let idle = if self.over_state.is_empty() { IDLE } else { STATE_TICK };
-        let next = self.plugins.next_proven().into_iter().chain(self.retries.next()).min();
+        let next = self.plugins.next_look().into_iter().chain(self.retries.next()).min();
         let next = next.map_or(idle, |until| until.saturating_duration_since(Instant::now()).min(idle));
         // A moment longer, so that it is really due by then.
         let next = next.saturating_add(Duration::from_millis(1));

@@ -21,6 +21,12 @@ pub(crate) enum Build {
     MisbehaveV2,
     /// That never reads the state of another generation.
     MisbehaveBadRestore,
+    /// Whose state has a field under another name.
+    MisbehaveRenamed,
+    /// The same, with the old name as an alias.
+    MisbehaveAliased,
+    /// Whose state cannot be read from the beginning.
+    MisbehaveUnreadable,
     /// That panics at every event of a client.
     MisbehavePanics,
     /// That does what `MISBEHAVE_AT_LOAD` says while it is loaded.
@@ -48,12 +54,15 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
         Self::MisbehaveV2,
         Self::MisbehaveBadRestore,
+        Self::MisbehaveRenamed,
+        Self::MisbehaveAliased,
+        Self::MisbehaveUnreadable,
         Self::MisbehavePanics,
         Self::MisbehaveAtLoad,
         Self::MisbehaveAborts,
@@ -105,6 +114,9 @@ impl Build {
             Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger | Self::Lookup => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
+            Self::MisbehaveRenamed => Some("renamed"),
+            Self::MisbehaveAliased => Some("aliased"),
+            Self::MisbehaveUnreadable => Some("unreadable"),
             Self::MisbehavePanics | Self::LedgerPanics => Some("panics"),
             Self::MisbehaveAtLoad => Some("at_load"),
             Self::LedgerRuntime => Some("runtime"),

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::step::Noted;
 use super::{Core, Standing};
 use crate::abi::{effect, event};
-use crate::channel::Old;
+use crate::state;
 use crate::test::boundary::{Event, Running};
 use crate::test::code::Code;
 
@@ -42,7 +42,7 @@ impl Core {
                 .map(|(_, bytes)| bytes),
         };
         let bytes = bytes.ok_or("there is none")?;
-        Old::new(&bytes).read().map_err(|error| error.to_string())
+        state::read(&bytes).map_err(|error| error.to_string())
     }
 
     fn write_state(&mut self, topic: u64) -> Result<Written, String> {
@@ -100,6 +100,7 @@ impl Core {
         let version = self.generations[old].code.manifest.state_version;
         let state = self.write_state(topic)?;
         let new = self.newest();
+        try_migration(&self.generations[new].code, version, &state)?;
         let read = self.read_state(new, topic, version, &state)?;
         let _ = self.handle_in(old, &close(topic));
         self.topic_mut(topic, |topic| topic.generation = new);
@@ -126,7 +127,9 @@ impl Core {
             .map(|state| (self.restored_member(topic), state))
             .collect();
         let numbers = members.iter().map(|(number, _)| *number).collect();
-        let read = self.read_state(newest, topic, version, &(shared, members))?;
+        let state = (shared, members);
+        try_migration(&self.generations[newest].code, version, &state)?;
+        let read = self.read_state(newest, topic, version, &state)?;
         self.topic_mut(topic, |topic| (topic.live, topic.generation) = (true, newest));
         self.taken_over(topic, read);
         self.settle();
@@ -204,6 +207,19 @@ impl Core {
             self.end_untold(member);
         }
     }
+}
+
+/// Checks that what a migration makes can be read again. The host does so in its probe.
+fn try_migration(code: &Code, version: u32, (shared, members): &Written) -> Result<(), String> {
+    if version == code.manifest.state_version {
+        return Ok(());
+    }
+    Running::try_restore(code.module, event::RESTORE, version, shared)
+        .map_err(|why| format!("the topic's state: {why}"))?;
+    members.iter().try_for_each(|(_, member)| {
+        Running::try_restore(code.module, event::RESTORE_MEMBER, version, member)
+            .map_err(|why| format!("a member's state: {why}"))
+    })
 }
 
 /// The end of a topic, for which no callback runs.

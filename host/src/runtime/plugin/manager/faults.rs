@@ -64,8 +64,8 @@ impl Plugins {
             ..
         } = proving;
         let good = before?;
-        let reads_present = late::takes_back(&self.pipeline, &slot, &good, &bad);
-        let swap = swap_back(&slot, &good, &bad, reads_present, &mut snapshots);
+        let readable = late::takes_back(&self.pipeline, &slot, &good, &bad);
+        let swap = swap_back(&slot, &good, &bad, readable, &mut snapshots);
         plugin.back_to(&good);
         // The same contents with other settings are in service now: it was not them.
         if bad.hash != good.hash {
@@ -78,6 +78,7 @@ impl Plugins {
             why,
             at_unix_s: unix_seconds(),
             swap,
+            is_checked: good.manifest.checks_state() && good.manifest.state_version == bad.manifest.state_version,
         };
         Some(Verdict::RolledBack(slot, rollback))
     }
@@ -202,9 +203,11 @@ pub(crate) fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
         "rolled back after {}: generation {} serves again, {}",
         rollback.why,
         rollback.to,
-        match (restored + rejoined, lost_events) {
-            (0, _) => "nothing is lost".to_owned(),
-            (_, lost) => format!("{lost} events are lost"),
+        match rollback.swap.unread.shown() {
+            _ if restored + rejoined == 0 && rollback.is_checked => "nothing is lost".to_owned(),
+            _ if restored + rejoined == 0 => "its topics go on with what it reads of their state".to_owned(),
+            None => format!("{lost_events} events are lost"),
+            Some(why) => format!("{lost_events} events are lost, as it cannot go on with the present state: {why}"),
         }
     );
 }

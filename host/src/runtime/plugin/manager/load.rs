@@ -173,6 +173,7 @@ impl Plugins {
             attempt: self.attempts,
             settings: &config.settings,
             allow: config.allow.as_deref(),
+            carries: config.reload == Reload::Migrate,
             limits: config.probe,
         };
         let live = self.plugins.get(&slot.name).map_or(&[][..], |plugin| &plugin.live);

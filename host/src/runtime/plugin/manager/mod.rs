@@ -149,10 +149,21 @@ impl Plugins {
         &self.fault_signal
     }
 
-    /// When somebody's probation ends next.
+    /// When the next probation ends, or state is to be looked at.
     #[must_use]
-    pub(crate) fn next_proven(&self) -> Option<Instant> {
-        self.plugins.values().filter_map(Plugin::proven_at).min()
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        let plugins = self.plugins.values();
+        plugins
+            .flat_map(|plugin| [plugin.proven_at(), plugin.survival_due()])
+            .flatten()
+            .min()
+    }
+
+    /// Tries some state of the code in service, where that is due: whether it would survive a reload.
+    pub(crate) fn try_survival(&mut self) {
+        for plugin in self.plugins.values_mut() {
+            plugin.try_survival(&self.pipeline);
+        }
     }
 
     /// Moves topics that were too busy to move with the others, once they are not.

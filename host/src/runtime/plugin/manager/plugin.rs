@@ -9,9 +9,11 @@ use bennu_plugin::abi::reason;
 use crate::config::{ContentHash, Reload};
 use crate::runtime::channel::{Input, Notice};
 use crate::runtime::plugin::generation::Generation;
+use crate::runtime::plugin::pipeline::Pipeline;
 use crate::runtime::plugin::probation::{Panics, Proving};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::step::{Step, Trail};
+use crate::runtime::plugin::survival::Survival;
 use crate::runtime::plugin::swap::{Snapshots, SwapReport, swap};
 
 /// One plugin of the configuration.
@@ -24,6 +26,8 @@ pub(super) struct Plugin {
     pub(super) live: Vec<Arc<Generation>>,
     /// The generation in service, while it has to prove itself.
     proving: Option<Proving>,
+    /// Whether the state of the code in service would survive a reload.
+    survival: Survival,
     /// When they panicked, by generation.
     panics: BTreeMap<u64, Panics>,
 }
@@ -36,6 +40,7 @@ impl Plugin {
             taken: None,
             live: Vec::new(),
             proving: None,
+            survival: Survival::default(),
             panics: BTreeMap::new(),
         }
     }
@@ -98,6 +103,16 @@ impl Plugin {
         let proving = self.proving.take_if(|proving| proving.until() <= Instant::now())?;
         self.slot.journal.proves_itself(false);
         Some(proving.new)
+    }
+
+    /// Looks whether the state of the code in service would survive a reload, if it is time.
+    pub(super) fn try_survival(&mut self, pipeline: &Pipeline) {
+        self.survival.look(pipeline, &self.slot);
+    }
+
+    /// When to do that next.
+    pub(super) fn survival_due(&self) -> Option<Instant> {
+        self.survival.due()
     }
 
     /// The panics of the code in service up to now.

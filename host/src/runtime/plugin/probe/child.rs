@@ -109,6 +109,7 @@ fn try_library(path: &Path, request: &Request, only_schema: bool) -> io::Result<
     tell(&Line::Step(Step::Restore))?;
     for sample in &request.samples {
         match restore(&library, sample) {
+            Err(message) if sample.is_first() => return Ok(Answer::State { message }),
             Err(message) if !sample.may_fail => {
                 let topic = sample.topic.clone();
                 return Ok(Answer::Restore { topic, message });

@@ -73,6 +73,9 @@ pub(crate) enum ProbeError {
         /// Why.
         message: String,
     },
+    /// The plugin would lose the state that a topic begins with.
+    #[error("its state does not survive a reload: {0}")]
+    State(String),
     /// Threads that the plugin has started do not end.
     #[error("it leaves threads behind that it started while it was loaded or checked: {0}")]
     Threads(String),
@@ -124,6 +127,7 @@ impl ProbeError {
             Self::Layout(_) => "layout",
             Self::Settings { .. } => "settings",
             Self::Restore { .. } => "restore",
+            Self::State(_) => "state",
             Self::Threads(_) => "threads",
             Self::Killed { .. } => "probe_killed",
             Self::Crashed { .. } => "probe_crashed",
@@ -204,6 +208,7 @@ enum Answer {
     Layout { line: String, report: String },
     Settings { path: String, message: String },
     Restore { topic: String, message: String },
+    State { message: String },
     Threads { threads: Vec<String> },
 }
 
@@ -230,6 +235,7 @@ impl Answer {
                 let (topic, message) = (said(topic), said(message));
                 Err(ProbeError::Restore { topic, message })
             }
+            Self::State { message } => Err(ProbeError::State(said(message))),
             Self::Threads { threads } => Err(ProbeError::Threads(said(threads.join(", ")))),
         }
     }
