@@ -31,6 +31,11 @@ const RECONNECT_STEPS_MS = [250, 500, 1_000, 2_000, 5_000, 10_000];
 /** How long the first, the second, … try to join again waits at most. */
 const REJOIN_STEPS_MS = [500, 1_000, 2_000, 5_000, 10_000];
 
+/** What the subprotocol begins with that carries a token. */
+const TOKEN_PROTOCOL = "base64url.bearer.phx.";
+/** The header that carries it with long polling. */
+const TOKEN_HEADER = "X-Phoenix-AuthToken";
+
 const NO_WEBSOCKET =
   "there is no WebSocket here, as in Node before 22: give a class like it as `transport` (that of the package ws is one), or" +
   ' `transport: "longpoll"`';
@@ -74,6 +79,7 @@ export class Socket {
    * @param {string} endpoint the mount: `/socket` on a page, else with scheme and host
    * @param {object} [options]
    * @param {object | (() => object)} [options.params] sent with each connection; a function is asked each time
+   * @param {string | (() => string)} [options.authToken] for mounts with `auth_token`: sent in a header, not in the address
    * @param {number} [options.timeout] milliseconds that pushes and joins wait for their reply
    * @param {number} [options.heartbeatIntervalMs]
    * @param {(tries: number) => number} [options.reconnectAfterMs]
@@ -176,7 +182,7 @@ export class Socket {
   }
 
   #open() {
-    const connection = new this.#transport(this.endPointURL(), ...(this.#transport === LongPoll ? [this.#dialect] : []));
+const connection = new this.#transport(this.endPointURL(), ...this.#arguments());
     // What a connection says after it was given up is nobody's business.
     const current = (handle) => (event) => connection === this.#connection && handle(event);
     connection.binaryType = "arraybuffer";
@@ -188,6 +194,15 @@ export class Socket {
     const { longPollFallbackMs } = this.#options;
     if (longPollFallbackMs === undefined || this.#everOpen || this.#transport === LongPoll) return;
     this.#fallbackTimer = setTimeout(() => this.#lose({ code: 1006, reason: "too late", wasClean: false }), longPollFallbackMs);
+  }
+
+  /** What a transport is made with besides its address. */
+  #arguments() {
+    const { authToken } = this.#options;
+    const token = typeof authToken === "function" ? authToken() : authToken;
+    if (this.#transport === LongPoll) return [this.#dialect, token];
+    // The only header of a WebSocket that a page can set.
+    return token ? [["phoenix", TOKEN_PROTOCOL + urlSafe(base64(new TextEncoder().encode(token)))]] : [];
   }
 
   #opened() {
@@ -730,15 +745,17 @@ export class LongPoll {
   readyState = 0;
   #url;
   #post;
+  #authToken;
   #session = null;
   #poll = null;
   #queue = [];
   #posting = false;
 
-  /** @param {string} url @param {{post: {contentType: string, lines: number}}} [dialect] */
-  constructor(url, { post } = V2) {
+  /** @param {string} url @param {{post: {contentType: string, lines: number}}} [dialect] @param {string} [authToken] */
+  constructor(url, { post } = V2, authToken) {
     this.#url = url;
     this.#post = post;
+    this.#authToken = authToken;
     this.#listen();
   }
 
@@ -824,6 +841,7 @@ export class LongPoll {
     if (method === "GET") this.#poll = abort;
     const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
     const headers = body === undefined ? {} : { "content-type": this.#post.contentType };
+    if (this.#authToken) headers[TOKEN_HEADER] = this.#authToken;
     try {
       const response = await fetch(url, { method, headers, body, signal: abort.signal });
       return await response.json();
@@ -958,6 +976,11 @@ function bytesOf(payload) {
 
 function base64(buffer) {
   return btoa(Array.from(new Uint8Array(buffer), (byte) => String.fromCharCode(byte)).join(""));
+}
+
+/** The same in letters that a header takes. */
+function urlSafe(text) {
+  return text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 const BASE64 = /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;

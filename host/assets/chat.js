@@ -23,7 +23,7 @@ export class Chat {
   /** @param {import("./connection.js").Connection} connection */
   constructor(connection) {
     this.#connection = connection;
-    this.#enter();
+    this.enter();
     $("say").addEventListener("submit", (event) => this.#say(event));
     $("rename").addEventListener("submit", (event) => this.#rename(event));
     $("body").addEventListener("input", () => this.#typed());
@@ -42,8 +42,8 @@ export class Chat {
     for (const old of $("messages").querySelectorAll(".swap")) old.remove();
   }
 
-  /** Joins under the present name, in place of an earlier channel. */
-  #enter() {
+  /** Joins under the present name, instead of an earlier channel. */
+  enter() {
     const name = this.#name;
     $("name").value = name;
     const joined = this.#connection.socket.channel(TOPIC, { name });
@@ -80,7 +80,7 @@ export class Chat {
     this.#name = wanted;
     sessionStorage.setItem(NAME_KEY, wanted);
     this.#channel.leave();
-    this.#enter();
+    this.enter();
   }
 
   // ---- messages ----

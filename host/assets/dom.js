@@ -1,4 +1,7 @@
-/** What all parts of the page of `dev` need. What somebody wrote is never put into the page as markup. */
+/** What all parts of the page of `dev` need. Nothing that a user wrote becomes markup. */
+
+/** Between a number and its unit, so that no line ends there. */
+export const SPACE = "\u00a0";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -24,13 +27,13 @@ export function append(list, box, item, most) {
 }
 
 export function amount(count, what) {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
+  return `${count}${SPACE}${what}${count === 1 ? "" : "s"}`;
 }
 
-/** A time in the unit that suits it, as the terminal gives it. */
+/** A time in s, ms or µs, as the terminal shows it. */
 export function time(ms) {
-  if (ms >= 1_000) return `${(ms / 1_000).toFixed(1)} s`;
-  return ms >= 1 ? `${Math.round(ms)} ms` : `${Math.round(ms * 1_000)} µs`;
+  if (ms >= 1_000) return `${(ms / 1_000).toFixed(1)}${SPACE}s`;
+  return ms >= 1 ? `${Math.round(ms)}${SPACE}ms` : `${Math.round(ms * 1_000)}${SPACE}µs`;
 }
 
 /** Sets what is different: who watches the page hears of nothing else. */
@@ -42,7 +45,7 @@ export function setText(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }
 
-/** What a refusal gives as its reason, whatever shape it has. */
+/** The reason in a refusal, whatever its shape. */
 export function reasonOf(response) {
   return response?.reason ?? (response ? JSON.stringify(response) : undefined);
 }

@@ -1,8 +1,7 @@
 /**
- * The page of `bennu dev`: which routes there are, a place to try them by hand, the chat room where there is one, and
- * what its author wants to see: that a plugin was replaced, and that nothing else was.
+ * The page of `bennu dev`: the routes, a playground to try them by hand, the chat room if there is one, and news of reloads.
  *
- * What is there comes from `/dev/routes`, what happens to it from `/dev/events`; all else goes over sockets like any client's.
+ * The routes come from `/dev/routes`, the news from `/dev/events`; everything else goes over sockets like that of any client.
  */
 
 import { Chat, TOPIC as CHAT_TOPIC } from "./chat.js";
@@ -13,13 +12,13 @@ import { Playground } from "./playground.js";
 /** The plugin that has a chat room here. */
 const CHAT_PLUGIN = "room";
 const EVENTS_SHOWN = 8;
-const REFUSED = "the newest is refused";
+const REFUSED = "the newest code was rejected";
 
 /** What `/dev/routes` said last. */
 let there = { run: null, mounts: [], routes: [], plugins: [] };
-/** What is to be said of a plugin besides its generation: `{ state, text }`. */
+/** What to show about a plugin besides its generation: `{ state, text }`. */
 const notes = new Map();
-/** Why topics of a plugin are not served by its newest code. They are until the next reload. */
+/** Why topics of a plugin are on older code; until its next reload. */
 const stays = new Map();
 /** `chat` and `playground`, as far as they are there. */
 const views = {};
@@ -31,9 +30,9 @@ const news = watchNews();
 setInterval(showConnection, 1_000);
 for (const name of ["chat", "playground"]) $(`${name}-tab`).addEventListener("click", () => bring(name));
 
-// ---- what is there ----
+// ---- routes and plugins ----
 
-/** One look at a time, so that what is shown last is what was there last; who asks meanwhile has it look once more. */
+/** Looks once at a time, so that the last look is what is shown; whoever asks meanwhile has it look once more. */
 function look() {
   lookAgain = true;
   looking ??= lookWhileAsked().finally(() => (looking = null));
@@ -67,17 +66,36 @@ function show(found) {
 function openViews() {
   const [mount] = there.mounts;
   if (mount === undefined) return setText($("connection"), "There is no mount with a WebSocket.");
-  views.playground ??= new Playground(connect(mount, "playground"));
+  views.playground ??= new Playground(connection("playground"), (topic) => routeOf(topic)?.plugin, reconnect);
+  views.playground.offerMounts(there.mounts);
   const [first] = there.routes;
   if (first) views.playground.offer(first.example);
   const hasChat = routeOf(CHAT_TOPIC)?.plugin === CHAT_PLUGIN;
-  if (hasChat) views.chat ??= new Chat(connect(mount, "chat"));
+  if (hasChat && !views.chat) {
+    const own = connection("chat");
+    own.connect(mount);
+    views.chat = new Chat(own);
+  }
   $("tabs").hidden = !hasChat;
   if (!inFront || (inFront === "chat" && !hasChat)) bring(hasChat ? "chat" : "playground");
 }
 
-function connect(mount, view) {
-  return new Connection(mount, there.run, () => connectedAnew(views[view]));
+function connection(view) {
+  return new Connection(there.run, {
+    anew: () => connectedAnew(views[view]),
+    changed: () => (showConnection(), views.playground?.showRefusal()),
+    heard: (message) => views[view]?.hear?.(message),
+  });
+}
+
+/** Connects all views of a mount again: what they tell its connect handler has changed. */
+function reconnect(mount) {
+  for (const view of Object.values(views)) {
+    if (view.connection.mount.path !== mount.path) continue;
+    view.connection.connect(mount);
+    view.enter?.();
+  }
+  showConnection();
 }
 
 function bring(name) {
@@ -121,7 +139,7 @@ function stateOf(plugin) {
   const { version, generation } = there.plugins.find(({ name }) => name === plugin) ?? {};
   const serving = generation ? `${version}, generation ${generation}` : "not in service";
   const note = notes.get(plugin) ?? stays.get(plugin);
-  const goesOn = generation && ["failed", "refused"].includes(note?.state) ? " serves on" : "";
+  const goesOn = generation && ["failed", "refused"].includes(note?.state) ? " stays in service" : "";
   if (note) return { state: note.state, text: `${serving}${goesOn}; ${note.text}` };
   if (!generation) return { state: "missing", text: `${serving}; the terminal says why` };
   return { state: "idle", text: serving };
@@ -133,7 +151,7 @@ function note(plugin, state, text) {
   showRoutes();
 }
 
-// ---- what happens to it ----
+// ---- news ----
 
 function watchNews() {
   const events = new EventSource("/dev/events");
@@ -146,21 +164,27 @@ function watchNews() {
   on("unchanged", unchanged);
   on("reload", reloaded);
   on("configuration", look);
+  on("denied", denied);
   on("configuration_refused", configurationRefused);
   for (const event of ["faults", "missed"]) on(event, look);
   return events;
+}
+
+/** The server has refused a client. */
+function denied({ mount, status, reason }) {
+  for (const { connection } of Object.values(views)) if (connection.mount?.path === mount) connection.refused({ status, reason });
 }
 
 function configurationRefused({ reason }) {
   const shown = document.querySelector("#problems [data-event=configuration_refused] pre");
   if (shown?.textContent === reason) return;
   forget("", "configuration_refused");
-  record("configuration_refused", "", "The configuration is refused. The one before goes on.", reason);
+  record("configuration_refused", "", "The configuration was rejected. The server still runs with the previous one.", reason);
 }
 
 function goesOn(plugin) {
   const isThere = there.plugins.some(({ name, generation }) => name === plugin && generation);
-  return isThere ? "The code before it goes on serving." : "It is not in service.";
+  return isThere ? "The previous code stays in service." : "It is not in service.";
 }
 
 function notBuilt({ plugin, code, reason }) {
@@ -173,10 +197,10 @@ function notBuilt({ plugin, code, reason }) {
 function refused({ plugin, step, reason }) {
   note(plugin, "refused", REFUSED);
   forget(plugin, "build_failed", "refused");
-  record("refused", plugin, `${plugin} was refused (${step}). ${goesOn(plugin)}`, reason);
+  record("refused", plugin, `${plugin} was rejected (${step}). ${goesOn(plugin)}`, reason);
 }
 
-/** The build gave what was there: in service already, or refused before. */
+/** The build gave the same library as before: the one in service, or one that was rejected. */
 function unchanged({ plugin, in_service: inService }) {
   forget(plugin, "build_failed");
   if (!inService) return note(plugin, "refused", REFUSED);
@@ -196,8 +220,12 @@ function reloaded(reload) {
     `probed in ${time(probedMs)}`,
     topics === 0 ? "no topics" : `${amount(topics, "topic")} carried over in ${time(swapMs)}`,
     failed > 0 && `${amount(failed, "topic")} not`,
-    rejoined > 0 && `${amount(rejoined, "topic")} joined anew`,
+    rejoined > 0 && `${amount(rejoined, "topic")} joined again`,
   ];
+  for (const { connection } of Object.values(views)) {
+    // The new code may let in whom the previous code has refused.
+    if (!connection.isOpen && connection.mount?.connect === plugin) reconnect(connection.mount);
+  }
   record("reload", plugin, `${plugin} ${version}, generation ${generation}: ${counts.filter(Boolean).join(", ")}`);
   showPanics();
   if (generation === 1 || failed > 0) return;
@@ -209,32 +237,32 @@ function reloaded(reload) {
   showConnection();
 }
 
-/** The new code is there, but could not take the state of all topics. */
+/** The new code is in service, but could not read the state of all topics. */
 function stayed({ plugin, version, generation, topics, failed, reason }) {
-  const what = `${failed} of ${amount(topics + failed, "topic")} ${failed === 1 ? "stays" : "stay"} on the code before`;
+  const what = `${failed} of ${amount(topics + failed, "topic")} ${failed === 1 ? "stays" : "stay"} on the previous code`;
   stays.set(plugin, { state: "stays", text: what });
   const advice = /missing field/.test(reason) ? " A new field needs #[serde(default)]." : "";
   record("stays", plugin, `${plugin} ${version}, generation ${generation}: ${what}.${advice}`, reason);
 }
 
-/** A socket is back, at the server that it was lost to or at one that was started since. */
+/** A socket is back, at the same server or at one that was started since. */
 async function connectedAnew(view) {
   view.forgetDividers();
   showConnection();
   const before = view.connection.run;
   await look();
   view.connection.run = there.run;
-  view.divide(before === there.run ? "connected anew" : "the server was restarted");
+  view.divide(before === there.run ? "connected again" : "the server was restarted");
 }
 
-/** The server went, with all that it had. */
+/** The server was restarted: nothing of the run before holds. */
 function forgetAll() {
   notes.clear();
   stays.clear();
   for (const list of ["problems", "events"]) $(list).replaceChildren();
 }
 
-/** The last ones, but for those of code that newer code has replaced. */
+/** Shows the last panics, but not those of code that newer code has replaced. */
 function showPanics() {
   const all = there.plugins.flatMap(({ name, generation, panics = [] }) =>
     panics.filter((panic) => panic.generation >= (generation ?? 0)).map((panic) => ({ plugin: name, ...panic })),
@@ -251,7 +279,7 @@ function shownPanic({ plugin, generation, callback, event, topic, message, count
   return item;
 }
 
-/** What is to be mended stands at the top, with all that is known of it; the rest is news. */
+/** Problems go to the top, with all their details; reloads go to the list beside. */
 function record(event, plugin, text, detail) {
   const item = element("li", {}, text, ...(detail ? [element("pre", {}, detail)] : []));
   Object.assign(item.dataset, { event, plugin });

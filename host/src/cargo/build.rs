@@ -1,72 +1,136 @@
-//! A build that is under way: what cargo and the compiler say of it, and what it gives.
+//! A build that runs: what cargo and the compiler say, and what comes of it for each plugin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, ExitStatus};
+use std::process::{ChildStdout, ExitStatus};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anstream::adapter::strip_str;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use super::{CargoError, Target, not_run};
+use super::processes::{Process, Processes};
+use super::stage::{Library, Stage};
+use super::{CargoError, Target};
 
 /// How much of what cargo and the compiler say is kept, of each the end, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
-/// A running build. Killed when this is dropped, with all that it started; a Ctrl-C in the terminal does not reach it.
+/// A running build. Dropping it kills cargo and everything that it has started.
 #[derive(Debug)]
 pub(crate) struct Build {
-    pub(super) child: Child,
+    pub(super) process: Process,
+    pub(super) processes: Processes,
     pub(super) stderr: Option<JoinHandle<String>>,
-    /// Name and id of each plugin.
-    pub(super) wanted: Vec<(String, String)>,
+    pub(super) stage: Arc<Stage>,
+    pub(super) wanted: Vec<Wanted>,
 }
 
-/// What a build gave.
+/// A plugin that is built.
 #[derive(Debug)]
-pub(crate) struct Built {
-    /// The library of each plugin, by name.
-    pub(crate) libraries: BTreeMap<String, PathBuf>,
-    /// What the compiler warns of, as it shows it; empty where it is content.
-    pub(crate) warnings: String,
+pub(super) struct Wanted {
+    pub(super) plugin: String,
+    /// Its package, as cargo's messages call it.
+    pub(super) id: String,
+    /// The ids and names of all packages that it is built from, its own among them.
+    pub(super) packages: BTreeMap<String, String>,
+}
+
+/// What came of a build.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// For each plugin its library, or why there is none.
+    pub(crate) plugins: BTreeMap<String, Result<Library, CargoError>>,
+    /// The packages that each is built from, by id.
+    packages: BTreeMap<String, BTreeSet<String>>,
+    warnings: Vec<Diagnostic>,
+    /// Files that the compiler looked for and did not find. Where a path is relative, it is so to the workspace.
+    pub(crate) missing: BTreeSet<PathBuf>,
 }
 
 impl Build {
-    /// Waits for the end.
+    /// Waits until cargo ends.
     ///
     /// # Errors
     ///
-    /// If something does not compile, or is no library.
-    pub(crate) fn wait(mut self) -> Result<Built, CargoError> {
-        let Told { libraries, diagnostics } = self.child.stdout.take().map(told).unwrap_or_default();
-        let status = self.child.wait().map_err(not_run)?;
-        let text = self
+    /// If cargo cannot be waited for, or the build was stopped. A plugin that does not compile is none.
+    pub(crate) fn wait(mut self) -> Result<Outcome, CargoError> {
+        let stdout = self.process.child.stdout.take();
+        let Told {
+            mut libraries,
+            diagnostics,
+        } = stdout.map(|stdout| self.told(stdout)).unwrap_or_default();
+        let status = self.process.wait()?;
+        let said = self
             .stderr
             .take()
             .and_then(|thread| thread.join().ok())
             .unwrap_or_default();
-        if !status.success() {
-            return Err(CargoError::Failed(failure(status, diagnostics, &text)));
+        if self.processes.is_stopped() {
+            return Err(CargoError::Stopped);
         }
-        let found = |(name, id): &(String, String)| match libraries.get(id) {
-            Some(library) => Ok((name.clone(), library.clone())),
-            None => Err(CargoError::NoLibrary(name.clone())),
-        };
-        Ok(Built {
-            libraries: self.wanted.iter().map(found).collect::<Result<_, _>>()?,
-            warnings: diagnostics.trim_end().to_owned(),
-        })
+        let mut outcome = Outcome::default();
+        for Wanted { plugin, id, packages } in self.wanted {
+            let built = match libraries.remove(&id) {
+                Some(library) => library,
+                None if status.success() => Err(CargoError::NoLibrary(plugin.clone())),
+                None => Err(CargoError::Failed(failure(status, &diagnostics, &said, &packages))),
+            };
+            outcome.plugins.insert(plugin.clone(), built);
+            outcome.packages.insert(plugin, packages.into_keys().collect());
+        }
+        outcome.missing = diagnostics.iter().filter_map(|said| said.missing()).collect();
+        outcome.warnings = diagnostics.into_iter().filter(|said| said.level == "warning").collect();
+        Ok(outcome)
+    }
+
+    /// Reads cargo's messages for programs, and copies each library when its message comes: a moment after cargo ends, another
+    /// cargo may write to the same file.
+    fn told(&self, stdout: ChildStdout) -> Told {
+        let mut told = Told::default();
+        let mut kept = 0;
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // A line that is no message comes from a build script or a wrapper.
+            let Ok(message) = serde_json::from_str::<Message>(&line) else {
+                continue;
+            };
+            match &*message.reason {
+                "compiler-artifact" => {
+                    if let Some(library) = message.library() {
+                        let copied = self.stage.take(library).map_err(|source| CargoError::Copy {
+                            library: library.clone(),
+                            source,
+                        });
+                        told.libraries.insert(message.package_id, copied);
+                    }
+                }
+                "compiler-message" if !message.message.is_sum() => {
+                    let said = message.message.of(message.package_id);
+                    kept += said.rendered.len();
+                    told.diagnostics.push(said);
+                    while kept > MAX_TEXT && told.diagnostics.len() > 1 {
+                        kept -= told.diagnostics.remove(0).rendered.len();
+                    }
+                }
+                _ => {}
+            }
+        }
+        told
     }
 }
 
-impl Drop for Build {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-            let _ = self.child.wait();
-        }
+impl Outcome {
+    /// What the compiler warns of in the packages that these plugins are built from, as it shows it. Those that do not compile show it
+    /// with their error.
+    pub(crate) fn warnings(&self, plugins: &[&str]) -> String {
+        let is_built = |plugin: &&&str| self.plugins.get(**plugin).is_some_and(Result::is_ok);
+        let shown = plugins
+            .iter()
+            .filter(is_built)
+            .filter_map(|plugin| self.packages.get(*plugin));
+        let packages: BTreeSet<&String> = shown.flatten().collect();
+        rendered(self.warnings.iter().filter(|said| packages.contains(&said.package)))
     }
 }
 
@@ -82,65 +146,72 @@ struct Message {
     filenames: Vec<PathBuf>,
     /// What the compiler says.
     #[serde(default)]
-    message: Diagnostic,
+    message: CompilerMessage,
 }
 
-/// What the compiler says of one thing.
+impl Message {
+    /// The library that was built, if it is one that can be loaded.
+    fn library(&self) -> Option<&PathBuf> {
+        let is_library = |path: &&PathBuf| path.extension().is_some_and(|end| end == "so");
+        self.filenames
+            .iter()
+            .filter(|_| self.target.is_cdylib())
+            .find(is_library)
+    }
+}
+
 #[derive(Default, Deserialize)]
-struct Diagnostic {
+struct CompilerMessage {
     #[serde(default)]
     message: String,
-    /// As it shows it to people.
+    #[serde(default)]
+    level: String,
+    /// As the compiler shows it to people.
     rendered: Option<String>,
 }
 
-impl Diagnostic {
-    /// Whether it only counts those before; cargo does that better.
+impl CompilerMessage {
+    /// Whether it only counts the messages before it. Cargo does that as well.
     fn is_sum(&self) -> bool {
         let ends = ["warning emitted", "warnings emitted"];
         self.message.starts_with("aborting due to") || ends.iter().any(|end| self.message.ends_with(end))
+    }
+
+    fn of(self, package: String) -> Diagnostic {
+        Diagnostic {
+            package,
+            message: self.message,
+            level: self.level,
+            rendered: self.rendered.unwrap_or_default(),
+        }
+    }
+}
+
+/// What the compiler says of one place.
+#[derive(Debug)]
+struct Diagnostic {
+    /// The id of the package.
+    package: String,
+    message: String,
+    /// `error` or `warning`, or less.
+    level: String,
+    rendered: String,
+}
+
+impl Diagnostic {
+    /// The file that an `include_str!` names, if it is not there.
+    fn missing(&self) -> Option<PathBuf> {
+        let (file, _) = self.message.strip_prefix("couldn't read `")?.split_once('`')?;
+        Some(PathBuf::from(file))
     }
 }
 
 /// What cargo's messages for programs tell.
 #[derive(Default)]
 struct Told {
-    /// The cdylib of each package that makes one, by package id.
-    libraries: BTreeMap<String, PathBuf>,
-    /// What the compiler says, with an empty line behind each.
-    diagnostics: String,
-}
-
-fn told(stdout: ChildStdout) -> Told {
-    let mut told = Told::default();
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        // What is not a message is a build script's or a wrapper's.
-        let Ok(message) = serde_json::from_str::<Message>(&line) else {
-            continue;
-        };
-        match &*message.reason {
-            "compiler-artifact" => told.libraries.extend(library(message)),
-            "compiler-message" if !message.message.is_sum() => {
-                let rendered = message.message.rendered.unwrap_or_default();
-                told.diagnostics += rendered.trim_end();
-                told.diagnostics += "\n\n";
-                keep_end(&mut told.diagnostics);
-            }
-            _ => {}
-        }
-    }
-    told
-}
-
-fn library(message: Message) -> Option<(String, PathBuf)> {
-    if !message.target.is_cdylib() {
-        return None;
-    }
-    let library = message
-        .filenames
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|end| end == "so"))?;
-    Some((message.package_id, library))
+    /// By package id.
+    libraries: BTreeMap<String, Result<Library, CargoError>>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 /// Passes on what cargo says, line by line, and keeps the end of it.
@@ -151,30 +222,95 @@ pub(super) fn listen(stderr: impl Read, mut said: impl FnMut(&str)) -> String {
         said(&line);
         kept.push_str(&line);
         kept.push('\n');
-        keep_end(&mut kept);
+        if kept.len() > 2 * MAX_TEXT {
+            let start = kept.ceil_char_boundary(kept.len() - MAX_TEXT);
+            kept.drain(..start);
+        }
     }
     kept
 }
 
-/// Drops the beginning of what has become too long.
-fn keep_end(text: &mut String) {
-    if text.len() > 2 * MAX_TEXT {
-        let start = text.ceil_char_boundary(text.len() - MAX_TEXT);
-        text.drain(..start);
+/// What the compiler and cargo say of a plugin that was not built.
+fn failure(status: ExitStatus, diagnostics: &[Diagnostic], said: &str, packages: &BTreeMap<String, String>) -> String {
+    let compiler = rendered(diagnostics.iter().filter(|said| packages.contains_key(&said.package)));
+    let cargo = errors(said, packages);
+    let all = [compiler, cargo]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>();
+    match all.join("\n\n") {
+        text if !text.is_empty() => text,
+        _ if !said.trim().is_empty() => said.trim_end().to_owned(),
+        _ => format!("cargo ended with {status}"),
     }
 }
 
-/// What the compiler says, and what cargo says from its first error on: what it did before does not matter.
-fn failure(status: ExitStatus, diagnostics: String, text: &str) -> String {
-    let mut from = 0;
-    for line in text.split_inclusive('\n') {
-        if strip_str(line).to_string().starts_with("error") {
-            return diagnostics + text[from..].trim_end();
+/// Diagnostics with an empty line between them.
+fn rendered<'a>(diagnostics: impl Iterator<Item = &'a Diagnostic>) -> String {
+    diagnostics
+        .map(|said| said.rendered.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n\n")
+}
+
+/// The errors that cargo itself reports, but for those about packages that are not among `packages`.
+fn errors(said: &str, packages: &BTreeMap<String, String>) -> String {
+    let mut kept = String::new();
+    let mut is_kept = false;
+    for line in said.split_inclusive('\n') {
+        let plain = strip_str(line).to_string();
+        if is_progress(&plain) {
+            continue;
         }
-        from += line.len();
+        if plain.starts_with("error") || plain.starts_with("warning") {
+            let of_another = blamed(&plain).is_some_and(|name| !packages.values().any(|package| package == name));
+            is_kept = plain.starts_with("error") && !of_another;
+        }
+        if is_kept {
+            kept.push_str(line);
+        }
     }
-    match (diagnostics + text).trim_end() {
-        "" => format!("cargo ended with {status}"),
-        all => all.to_owned(),
+    kept.trim_end().to_owned()
+}
+
+/// The package that a line blames: ``error: could not compile `echo` (lib)``.
+fn blamed(line: &str) -> Option<&str> {
+    let blames = ["could not compile `", "failed to run custom build command for `"];
+    let rest = blames
+        .iter()
+        .find_map(|words| line.split_once(words))
+        .map(|(_, rest)| rest)?;
+    rest.split(['`', ' ']).next()
+}
+
+/// Whether a line only tells what cargo does: `   Compiling echo v0.1.0`.
+fn is_progress(line: &str) -> bool {
+    let verbs = [
+        "Compiling ",
+        "Building ",
+        "Finished ",
+        "Blocking ",
+        "Downloading ",
+        "Downloaded ",
+        "Updating ",
+        "Locking ",
+    ];
+    line.starts_with(' ') && verbs.iter().any(|verb| line.trim_start().starts_with(verb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cargo_says_of_other_packages_is_left_out() {
+        let said = "   Compiling one v1.0.0\nerror: could not compile `two` (lib) due to 1 previous error\n   Compiling x v1.0.0\n\
+                    warning: build failed, waiting for other jobs to finish...\nerror: could not compile `one` (lib)\n\n\
+                    Caused by:\n  it was killed\n";
+        let one = BTreeMap::from([("id".to_owned(), "one".to_owned())]);
+        assert_eq!(
+            errors(said, &one),
+            "error: could not compile `one` (lib)\n\nCaused by:\n  it was killed"
+        );
     }
 }

@@ -1,55 +1,80 @@
-//! Builds plugins for `bennu dev`, and tells which folders they are built from.
+//! Builds plugins for `bennu dev`, and says which files they are built from.
 //!
-//! The builds have a target directory of their own, and a library is taken only from the artifact message of our own
-//! run: another cargo in another terminal writes other bytes for the same source to the usual place. Never here: when to
-//! build.
+//! A build uses the target directory and the profile of the workspace, as `cargo build` does: what either has compiled, the
+//! other uses. All plugins are built by one cargo command, so that they need their dependencies with the same features each
+//! time. Another cargo may write to the same files as soon as ours has ended: so a library is taken only from a message of our
+//! own cargo, and copied while that runs. Never here: when to build.
 
 mod build;
+mod inputs;
+mod processes;
+mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use serde::Deserialize;
 
-pub(crate) use self::build::{Build, Built};
+pub(crate) use self::build::{Build, Outcome};
+pub(crate) use self::inputs::listed;
+pub(crate) use self::processes::Processes;
+pub(crate) use self::stage::{Library, Stage};
+use build::Wanted;
 
-/// The folder of our builds, inside the workspace's target directory.
-const TARGET: &str = "bennu-dev";
-/// Without it, cargo wants to see the packages that other systems would need.
+/// Without it, cargo wants to read the packages that other systems would need.
 const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {
     "x86_64-unknown-linux-gnu"
 };
 
-/// Why nothing was built.
+/// Why there is no library.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CargoError {
-    /// Cargo can't be run.
+    /// Cargo cannot be run.
     #[error("can't run {}{}", program.display(), where_from(source))]
     Run {
-        /// What was to be run: the variable `CARGO`, or `cargo`.
+        /// The variable `CARGO`, or `cargo`.
         program: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Cargo knows of no workspace here, or can't read it.
+    /// Cargo finds no workspace, or cannot read it.
     #[error("cargo can't read the workspace: {}{}", gone(.0), .0)]
     Workspace(String),
     /// No package is called like this plugin.
     #[error("the workspace has no package `{0}`")]
     NoPackage(String),
-    /// The code does not compile. The text is what the compiler says and then cargo, in colour if that was asked for.
+    /// The code does not compile. The text is what the compiler says, then what cargo says; in colour if that was asked for.
     #[error("{0}")]
     Failed(String),
-    /// A package was built but makes no library that can be loaded.
-    #[error("the package `{0}` makes no library; set crate-type = [\"cdylib\"]")]
+    /// The package makes no library that can be loaded.
+    #[error("the package `{0}` makes no library; set crate-type = [\"cdylib\"] in its [lib]")]
     NoLibrary(String),
+    /// The library cannot be copied.
+    #[error("cannot copy {}: {source}", library.display())]
+    Copy {
+        /// What cargo has built.
+        library: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The target directory cannot be written to.
+    #[error("cannot write to the target directory {}: {source}", target.display())]
+    Target {
+        /// The directory.
+        target: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// [`Processes::stop`] was called.
+    #[error("the build was stopped")]
+    Stopped,
 }
 
 impl CargoError {
@@ -64,10 +89,14 @@ impl CargoError {
 pub(crate) struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    /// Where cargo puts what it compiles on the way; mostly the same as `target`.
+    build: PathBuf,
     packages: Vec<Package>,
+    /// The names of all packages, by id, those that are downloaded among them.
+    names: BTreeMap<String, String>,
     /// Which packages each needs, by id.
     needs: BTreeMap<String, Vec<String>>,
-    /// What cargo says of its builds is in colour.
+    /// Whether cargo and the compiler write in colour.
     colours: bool,
 }
 
@@ -78,6 +107,8 @@ struct Metadata {
     workspace_members: BTreeSet<String>,
     workspace_root: PathBuf,
     target_directory: PathBuf,
+    #[serde(default)]
+    build_directory: Option<PathBuf>,
     resolve: Resolve,
 }
 
@@ -86,7 +117,7 @@ struct Package {
     id: String,
     name: String,
     manifest_path: PathBuf,
-    /// Where it was downloaded from; nothing for one that is here.
+    /// Where it was downloaded from; `None` for a package on this computer.
     source: Option<String>,
     #[serde(default)]
     targets: Vec<Target>,
@@ -106,30 +137,43 @@ struct Node {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace that `dir` lies in.
+    /// Asks cargo about the workspace that `dir` lies in. `said` gets each line that cargo writes for people, on another thread.
     ///
     /// # Errors
     ///
-    /// If cargo can't be run or finds none.
-    pub(crate) fn find(dir: &Path) -> Result<Self, CargoError> {
+    /// If cargo cannot be run or finds no workspace.
+    pub(crate) fn find(
+        dir: &Path,
+        processes: &Processes,
+        said: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Self, CargoError> {
         let mut command = cargo();
         command
             .args(["metadata", "--format-version", "1", "--filter-platform", PLATFORM])
-            .current_dir(dir)
-            .stdin(Stdio::null());
-        let output = command.output().map_err(not_run)?;
-        if !output.status.success() {
-            return Err(CargoError::Workspace(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
+            .current_dir(dir);
+        let mut process = processes.spawn(quiet(&mut command))?;
+        let stderr = { process.child.stderr.take() }.map(|stderr| thread::spawn(move || build::listen(stderr, said)));
+        let mut metadata = Vec::new();
+        if let Some(mut stdout) = process.child.stdout.take() {
+            io::Read::read_to_end(&mut stdout, &mut metadata).map_err(not_run)?;
         }
-        let metadata = serde_json::from_slice(&output.stdout);
+        let status = process.wait()?;
+        let said = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        if processes.is_stopped() {
+            return Err(CargoError::Stopped);
+        }
+        if !status.success() {
+            return Err(CargoError::Workspace(said.trim().to_owned()));
+        }
+        let metadata = serde_json::from_slice(&metadata);
         metadata
             .map(Self::from_metadata)
             .map_err(|error| CargoError::Workspace(error.to_string()))
     }
 
     fn from_metadata(mut metadata: Metadata) -> Self {
+        let names = { metadata.packages.iter() }.map(|package| (package.id.clone(), package.name.clone()));
+        let names = names.collect();
         metadata.packages.retain(|package| package.source.is_none());
         for package in &mut metadata.packages {
             package.is_member = metadata.workspace_members.contains(&package.id);
@@ -142,14 +186,18 @@ impl Workspace {
             .collect();
         Self {
             root: metadata.workspace_root,
+            build: metadata
+                .build_directory
+                .unwrap_or_else(|| metadata.target_directory.clone()),
             target: metadata.target_directory,
             packages: metadata.packages,
+            names,
             needs,
             colours: false,
         }
     }
 
-    /// Has builds speak in colour, errors included.
+    /// Asks cargo and the compiler for colours.
     #[must_use]
     pub(crate) fn with_colours(self, colours: bool) -> Self {
         Self { colours, ..self }
@@ -161,13 +209,19 @@ impl Workspace {
         &self.root
     }
 
+    /// The folder that cargo builds into.
+    #[must_use]
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Whether `plugin` is a package of this workspace.
     #[must_use]
     pub(crate) fn has(&self, plugin: &str) -> bool {
         self.package(plugin).is_some()
     }
 
-    /// The packages of this workspace that make a library to load.
+    /// The packages of this workspace that make a library that can be loaded.
     #[must_use]
     pub(crate) fn plugins(&self) -> Vec<&str> {
         let makes_one = |package: &&Package| package.is_member && package.targets.iter().any(Target::is_cdylib);
@@ -176,88 +230,122 @@ impl Workspace {
             .collect()
     }
 
-    /// Where builds put the library of `plugin`, those of `dev` first; nowhere, if it makes none.
+    /// Where cargo puts the library of `plugin`, if it makes one.
     #[must_use]
-    pub(crate) fn library_places(&self, plugin: &str) -> Vec<PathBuf> {
-        let targets = self.package(plugin).into_iter().flat_map(|package| &package.targets);
-        let Some(library) = { targets }.find(|target| target.is_cdylib()) else {
-            return Vec::new();
-        };
+    pub(crate) fn library_place(&self, plugin: &str) -> Option<PathBuf> {
+        let library = { self.package(plugin)?.targets.iter() }.find(|target| target.is_cdylib())?;
         let file = format!("debug/lib{}.so", library.name.replace('-', "_"));
-        vec![self.target.join(TARGET).join(&file), self.target.join(&file)]
+        Some(self.target.join(file))
     }
 
-    /// The folders that `plugin` is built from: its own and those of all packages here that it needs, itself first.
+    /// The folders of the packages that `plugin` is built from and that are on this computer: its own first, then those that it
+    /// needs.
     ///
     /// # Errors
     ///
     /// If there is no such package.
     pub(crate) fn source_folders(&self, plugin: &str) -> Result<Vec<PathBuf>, CargoError> {
-        let own = self
-            .package(plugin)
-            .ok_or_else(|| CargoError::NoPackage(plugin.to_owned()))?;
-        let (mut folders, mut next) = (Vec::new(), vec![own]);
-        while let Some(package) = next.pop() {
-            let folder = package.manifest_path.parent().map(Path::to_owned).unwrap_or_default();
-            if folders.contains(&folder) {
-                continue;
-            }
-            folders.push(folder);
-            let needs = self.needs.get(&package.id).into_iter().flatten();
-            next.extend(needs.filter_map(|id| self.packages.iter().find(|package| package.id == *id)));
+        match self.local_packages(plugin) {
+            packages if packages.is_empty() => Err(CargoError::NoPackage(plugin.to_owned())),
+            packages => Ok(packages.into_iter().map(Package::folder).collect()),
         }
-        Ok(folders)
     }
 
-    /// Starts to build `plugins`; `said` gets each line that cargo writes for people, on another thread.
+    /// A package and all that it needs, as far as they are not downloaded: itself first.
+    fn local_packages(&self, plugin: &str) -> Vec<&Package> {
+        let own = self.package(plugin).map(|package| &package.id);
+        let needed = own.into_iter().flat_map(|id| self.needed(id));
+        let local = |id: &String| self.packages.iter().find(|package| package.id == *id);
+        needed.filter_map(local).collect()
+    }
+
+    /// The ids of a package and of all that it needs, itself first.
+    fn needed<'a>(&'a self, id: &'a String) -> Vec<&'a String> {
+        let (mut found, mut next) = (Vec::new(), vec![id]);
+        let mut known = BTreeSet::new();
+        while let Some(id) = next.pop() {
+            if known.insert(id) {
+                found.push(id);
+                next.extend(self.needs.get(id).into_iter().flatten());
+            }
+        }
+        found
+    }
+
+    /// Takes the place for copies of libraries that is used by this process alone.
     ///
     /// # Errors
     ///
-    /// If one of them is no package here, or cargo can't be started.
-    pub(crate) fn build(&self, plugins: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<Build, CargoError> {
-        if let Some(missing) = plugins.iter().find(|plugin| !self.has(plugin)) {
-            return Err(CargoError::NoPackage((*missing).to_owned()));
-        }
+    /// If the target directory cannot be written to.
+    pub(crate) fn stage(&self) -> Result<Stage, CargoError> {
+        Stage::open(&self.target).map_err(|source| CargoError::Target {
+            target: self.target.clone(),
+            source,
+        })
+    }
+
+    /// Starts to build `plugins`; `said` gets each line that cargo writes for people, on another thread. A plugin that does not compile
+    /// does not keep cargo from building the others.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is no package here, or cargo cannot be started.
+    pub(crate) fn build(
+        &self,
+        plugins: &[&str],
+        stage: &Arc<Stage>,
+        processes: &Processes,
+        said: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Build, CargoError> {
+        let wanted = plugins
+            .iter()
+            .map(|plugin| self.wanted(plugin))
+            .collect::<Result<_, _>>()?;
         let mut command = cargo();
         let messages = if self.colours {
             "json-diagnostic-rendered-ansi"
         } else {
             "json"
         };
-        command.args(["build", "--message-format", messages]);
-        command.arg("--target-dir").arg(self.target.join(TARGET));
-        command.args(["--color", if self.colours { "always" } else { "never" }]);
+        command
+            .args(["build", "--keep-going", "--message-format", messages])
+            .args(["--color", if self.colours { "always" } else { "never" }])
+            .current_dir(&self.root);
         for plugin in plugins {
             command.args(["-p", plugin]);
         }
-        command
-            .current_dir(&self.root)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        // A group of its own, to be killed whole: a compiler left over would write into the next build.
-        command.process_group(0);
-        let mut child = command.spawn().map_err(not_run)?;
-        let stderr = child
-            .stderr
-            .take()
-            .map(|stderr| thread::spawn(move || build::listen(stderr, said)));
-        let wanted = plugins.iter().map(|plugin| self.id(plugin)).collect();
-        Ok(Build { child, stderr, wanted })
+        let mut process = processes.spawn(quiet(&mut command))?;
+        let stderr = { process.child.stderr.take() }.map(|stderr| thread::spawn(move || build::listen(stderr, said)));
+        Ok(Build {
+            process,
+            processes: processes.clone(),
+            stderr,
+            stage: Arc::clone(stage),
+            wanted,
+        })
+    }
+
+    fn wanted(&self, plugin: &str) -> Result<Wanted, CargoError> {
+        let package = self
+            .package(plugin)
+            .ok_or_else(|| CargoError::NoPackage(plugin.to_owned()))?;
+        let needed = self.needed(&package.id).into_iter();
+        Ok(Wanted {
+            plugin: plugin.to_owned(),
+            id: package.id.clone(),
+            packages: needed.map(|id| (id.clone(), self.name(id))).collect(),
+        })
+    }
+
+    /// The name of a package, downloaded or not.
+    fn name(&self, id: &str) -> String {
+        self.names.get(id).cloned().unwrap_or_default()
     }
 
     fn package(&self, name: &str) -> Option<&Package> {
         self.packages
             .iter()
             .find(|package| package.is_member && package.name == name)
-    }
-
-    /// A package's name and what cargo calls it in its messages.
-    fn id(&self, name: &str) -> (String, String) {
-        (
-            name.to_owned(),
-            self.package(name).map(|package| package.id.clone()).unwrap_or_default(),
-        )
     }
 }
 
@@ -271,18 +359,24 @@ struct Target {
 }
 
 impl Target {
+    /// Whether it is a library of any kind.
+    fn is_library(&self) -> bool {
+        let of_libraries = |kind: &String| kind.ends_with("lib") || kind == "proc-macro";
+        self.kind.iter().any(of_libraries)
+    }
+
     /// Whether it is a library that can be loaded.
     fn is_cdylib(&self) -> bool {
         self.kind.iter().any(|kind| kind == "cdylib")
     }
 }
 
-/// The variable `CARGO`, which cargo sets for what it runs, or the one on the path.
+/// The variable `CARGO`, which cargo sets for what it runs, or the one in `PATH`.
 fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// What to do where there is no such program.
+/// What to do if there is no such program.
 fn where_from(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => ": install Rust, or put cargo into PATH",
@@ -290,7 +384,7 @@ fn where_from(error: &io::Error) -> &'static str {
     }
 }
 
-/// What to do where cargo says that a package which a manifest names by its path is not there.
+/// What to do if cargo says that a package is not at the path that a manifest names.
 fn gone(said: &str) -> String {
     let missing = said
         .split("failed to read `")
@@ -305,13 +399,21 @@ fn gone(said: &str) -> String {
         .map_or_else(String::new, |folder| {
             let folder = folder.display();
             format!(
-                "{folder} is gone, which a Cargo.toml of this workspace names as a `path`: say there where it is now\n"
+                "a Cargo.toml of this workspace has the `path` {folder}, and that folder is gone: write where it is now\n"
             )
         })
 }
 
 fn cargo() -> Command {
     Command::new(program())
+}
+
+/// Has a command read nothing, and us read what it writes.
+fn quiet(command: &mut Command) -> &mut Command {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
 }
 
 fn not_run(source: io::Error) -> CargoError {

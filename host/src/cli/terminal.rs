@@ -1,4 +1,4 @@
-//! How commands show what they say: in colour on a terminal, plain in a pipe, in columns where there are many of a kind.
+//! How commands write to the terminal: in colour, or plain in a pipe; tables in columns.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -8,38 +8,40 @@ use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// What matters most.
+/// The most important words.
 pub(super) const STRONG: Style = Style::new().bold();
-/// What is there for those who look for it.
+/// Details.
 pub(super) const FAINT: Style = Style::new().dimmed();
-/// What is as it should be.
+/// Success.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
-/// What is not.
+/// Failure.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// A warning.
+pub(super) const ODD: Style = AnsiColor::Yellow.on_default().bold();
 
-/// Whether what is written there may be in colour: on a terminal, and nobody has asked for none (`NO_COLOR`).
+/// Whether to write colours to a stream: it is a terminal, and `NO_COLOR` is not set.
 pub(super) fn has_colours(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// One line on standard output, without its colours where they do not belong. A closed pipe is nobody listening, not an error.
+/// Writes a line to standard output, in a pipe without its colours. A closed pipe is no error.
 pub(super) fn say(line: &str) {
     let mut out = anstream::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
 }
 
-/// A text in a style.
+/// Text in a style.
 pub(super) fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The modes that the terminal has, and has again when this is dropped.
+/// The modes of the terminal. Dropping this restores them.
 #[derive(Debug)]
 pub(super) struct Modes(Termios);
 
 impl Modes {
-    /// Notes the modes of the terminal that is the standard input.
+    /// Reads the modes of the terminal at standard input.
     pub(super) fn keep() -> io::Result<Self> {
         Ok(Self(tcgetattr(io::stdin())?))
     }
@@ -52,7 +54,7 @@ impl Drop for Modes {
     }
 }
 
-/// Rows in columns, two spaces between; the first row is the header.
+/// A table, with two spaces between columns.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
     let lines = || std::iter::once(&header).chain(rows);

@@ -33,6 +33,8 @@ use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
+/// The running program, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// How long threads have to end after all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
 /// How often a library is probed again at the start, if its probe was killed from outside.
@@ -339,7 +341,8 @@ pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, StageFolder)> {
         io::Error::new(error.kind(), message)
     })?;
     let pipeline = Pipeline {
-        exe: config.program.clone().map_or_else(std::env::current_exe, Ok)?,
+        // Not `current_exe`: an update may have put another program at that path since this one started.
+        exe: config.program.clone().unwrap_or_else(|| OWN_PROGRAM.into()),
         stage_dir: staging.path().to_owned(),
         quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
         kept: Kept::new(&server.state_dir, server.max_kept_libraries),

@@ -207,7 +207,7 @@ async fn with_bennu_log_the_log_is_in_full() {
 }
 
 /// A workspace of our own, in which `dev` builds `echo`; of which there is a good library that the configuration names.
-fn workspace(source: &str) -> Bench {
+pub(crate) fn workspace(source: &str) -> Bench {
     let bench = Bench::new();
     let package =
         |name: &str| format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n");
@@ -231,10 +231,14 @@ fn workspace(source: &str) -> Bench {
 }
 
 /// `dev` there.
-async fn dev(bench: &Bench) -> Server {
+pub(crate) async fn dev(bench: &Bench) -> Server {
+    Server::start_within(BUILD, dev_command(bench)).await
+}
+
+pub(crate) fn dev_command(bench: &Bench) -> Command {
     let mut command = bennu();
     command.args(["dev", "--config"]).arg(bench.config());
-    Server::start_within(BUILD, command).await
+    command
 }
 
 #[tokio::test]
@@ -248,7 +252,7 @@ async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_o
     let (clients, admin) = (server.address, server.admin().await);
     for (wanted, got) in [(4000, clients.port()), (4001, admin.port())] {
         assert!(got > 4001, "{got}");
-        let taken = format!("port {wanted} is taken, so it is {got}");
+        let taken = format!("port {wanted} is taken, using {got}");
         server.log.line(&[&taken]).await;
     }
     assert_eq!(get(clients, "/").await.status, 200);
@@ -292,7 +296,10 @@ fn without_cargo_or_a_package_that_is_named_by_its_path_it_says_what_to_mend() {
     let gone = bench.path("moved");
     let dependency = format!("[dependencies]\nmoved = {{ path = {gone:?} }}\n");
     fs::write(bench.path("Cargo.toml"), manifest + &dependency).expect("written");
-    let how = format!("{} is gone, which a Cargo.toml of this workspace names", gone.display());
+    let how = format!(
+        "a Cargo.toml of this workspace has the `path` {}, and that folder is gone",
+        gone.display()
+    );
     let (_, said, complained) = run(|command| dev(command, &config));
     assert!(
         complained.contains(&how) && !complained.contains("bennu new"),
@@ -338,6 +345,14 @@ async fn a_plugin_whose_folder_goes_is_missed_and_is_built_when_it_is_back() {
             assert_eq!(server.log.count(&[word]), 0, "{}", server.log.text());
         }
     }
+}
+
+#[tokio::test]
+async fn a_plugin_whose_name_is_nearly_that_of_a_package_is_told_so() {
+    let bench = workspace("");
+    bench.write_config(&format!("{CONFIG}[plugins.ehco]\n"));
+    let server = dev(&bench).await;
+    server.log.line(&["called ehco. Did you mean [plugins.echo]?"]).await;
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ impl Reader {
             }
             ("cargo", "test") => {
                 let mut cargo = Command::new(env!("CARGO"));
-                cargo.env("CARGO_TARGET_DIR", target().join("bennu-dev")).arg("test");
+                cargo.env("CARGO_TARGET_DIR", target()).arg("test");
                 self.said = self.output(cargo);
                 assert!(!self.said.contains("warning"), "{}", self.said);
                 self.reloaded().await;

@@ -59,12 +59,12 @@ impl World {
         fs::write(file, text).expect("written");
     }
 
-    /// Runs its tests, in the target directory that `dev` uses.
+    /// Runs its tests, with the same target directory as `dev`.
     fn test(&self) -> Output {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
             .current_dir(self.path("greeter"))
-            .env("CARGO_TARGET_DIR", target().join("bennu-dev"))
+            .env("CARGO_TARGET_DIR", target())
             .arg("test");
         cargo.output().expect("cargo")
     }
@@ -147,7 +147,7 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         .await;
     server
         .log
-        .line_within(BUILD, &["greeter does not compile; the code in service goes on"])
+        .line_within(BUILD, &["greeter does not compile; the previous code stays in service"])
         .await;
     assert_eq!(
         client.push("greeter:1", "hello", hello.clone()).await,
@@ -243,7 +243,7 @@ fn a_route_is_suggested_and_not_written_unless_asked_for() {
     assert!(made.contains(route), "{made}");
     assert!(made.contains("\n\nThen:\n\n  cargo test -p other\n"), "{made}");
     assert!(
-        made.contains("The route `*` at ") && made.contains("put the new one above it"),
+        made.contains("The route `*` at ") && made.contains("Put the new route above it"),
         "{made}"
     );
     assert!(!fs::read_to_string(&config).expect("text").contains("other"));
@@ -270,7 +270,7 @@ fn a_plugin_that_the_configuration_names_already_needs_no_route() {
         fs::remove_dir_all(world.path("greeter/plugins/greeter")).expect("removed");
         let made = said(0, |command| world.at("greeter", command, how));
         assert!(
-            made.contains("has [plugins.greeter] already") && !made.contains("[[routes]]"),
+            made.contains("already has [plugins.greeter]") && !made.contains("[[routes]]"),
             "{made}"
         );
         assert_eq!(fs::read_to_string(&config).expect("text"), before);
@@ -294,7 +294,7 @@ fn what_cannot_be_made_is_explained_and_leaves_nothing() {
     refused("fn", "`fn-channel` would do");
     assert_eq!(fs::read_dir(world.path("")).expect("read").count(), 0);
     fs::create_dir(world.path("greeter")).expect("made");
-    refused("greeter", "is there already");
+    refused("greeter", "exists already");
     check_refused(
         |command| world.at("", command, &["new", "chat", "--kit", "/nowhere"]),
         "--kit",

@@ -127,7 +127,7 @@ test("the author edits the room while two people talk in it", async (t) => {
     await within("configuration", server.line(/configuration replaced/));
     edit(source, STATE, NEW_STATE);
     await ada.page.locator("#routes [data-plugin=room][data-state=stays]").waitFor({ timeout: REBUILD_MS });
-    assert.match(await ada.page.locator("#routes [data-plugin=room]").innerText(), /1 of 1 topic stays on the code before/);
+    assert.match(await ada.page.locator("#routes [data-plugin=room]").innerText(), /1 of 1\stopic stays on the previous code/);
     const why = await ada.page.locator("#problems [data-event=stays]").innerText();
     assert.match(why, /missing field `_mood`/);
     await bob.say("Who answers?");

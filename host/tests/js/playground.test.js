@@ -96,7 +96,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
 
   await t.test("mistakes are said", async () => {
     await push(page, "hello", "{name}");
-    assert.match(await page.innerText("#push-error"), /no JSON/);
+    assert.match(await page.innerText("#push-error"), /not JSON/);
     await push(page, "hello", "{}");
     await frame(page, "reply", "error to hello").waitFor();
     assert.equal(await page.innerText("#push-error"), "");
@@ -111,10 +111,10 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await page.locator('#frames .swap[data-generation="2"]', { hasText: "new code, same connection" }).waitFor({ timeout: BUILD_MS });
     await push(page, "hello", '{"name": "ann"}');
     await frame(page, "reply", '{"greeting":"Welcome, ann!","number":2}').waitFor();
-    assert.match(await page.innerText("#status"), /Connected once.* 1 reload since/);
+    assert.match(await page.innerText("#status"), /Connected once.* 1\sreload since/);
     assert.match(await page.innerText(GREETER), /generation 2/);
     const [, inTerminal] = await within("line", server.line(/greeter generation 2: .*(probed in .*, 1 topic carried over in \S+ \S+) \(/));
-    assert.equal(await page.innerText("#events li"), `greeter 0.1.0, generation 2: ${inTerminal}`);
+    assert.equal((await page.innerText("#events li")).replaceAll("\u00a0", " "), `greeter 0.1.0, generation 2: ${inTerminal}`);
   });
 
   await t.test("what does not compile is shown whole", async () => {
@@ -123,7 +123,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     const why = await wholly(page.locator("#problems [data-event=build_failed]"));
     for (const name of names) assert.match(why, new RegExp(`cannot find value \`${name}\``));
     assert.match(why, /could not compile `greeter`/);
-    assert.match(await page.innerText(GREETER), /0\.1\.0, generation 2 serves on; the source does not compile/);
+    assert.match(await page.innerText(GREETER), /0\.1\.0, generation 2 stays in service; the source does not compile/);
     await push(page, "hello", '{"name": "ann"}');
     await frame(page, "reply", '{"greeting":"Welcome, ann!","number":3}').waitFor();
     edit(source, `topic.greet(&[${names.join(", ")}])`, "topic.greet(&name)");
@@ -138,7 +138,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     assert.match(await refusal(page), new RegExp(`missing field \`${field}\``));
     const later = await open();
     assert.equal(await refusal(later), await refusal(page));
-    for (const each of [page, later]) assert.match(await each.innerText(GREETER), /, generation \d+ serves on; the newest is refused/);
+    for (const each of [page, later]) assert.match(await each.innerText(GREETER), /, generation \d+ stays in service; the newest code was rejected/);
     edit(source, "//! NAME".replace("NAME", "greeter"), "//!  greeter");
     // What it was refused over may be gone, so it is tried again.
     await page.locator(`${GREETER}[data-state=building]`).waitFor({ timeout: BUILD_MS });

@@ -11,6 +11,9 @@ import { createInterface } from "node:readline";
 /** The one deadline: anything that takes longer has failed. */
 export const DEADLINE_MS = 5_000;
 
+/** Until cargo has described a workspace, on a busy machine. */
+const WORKSPACE_MS = 60_000;
+
 const SECRET = "not a secret: the tests' own sixty-four bytes and a few more to spare.";
 
 /** What `promise` gives, or an error that says what was waited for. */
@@ -131,6 +134,21 @@ export class Bench {
     const server = await Server.start(["serve", "--config", config]);
     this.#servers.push(server);
     return server;
+  }
+
+  /** Starts `bennu dev` in a workspace that is empty: it serves the libraries that are there. The page is at its address. */
+  async dev(config) {
+    writeFileSync(join(this.folder, "Cargo.toml"), '[package]\nname = "empty"\n[lib]\npath = "empty.rs"\n');
+    writeFileSync(join(this.folder, "empty.rs"), "");
+    this.configure(config);
+    const server = await Server.start(["dev", "--config", join(this.folder, "bennu.toml")], { readyWithinMs: WORKSPACE_MS });
+    this.#servers.push(server);
+    return server;
+  }
+
+  /** Replaces the configuration. */
+  configure(config) {
+    writeFileSync(join(this.folder, "bennu.toml"), config);
   }
 
   /** Puts another build in a plugin's place, whole at once. */

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::cargo::{CargoError, Workspace};
+use crate::cargo::{CargoError, Processes, Workspace, listed};
 use crate::config::{Config, Diagnostic, nearest};
 
 /// What there is to check, and what is to be said where there is nothing.
@@ -33,7 +33,7 @@ impl Libraries {
     /// Those that `bennu dev` has built from the workspace, or would load in place of what it cannot build.
     pub(in crate::cli) fn of_workspace(config: &Config) -> Self {
         let file = config.file.canonicalize().unwrap_or_else(|_| config.file.clone());
-        let workspace = match Workspace::find(file.parent().unwrap_or(Path::new("/"))) {
+        let workspace = match Workspace::find(file.parent().unwrap_or(Path::new("/")), &Processes::default(), |_| ()) {
             Ok(workspace) => workspace,
             Err(error) => {
                 return Self {
@@ -44,15 +44,13 @@ impl Libraries {
         };
         let mut found = Self::default();
         for (name, plugin) in &config.plugins {
-            match (&plugin.library, workspace.library_places(name)) {
+            match (&plugin.library, workspace.library_place(name)) {
                 (Some(library), _) if !workspace.has(name) && library.exists() => {
                     found.files.insert(name.clone(), library.clone());
                 }
-                (_, places) if places.is_empty() => found.mistakes.push(missing(config, &workspace, name)),
-                (_, places) => match places.into_iter().find(|library| is_up_to_date(library)) {
-                    Some(library) => drop(found.files.insert(name.clone(), library)),
-                    None => found.unbuilt.push(name.clone()),
-                },
+                (_, None) => found.mistakes.push(missing(config, &workspace, name)),
+                (_, Some(library)) if is_up_to_date(&library) => drop(found.files.insert(name.clone(), library)),
+                _ => found.unbuilt.push(name.clone()),
             }
         }
         found
@@ -85,29 +83,7 @@ fn is_up_to_date(library: &Path) -> bool {
     let (Some(built), Ok(list)) = (saved(library), fs::read_to_string(library.with_extension("d"))) else {
         return false;
     };
-    sources(&list).all(|source| saved(&source).is_some_and(|saved: SystemTime| saved <= built))
-}
-
-/// The files behind the first colon of `LIBRARY: FILE FILE …`; a space in a name has a `\` before it.
-fn sources(list: &str) -> impl Iterator<Item = PathBuf> {
-    const SPACE: &str = "\0";
-    let line = list.lines().next().unwrap_or_default().replace("\\ ", SPACE);
-    let files = line.split_once(": ").map(|(_, files)| files.to_owned());
-    let files = files.unwrap_or_default();
-    files
-        .split_whitespace()
-        .map(|file| PathBuf::from(file.replace(SPACE, " ")))
-        .collect::<Vec<_>>()
+    listed(&list)
         .into_iter()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_stand_behind_the_library_with_or_without_spaces() {
-        let files: Vec<_> = sources("/t/lib\\ a.so: /w/a.rs /w\\ x/b.rs\n\nother: c\n").collect();
-        assert_eq!(files, ["/w/a.rs", "/w x/b.rs"].map(PathBuf::from));
-    }
+        .all(|source| saved(&source).is_some_and(|saved: SystemTime| saved <= built))
 }

@@ -1,21 +1,17 @@
-//! The log of `dev` in short: a mark, whose it is, what it says. Without time and module, which `BENNU_LOG` shows.
+//! The short form of the log in `dev`: a mark, the plugin, the message. `BENNU_LOG` shows it with time and module.
 
 use std::fmt::{self, Debug, Write as _};
 
-use clap::builder::styling::{AnsiColor, Style};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::cli::terminal::{BAD, FAINT, STRONG, styled};
+use crate::cli::terminal::{BAD, FAINT, ODD, STRONG, styled};
 
-/// How those lines begin that say all in their sentence: their fields are for scripts.
+/// How messages begin that need no fields: the sentence says everything, the fields are for scripts.
 const WHOLE: [&str; 3] = ["library refused", "plugin refused", "rolled back"];
-
-/// What is odd, but handled.
-const ODD: Style = AnsiColor::Yellow.on_default().bold();
 
 /// `! greeter: a handler is slow topic="greeter:1"`
 #[derive(Debug)]
@@ -38,17 +34,17 @@ where
     }
 }
 
-/// What an event says.
+/// An event of the log.
 #[derive(Default)]
 struct Line {
     plugin: String,
     message: String,
-    /// ` key=value` for each of the rest.
+    /// ` key=value` for each of the other fields.
     fields: String,
 }
 
 impl Line {
-    /// An event may have a field of this name besides what it says.
+    /// Besides its message, an event may have a field of the name `message`.
     fn add_message(&mut self, message: &str) {
         if !self.message.is_empty() {
             self.message.push_str(": ");
@@ -66,7 +62,7 @@ impl Line {
             "" => String::new(),
             plugin => format!(" {}:", styled(STRONG, plugin)),
         };
-        // What has several lines is told in the first.
+        // The fields go to the end of the first line.
         let message = self.message.trim_end();
         let (first, rest) = message.split_at(message.find('\n').unwrap_or(message.len()));
         let fields = match &*self.fields {
@@ -117,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_whose_it_is_and_then_what_and_its_fields_in_its_first() {
+    fn a_line_has_the_plugin_the_message_and_the_fields_at_the_end_of_its_first_line() {
         check(
             "room",
             "is slow",

@@ -1,4 +1,4 @@
-//! The keys of `bennu dev`, where it runs in a terminal.
+//! The keys that `bennu dev` takes in a terminal.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::cli::terminal::Modes;
 
 pub(super) const HELP: &str = "keys: o opens the page, r lists routes and plugins, h shows this, q quits";
 
-/// What a key asks for.
+/// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Open,
@@ -19,12 +19,12 @@ pub(super) enum Key {
     Quit,
 }
 
-/// Calls with each key from now on, on a thread of its own; the terminal shows them no more. The terminal is as it was when
-/// what is returned is dropped. `None`: nobody can press a key, as this is no terminal, or another program has it.
+/// Calls `pressed` with each key, on a thread of its own, and has the terminal echo no keys. Dropping what it returns restores the
+/// terminal. `None`: nobody can press a key, because this is no terminal or another program has it.
 ///
 /// # Errors
 ///
-/// If the terminal cannot be set, or there is no thread.
+/// If the terminal cannot be set, or the system starts no thread.
 pub(super) fn listen(mut pressed: impl FnMut(Key) + Send + 'static) -> io::Result<Option<Modes>> {
     let stdin = io::stdin();
     let is_ours = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
@@ -33,7 +33,7 @@ pub(super) fn listen(mut pressed: impl FnMut(Key) + Send + 'static) -> io::Resul
     }
     let modes = Modes::keep()?;
     let mut bare = tcgetattr(&stdin)?;
-    // Ctrl-C stays a signal, and a line's end one.
+    // Ctrl-C still sends a signal, and line ends are still translated.
     bare.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     tcsetattr(&stdin, OptionalActions::Now, &bare)?;
     std::thread::Builder::new().name("keys".into()).spawn(move || {
@@ -51,11 +51,11 @@ pub(super) fn listen(mut pressed: impl FnMut(Key) + Send + 'static) -> io::Resul
     Ok(Some(modes))
 }
 
-/// Opens a page in the browser of this desktop.
+/// Opens a page in the browser of the desktop.
 ///
 /// # Errors
 ///
-/// If there is none.
+/// If there is no desktop.
 pub(super) fn open(url: &str) -> io::Result<()> {
     let mut command = Command::new("xdg-open");
     command
@@ -64,7 +64,7 @@ pub(super) fn open(url: &str) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut child = command.spawn()?;
-    // Its end is waited for, elsewhere, so that it leaves nothing behind.
+    // Somebody has to wait for it, or it stays a zombie.
     std::thread::spawn(move || drop(child.wait()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `bennu dev`: builds the plugins, serves them with a page to try them on, and replaces them when their source changes.
+//! `bennu dev`: builds the plugins, serves them with a page to try them, and replaces them when their sources change.
 
 mod brief;
 mod keys;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use clap::Args;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
@@ -21,46 +21,52 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::args::{ConfigArg, address, override_listen};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
 use super::{LOG_VARIABLE, log_filter, read_config, signals};
+use crate::cargo::Processes;
 use crate::config::{Config, Mode};
-use crate::server::Server;
 use crate::server::admin;
 use crate::server::routing::Routing;
+use crate::server::{Built, Server};
 use brief::Brief;
 use keys::Key;
 use reloads::Reloads;
 use screen::Screen;
-use sources::Sources;
+use sources::{Change, Sources};
 
 pub(super) const HELP: &str = "\
 Examples:
-  bennu dev                          with config/bennu.toml, here or above
+  bennu dev                          uses config/bennu.toml, here or in a
+                                     folder above
   bennu dev --config my/bennu.toml
-  bennu dev --listen 127.0.0.1:8080  at another port than it says
+  bennu dev --listen 127.0.0.1:8080  overrides [server] listen
 
-Listens on 127.0.0.1:4000, or on the next port that is free where neither
---listen nor the configuration names one; so does its admin listener, from
-4001 on.
+Listens on 127.0.0.1:4000. If neither --listen nor the configuration names an
+address and the port is taken, it uses the next free port. The same holds for
+the admin listener, which starts at 4001.
 
-Watches the sources of each plugin, those of the packages in this workspace
-that it needs, and the configuration. A plugin that does not compile, or is
-refused, changes nothing: the code before serves on.
+Builds with cargo, in the target directory of the workspace: `cargo build` and
+`cargo test` use what it has compiled, and the other way round.
 
-Keys, in a terminal:
+Watches the configuration and everything that the plugins are built from: their
+folders, those of the packages that they need, and whatever cargo's dependency
+files name. If a plugin does not compile or is rejected, nothing changes: the
+previous code stays in service.
+
+Keys in a terminal:
   o  opens the page
   r  lists routes and plugins
   h  shows the keys
   q  quits
 
-The log is in short, the host's own from warnings on, or fewer where the
-configuration's log level says so. BENNU_LOG, which goes before that, shows it
-in full: BENNU_LOG=info.";
+The log is short: of the server's own lines it shows warnings and errors, or
+fewer if [log] level says so. BENNU_LOG overrides the level and shows full
+lines: BENNU_LOG=info.";
 
 /// `bennu dev`
 #[derive(Args, Debug)]
 pub(crate) struct DevArgs {
     #[command(flatten)]
     pub(super) config: ConfigArg,
-    /// Where clients connect, if not as configured
+    /// Where clients connect; overrides [server] listen
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(super) listen: Option<SocketAddr>,
 }
@@ -69,8 +75,8 @@ pub(crate) struct DevArgs {
 ///
 /// # Errors
 ///
-/// If the configuration is refused, there is no workspace to build, or the host does not start. A plugin that does not
-/// compile is none: it may be mended while the host runs.
+/// If the configuration is rejected, there is no workspace to build, or the server does not start. A plugin that does not compile is
+/// no error: its author may fix it while the server runs.
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Dev)?;
@@ -80,40 +86,80 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let workspace = folder(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // A taken port is said before the build, which may take a minute.
-    runtime.block_on(async { Server::try_addresses(&config, Mode::Dev) })?;
-    let (changed, changes) = mpsc::channel();
-    // Before the first build, so that what is saved meanwhile is not missed.
-    let mut sources = Sources::watch(workspace, changed.clone(), screen.clone())?;
-    sources.take_over(&mut config);
-    sources.follow(&config)?;
-    let built = sources.first_build();
-
-    let done = runtime.block_on(async {
-        let (stop, stopped) = signals()?;
-        let follower = sources.follower(changed);
-        let server = Server::builder(config).dev(built, follower).start().await?;
-        greet(&server, &screen);
-        let state_dir = server.routing().config.server.state_dir.clone();
-        note_admin(&state_dir, found_elsewhere(&server));
-        let (service, routing) = (server.service().clone(), server.current_routing());
-        std::thread::Builder::new()
-            .name("builder".into())
-            .spawn(move || sources.build(&changes, &service, routing))?;
-        let _modes = listen_to_keys(&server, &screen, stop)?;
-        server.run(stopped).await;
-        note_admin(&state_dir, None);
-        Ok(())
-    });
+    let processes = Processes::default();
+    let done = runtime.block_on(serve(config, screen, &processes));
+    // Whatever ended the server, no build goes on without it.
+    processes.stop();
     // A plugin's thread that never ends must not keep the process.
     runtime.shutdown_background();
     done
 }
 
-/// The log goes to the screen, in short unless it was asked for: what a reload consists of is one line there, and of the
-/// host's own lines those that somebody must act on are shown, unless the level names its modules.
+async fn serve(config: Config, screen: Screen, processes: &Processes) -> anyhow::Result<()> {
+    let (stop, mut stopped) = signals()?;
+    // Before the build, which may take a minute: a port that is taken is reported at once.
+    Server::try_addresses(&config, Mode::Dev)?;
+    let (changed, changes) = mpsc::channel();
+    let (to_build, sender) = ((processes.clone(), screen.clone()), changed.clone());
+    let preparing = tokio::task::spawn_blocking(move || prepare(config, sender, to_build));
+    let prepared = tokio::select! {
+        prepared = preparing => prepared?,
+        _ = stopped.recv() => return Ok(()),
+    };
+    let Prepared { config, sources, built } = prepared?;
+    let follower = sources.follower(changed);
+    let server = Server::builder(config).dev(built, follower).start().await?;
+    greet(&server, &screen);
+    let state_dir = server.routing().config.server.state_dir.clone();
+    note_admin(&state_dir, found_elsewhere(&server));
+    let (service, routing) = (server.service().clone(), server.current_routing());
+    std::thread::Builder::new()
+        .name("builder".into())
+        .spawn(move || sources.build(&changes, &service, routing))?;
+    let _modes = listen_to_keys(&server, &screen, stop)?;
+    server.run(ending_builds(stopped, processes.clone())).await;
+    note_admin(&state_dir, None);
+    Ok(())
+}
+
+/// What the server starts with.
+struct Prepared {
+    config: Config,
+    sources: Sources,
+    built: Vec<Built>,
+}
+
+/// Reads the workspace and builds the plugins for the first time.
+fn prepare(
+    mut config: Config,
+    changed: mpsc::Sender<Change>,
+    (processes, screen): (Processes, Screen),
+) -> anyhow::Result<Prepared> {
+    // Watched before the first build, so that nothing is missed that is saved meanwhile.
+    let mut sources = Sources::watch(folder(&config)?, changed, processes, screen)?;
+    sources.take_over(&mut config);
+    sources.follow(&config)?;
+    let built = sources.first_build();
+    Ok(Prepared { config, sources, built })
+}
+
+/// Passes on that the server is to stop, and ends the build that runs: the server may still take its time.
+fn ending_builds(mut stopped: UnboundedReceiver<()>, processes: Processes) -> UnboundedReceiver<()> {
+    let (tell, told) = unbounded_channel();
+    tokio::spawn(async move {
+        while stopped.recv().await.is_some() {
+            processes.stop();
+            if tell.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+/// Sends the log to the screen. Unless `BENNU_LOG` is set, it is short: a reload is one line, and of the server's own lines only those
+/// are shown that somebody must act on, unless the level names its modules.
 fn start_log(config: &Config, screen: &Screen) {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(screen.clone())
@@ -132,7 +178,7 @@ fn start_log(config: &Config, screen: &Screen) {
     tracing_subscriber::registry().with(log).with(reloads).init();
 }
 
-/// What is shown of the log in short: of the host's own lines warnings at most, and fewer where `level` says so.
+/// The filter of the short log: of the server's own lines warnings and errors, or fewer if `level` says so.
 fn in_short(level: &str) -> String {
     let parts = level.split(',').map(str::trim).filter(|part| !part.is_empty());
     let mut levels = parts.filter_map(|part| part.parse::<LevelFilter>().ok());
@@ -140,7 +186,7 @@ fn in_short(level: &str) -> String {
     format!("bennu={most},{level}")
 }
 
-/// The folder that the workspace is looked for in: the configuration's.
+/// The folder of the configuration. The workspace that it lies in is the one to build.
 fn folder(config: &Config) -> std::io::Result<PathBuf> {
     let file = config.file.canonicalize()?;
     Ok(file.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from))
@@ -165,14 +211,17 @@ fn greet(server: &Server, screen: &Screen) {
         _ if is_served("room") => {
             format!("Open {url} in two tabs and chat; then change a line of plugins/room/src/lib.rs and save it.")
         }
-        Some(route) => format!(
-            "Open {url} to try it, or `bennu call {} {}`; then change the source of {} and save it.",
-            server.address(),
-            route.topic.example(),
-            route.plugin
-        ),
+        Some(route) => {
+            let call = format!(", or run `bennu call {} {}`", server.address(), route.topic.example());
+            // Without the tools there is no such command.
+            let call = if cfg!(feature = "tools") { &*call } else { "" };
+            format!(
+                "Open {url} to try it{call}; then change the source of {} and save it.",
+                route.plugin
+            )
+        }
         None if !routing.config.routes.is_empty() => {
-            "No route leads to a plugin in service yet: what is wrong stands above.".to_owned()
+            "No route leads to a plugin in service yet: see the errors above.".to_owned()
         }
         None if !routing.plugins.is_empty() => "No route leads to a plugin yet: add [[routes]].".to_owned(),
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
@@ -180,31 +229,31 @@ fn greet(server: &Server, screen: &Screen) {
     screen.say(&format!("{}\n", styled(STRONG, hint)));
 }
 
-/// Where the admin listener is, if that is not where the configuration says.
+/// The address of the admin listener, if it is not the configured one.
 fn found_elsewhere(server: &Server) -> Option<SocketAddr> {
     let configured = server.routing().config.admin.listen;
     server.admin_address().filter(|address| Some(*address) != configured)
 }
 
-/// Has `bennu plugins` find the admin listener.
+/// Writes down the address of the admin listener, where `bennu plugins` finds it.
 fn note_admin(state_dir: &Path, address: Option<SocketAddr>) {
     if let Err(error) = admin::note_address(state_dir, address) {
-        tracing::warn!(%error, "`bennu plugins` will not find the admin listener by itself");
+        tracing::warn!(%error, "`bennu plugins` will need --admin to find the admin listener");
     }
 }
 
-/// What is to be said where a port was taken that nobody had asked for.
+/// The line about a port that was taken, which nobody had asked for.
 fn elsewhere(wanted: SocketAddr, got: SocketAddr) -> Option<String> {
     let is_taken = wanted.port() != 0 && wanted != got;
     is_taken.then(|| {
         styled(
             FAINT,
-            format!("  port {} is taken, so it is {}", wanted.port(), got.port()),
+            format!("  port {} is taken, using {}", wanted.port(), got.port()),
         )
     })
 }
 
-/// Which topics go where, and what is in service.
+/// The routes, and what is in service.
 fn listing(routing: &Routing) -> String {
     let state = |plugin: &str| match routing.plugins.get(plugin).and_then(|slot| slot.current()) {
         Some(current) => format!("{} generation {}", current.manifest.version, current.number),
@@ -219,12 +268,12 @@ fn listing(routing: &Routing) -> String {
         rows.push(["(no route)".to_owned(), plugin.clone(), state(plugin)]);
     }
     if rows.is_empty() {
-        return "No topic leads anywhere: there is no route, and no plugin.".to_owned();
+        return "There are no routes and no plugins.".to_owned();
     }
     table(["topic", "plugin", "state"], &rows)
 }
 
-/// Does what keys ask for.
+/// Does what the keys say.
 fn listen_to_keys(
     server: &Server,
     screen: &Screen,
@@ -252,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hosts_own_lines_are_warnings_at_most() {
+    fn of_the_servers_own_lines_warnings_and_errors_are_shown() {
         for (level, shown) in [
             ("info", "bennu=warn,info"),
             ("error", "bennu=error,error"),

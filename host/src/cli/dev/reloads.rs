@@ -1,4 +1,4 @@
-//! Makes one line out of what the log says of a reload: built, probed, topics carried over, old code unloaded.
+//! Makes one line of all that the log says about a reload: built, probed, topics carried over, old code unloaded.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::Context;
 use super::screen::Screen;
 use crate::cli::terminal::{BAD, GOOD, STRONG, styled};
 
-/// Hears all events of the host, and shows those that a reload consists of.
+/// Hears all events of the server, and shows those about reloads.
 pub(super) struct Reloads {
     screen: Screen,
     known: Mutex<Known>,
@@ -20,7 +20,7 @@ pub(super) struct Reloads {
 
 #[derive(Default)]
 struct Known {
-    /// How long the last build took, by plugin, until it is in service.
+    /// How long the last build took, by plugin, until the server puts it in service.
     built: BTreeMap<String, f64>,
     /// The line about the last reload, by plugin.
     lines: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ impl Reloads {
             "built" => drop(known.built.insert(plugin.clone(), said.number("build_ms"))),
             "plugin in service" => {
                 let built = known.built.remove(plugin);
-                // What is there at the start is listed with the routes.
+                // What is in service at the start is in the list of routes.
                 if built.is_some() || said.number("generation") > 1.0 {
                     let line = in_service(said, built);
                     self.screen.say_about(plugin, &line);
@@ -71,11 +71,14 @@ impl Reloads {
     }
 }
 
-/// The build gave what was there before.
+/// The line about a build that gave the same library as before.
 fn unchanged(said: &Said, built: Option<f64>) -> String {
     let (mark, what) = match said.flag("in_service") {
         true => (styled(GOOD, "✓"), "nothing changed"),
-        false => (styled(BAD, "✗"), "the same as was refused; the code in service goes on"),
+        false => (
+            styled(BAD, "✗"),
+            "the same library that was rejected; the previous code stays in service",
+        ),
     };
     let built = built.map_or_else(String::new, |build_ms| format!("built in {}, ", time(build_ms)));
     format!("{mark} {}: {built}{what}", styled(STRONG, &said.plugin))
@@ -104,7 +107,7 @@ fn in_service(said: &Said, built: Option<f64>) -> String {
     line + &format!(", {topics} carried over in {took} (paused for {pause} at most)")
 }
 
-/// A time that is given in milliseconds, in the unit that suits it.
+/// A time in milliseconds, shown in µs, ms or s.
 pub(super) fn time(ms: f64) -> String {
     match ms {
         ms if ms >= 1_000.0 => format!("{:.1} s", ms / 1_000.0),
@@ -121,7 +124,7 @@ impl<S: Subscriber> Layer<S> for Reloads {
     }
 }
 
-/// What an event says.
+/// An event of the log.
 #[derive(Default)]
 struct Said {
     message: String,
@@ -140,7 +143,7 @@ impl Said {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "they are shown with few digits")]
+#[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
 impl Visit for Said {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_the_unit_that_suits_it() {
+    fn a_time_is_shown_in_microseconds_milliseconds_or_seconds() {
         assert_eq!([0.08, 12.4, 1_240.0].map(time), ["80 µs", "12 ms", "1.2 s"]);
     }
 }

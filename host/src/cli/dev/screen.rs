@@ -1,6 +1,6 @@
-//! The terminal of `bennu dev`: lines that stay, and below them one that says what is under way.
+//! The terminal of `bennu dev`: lines that stay, and below them a status line.
 //!
-//! In a pipe there are only the lines that stay.
+//! In a pipe there is no status line.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,9 +23,9 @@ pub(super) struct Screen(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     is_terminal: bool,
-    /// What is under way.
+    /// The status line.
     status: String,
-    /// What the last line is about, if more may be said in it.
+    /// What the last line is about, if it may be replaced by a longer one.
     last: Option<String>,
 }
 
@@ -43,12 +43,12 @@ impl Screen {
         self.lock().above("", text, None);
     }
 
-    /// Adds a line about something, of which more may be known in a moment.
+    /// Adds a line about `what`. [`say_more`](Self::say_more) may replace it.
     pub(super) fn say_about(&self, what: &str, text: &str) {
         self.lock().above("", text, Some(what.to_owned()));
     }
 
-    /// Says more: `whole` in place of the line about `what`, if that is still the last and fits, else `rest` in a line of its own.
+    /// Replaces the line about `what` by `whole`, if that line is still the last and `whole` fits; otherwise adds the line `rest`.
     pub(super) fn say_more(&self, what: &str, whole: &str, rest: &str) {
         let mut state = self.lock();
         if state.is_terminal && state.last.as_deref() == Some(what) && width(whole) < columns() {
@@ -58,19 +58,19 @@ impl Screen {
         }
     }
 
-    /// Says what is under way; nothing, if it is empty.
+    /// Sets the status line; an empty text removes it.
     pub(super) fn status(&self, text: &str) {
         let mut state = self.lock();
         if state.is_terminal {
             state.status = text.to_owned();
             let mut out = io::stdout().lock();
-            // Nobody to tell if this fails, here and below.
+            // If the terminal is gone, there is nobody to tell, here and below.
             let _ = write!(out, "{CLEAR}{}", state.shown_status()).and_then(|()| out.flush());
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked while it wrote has left a bad line at most.
+        // A panic while somebody wrote leaves a bad line at most.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -83,14 +83,14 @@ impl State {
         self.last = about;
     }
 
-    /// As much of it as fits into one line.
+    /// As much of the status as fits into one line.
     fn shown_status(&self) -> String {
         let text: String = self.status.chars().take(columns().saturating_sub(1)).collect();
         if text.is_empty() { text } else { styled(FAINT, text) }
     }
 }
 
-/// The log goes to standard error, between the lines.
+/// The log goes to standard error, above the status line.
 impl<'a> MakeWriter<'a> for Screen {
     type Writer = LogWriter<'a>;
 

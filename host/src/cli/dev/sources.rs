@@ -1,8 +1,9 @@
-//! What the plugins are built from, and the builds.
+//! Builds the plugins, and notices when their sources change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Instant, SystemTime};
 
@@ -10,27 +11,29 @@ use anstream::adapter::strip_str;
 use serde_json::json;
 
 use super::screen::Screen;
-use crate::cargo::{self, CargoError, Workspace};
-use crate::cli::terminal::{BAD, STRONG, has_colours, styled};
-use crate::config::Config;
+use crate::cargo::{CargoError, Library, Outcome, Processes, Stage, Workspace};
+use crate::cli::terminal::{BAD, ODD, STRONG, has_colours, styled};
+use crate::config::{Config, nearest};
 use crate::runtime::plugin::step::{Refusal, Step};
 use crate::server::Built;
-use crate::server::control::watch::{News, WatchTimes, Watcher, What};
+use crate::server::control::watch::{News, SourceSet, WatchTimes, Watcher, What};
 use crate::server::control::{Command, Follower, Service};
 use crate::server::routing::Routing;
 
-/// The watcher's name for the workspace's own manifest; no plugin can be called so.
+/// The watcher's name for what decides over all plugins. No plugin can have this name.
 const WORKSPACE: &str = "/workspace";
+/// What cargo writes while another cargo holds a lock that it needs.
+const WAITS: &str = "Blocking waiting for file lock";
 
-/// Something that the builder hears of.
+/// What starts a build.
 pub(super) enum Change {
-    /// The sources of this plugin, or of all.
+    /// A source of this plugin has changed, or one of [`WORKSPACE`].
     Sources(String),
-    /// The configuration, which may name other plugins now.
+    /// The configuration has changed. It may name other plugins.
     Configuration(Box<Config>),
 }
 
-/// The workspace as cargo told it last. The builder asks, others only look.
+/// The workspace as cargo described it last. The thread that builds replaces it, others only read it.
 #[derive(Clone)]
 struct Known(Arc<Mutex<Arc<Workspace>>>);
 
@@ -44,7 +47,7 @@ impl Known {
     }
 }
 
-/// What the host asks while `dev` builds for it.
+/// Passes configurations that the server reads on to the thread that builds.
 struct Builder {
     known: Known,
     changed: mpsc::Sender<Change>,
@@ -56,16 +59,16 @@ impl Follower for Builder {
     }
 
     fn configured(&self, config: &Config) {
-        // The builder ends with the process.
+        // The thread that builds ends with the process.
         let _ = self.changed.send(Change::Configuration(Box::new(config.clone())));
     }
 }
 
-/// Takes away the libraries that a configuration names for plugins of the workspace, as `dev` serves only what it has built,
-/// and those that are not there: a file that is missing refuses the configuration in `serve` only.
+/// Removes the libraries that the configuration names for plugins of the workspace, because `dev` serves its own builds only, and
+/// those that do not exist: only `serve` rejects a configuration over a missing file.
 fn take_over(config: &mut Config, workspace: &Workspace) {
     for (name, plugin) in &mut config.plugins {
-        // One that was made since cargo was asked last has its folder at least.
+        // A plugin that was made since cargo described the workspace has a folder already.
         let is_ours = workspace.has(name) || usual_folder(workspace, name).join("Cargo.toml").exists();
         plugin.library = plugin.library.take().filter(|library| !is_ours && library.exists());
     }
@@ -76,49 +79,86 @@ fn usual_folder(workspace: &Workspace, plugin: &str) -> PathBuf {
     workspace.root().join("plugins").join(plugin)
 }
 
-/// The plugins that are built from this workspace, and the watcher of their sources.
+/// The plugins that `dev` builds, and the watcher of their sources.
 pub(super) struct Sources {
     known: Known,
     folder: PathBuf,
-    /// Each plugin that is to be built, and the folders that it is built from; or was, or will be, where the workspace has
-    /// no such package.
-    plugins: BTreeMap<String, Vec<PathBuf>>,
-    /// The manifests that say so, and when each was written.
+    /// What each plugin is built from. If the workspace has no such package: what it was built from, or where it would be.
+    plugins: BTreeMap<String, SourceSet>,
+    /// The manifests that say which packages there are, and when each was written.
     manifests: BTreeMap<PathBuf, Option<SystemTime>>,
+    /// Files that the compiler looked for in vain in the last build.
+    missing: BTreeSet<PathBuf>,
     watcher: Watcher,
+    stage: Arc<Stage>,
+    processes: Processes,
     screen: Screen,
 }
 
+/// What a build is for.
+struct Due {
+    /// Plugins with changes of their own: what comes of them is always told.
+    changed: BTreeSet<String>,
+    /// Whether something has changed that decides over all plugins. Of a plugin without changes of its own it is then told
+    /// only if cargo had to compile something.
+    all: bool,
+}
+
 impl Sources {
-    pub(super) fn watch(folder: PathBuf, changed: mpsc::Sender<Change>, screen: Screen) -> anyhow::Result<Self> {
-        let workspace = find(&folder).map_err(|error| match error.is_no_workspace() {
+    /// Reads the workspace that `folder` lies in, and starts to watch its settings.
+    ///
+    /// # Errors
+    ///
+    /// If there is no workspace, or it cannot be built into.
+    pub(super) fn watch(
+        folder: PathBuf,
+        changed: mpsc::Sender<Change>,
+        processes: Processes,
+        screen: Screen,
+    ) -> anyhow::Result<Self> {
+        let workspace = find(&folder, &processes, &screen).map_err(|error| match error.is_no_workspace() {
             true => anyhow::anyhow!("{error}; `bennu new NAME` makes a workspace, in a folder that is in none"),
             false => error.into(),
         })?;
+        let stage = workspace.stage()?;
+        if let Some(process) = stage.other() {
+            screen.say(&format!(
+                "{} another `bennu dev` (process {process}) builds this workspace: each save is built by both, one after the other",
+                styled(ODD, "!")
+            ));
+        }
         let heard = move |news: News| {
             if news.what == What::Changed {
                 drop(changed.send(Change::Sources(news.name)));
             }
         };
         let watcher = Watcher::start(WatchTimes::default(), heard)?;
-        watcher.file(WORKSPACE, &workspace.root().join("Cargo.toml"));
+        let settings = SourceSet {
+            files: workspace.settings(),
+            ..SourceSet::default()
+        };
+        watcher.sources(WORKSPACE, settings, SystemTime::now());
         Ok(Self {
             known: Known(Arc::new(Mutex::new(Arc::new(workspace)))),
             folder,
             plugins: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            missing: BTreeSet::new(),
             watcher,
+            stage: Arc::new(stage),
+            processes,
             screen,
         })
     }
 
-    /// Takes up the plugins of a configuration, whose libraries are [taken over](Self::take_over). Returns those to be built.
+    /// Starts to build the plugins of a configuration that was [taken over](Self::take_over), and stops to build others. Returns those
+    /// that are new and can be built.
     pub(super) fn follow(&mut self, config: &Config) -> Result<Vec<String>, CargoError> {
         let wanted = { config.plugins.iter() }.filter(|(_, plugin)| plugin.library.is_none());
         let wanted: BTreeSet<String> = wanted.map(|(name, _)| name.clone()).collect();
         if wanted.iter().any(|name| !self.known.now().has(name)) {
-            // It may have been added since.
-            self.known.set(find(&self.folder)?);
+            // It may have been added since cargo described the workspace.
+            self.known.set(find(&self.folder, &self.processes, &self.screen)?);
         }
         let before: BTreeSet<String> = self.plugins.keys().cloned().collect();
         for name in before.difference(&wanted) {
@@ -128,45 +168,63 @@ impl Sources {
         let workspace = self.known.now();
         let mut new: Vec<String> = wanted.difference(&before).cloned().collect();
         for name in &new {
-            self.plugins.insert(name.clone(), Vec::new());
+            self.plugins.insert(name.clone(), SourceSet::default());
             if !workspace.has(name) {
-                self.screen.say(&format!(
-                    "{} no package of this workspace is called {name}: its folder, the name in its Cargo.toml and [plugins.{name}] are one word; `bennu new {name}` makes one",
-                    styled(BAD, "✗")
-                ));
+                self.say_no_package(name, &workspace);
             }
         }
-        self.watch_folders();
+        self.watch_sources(SystemTime::now());
         new.retain(|name| workspace.has(name));
         Ok(new)
     }
 
-    /// Has the plugins of this workspace served from nowhere but our builds.
+    fn say_no_package(&self, name: &str, workspace: &Workspace) {
+        let near = nearest(name, &workspace.plugins()).map(|near| format!(" Did you mean [plugins.{near}]?"));
+        self.screen.say(&format!(
+            "{} no package of this workspace is called {name}.{} The folder, the name in its Cargo.toml and [plugins.{name}] must be \
+             the same word; `bennu new {name}` makes such a package.",
+            styled(BAD, "✗"),
+            near.unwrap_or_default()
+        ));
+    }
+
+    /// Has the server load plugins of this workspace from our builds only.
     pub(super) fn take_over(&self, config: &mut Config) {
         take_over(config, &self.known.now());
     }
 
-    /// What the host asks about the configurations that it reads.
+    /// What the server calls with the configurations that it reads.
     pub(super) fn follower(&self, changed: mpsc::Sender<Change>) -> Box<dyn Follower> {
         let known = self.known.clone();
         Box::new(Builder { known, changed })
     }
 
-    /// Watches the folders that each plugin is built from, where they are others than before. Those of a package that is gone
-    /// are watched on, as it may come back.
-    fn watch_folders(&mut self) {
+    /// Watches what each plugin is built from, where that has changed. `since`: when it was last as it was built. What a package that
+    /// is gone was built from is watched on, because it may come back.
+    fn watch_sources(&mut self, since: SystemTime) {
         let workspace = self.known.now();
         let mut manifests = BTreeSet::from([workspace.root().join("Cargo.toml")]);
         for (name, watched) in &mut self.plugins {
-            let folders = match workspace.source_folders(name) {
-                Ok(folders) => folders,
-                Err(_) if watched.is_empty() => vec![usual_folder(&workspace, name)],
+            let set = match workspace.source_folders(name) {
+                Ok(folders) => {
+                    let mut files = workspace.inputs(name);
+                    files.extend(self.missing.iter().map(|file| workspace.root().join(file)));
+                    SourceSet {
+                        folders,
+                        files,
+                        outputs: vec![workspace.target().to_owned()],
+                    }
+                }
+                Err(_) if watched.folders.is_empty() => SourceSet {
+                    folders: vec![usual_folder(&workspace, name)],
+                    ..SourceSet::default()
+                },
                 Err(_) => watched.clone(),
             };
-            manifests.extend(folders.iter().map(|folder| folder.join("Cargo.toml")));
-            if *watched != folders {
-                self.watcher.sources(name, folders.clone());
-                *watched = folders;
+            manifests.extend(set.folders.iter().map(|folder| folder.join("Cargo.toml")));
+            if *watched != set {
+                self.watcher.sources(name, set.clone(), since);
+                *watched = set;
             }
         }
         self.manifests = manifests
@@ -175,91 +233,113 @@ impl Sources {
             .collect();
     }
 
-    /// Asks cargo again what is built from what, if a manifest has changed.
+    /// Asks cargo to describe the workspace again, if a manifest has changed.
     fn keep_up(&mut self) {
         if self.manifests.iter().all(|(file, before)| written(file) == *before) {
             return;
         }
-        // A manifest that cannot be read is told by the build.
-        let Ok(workspace) = find(&self.folder) else { return };
+        let since = SystemTime::now();
+        // If a manifest cannot be read, the build says so.
+        let Ok(workspace) = find(&self.folder, &self.processes, &self.screen) else {
+            return;
+        };
         self.known.set(workspace);
-        self.watch_folders();
+        self.watch_sources(since);
     }
 
-    /// Builds all plugins together; if that fails, one by one, so that the good ones serve.
-    pub(super) fn first_build(&self) -> Vec<Built> {
-        let workspace = self.known.now();
-        let names = self.plugins.keys().map(String::as_str);
-        let names: Vec<&str> = names.filter(|name| workspace.has(name)).collect();
+    /// Builds all plugins for the first time.
+    pub(super) fn first_build(&mut self) -> Vec<Built> {
+        let names = self.buildable();
         if names.is_empty() {
             return Vec::new();
         }
         self.screen.say(&format!("building {}", names.join(", ")));
         let (screen, mut has_failed) = (self.screen.clone(), false);
         let said = move |line: &str| {
-            // What cargo says from then on is said below, with what the compiler says before that.
-            has_failed |= strip_str(line).to_string().starts_with("error");
-            if !has_failed {
+            let plain = strip_str(line).to_string();
+            // What cargo says after an error is part of the report below.
+            has_failed |= plain.starts_with("error");
+            if plain.contains(WAITS) {
+                screen.say(&waiting(&plain));
+            } else if !has_failed {
                 screen.say(line);
             }
         };
-        if let Ok(built) = self.build_now(&names, said) {
-            self.say_warnings(&built);
-            return built
-                .libraries
-                .into_iter()
-                .map(|(name, library)| (name, Ok(library)))
-                .collect();
-        }
-        let mut built = Vec::new();
-        for name in names {
-            match self.build_now(&[name], |_| ()) {
-                Ok(one) => {
-                    self.say_warnings(&one);
-                    built.extend(one.libraries.into_iter().map(|(name, library)| (name, Ok(library))));
-                }
-                Err(error) => {
-                    self.say_not_built(name, &error, false);
-                    built.push((name.to_owned(), Err(refusal(&error))));
-                }
+        let plugins = match self.build_now(&names, said) {
+            Ok(outcome) => {
+                self.say_warnings(&outcome, &names);
+                outcome.plugins
             }
+            Err(error) => return self.none_built(&names, &error),
+        };
+        let mut built = Vec::new();
+        for (name, library) in plugins {
+            let library = library.map_err(|error| {
+                self.say_not_built(&name, &error, false);
+                refusal(&error)
+            });
+            built.push((name, library.map(|library| library.path)));
         }
         built
     }
 
-    fn say_warnings(&self, built: &cargo::Built) {
-        if !built.warnings.is_empty() {
-            self.screen.say(&built.warnings);
+    /// What is served if cargo could not even start on the plugins.
+    fn none_built(&self, names: &[String], error: &CargoError) -> Vec<Built> {
+        let not_built = |name: &String| {
+            self.say_not_built(name, error, false);
+            (name.clone(), Err(refusal(error)))
+        };
+        names.iter().map(not_built).collect()
+    }
+
+    /// The plugins that are packages of the workspace.
+    fn buildable(&self) -> Vec<String> {
+        let workspace = self.known.now();
+        self.plugins
+            .keys()
+            .filter(|name| workspace.has(name))
+            .cloned()
+            .collect()
+    }
+
+    fn say_warnings(&self, outcome: &Outcome, names: &[String]) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let warnings = outcome.warnings(&names);
+        if !warnings.is_empty() {
+            self.screen.say(&warnings);
         }
     }
 
-    /// Shows what the compiler says, and what holds.
+    /// Shows what the compiler says, and what is in service now.
     fn say_not_built(&self, name: &str, error: &CargoError, is_served: bool) {
         let (cross, plugin) = (styled(BAD, "✗"), styled(STRONG, name));
         let what = match error {
+            CargoError::Stopped => return,
             CargoError::Failed(message) => {
                 self.screen.say(message);
                 format!("{cross} {plugin} does not compile")
             }
             other => format!("{cross} {plugin} cannot be built: {other}"),
         };
-        let holds = match is_served {
-            true => "the code in service goes on",
-            false => "not in service until it is mended and saved",
+        let then = match is_served {
+            true => "the previous code stays in service",
+            false => "not in service until you fix and save it",
         };
-        self.screen.say(&format!("{what}; {holds}"));
+        self.screen.say(&format!("{what}; {then}"));
     }
 
-    fn build_now(&self, names: &[&str], said: impl FnMut(&str) + Send + 'static) -> Result<cargo::Built, CargoError> {
-        // Without the last of its packages a workspace may be none, and what cargo says then is about all of it.
-        let is_gone = |name: &&&str| { self.plugins.get(**name) }.is_some_and(|folders| is_gone(folders));
-        if let Some(name) = names.iter().find(is_gone) {
-            return Err(CargoError::NoPackage((*name).to_owned()));
-        }
-        self.known.now().build(names, said)?.wait()
+    /// Builds plugins, and then watches what they were built from.
+    fn build_now(&mut self, names: &[String], said: impl FnMut(&str) + Send + 'static) -> Result<Outcome, CargoError> {
+        let since = SystemTime::now();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let build = self.known.now().build(&names, &self.stage, &self.processes, said)?;
+        let outcome = build.wait()?;
+        self.missing.clone_from(&outcome.missing);
+        self.watch_sources(since);
+        Ok(outcome)
     }
 
-    /// Builds what changes, one build at a time, until nobody is left to say so.
+    /// Builds when something changes, one build at a time, until nobody is left to say so.
     pub(super) fn build(
         mut self,
         changes: &mpsc::Receiver<Change>,
@@ -267,71 +347,164 @@ impl Sources {
         routing: impl Fn() -> Arc<Routing>,
     ) {
         while let Ok(first) = changes.recv() {
-            let (mut names, mut all) = (BTreeSet::new(), false);
+            let mut due = Due {
+                changed: BTreeSet::new(),
+                all: false,
+            };
             for change in std::iter::once(first).chain(changes.try_iter()) {
                 match change {
-                    Change::Sources(name) if name == WORKSPACE => all = true,
-                    Change::Sources(name) => names.extend(self.plugins.contains_key(&name).then_some(name)),
+                    Change::Sources(name) if name == WORKSPACE => due.all = true,
+                    Change::Sources(name) => due.changed.extend(self.plugins.contains_key(&name).then_some(name)),
                     Change::Configuration(config) => match self.follow(&config) {
-                        Ok(new) => names.extend(new),
-                        Err(error) => self.screen.say(&format!("the workspace cannot be read: {error}")),
+                        Ok(new) => due.changed.extend(new),
+                        Err(error) => self.screen.say(&format!("cannot read the workspace: {error}")),
                     },
                 }
             }
-            let known = |sources: &Self, name: &String| sources.known.now().has(name);
-            let missed: Vec<String> = self
-                .plugins
-                .keys()
-                .filter(|name| !known(&self, name))
+            let missed: BTreeSet<String> = { self.plugins.keys() }
+                .filter(|name| !self.known.now().has(name))
                 .cloned()
                 .collect();
             self.keep_up();
-            let is_due = |name: &&String| known(&self, name) && (all || missed.contains(name));
-            names.extend(self.plugins.keys().filter(is_due).cloned());
-            for name in names {
-                let is_served = || {
-                    let routing = routing();
-                    routing.plugins.get(&name).is_some_and(|slot| slot.current().is_some())
-                };
-                self.rebuild(&name, service, is_served);
-            }
+            due.changed
+                .extend(missed.into_iter().filter(|name| self.known.now().has(name)));
+            let is_served = |name: &str| {
+                let routing = routing();
+                routing.plugins.get(name).is_some_and(|slot| slot.current().is_some())
+            };
+            self.rebuild(due, service, is_served);
         }
     }
 
-    /// Builds one plugin and hands it on, or shows why it does not compile; the code in service goes on either way.
-    fn rebuild(&self, name: &str, service: &Service, is_served: impl Fn() -> bool) {
-        let news = |event, text: serde_json::Value| service.send(Command::News((event, text.to_string())));
-        news("building", json!({ "plugin": name }));
-        self.screen.status(&format!("building {name}"));
-        let (screen, shown) = (self.screen.clone(), name.to_owned());
-        let said = move |line: &str| {
-            let line = strip_str(line).to_string();
-            screen.status(&format!("building {shown}: {}", line.trim()));
-        };
+    /// Builds what is due and hands it to the server, or shows why it does not compile. The code in service stays until then.
+    fn rebuild(&mut self, mut due: Due, service: &Service, is_served: impl Fn(&str) -> bool) {
         let start = Instant::now();
-        let built = self.build_now(&[name], said);
+        let not_built = |sources: &Self, name: &str, error: &CargoError| {
+            sources.say_not_built(name, error, is_served(name));
+            service.send(Command::NotBuilt(name.to_owned(), refusal(error)));
+        };
+        // If a package is gone, the workspace may be none without it, and what cargo says then is about all of it.
+        for name in { &due.changed }
+            .iter()
+            .filter(|name| self.plugins.get(*name).is_some_and(is_gone))
+        {
+            not_built(self, name, &CargoError::NoPackage(name.clone()));
+        }
+        let mut names = self.buildable();
+        names.retain(|name| !self.plugins.get(name).is_some_and(is_gone));
+        due.changed.retain(|name| names.contains(name));
+        if names.is_empty() || (due.changed.is_empty() && !due.all) {
+            return;
+        }
+        let told = Building::start(self.screen.clone(), service.clone(), &due, &names);
+        let outcome = self.build_now(&names, told.listener());
         self.screen.status("");
-        match built {
-            Ok(built) => {
-                self.say_warnings(&built);
-                tracing::info!(plugin = name, build_ms = start.elapsed().as_millis(), "built");
-                for (name, path) in built.libraries {
+        let told = |name: &String| due.changed.contains(name) || told.is_told(name);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                return names
+                    .iter()
+                    .filter(|name| told(name))
+                    .for_each(|name| not_built(self, name, &error));
+            }
+        };
+        let is_due =
+            |name: &String| told(name) || matches!(outcome.plugins.get(name), Some(Ok(Library { is_new: true, .. })));
+        names.retain(is_due);
+        self.say_warnings(&outcome, &names);
+        for name in names {
+            match outcome.plugins.get(&name) {
+                Some(Ok(library)) => {
+                    tracing::info!(plugin = name, build_ms = start.elapsed().as_millis(), "built");
                     service.send(Command::Library {
-                        name,
-                        path,
+                        path: library.path.clone(),
                         built: true,
+                        name,
                     });
                 }
-            }
-            Err(error) => {
-                self.say_not_built(name, &error, is_served());
-                service.send(Command::NotBuilt(name.to_owned(), refusal(&error)));
+                Some(Err(error)) => not_built(self, &name, error),
+                None => {}
             }
         }
     }
 }
 
-/// Why there is no library, for those who ask later: the page, the admin listener.
+/// Tells the terminal and the page that plugins are being built.
+#[derive(Clone)]
+struct Building {
+    screen: Screen,
+    service: Service,
+    shown: String,
+    /// Plugins that are built only because something has changed that decides over all. They are told of when cargo compiles something.
+    others: Arc<[String]>,
+    is_compiling: Arc<AtomicBool>,
+}
+
+impl Building {
+    fn start(screen: Screen, service: Service, due: &Due, names: &[String]) -> Self {
+        let changed: Vec<String> = due.changed.iter().cloned().collect();
+        let others = names
+            .iter()
+            .filter(|name| due.all && !due.changed.contains(*name))
+            .cloned();
+        let building = Self {
+            shown: if changed.is_empty() {
+                "plugins".to_owned()
+            } else {
+                changed.join(", ")
+            },
+            others: others.collect(),
+            is_compiling: Arc::default(),
+            screen,
+            service,
+        };
+        building.tell(&changed);
+        building.screen.status(&format!("building {}", building.shown));
+        building
+    }
+
+    fn tell(&self, names: &[String]) {
+        for name in names {
+            let event = json!({ "plugin": name }).to_string();
+            self.service.send(Command::News(("building", event)));
+        }
+    }
+
+    /// Hears each line that cargo says.
+    fn listener(&self) -> impl FnMut(&str) + Send + 'static {
+        let building = self.clone();
+        move |line| {
+            let line = strip_str(line).to_string();
+            if line.contains(WAITS) {
+                building.screen.say(&waiting(&line));
+            }
+            if line.contains("Compiling") && !building.is_compiling.swap(true, Ordering::AcqRel) {
+                building.tell(&building.others);
+            }
+            building
+                .screen
+                .status(&format!("building {}: {}", building.shown, line.trim()));
+        }
+    }
+
+    fn is_told(&self, name: &String) -> bool {
+        self.is_compiling.load(Ordering::Acquire) && self.others.contains(name)
+    }
+}
+
+/// What cargo waits for.
+fn waiting(line: &str) -> String {
+    let lock = line
+        .split_once(" on ")
+        .map_or("target directory", |(_, lock)| lock.trim());
+    format!(
+        "{} waiting for cargo's lock on the {lock}: another cargo runs",
+        styled(ODD, "!")
+    )
+}
+
+/// Why there is no library, as the page and the admin listener show it.
 fn refusal(error: &CargoError) -> Refusal {
     let code = match error {
         CargoError::Failed(_) => "compile",
@@ -341,15 +514,24 @@ fn refusal(error: &CargoError) -> Refusal {
     Refusal::new(Step::Build, code, strip_str(&error.to_string()).to_string())
 }
 
-/// The workspace, whose builds are in colour where they are shown.
-fn find(folder: &Path) -> Result<Workspace, CargoError> {
+/// Has cargo describe the workspace.
+fn find(folder: &Path, processes: &Processes, screen: &Screen) -> Result<Workspace, CargoError> {
     let out = std::io::stdout();
-    Ok(Workspace::find(folder)?.with_colours(out.is_terminal() && has_colours(&out)))
+    let screen = screen.clone();
+    let said = move |line: &str| {
+        let line = strip_str(line).to_string();
+        if line.contains(WAITS) {
+            screen.say(&waiting(&line));
+        } else if !line.starts_with("error") {
+            screen.status(line.trim());
+        }
+    };
+    Ok(Workspace::find(folder, processes, said)?.with_colours(out.is_terminal() && has_colours(&out)))
 }
 
-/// Whether the package that is built from these folders is no longer there. Its own is the first.
-fn is_gone(folders: &[PathBuf]) -> bool {
-    { folders.first() }.is_some_and(|own| !own.join("Cargo.toml").exists())
+/// Whether the package that is built from these sources is gone. Its own folder is the first.
+fn is_gone(set: &SourceSet) -> bool {
+    { set.folders.first() }.is_some_and(|own| !own.join("Cargo.toml").exists())
 }
 
 fn written(file: &Path) -> Option<SystemTime> {

@@ -1,4 +1,4 @@
-//! `bennu new`: makes a plugin with a test, in this workspace or in a fresh one of its own.
+//! `bennu new`: makes a plugin with a test, in this workspace or in a new one.
 
 mod name;
 
@@ -19,41 +19,41 @@ use name::PluginName;
 
 pub(super) const HELP: &str = "\
 Examples:
-  bennu new greeter                    in a workspace of Bennu: plugins/greeter, and the route to add
-  bennu new greeter --route            adds the route, too
-  bennu new greeter                    anywhere else: a workspace greeter/ with everything in it
+  bennu new greeter                    in a workspace of Bennu: makes plugins/greeter, and prints its route
+  bennu new greeter --route            also adds the route to the configuration
+  bennu new greeter                    anywhere else: makes a workspace greeter/ with everything in it
 
 Then:
-  cd greeter && bennu dev              serves it, and replaces it whenever it is saved
+  cd greeter && bennu dev              serves the plugin, and replaces it whenever you save it
   cargo test                           runs its test";
 
-/// As clap has the headings of its help.
+/// The style of the headings in clap's help.
 const HEADING: Style = Style::new().bold().underline();
 
-/// The checkout that this program was built from: there is the kit.
+/// The checkout that this program was built from. It holds the kit.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// `bennu new`
 #[derive(Args, Debug)]
 pub(crate) struct NewArgs {
-    /// Its name: of its folder, its crate, its section in the configuration, and at the start of its topics
+    /// Name of the plugin: of its folder, its crate and its section in the configuration, and the start of its topics
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
     /// Adds its route to the configuration of this workspace
     #[arg(long)]
     route: bool,
-    /// Where `bennu-plugin` is, for a fresh workspace [default: in the checkout that bennu was built from]
+    /// Where `bennu-plugin` is, for a new workspace [default: in the checkout that bennu was built from]
     #[arg(long, value_name = "FOLDER")]
     kit: Option<PathBuf>,
 }
 
-/// Makes it.
+/// Makes the plugin.
 ///
 /// # Errors
 ///
-/// If it is there already, or cannot be written.
+/// If it exists, or cannot be written.
 pub(crate) fn run(args: &NewArgs) -> anyhow::Result<()> {
-    let here = std::env::current_dir().context("cannot tell which folder this is")?;
+    let here = std::env::current_dir().context("cannot find out the current folder")?;
     match Workspace::around(&here)? {
         Some(workspace) => workspace.add(&args.name, args.route),
         None => fresh(&here.join(args.name.as_str()), args),
@@ -63,12 +63,11 @@ pub(crate) fn run(args: &NewArgs) -> anyhow::Result<()> {
 /// A workspace that plugins can be added to.
 struct Workspace {
     root: PathBuf,
-    /// Its configuration.
     config: PathBuf,
 }
 
 impl Workspace {
-    /// The nearest one that has a configuration and takes every folder in `plugins/` for a package.
+    /// The nearest workspace that has a configuration, and whose members are all folders in `plugins/`.
     fn around(here: &Path) -> anyhow::Result<Option<Self>> {
         let Ok(config) = find_config(here) else {
             return Ok(None);
@@ -84,7 +83,7 @@ impl Workspace {
         let text = fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
         let table: Table = text
             .parse()
-            .with_context(|| format!("cannot understand {}", manifest.display()))?;
+            .with_context(|| format!("cannot parse {}", manifest.display()))?;
         let workspace = table.get("workspace");
         let members = workspace.and_then(|workspace| workspace.get("members")?.as_array());
         let takes_plugins =
@@ -106,14 +105,14 @@ impl Workspace {
         let extended = format!("{}\n\n{route}", text.trim_end());
         let is_named = self.names(name);
         if with_route && !is_named {
-            // Before anything is written: a mistake that is there already is shown as one of the file.
+            // Before anything is written: a mistake that the file has already is reported as a mistake of the file.
             Config::parse(&self.config, &extended, Mode::Dev).map_err(|errors| refused(&self.config, errors))?;
         }
         write_plugin(&folder, name)?;
         say(&format!("{} {}", styled(GOOD, "created"), folder.display()));
         if is_named {
             say(&format!(
-                "{} has [plugins.{}] already",
+                "{} already has [plugins.{}]",
                 self.config.display(),
                 name.as_str()
             ));
@@ -126,7 +125,7 @@ impl Workspace {
             ));
         } else {
             say(&heading(&format!(
-                "Add its route to {}, while `bennu dev` runs or before (--route does that)",
+                "Add its route to {}, which also works while `bennu dev` runs (--route does that)",
                 self.config.display()
             )));
             say(&styled(STRONG, route.trim_end()));
@@ -144,14 +143,14 @@ impl Workspace {
         Config::read(&self.config, Mode::Dev).is_ok_and(|config| config.plugins.contains_key(name.as_str()))
     }
 
-    /// The route before that takes the topics of this plugin, if there is one.
+    /// A line about the earlier route that takes the topics of this plugin, if there is one.
     fn taken_by(&self, name: &PluginName) -> Option<String> {
         let config = Config::read(&self.config, Mode::Dev).ok()?;
         let wanted = TopicPattern::parse(&format!("{}:*", name.as_str())).ok()?;
         let (place, route) = { config.routes.iter().enumerate() }
             .find(|(_, route)| route.topic.covers(&wanted) && route.plugin != name.as_str())?;
         Some(format!(
-            "\nThe route `{}` at {} takes these topics: put the new one above it, as the first that matches wins.",
+            "\nThe route `{}` at {} takes these topics. Put the new route above it: the first route that matches wins.",
             route.topic,
             config.route_place(place)
         ))
@@ -163,7 +162,7 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
     refuse_existing(root)?;
     let name = &args.name;
     let kit = kit(args.kit.as_deref())?;
-    let kit_text = kit.to_str().context("the path of bennu-plugin is no UTF-8")?;
+    let kit_text = kit.to_str().context("the path of bennu-plugin is not UTF-8")?;
     let manifest = include_str!("template/workspace.toml.txt").replace("KIT", &toml::Value::from(kit_text).to_string());
     let config =
         include_str!("template/bennu.toml.txt").to_owned() + &name.fill(include_str!("template/route.toml.txt"));
@@ -175,10 +174,11 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
         &root.join("README.md"),
         &name
             .fill(include_str!("template/workspace.md.txt"))
+            .replace("HOST", &host().to_string_lossy())
             .replace("KIT", kit_text),
     )?;
     write(&root.join(".gitignore"), "/target\n.bennu/\n")?;
-    // The versions that the kit is tested with; cargo takes out what is not needed.
+    // The versions that the kit is tested with. Cargo removes what is not needed.
     let lock = kit.with_file_name("Cargo.lock");
     if lock.is_file() {
         fs::copy(&lock, root.join("Cargo.lock")).with_context(|| format!("cannot copy {}", lock.display()))?;
@@ -203,23 +203,36 @@ fn kit(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .filter(|folder| folder.join("Cargo.toml").is_file());
     found.with_context(|| {
         format!(
-            "there is no bennu-plugin in {}: say where it is with --kit FOLDER",
+            "there is no bennu-plugin in {}: name its folder with --kit FOLDER",
             folder.display()
         )
     })
 }
 
-/// What follows, with an empty line above and below.
+/// A heading, with an empty line above and below.
 fn heading(text: &str) -> String {
     format!("\n{}\n", styled(HEADING, format!("{text}:")))
 }
 
 fn next(name: &PluginName) -> String {
-    let hint = styled(FAINT, "# in another terminal");
+    let name = name.as_str();
+    let hint = match cfg!(feature = "tools") {
+        true => "# in another terminal".to_owned(),
+        false => format!(
+            "# in another terminal; first: cargo install --path {} --features tools",
+            host().display()
+        ),
+    };
+    let hint = styled(FAINT, hint);
     format!(
-        "  cargo test -p {name}\n  bennu dev\n  bennu call localhost:4000 {name}:1 hello '{{\"name\": \"ann\"}}'    {hint}",
-        name = name.as_str()
+        "  cargo test -p {name}\n  bennu dev\n  bennu call localhost:4000 {name}:1 hello '{{\"name\": \"ann\"}}'    {hint}"
     )
+}
+
+/// The package that `bennu` is installed from.
+fn host() -> PathBuf {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR"));
+    host.canonicalize().unwrap_or_else(|_| host.to_owned())
 }
 
 fn write_plugin(folder: &Path, name: &PluginName) -> anyhow::Result<()> {
@@ -237,16 +250,13 @@ fn write_plugin(folder: &Path, name: &PluginName) -> anyhow::Result<()> {
 
 fn refuse_existing(folder: &Path) -> anyhow::Result<()> {
     if folder.exists() {
-        bail!(
-            "{} is there already: choose another name, or remove it",
-            folder.display()
-        );
+        bail!("{} exists already: choose another name, or remove it", folder.display());
     }
     Ok(())
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -1,6 +1,6 @@
 //! What a plugin may be called.
 
-/// Names that would mean something else to cargo or the compiler.
+/// Names that cargo or the compiler use for something else.
 const TAKEN: [&str; 13] = [
     "alloc",
     "bennu",
@@ -17,7 +17,7 @@ const TAKEN: [&str; 13] = [
     "test",
 ];
 
-/// Words of the language, which no crate can have for a name.
+/// Keywords, which cannot be names of crates.
 const KEYWORDS: [&str; 51] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
     "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
@@ -30,11 +30,12 @@ const KEYWORDS: [&str; 51] = [
 pub(super) struct PluginName(String);
 
 impl PluginName {
-    /// Reads one; an error says what is wrong and what would do.
+    /// Parses a name. An error says what is wrong, and suggests a name.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
         if !text.starts_with(|c: char| c.is_ascii_lowercase()) || !text.chars().all(plain) {
-            let rule = "it is the name of a folder and a crate too: small letters, digits, `_` and `-`, a letter first";
+            let rule =
+                "it is also the name of a folder and a crate: small letters, digits, `_` and `-`, a letter first";
             return Err(match tidied(text) {
                 Some(tidy) => format!("{rule}; `{tidy}` would do"),
                 None => rule.to_owned(),
@@ -42,7 +43,7 @@ impl PluginName {
         }
         if KEYWORDS.contains(&text) || TAKEN.contains(&text) {
             return Err(format!(
-                "cargo or the compiler means something else by it; `{text}-channel` would do"
+                "cargo or the compiler uses this name for something else; `{text}-channel` would do"
             ));
         }
         Ok(Self(text.to_owned()))
@@ -52,7 +53,7 @@ impl PluginName {
         &self.0
     }
 
-    /// A template, with this name in it.
+    /// Fills this name into a template.
     pub(super) fn fill(&self, template: &str) -> String {
         template
             .replace("LIBRARY", &self.0.replace('-', "_"))
@@ -60,7 +61,7 @@ impl PluginName {
     }
 }
 
-/// The nearest name that is one.
+/// The nearest valid name.
 fn tidied(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_name_is_told_what_would_do() {
+    fn for_a_bad_name_a_good_one_is_suggested() {
         for (bad, good) in [
             ("Chat Room", "chat-room"),
             ("2fast", "fast"),

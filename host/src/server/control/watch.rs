@@ -12,11 +12,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
+pub(crate) use self::subject::SourceSet;
 use self::subject::{Print, Save, Subject};
 use crate::config::ContentHash;
 
@@ -124,9 +125,9 @@ impl Watcher {
         self.send(Command::Took(name.to_owned(), contents));
     }
 
-    /// Watches all files below `dirs`, but for hidden ones and folders called `target`. Replaces what had this name.
-    pub(crate) fn sources(&self, name: &str, dirs: Vec<PathBuf>) {
-        self.watch(name, Subject::sources(dirs));
+    /// Watches sources, from what they were at `since`. Replaces what had this name.
+    pub(crate) fn sources(&self, name: &str, set: SourceSet, since: SystemTime) {
+        self.watch(name, Subject::sources(set, since));
     }
 
     /// Watches `name` no more.

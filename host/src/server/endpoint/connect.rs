@@ -121,6 +121,8 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, mount: &Mount, part
     }
     let allowed = origin::allowed(&mount.check_origin, Some(origin), &origin::RequestOrigin::of(parts));
     if !allowed {
+        let reason = format!("the origin {origin} is not in `check_origin` of the mount");
+        endpoint.tell_denied(&mount.path, StatusCode::FORBIDDEN, &reason);
         tracing::warn!(
             origin,
             mount = mount.path,
@@ -162,6 +164,10 @@ impl Attempt<'_> {
             status = identity.as_ref().err().map(|denied| denied.status.as_u16()),
             "connect"
         );
+        if let Err(denied) = &identity {
+            let reason = String::from_utf8_lossy(&denied.body);
+            self.endpoint.tell_denied(&mount.path, denied.status, &reason);
+        }
         let (identity, arrival) = identity?;
         Ok(NewSocket {
             mount: Arc::clone(mount),

@@ -25,6 +25,7 @@ use axum::extract::{Extension, State as Shared};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
+use serde_json::json;
 
 pub(crate) use board::{Board, DevEvent};
 pub use connect::Denied;
@@ -79,6 +80,14 @@ impl Endpoint {
     #[must_use]
     fn token_key(&self, mount: &Mount, crypto: &Crypto) -> Arc<TokenKey> {
         self.keys.get(self.secret.bytes(), &mount.path, crypto)
+    }
+
+    /// Tells the page of `dev` that a client may not connect, and why: a browser does not let the page see that.
+    fn tell_denied(&self, mount: &str, status: StatusCode, reason: &str) {
+        if let Some(board) = &self.dev {
+            let event = json!({ "mount": mount, "status": status.as_u16(), "reason": reason });
+            board.tell(("denied", event.to_string()));
+        }
     }
 
     fn refused(&self) {

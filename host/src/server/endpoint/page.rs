@@ -14,15 +14,16 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Board, Endpoint};
-use crate::config::Config;
+use crate::config::{Config, Mount};
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::Panic;
 
 /// The modules of the page, by their names there.
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 7] = [
     ("/bennu.js", include_str!("../../../assets/bennu.js")),
     ("/chat.js", include_str!("../../../assets/chat.js")),
     ("/connection.js", include_str!("../../../assets/connection.js")),
+    ("/credentials.js", include_str!("../../../assets/credentials.js")),
     ("/dom.js", include_str!("../../../assets/dom.js")),
     ("/page.js", include_str!("../../../assets/page.js")),
     ("/playground.js", include_str!("../../../assets/playground.js")),
@@ -49,9 +50,11 @@ async fn there(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
         .iter()
         .filter(|mount| mount.websocket && !mount.echo)
         .collect();
-    // The page knows of nothing that a connect handler may want.
+    // The page starts with the first. A connect handler may want something that somebody has to type first.
     mounts.sort_by_key(|mount| mount.connect.is_some());
-    let mounts: Vec<_> = mounts.iter().map(|mount| &mount.path).collect();
+    let mount =
+        |mount: &&Arc<Mount>| json!({ "path": mount.path, "connect": mount.connect, "auth_token": mount.auth_token });
+    let mounts: Vec<_> = mounts.iter().map(mount).collect();
     let routes: Vec<_> = { config.routes.iter() }
         .map(|route| {
             json!({ "topic": route.topic.to_string(), "plugin": route.plugin, "example": route.topic.example() })

@@ -18,8 +18,9 @@ export class FakeTransport {
   readyState = 0;
   sent = [];
 
-  constructor(url) {
+  constructor(url, protocols) {
     this.url = url;
+    this.protocols = protocols;
     FakeTransport.all.push(this);
   }
   send(frame) {

@@ -20,6 +20,20 @@ test("the address carries params, nested ones in brackets, and the version", () 
   assert.deepEqual([...url.searchParams], [["token", "a&b"], ["user[id]", "7"], ["vsn", "2.0.0"]]);
 });
 
+test("an auth token travels as a subprotocol that a browser takes, and not in the address", () => {
+  let token = "a?~ü";
+  const socket = connect({ authToken: () => token });
+  const [name, carried] = FakeTransport.last.protocols;
+  assert.equal(name, "phoenix");
+  const [, encoded] = carried.match(/^base64url\.bearer\.phx\.([\w-]+)$/);
+  assert.equal(Buffer.from(encoded, "base64url").toString(), "a?~ü");
+  assert.doesNotMatch(FakeTransport.last.url, /bearer/);
+  socket.disconnect();
+  token = "";
+  socket.connect();
+  assert.equal(FakeTransport.last.protocols, undefined);
+});
+
 test("each dialect has its addresses, on each transport", () => {
   const check = (options, expected) => assert.equal(new Socket("ws://a.example/s", options).endPointURL(), expected);
   const transport = FakeTransport;

@@ -5,6 +5,7 @@ mod prompt;
 mod target;
 
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::args::JsonArg;
-use crate::client::{ClientError, Transport};
+use crate::client::{ClientError, Transport, Trust};
 use crate::terminal::{complain, in_one_line};
 use conversation::{Conversation, End, Order, Show};
 use target::{How, Target};
@@ -27,6 +28,7 @@ Examples:
   bennu call localhost:4000 room:lobby --join '{\"name\": \"bot\"}' --watch --json
   printf 'echo {\"n\": 1}\\necho {\"n\": 2}\\n' | bennu call localhost:4000 echo:1
   bennu call http://localhost:4000/gate/longpoll room:1 --param token=open
+  bennu call wss://chat.example.com/socket room:lobby --watch
 
 At the prompt and on standard input, each line is an event and its payload:
 new_msg {\"body\": \"hi\"}
@@ -73,6 +75,12 @@ pub struct CallArgs {
     /// Do not wait for replies: leave the topic once the plugin has handled the events
     #[arg(long, conflicts_with = "watch")]
     no_reply: bool,
+    /// For wss and https: also trust the certificate authorities in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// For wss and https: accept any certificate
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
     /// Time limit for each answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
@@ -121,7 +129,13 @@ pub fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn talk(args: CallArgs) -> anyhow::Result<End> {
+    let trust = match (args.ca, args.insecure) {
+        (_, true) => Trust::Anything,
+        (Some(file), _) => Trust::Authorities(file.into()),
+        (None, false) => Trust::System,
+    };
     let how = How {
+        tls: args.server.tls(&trust)?,
         transport: args.transport.map(|carrier| match carrier {
             Carrier::WebSocket => Transport::WebSocket,
             Carrier::LongPoll => Transport::LongPoll,
@@ -182,6 +196,11 @@ fn not_connected(error: &ClientError, server: &Target) -> End {
         ClientError::Refused { status: 404, .. } => (
             End::Rejected,
             "the path of the URL must be the path of one of the [[mounts]]",
+        ),
+        ClientError::Tls { .. } => (
+            End::Unanswered,
+            "--ca FILE trusts a certificate authority of your own, --insecure accepts any certificate; a server without \
+             TLS is reached by ws://",
         ),
         ClientError::Refused { .. } => (End::Rejected, "see the log of the server for the reason"),
         _ => (

@@ -7,7 +7,7 @@ use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::client::{Client, ClientError, Options, Transport, host_and_port};
+use crate::client::{Client, ClientError, Options, Tls, TlsError, Transport, Trust, host_and_port};
 
 /// The mount if the address has no path.
 const MOUNT: &str = "/socket";
@@ -16,6 +16,8 @@ const MOUNT: &str = "/socket";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     authority: Authority,
+    /// Whether the scheme is `wss` or `https`.
+    has_tls: bool,
     mount: String,
     /// The one that the path ends in.
     transport: Option<Transport>,
@@ -34,16 +36,11 @@ impl Target {
             format!("http://{text}")
         };
         let uri: Uri = with_scheme.parse().map_err(|error| format!("{error}: {example}"))?;
-        match uri.scheme_str() {
-            Some("http" | "ws") => {}
-            Some("https" | "wss") => {
-                return Err(
-                    "`bennu call` does not support TLS: write the address of the server behind the TLS proxy"
-                        .to_owned(),
-                );
-            }
+        let has_tls = match uri.scheme_str() {
+            Some("http" | "ws") => false,
+            Some("https" | "wss") => true,
             _ => return Err(example.to_owned()),
-        }
+        };
         let authority = uri.authority().cloned().ok_or(example)?;
         let path = uri.path().trim_end_matches('/');
         let ends = [("/websocket", Transport::WebSocket), ("/longpoll", Transport::LongPoll)];
@@ -58,10 +55,25 @@ impl Target {
             .filter(|pair| !pair.is_empty());
         Ok(Self {
             authority,
+            has_tls,
             mount: if mount.is_empty() { MOUNT } else { mount }.to_owned(),
             transport,
             params: pairs.map(decoded_pair).collect(),
         })
+    }
+
+    /// TLS to this server, if its URL asks for that.
+    ///
+    /// # Errors
+    ///
+    /// If there is nobody to trust, or if the host can have no certificate.
+    pub(super) fn tls(&self, trust: &Trust) -> Result<Option<Tls>, TlsError> {
+        let (host, _) = self.host_and_port();
+        self.has_tls.then(|| Tls::new(host, trust)).transpose()
+    }
+
+    fn host_and_port(&self) -> (&str, u16) {
+        host_and_port(&self.authority, if self.has_tls { 443 } else { 80 })
     }
 
     /// Connects to the first of the server's addresses that answers.
@@ -77,7 +89,7 @@ impl Target {
     }
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, ClientError> {
-        Ok(tokio::net::lookup_host(host_and_port(&self.authority))
+        Ok(tokio::net::lookup_host(self.host_and_port())
             .await
             .map_err(unknown)?
             .collect())
@@ -85,6 +97,7 @@ impl Target {
 
     fn options(&self, address: SocketAddr, how: How) -> Options {
         let How {
+            tls,
             transport,
             params,
             mut headers,
@@ -95,6 +108,7 @@ impl Target {
             headers.entry(HOST).or_insert(host);
         }
         Options {
+            tls,
             mount: self.mount.clone(),
             params: self.params.iter().cloned().chain(params).collect(),
             headers,
@@ -112,6 +126,7 @@ impl Target {
 /// What the command line says about a connection besides the address.
 #[derive(Clone, Debug)]
 pub(super) struct How {
+    pub(super) tls: Option<Tls>,
     pub(super) transport: Option<Transport>,
     pub(super) params: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
@@ -144,6 +159,7 @@ mod tests {
     fn check(text: &str, url: &str) {
         let target = Target::parse(text).expect("an address");
         let how = How {
+            tls: target.tls(&Trust::Anything).expect("a host"),
             transport: None,
             params: Vec::new(),
             headers: HeaderMap::new(),
@@ -171,6 +187,8 @@ mod tests {
             "h/a?name=a%20b+c&x",
             "ws://127.0.0.1:4000/a/websocket?vsn=2.0.0&name=a%20b%20c&x=",
         );
+        check("wss://h", "wss://127.0.0.1:4000/socket/websocket?vsn=2.0.0");
+        check("https://h/a/longpoll", "https://127.0.0.1:4000/a/longpoll?vsn=2.0.0");
     }
 
     #[test]
@@ -182,6 +200,22 @@ mod tests {
                 "{text}: {refused}"
             );
         }
-        assert!(Target::parse("wss://h/socket").expect_err("refused").contains("TLS"));
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_scheme_if_the_address_names_none() {
+        for (text, host, port) in [
+            ("ws://h", "h", 80),
+            ("h", "h", 80),
+            ("wss://h", "h", 443),
+            ("https://h:4000", "h", 4000),
+            ("wss://[::1]", "::1", 443),
+        ] {
+            assert_eq!(
+                Target::parse(text).expect("an address").host_and_port(),
+                (host, port),
+                "{text}"
+            );
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Frames over long polling. A task polls for as long as the client lives, which keeps the session alive.
 
+use std::error::Error;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -8,14 +10,14 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client as Http;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client as Http};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::stream::Connector;
 use super::{ABNORMAL, ClientError, Dialect, Frame, Incoming, Options, refused};
 
 /// The token is sent in a header: in the query it would end up in the logs of proxies.
@@ -38,7 +40,7 @@ pub(super) struct LongPoll {
 
 #[derive(Clone, Debug)]
 struct Requests {
-    http: Http<HttpConnector, Full<Bytes>>,
+    http: Http<Connector, Full<Bytes>>,
     url: Arc<str>,
     headers: HeaderMap,
     dialect: Dialect,
@@ -69,7 +71,7 @@ struct Envelope {
 impl LongPoll {
     pub(super) async fn connect(options: &Options) -> Result<Self, ClientError> {
         let requests = Requests {
-            http: Http::builder(TokioExecutor::new()).build_http(),
+            http: Http::builder(TokioExecutor::new()).build(Connector(options.clone())),
             url: options.url().into(),
             headers: options.headers.clone(),
             dialect: options.dialect,
@@ -184,7 +186,7 @@ impl Requests {
         }
         let mut request = request.body(Full::new(body)).map_err(failed(REQUEST))?;
         request.headers_mut().extend(self.headers.clone());
-        let response = self.http.request(request).await.map_err(failed(REQUEST))?;
+        let response = self.http.request(request).await.map_err(unanswered)?;
         let status = response.status();
         let body = response
             .into_body()
@@ -217,6 +219,19 @@ fn line(frame: &Frame) -> String {
 /// A frame from a response: a JSON string with its text, or a JSON object in the Phoenix 0.11 dialect.
 fn frame(message: &RawValue) -> Frame {
     Frame::Text(serde_json::from_str(message.get()).unwrap_or_else(|_| message.get().to_owned()))
+}
+
+/// Why a request was not answered. That the TLS handshake failed says more than that the request did.
+fn unanswered(error: legacy::Error) -> ClientError {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(ClientError::Tls { source }) = error.downcast_ref() {
+            let source = io::Error::new(source.kind(), source.to_string());
+            return ClientError::Tls { source };
+        }
+        cause = error.source();
+    }
+    failed(REQUEST)(error)
 }
 
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> ClientError {

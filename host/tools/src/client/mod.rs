@@ -10,6 +10,8 @@ mod channel;
 mod longpoll;
 mod message;
 mod raw;
+mod stream;
+mod tls;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub use channel::{Client, Reply};
 pub use message::{MalformedMessage, Message, Payload};
 pub use raw::{Frame, Incoming, RawClient};
+pub use tls::{Tls, TlsError, Trust};
 
 pub use bennu_wire::dialect::Dialect;
 
@@ -42,6 +45,8 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC
 pub struct Options {
     /// The address of the server.
     pub address: SocketAddr,
+    /// TLS, if the server is to be reached by `wss` or `https`.
+    pub tls: Option<Tls>,
     /// The path of the mount, such as `/socket`.
     pub mount: String,
     /// The transport.
@@ -79,6 +84,12 @@ pub enum ClientError {
         what: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server does not speak TLS, or has no certificate that the client accepts.
+    #[error("the TLS handshake failed")]
+    Tls {
+        /// Why.
+        source: std::io::Error,
     },
     /// The server rejected the connection.
     #[error("the server rejected the connection with status {status}")]
@@ -126,6 +137,7 @@ impl Options {
     pub fn new(address: SocketAddr, transport: Transport) -> Self {
         Self {
             address,
+            tls: None,
             mount: "/socket".into(),
             transport,
             dialect: Dialect::Modern,
@@ -151,9 +163,11 @@ impl Options {
     /// The URL of the transport, with all parameters.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = match self.transport {
-            Transport::WebSocket => "ws",
-            Transport::LongPoll => "http",
+        let scheme = match (self.transport, &self.tls) {
+            (Transport::WebSocket, None) => "ws",
+            (Transport::WebSocket, Some(_)) => "wss",
+            (Transport::LongPoll, None) => "http",
+            (Transport::LongPoll, Some(_)) => "https",
         };
         let Self { address, mount, .. } = self;
         let path = match (self.dialect, self.transport) {
@@ -193,10 +207,10 @@ impl Transport {
     }
 }
 
-/// The host and the port of a URL, in the form that name resolution takes. The default port is 80.
-pub(crate) fn host_and_port(authority: &Authority) -> (&str, u16) {
+/// The host and the port of a URL, in the form that name resolution takes.
+pub(crate) fn host_and_port(authority: &Authority, default_port: u16) -> (&str, u16) {
     let host = authority.host().trim_matches(['[', ']']);
-    (host, authority.port_u16().unwrap_or(80))
+    (host, authority.port_u16().unwrap_or(default_port))
 }
 
 fn refused(status: StatusCode, body: Bytes) -> ClientError {

@@ -1,16 +1,13 @@
 //! Frames over a WebSocket.
 
-use std::io;
-use std::net::SocketAddr;
-
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use super::stream::Stream;
 use super::{ABNORMAL, ClientError, Frame, Incoming, Options, refused};
 
 /// The server's close frame has no code.
@@ -18,15 +15,13 @@ const NO_CODE: u16 = 1005;
 const HANDSHAKE: &str = "the WebSocket handshake failed";
 
 #[derive(Debug)]
-pub(super) struct WebSocket(WebSocketStream<TcpStream>);
+pub(super) struct WebSocket(WebSocketStream<Stream>);
 
 impl WebSocket {
     pub(super) async fn connect(options: &Options) -> Result<Self, ClientError> {
         let mut request: Request<()> = options.url().into_client_request().map_err(failed(HANDSHAKE))?;
         request.headers_mut().extend(options.headers.clone());
-        let stream = connect(options)
-            .await
-            .map_err(|error| ClientError::transport("cannot connect to the server")(error.into()))?;
+        let stream = Stream::connect(options).await?;
         match client_async(request, stream).await {
             Ok((stream, _)) => Ok(Self(stream)),
             Err(Error::Http(response)) => {
@@ -83,20 +78,6 @@ impl WebSocket {
         while !matches!(self.next().await?, Incoming::Closed { .. }) {}
         Ok(())
     }
-}
-
-async fn connect(options: &Options) -> io::Result<TcpStream> {
-    let socket = match options.address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    if let Some(bytes) = options.receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    let stream = socket.connect(options.address).await?;
-    // Otherwise small frames would wait for more data.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 fn failed(what: &'static str) -> impl FnOnce(Error) -> ClientError {

@@ -325,7 +325,7 @@ fn read_url(text: &str) -> Result<(Vec<u8>, SocketAddr), LoadError> {
 
 /// The first address of a host.
 fn resolve(authority: &Authority) -> io::Result<SocketAddr> {
-    let mut addresses = host_and_port(authority).to_socket_addrs()?;
+    let mut addresses = host_and_port(authority, 80).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("it has no address"))
 }
 

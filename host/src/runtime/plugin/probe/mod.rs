@@ -254,8 +254,8 @@ pub(crate) fn probe(
     samples: Vec<Sample>,
     limits: &ProbeLimits,
 ) -> Result<ProbeReport, ProbeError> {
-    let mut command = Command::new(exe);
-    command.arg(SUBCOMMAND).arg("--library").arg(library);
+    let mut command = child(exe);
+    command.arg("--library").arg(library);
     run(command, settings, samples, limits)
 }
 
@@ -265,12 +265,19 @@ pub(crate) fn probe(
 ///
 /// As [`probe`].
 pub(crate) fn schema(exe: &Path, library: &Path, limits: &ProbeLimits) -> Result<Option<String>, ProbeError> {
-    let mut command = Command::new(exe);
-    command.arg(SUBCOMMAND).arg("--library").arg(library).arg(SCHEMA);
+    let mut command = child(exe);
+    command.arg("--library").arg(library).arg(SCHEMA);
     match answer_of(command, "{}", Vec::new(), limits)? {
         Answer::Schema { json } => Ok(json),
         other => other.into_result().map(|()| None),
     }
+}
+
+/// The program as a probe, under its name: `ps` would show `/proc/self/exe`.
+fn child(exe: &Path) -> Command {
+    let mut command = Command::new(exe);
+    command.arg0("bennu").arg(SUBCOMMAND);
+    command
 }
 
 fn run(

@@ -5,13 +5,13 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use object::elf::FileHeader64;
 use object::endian::LittleEndian;
 use object::read::elf::FileHeader;
 
-use crate::cargo::Workspace;
+use crate::cargo::{Processes, Workspace};
 
 /// The name in the manifest of the plugin that [`good_plugin`] builds.
 pub(super) const NAME: &str = "raw_good";
@@ -29,15 +29,11 @@ pub(super) fn good_plugin() -> &'static Path {
 pub(super) fn echo_plugin() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let workspace = Workspace::find(&repository()).unwrap();
-        workspace
-            .build(&["echo"], |_| ())
-            .unwrap()
-            .wait()
-            .unwrap()
-            .libraries
-            .remove("echo")
-            .unwrap()
+        let processes = Processes::default();
+        let workspace = Workspace::find(&repository(), &processes, |_| ()).unwrap();
+        let stage = Arc::new(workspace.stage().unwrap());
+        let built = workspace.build(&["echo"], &stage, &processes, |_| ()).unwrap().wait();
+        built.unwrap().plugins.remove("echo").unwrap().unwrap().path
     })
 }
 

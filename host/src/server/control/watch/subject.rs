@@ -1,4 +1,4 @@
-//! What is watched: one file, or folders of sources.
+//! What is watched: one file, or the sources of something.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
@@ -6,15 +6,31 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::ContentHash;
 use crate::runtime::plugin::stage::{MAX_LIBRARY_BYTES, not_a_file};
 
-/// Folders that hold what is built, not what it is built from.
-const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
-/// The most files of one plugin's sources that are looked at.
+/// A folder that is never a source.
+const NOT_SOURCES: &str = "node_modules";
+/// Cargo and others put it into folders that they can make anew.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+/// How many files below the folders of one set are looked at.
 const MAX_FILES: usize = 20_000;
+/// How many folders of one set are looked at and listened to.
+const MAX_FOLDERS: usize = 5_000;
+
+/// Sources that are watched together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SourceSet {
+    /// All files below these folders, links included. Not hidden ones, backups, `node_modules`, and folders that hold what was built:
+    /// they are listed in `outputs` or have a `CACHEDIR.TAG`.
+    pub(crate) folders: Vec<PathBuf>,
+    /// Files wherever they are, whether they exist or not. A folder stands for all below it.
+    pub(crate) files: BTreeSet<PathBuf>,
+    /// Folders that builds write to.
+    pub(crate) outputs: Vec<PathBuf>,
+}
 
 /// Identifies contents. `None`: there were none yet.
 pub(super) type Print = Option<ContentHash>;
@@ -34,9 +50,9 @@ pub(super) enum Subject {
         saved: Option<Save>,
         seen: Print,
     },
-    /// All sources below some folders, by names, sizes and times.
+    /// Sources, by names, sizes and times.
     Sources {
-        dirs: Vec<PathBuf>,
+        set: SourceSet,
         found: BTreeSet<PathBuf>,
         seen: Print,
     },
@@ -56,15 +72,16 @@ impl Subject {
         subject
     }
 
-    /// The sources below `dirs` as they are now.
-    pub(super) fn sources(dirs: Vec<PathBuf>) -> Self {
-        let mut subject = Self::Sources {
-            dirs,
-            found: BTreeSet::new(),
-            seen: None,
-        };
-        let _ = subject.look();
-        subject
+    /// Sources as they were at `since`: if one of them has changed after that, nothing counts as seen.
+    pub(super) fn sources(set: SourceSet, since: SystemTime) -> Self {
+        let Walk {
+            folders: found,
+            newest,
+            print,
+            ..
+        } = Walk::over(&set);
+        let seen = (newest <= since).then(|| ContentHash::of(&print));
+        Self::Sources { set, found, seen }
     }
 
     /// Whether both are one file, whatever it holds.
@@ -76,7 +93,11 @@ impl Subject {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::File { path, .. } => path,
-            Self::Sources { dirs, .. } => dirs.first().map_or(Path::new(""), PathBuf::as_path),
+            Self::Sources { set, .. } => set
+                .folders
+                .first()
+                .or(set.files.first())
+                .map_or(Path::new(""), PathBuf::as_path),
         }
     }
 
@@ -128,9 +149,8 @@ impl Subject {
                 }
                 Ok(*seen)
             }
-            Self::Sources { dirs, found, seen } => {
-                let mut walk = Walk::default();
-                dirs.iter().for_each(|dir| walk.folder(dir));
+            Self::Sources { set, found, seen } => {
+                let walk = Walk::over(set);
                 *found = walk.folders;
                 *seen = Some(ContentHash::of(&walk.print));
                 Ok(*seen)
@@ -163,7 +183,10 @@ impl Subject {
                             .canonicalize()
                             .is_ok_and(|real| real.file_name() == changed.file_name())
                 }
-                Self::Sources { dirs, .. } => is_source(changed) && dirs.iter().any(|dir| changed.starts_with(dir)),
+                Self::Sources { set, .. } => {
+                    let is_below = is_source(changed) && set.folders.iter().any(|folder| changed.starts_with(folder));
+                    is_below || set.files.iter().any(|file| is_about(changed, file))
+                }
             })
     }
 }
@@ -192,23 +215,59 @@ fn is_old(meta: &Metadata) -> bool {
         .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(1)))
 }
 
-/// Editors' scratch files, version control and build output are no sources.
+/// Whether an event at `changed` may be about a file, which may be behind a link.
+fn is_about(changed: &Path, file: &Path) -> bool {
+    file.starts_with(changed) || changed.starts_with(file) || changed.file_name() == file.file_name()
+}
+
+/// Editors' scratch files, version control and packages of other languages are no sources.
 fn is_source(path: &Path) -> bool {
     path.file_name()
         .and_then(|name| name.to_str())
-        .is_some_and(|name| !name.starts_with('.') && !name.ends_with('~') && !NOT_SOURCES.contains(&name))
+        .is_some_and(|name| !name.starts_with('.') && !name.ends_with('~') && name != NOT_SOURCES)
 }
 
-/// A walk over folders, in the order of names.
-#[derive(Default)]
-struct Walk {
+/// A walk over sources, in the order of names; links come last.
+struct Walk<'a> {
+    outputs: &'a [PathBuf],
     folders: BTreeSet<PathBuf>,
+    links: BTreeSet<PathBuf>,
+    /// The folders that were entered, by identity: a link may lead back to one of them.
+    entered: BTreeSet<(u64, u64)>,
     files: usize,
     print: Vec<u8>,
+    newest: SystemTime,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
+    fn over(set: &'a SourceSet) -> Self {
+        let mut walk = Self {
+            outputs: &set.outputs,
+            folders: BTreeSet::new(),
+            links: BTreeSet::new(),
+            entered: BTreeSet::new(),
+            files: 0,
+            print: Vec::new(),
+            newest: SystemTime::UNIX_EPOCH,
+        };
+        set.folders.iter().for_each(|folder| walk.folder(folder));
+        while let Some(link) = walk.links.pop_first() {
+            match fs::metadata(&link) {
+                Ok(meta) if meta.is_dir() => walk.folder(&link),
+                Ok(meta) => walk.counted(&link, &meta),
+                Err(_) => {}
+            }
+        }
+        set.files.iter().for_each(|file| walk.named(file));
+        walk
+    }
+
     fn folder(&mut self, dir: &Path) {
+        let is_output = self.outputs.iter().any(|output| output == dir) || dir.join(CACHE_TAG).exists();
+        let is_known = identity(dir).is_none_or(|identity| !self.entered.insert(identity));
+        if is_output || is_known || self.folders.len() >= MAX_FOLDERS {
+            return;
+        }
         let Ok(entries) = fs::read_dir(dir) else {
             return;
         };
@@ -220,22 +279,42 @@ impl Walk {
             .collect();
         paths.sort();
         for path in paths {
-            // Does not follow links: they could lead in circles.
             match fs::symlink_metadata(&path) {
                 Ok(meta) if meta.is_dir() => self.folder(&path),
-                Ok(meta) => self.file(&path, &meta),
+                Ok(meta) if meta.is_symlink() => drop(self.links.insert(path)),
+                Ok(meta) => self.counted(&path, &meta),
                 Err(_) => {}
             }
         }
     }
 
-    fn file(&mut self, path: &Path, meta: &Metadata) {
-        self.files += 1;
-        if self.files > MAX_FILES {
-            return;
+    /// A file that somebody named. Its folder is listened to, and so is that of the file that it links to.
+    fn named(&mut self, path: &Path) {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => return self.folder(path),
+            Ok(meta) => self.file(path, &meta),
+            // That it is not there is a state of it as well.
+            Err(_) => self.print.extend_from_slice(path.as_os_str().as_bytes()),
         }
+        let real = path.canonicalize().ok();
+        for file in std::iter::once(path).chain(real.as_deref()) {
+            let there = file.ancestors().skip(1).find(|folder| folder.is_dir());
+            self.folders.extend(there.map(Path::to_owned));
+        }
+    }
+
+    fn counted(&mut self, path: &Path, meta: &Metadata) {
+        self.files += 1;
+        if self.files <= MAX_FILES {
+            self.file(path, meta);
+        }
+    }
+
+    fn file(&mut self, path: &Path, meta: &Metadata) {
+        self.newest = self.newest.max(meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
         self.print.extend_from_slice(path.as_os_str().as_bytes());
         for number in [
+            meta.ino(),
             meta.size(),
             meta.mtime().cast_unsigned(),
             meta.mtime_nsec().cast_unsigned(),

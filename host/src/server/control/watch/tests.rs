@@ -57,6 +57,16 @@ impl World {
         world
     }
 
+    /// Watches the folder `room` and the files in `named`.
+    fn watch_sources(&self) {
+        let set = SourceSet {
+            folders: vec![self.path("room")],
+            files: ["named/a.txt", "named/folder"].map(|file| self.path(file)).into(),
+            outputs: vec![self.path("room/built")],
+        };
+        self.watcher.sources("room", set, SystemTime::now());
+    }
+
     /// The next change must be of `name`.
     fn changed(&self, name: &str) {
         self.hears(name, What::Changed);
@@ -277,7 +287,7 @@ fn sources_are_watched_with_folders_that_come_later() {
     let world = World::new(by_events());
     world.write("room/src/lib.rs", "one");
     world.write("room/Cargo.toml", "one");
-    world.watcher.sources("room", vec![world.path("room")]);
+    world.watch_sources();
     world.write("room/src/lib.rs", "two, longer");
     world.changed("room");
     world.write("room/src/deep/er.rs", "new");
@@ -293,9 +303,81 @@ fn sources_are_watched_with_folders_that_come_later() {
 fn what_is_built_is_no_source() {
     let world = World::new(by_events());
     world.write("room/src/lib.rs", "one");
-    world.watcher.sources("room", vec![world.path("room")]);
+    world.write("room/target/CACHEDIR.TAG", "");
+    world.watch_sources();
     world.write("room/target/debug/room.so", "built");
+    world.write("room/built/room.so", "built");
     world.write("room/.git/index", "staged");
     world.write("room/src/.lib.rs.swp", "swap");
+    world.nothing_else();
+}
+
+#[test]
+fn a_folder_called_target_may_hold_sources() {
+    let world = World::new(by_events());
+    world.write("room/src/target/mod.rs", "one");
+    world.watch_sources();
+    world.write("room/src/target/mod.rs", "two, longer");
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn sources_behind_links_are_watched_and_a_link_may_lead_in_a_circle() {
+    for times in [by_events(), by_polling()] {
+        let world = World::new(times);
+        world.write("room/src/lib.rs", "one");
+        world.write("elsewhere/file.rs", "one");
+        world.write("elsewhere/folder/mod.rs", "one");
+        symlink(world.path("elsewhere/file.rs"), world.path("room/src/file.rs")).unwrap();
+        symlink(world.path("elsewhere/folder"), world.path("room/src/folder")).unwrap();
+        symlink(world.path("room"), world.path("room/src/room")).unwrap();
+        world.watch_sources();
+        world.write("elsewhere/folder/mod.rs", "two, longer");
+        world.changed("room");
+        world.write("elsewhere/folder/new.rs", "new");
+        world.changed("room");
+        world.nothing_else();
+    }
+    // An event at the file that a link leads to has another name, so only the poll finds it.
+    let world = World::new(by_polling());
+    world.write("room/src/lib.rs", "one");
+    world.write("elsewhere/file.rs", "one");
+    symlink(world.path("elsewhere/file.rs"), world.path("room/src/linked.rs")).unwrap();
+    world.watch_sources();
+    world.write("elsewhere/file.rs", "two, longer");
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn files_and_folders_that_are_named_are_watched_wherever_they_are_also_before_they_exist() {
+    let world = World::new(by_events());
+    world.write("room/src/lib.rs", "one");
+    world.watch_sources();
+    for text in ["one", "two, longer"] {
+        world.write("named/a.txt", text);
+        world.changed("room");
+        world.write("named/folder/b.txt", text);
+        world.changed("room");
+    }
+    world.write("named/c.txt", "nobody named it");
+    world.nothing_else();
+    fs::remove_file(world.path("named/a.txt")).unwrap();
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn what_has_changed_since_a_build_began_is_a_change_though_it_is_watched_only_now() {
+    let world = World::new(by_events());
+    let before = SystemTime::now() - Duration::from_secs(60);
+    world.write("room/src/lib.rs", "saved while the build ran");
+    let set = SourceSet {
+        folders: vec![world.path("room")],
+        ..SourceSet::default()
+    };
+    world.watcher.sources("room", set, before);
+    world.changed("room");
     world.nothing_else();
 }
