@@ -137,12 +137,9 @@ struct Span {
 struct Forward;
 
 impl Subscriber for Forward {
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.enabled(metadata) {
-            Interest::always()
-        } else {
-            Interest::never()
-        }
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The host's level may change while the plugin runs.
+        Interest::sometimes()
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::config::Config;
 
-/// `--config`, where a command needs one but can find it.
+/// `--config`, for commands that otherwise look for the file.
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArg {
     /// The configuration [default: config/bennu.toml]
@@ -17,11 +17,11 @@ pub(crate) struct ConfigArg {
 }
 
 impl ConfigArg {
-    /// The configuration that was named, or else the one that is found.
+    /// The named configuration, or else the nearest one.
     ///
     /// # Errors
     ///
-    /// If none was named and none is found.
+    /// If none is named and none is found.
     pub(crate) fn find(&self) -> Result<PathBuf, NoConfig> {
         named_or_found(self.config.as_deref())
     }
@@ -35,13 +35,13 @@ pub(crate) struct JsonArg {
     pub(crate) json: bool,
 }
 
-/// Puts what the command line says in place of what the configuration says. Goes for every reload too.
+/// Has the command line override `[server] listen`, also after the configuration changes.
 pub(crate) fn override_listen(config: &mut Config, listen: Option<SocketAddr>) {
     config.listen_instead = listen;
 }
 
-/// Reads an address and a port. A name stands for the first of its addresses, those of IPv4 before others, as `dev` and the
-/// admin pages listen there.
+/// Reads an address and a port. A name means its first IPv4 address, or else its first address: `dev` and the admin listener
+/// are on IPv4.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     const EXAMPLE: &str = "write an address and a port, such as 127.0.0.1:4000 or localhost:4000";
     let has_port = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
@@ -57,22 +57,22 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 /// There is no `config/bennu.toml`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoConfig {
-    /// Neither here nor above.
-    #[error("there is no config/bennu.toml in {} or in a folder above it: `bennu new NAME` makes a workspace with one; go there, or name the file", folder.display())]
+    /// Neither in this folder nor above it.
+    #[error("there is no config/bennu.toml in {} or in a folder above it: change to a folder that has one, name the file, or make a workspace with `bennu new NAME`", folder.display())]
     NotFound {
-        /// Where the search began.
+        /// Where the search started.
         folder: PathBuf,
     },
-    /// There is no here.
-    #[error("cannot tell which folder this is")]
+    /// The current folder is gone, or cannot be read.
+    #[error("cannot find the current folder")]
     NoFolder(#[source] io::Error),
 }
 
-/// The configuration that was named, or else the one that is found.
+/// The named configuration, or else the nearest one.
 ///
 /// # Errors
 ///
-/// If none was named and none is found.
+/// If none is named and none is found.
 pub(super) fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> {
     match named {
         Some(file) => Ok(file.to_owned()),
@@ -80,7 +80,7 @@ pub(super) fn named_or_found(named: Option<&Path>) -> Result<PathBuf, NoConfig> 
     }
 }
 
-/// `config/bennu.toml` of `folder` or of the nearest folder above that has one; as short as that can be written.
+/// `config/bennu.toml` of `folder`, or of the nearest folder above that has one. As short a path as possible.
 pub(super) fn find_config(folder: &Path) -> Result<PathBuf, NoConfig> {
     let file = Path::new("config").join("bennu.toml");
     if folder.join(&file).is_file() {
@@ -98,14 +98,14 @@ mod tests {
     use crate::config::Mode;
 
     #[test]
-    fn a_name_stands_for_its_address() {
+    fn a_name_means_its_address() {
         assert_eq!(address("localhost:4001"), Ok(([127, 0, 0, 1], 4001).into()));
-        let unknown = address("no-such-host.invalid:1").expect_err("nobody is called so");
+        let unknown = address("no-such-host.invalid:1").expect_err("it is unknown");
         assert!(unknown.contains("such as 127.0.0.1:4000"), "{unknown}");
     }
 
     #[test]
-    fn the_configuration_is_found_from_a_folder_inside_of_the_checkout() {
+    fn the_configuration_is_found_from_a_folder_inside_the_checkout() {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
         assert_eq!(find_config(checkout).expect("found"), Path::new("config/bennu.toml"));
         assert_eq!(
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_on_the_command_line_goes_before_the_configuration() {
+    fn an_address_on_the_command_line_overrides_the_configuration() {
         let mut config = Config::parse(Path::new("bennu.toml"), "", Mode::Dev).expect("a configuration");
         override_listen(&mut config, None);
         assert_eq!(config.listen().port(), 4000);

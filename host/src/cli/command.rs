@@ -1,6 +1,6 @@
-//! What can be written behind `bennu`: the list of commands. What each of them takes stands in its own file.
+//! The list of commands. Each command has a file of its own with its arguments.
 //!
-//! Arguments that nobody knows are refused by clap, with one line and exit code 2.
+//! clap refuses unknown arguments with one line and exit code 2.
 
 use std::process::ExitCode;
 
@@ -18,71 +18,71 @@ use super::secret;
 use super::serve::{self, ServeArgs};
 
 const HELP: &str = "\
-Start here: `bennu new greeter`, then `bennu dev` in the folder that it makes,
-or `bennu dev` in the checkout; and open the address that it prints.
+Start here: run `bennu new greeter`, then `bennu dev` in the new folder (or
+`bennu dev` in the checkout), and open the address that it prints.
 
 Exit codes:
   0  done
-  1  it failed, or what was looked at is bad
+  1  the command failed, or found mistakes
   2  the command line cannot be understood
 
-Output is in colour on a terminal; NO_COLOR=1 turns that off.";
+Output on a terminal is in colour; NO_COLOR=1 turns that off.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "bennu",
     version,
-    about = "A server for Phoenix Channels clients whose channels are native plugins, replaced while everyone stays connected",
+    about = "A server for Phoenix Channels clients whose channels are native plugins, reloaded while clients stay connected",
     after_help = HELP,
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]
 pub(super) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Builds the plugins, serves them, and replaces each one when its source changes
     #[command(after_help = dev::HELP)]
     Dev(DevArgs),
-    /// Serves the plugins that the configuration names, and replaces them whenever their library changes
+    /// Serves the plugins that the configuration names, and replaces each one when its library changes
     #[command(after_help = serve::HELP)]
     Serve(ServeArgs),
-    /// Makes a plugin with a test, in this workspace or in a fresh one of its own
+    /// Makes a plugin with a test, in this workspace or in a new one
     #[command(after_help = new::HELP)]
     New(NewArgs),
-    /// Shows every mistake in a configuration, each at its line
+    /// Shows every mistake in a configuration and its libraries, each at its line
     #[command(after_help = check::HELP)]
     Check(CheckArgs),
     /// Shows which plugin serves which topics, and why a topic goes where it goes
     #[command(after_help = routes::HELP)]
     Routes(RoutesArgs),
-    /// Shows what a running host says of its plugins, and has it load one again
+    /// Shows the plugins of a running server, and has it reload one
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
-    /// Puts a server under load: many clients that connect, echo or broadcast, and what that costs the server
+    /// Puts a server under load with many clients, and shows what that costs the server
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::load::HELP)]
     Load(bennu_tools::load::LoadArgs),
-    /// Talks to a server from the terminal: joins a topic, pushes events, shows what comes
+    /// Talks to a server from the terminal: joins a topic, pushes events, shows messages
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::call::HELP)]
     Call(Box<bennu_tools::call::CallArgs>),
     /// Prints a fresh secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
-    /// Prints what makes a shell complete the words of this command
+    /// Prints a completion script for a shell
     #[command(after_help = completions::HELP)]
     Completions(CompletionsArgs),
     /// Prints the JSON schema of the configuration, for editors, or of a plugin's settings
     #[command(after_help = schema::HELP)]
     Schema(SchemaArgs),
-    /// Replaces a plugin again and again under load, and certifies that no message is lost
+    /// Replaces a plugin again and again under load, and checks that no message is lost
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::torture::HELP)]
     Torture(bennu_tools::torture::TortureArgs),
@@ -90,7 +90,7 @@ pub(super) enum Command {
     #[cfg(not(feature = "tools"))]
     #[command(hide = true, aliases = ["load", "torture"], disable_help_flag = true)]
     Call(NoTools),
-    /// Loads a library once and ends: what the server does in a child before it loads a plugin itself
+    /// Loads a library once and ends: the server runs this in a child process before it loads a library itself
     #[command(hide = true)]
     Probe(ProbeArgs),
 }
@@ -104,11 +104,11 @@ pub(super) struct NoTools {
 }
 
 impl Command {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
     ///
-    /// With what went wrong, to be shown in one line.
+    /// If the command fails.
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let done = |()| ExitCode::SUCCESS;
         match self {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_missing_is_refused() {
+    fn unknown_and_missing_arguments_are_refused() {
         check_refused("bennu dev --prot 1", ErrorKind::UnknownArgument);
         check_refused("bennu srve", ErrorKind::InvalidSubcommand);
         check_refused("bennu new", ErrorKind::MissingRequiredArgument);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn help_shows_every_command_but_the_internal_one() {
+    fn help_shows_every_command_except_the_internal_one() {
         let help = Cli::command().render_long_help().to_string();
         for command in [
             "dev",

@@ -1,4 +1,4 @@
-//! `bennu completions`: prints a script for a shell.
+//! `bennu completions`: prints a completion script for a shell.
 
 use std::io::{self, Write as _};
 

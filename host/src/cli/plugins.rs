@@ -1,4 +1,4 @@
-//! `bennu plugins`: what a running host says of its plugins, and what it can be asked to do with them.
+//! `bennu plugins`: shows the plugins of a running server, and reloads one or lifts a quarantine.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -15,57 +15,57 @@ use serde_json::{Value, json};
 
 use super::args::{ConfigArg, JsonArg, address};
 use super::terminal::{BAD, FAINT, say, styled, table};
+use crate::config::trust::{self, Use};
 use crate::config::{Config, Mode};
 use crate::server::admin::{SECRET_VARIABLE, noted_address};
 
-/// Between the two looks that tell events per second.
+/// The time between the two requests that events per second come from.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// How long a host may take to answer.
+/// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) const HELP: &str = "\
 Examples:
-  bennu plugins                        what the host of this configuration serves, and how that goes
+  bennu plugins                        the plugins of the server with this configuration
   bennu plugins --admin 127.0.0.1:4001 --json
   bennu plugins --reload room          loads the library of `room` as it is now
-  bennu plugins --lift SHA-256         takes contents out of quarantine
+  bennu plugins --lift SHA-256         lifts the quarantine of these contents
 
-Asks the host's admin listener ([admin] listen; where the configuration names
-none, 127.0.0.1:4001 or where `bennu dev` has noted that it found a free port). Where that wants a secret, it is taken from
-BENNU_ADMIN_SECRET. The exit code is 1 when no host answers.";
+Asks the server's admin listener. Its address is `[admin] listen`; without
+that, the free port that `bennu dev` has found, or 127.0.0.1:4001. If the
+listener needs a secret, set BENNU_ADMIN_SECRET. The exit code is 1 if no
+server answers.";
 
 /// `bennu plugins`
 #[derive(Args, Debug)]
 pub(crate) struct PluginsArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Where the host's admin listener is, in place of what the configuration says
+    /// The address of the admin listener, instead of the one in the configuration
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Loads the library of this plugin as it is now, also if nothing has changed
+    /// Loads the library of this plugin as it is now, even if it has not changed
     #[arg(long, value_name = "PLUGIN")]
     reload: Option<String>,
-    /// Takes contents out of quarantine, by their SHA-256
+    /// Lifts the quarantine of the contents with this SHA-256
     #[arg(long, value_name = "SHA-256", conflicts_with = "reload")]
     lift: Option<String>,
     #[command(flatten)]
     json: JsonArg,
 }
 
-/// Shows the plugins of a running host, or has it do what is asked for.
+/// Shows the plugins of a running server, reloads one, or lifts a quarantine.
 ///
 /// # Errors
 ///
-/// If no host answers, or it refuses.
+/// If no server answers, or it refuses.
 pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
     let host = Host::of(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if let Some(name) = &args.reload {
             host.ask(Method::PUT, &format!("/plugins/{name}/reload")).await?;
-            say(&format!(
-                "{name} is being loaded; `bennu plugins` shows what became of it"
-            ));
+            say(&format!("{name} is being loaded; `bennu plugins` shows the result"));
         } else if let Some(hash) = &args.lift {
             host.ask(Method::DELETE, &format!("/quarantine/{hash}")).await?;
             say(&format!("{hash} is no longer in quarantine"));
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A host that runs, perhaps.
+/// A server that may be running.
 struct Host {
     address: SocketAddr,
     secret: Option<String>,
@@ -96,7 +96,7 @@ impl Host {
         };
         if address.port() == 0 {
             bail!(
-                "[admin] listen takes any free port: name the one that the host has printed with --admin ADDRESS:PORT"
+                "`[admin] listen` takes any free port: name the one that the server has printed with --admin ADDRESS:PORT"
             );
         }
         let secret = std::env::var(SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
@@ -121,7 +121,7 @@ impl Host {
 
     async fn list(&self) -> anyhow::Result<Vec<Value>> {
         let body = self.ask(Method::GET, "/plugins").await?;
-        serde_json::from_slice(&body).with_context(|| format!("what answers at {} is no Bennu", self.address))
+        serde_json::from_slice(&body).with_context(|| format!("the server at {} is not Bennu", self.address))
     }
 
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
@@ -136,7 +136,7 @@ impl Host {
             let status = response.status();
             anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
         };
-        let none = || format!("no host answers at {address}: is it running, and is `[admin] listen` this address?");
+        let none = || format!("no server answers at {address}: is it running, and is `[admin] listen` this address?");
         let (status, body) = tokio::time::timeout(PATIENCE, exchange)
             .await
             .with_context(none)?
@@ -144,20 +144,29 @@ impl Host {
         match status {
             status if status.is_success() => Ok(body),
             StatusCode::UNAUTHORIZED if self.secret.is_none() => {
-                bail!("the host at {address} wants a secret: set {SECRET_VARIABLE}")
+                bail!("the server at {address} needs a secret: set {SECRET_VARIABLE}")
             }
-            StatusCode::UNAUTHORIZED => bail!("the host at {address} does not take this {SECRET_VARIABLE}"),
-            status => bail!("the host says {status}: {}", String::from_utf8_lossy(&body).trim_end()),
+            StatusCode::UNAUTHORIZED => bail!("the server at {address} does not accept this {SECRET_VARIABLE}"),
+            status => bail!(
+                "the server answers {status}: {}",
+                String::from_utf8_lossy(&body).trim_end()
+            ),
         }
     }
 }
 
-/// What the configuration says, where there is one: this command does not need it.
+/// The address in the configuration, if there is one: this command does not need it.
 fn configured(args: &PluginsArgs) -> Option<SocketAddr> {
     let config = Config::read(&args.config.find().ok()?, Mode::Dev).ok()?;
     let listen = config.admin.listen?;
     let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
-    let noted = || is_elsewhere.then(|| noted_address(&config.server.state_dir)).flatten();
+    // Whoever can write there could have the secret sent to himself.
+    let is_trusted = || trust::check(&config.server.state_dir, Use::State).is_ok();
+    let noted = || {
+        (is_elsewhere && is_trusted())
+            .then(|| noted_address(&config.server.state_dir))
+            .flatten()
+    };
     let mut address = noted().unwrap_or(listen);
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -212,7 +221,7 @@ fn row(plugin: &Value) -> [String; 10] {
     ]
 }
 
-/// From the file to the last topic that was moved.
+/// The time from the first step to the last topic that moved.
 fn milliseconds(reload: &Value) -> String {
     let steps = reload["steps_ms"]
         .as_object()
@@ -223,7 +232,7 @@ fn milliseconds(reload: &Value) -> String {
     format!("{:.0} ms", took + swap)
 }
 
-/// What an operator should know besides, a line each.
+/// What else an operator should know, one line each.
 fn notes(plugin: &Value) -> Vec<String> {
     let name = shown(&plugin["name"]);
     let mut notes = Vec::new();
@@ -272,7 +281,7 @@ fn ago(at_unix_s: u64) -> String {
     }
 }
 
-/// A value as people read it.
+/// A value as text for people.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

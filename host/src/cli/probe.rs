@@ -1,4 +1,5 @@
-//! `bennu probe`: what the server runs in a child before it loads a library itself. The work is in [`crate::runtime::plugin::probe`].
+//! `bennu probe`: the child process that tries a library before the server loads it. [`crate::runtime::plugin::probe`] does the
+//! work.
 
 use std::path::PathBuf;
 

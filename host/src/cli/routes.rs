@@ -1,4 +1,4 @@
-//! `bennu routes`: which plugin serves which topics, and why a topic goes where it goes.
+//! `bennu routes`: shows which plugin serves which topics, and why a route takes a topic.
 
 use std::process::ExitCode;
 
@@ -13,16 +13,16 @@ use crate::runtime::router::Router;
 
 pub(super) const HELP: &str = "\
 Examples:
-  bennu routes                         all routes, in the order in which they are tried
-  bennu routes room:lobby              which of them takes this topic, from where, and why
+  bennu routes                         all routes, in the order of matching
+  bennu routes room:lobby              which routes take this topic, and why
   bennu routes room:lobby --json
 
-The exit code is 1 when no client can join the topic.";
+The exit code is 1 if no client can join the topic.";
 
 /// `bennu routes`
 #[derive(Args, Debug)]
 pub(crate) struct RoutesArgs {
-    /// The topic that is asked about
+    /// The topic
     pub(crate) topic: Option<String>,
     #[command(flatten)]
     config: ConfigArg,
@@ -30,11 +30,11 @@ pub(crate) struct RoutesArgs {
     json: JsonArg,
 }
 
-/// Shows all routes, or what becomes of one topic.
+/// Shows all routes, or which of them take a topic.
 ///
 /// # Errors
 ///
-/// If there is no configuration, or it is refused.
+/// If there is no configuration, or it has mistakes.
 pub(crate) fn run(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
     let config = read_config(&args.config.find()?, Mode::Dev)?;
     let Some(topic) = &args.topic else {
@@ -84,7 +84,7 @@ fn names(names: &Option<Vec<String>>) -> String {
         .map_or_else(|| "all".to_owned(), |names| names.join(", "))
 }
 
-/// What becomes of a topic.
+/// Which routes take a topic.
 struct Answer<'a> {
     config: &'a Config,
     topic: &'a str,
@@ -148,10 +148,10 @@ impl<'a> Answer<'a> {
             format!("it {verb} `{literal}`")
         };
         match (takes, open) {
-            (0, 0) => format!("no: {why}, but no mount that there is leads here"),
-            (0, _) => format!("no: {why}, but a route before takes it"),
+            (0, 0) => format!("no: {why}, but no mount leads here"),
+            (0, _) => format!("no: {why}, but an earlier route takes it"),
             (takes, _) if takes == self.doors.len() => format!("yes: {why}"),
-            _ => format!("from some: {why}; the others are closed here or taken before"),
+            _ => format!("from some: {why}; for the others the route is closed, or an earlier route takes it"),
         }
     }
 
@@ -160,7 +160,7 @@ impl<'a> Answer<'a> {
         for door in &self.doors {
             let leads = match door.route {
                 Some(place) => styled(GOOD, &self.config.routes[place].plugin),
-                None => styled(BAD, "nowhere: the join is refused, \"unmatched topic\""),
+                None => styled(BAD, "nowhere: Bennu refuses the join, \"unmatched topic\""),
             };
             lines.push(format!("  from {} by {} to {leads}", door.mount, door.transport));
         }
@@ -181,13 +181,13 @@ impl<'a> Answer<'a> {
         if let (false, Some(near)) = (self.is_served(), self.nearest()) {
             lines.push(styled(
                 FAINT,
-                format!("\nThe nearest route is `{near}`: is the topic spelled as it should be?"),
+                format!("\nThe nearest route is `{near}`: is the topic spelled correctly?"),
             ));
         }
         lines.join("\n")
     }
 
-    /// The pattern that the topic would match with few other letters.
+    /// The pattern that the topic nearly matches.
     fn nearest(&self) -> Option<String> {
         const NEAR: f64 = 0.7;
         let patterns = self.config.routes.iter().map(|route| route.topic.to_string());

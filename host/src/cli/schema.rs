@@ -9,8 +9,7 @@ use super::args::named_or_found;
 use super::check::Libraries;
 use super::read_config;
 use super::terminal::say;
-use crate::config::ProbeLimits;
-use crate::config::{Mode, nearest, schema};
+use crate::config::{Mode, ProbeLimits, nearest, schema};
 use crate::runtime::plugin::manifest::Manifest;
 use crate::runtime::plugin::probe;
 use crate::runtime::plugin::stage::{StagedFile, read_settled};
@@ -18,24 +17,25 @@ use crate::runtime::plugin::stage::{StagedFile, read_settled};
 pub(super) const HELP: &str = "\
 Examples:
   bennu schema > config/bennu.schema.json
-  bennu schema --plugin room                        of the configuration here, as it was built last
+  bennu schema --plugin room                        as it was built last
   bennu schema --plugin target/debug/libroom.so
 
-An editor that knows TOML schemas then completes and explains the settings of a file that begins with
+Editors that support TOML schemas complete and explain the settings of a file
+that begins with
   #:schema ./bennu.schema.json";
 
 /// `bennu schema`
 #[derive(Args, Debug)]
 pub(crate) struct SchemaArgs {
-    /// The schema of what this plugin takes under `settings`, instead: its name in the configuration, or its library
+    /// Prints the schema of a plugin's `settings` instead: a name in the configuration, or a library
     #[arg(long, value_name = "NAME|LIBRARY")]
     pub(crate) plugin: Option<String>,
-    /// The configuration that names it [default: config/bennu.toml, here or in a folder above]
+    /// The configuration that names the plugin [default: config/bennu.toml, here or in a folder above]
     #[arg(long, value_name = "FILE", requires = "plugin")]
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Prints it.
+/// Prints the schema.
 ///
 /// # Errors
 ///
@@ -54,14 +54,14 @@ fn is_name(plugin: &str) -> bool {
     !plugin.contains(['/', '.']) && !Path::new(plugin).exists()
 }
 
-/// The library of a plugin that the configuration names: what `dev` has built, or else what `serve` would load.
+/// The library of a plugin in the configuration: the one that `dev` has built, or else the one that `serve` would load.
 fn built(plugin: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
     let config = read_config(&named_or_found(config)?, Mode::Dev)?;
     if !config.plugins.contains_key(plugin) {
         let known: Vec<_> = config.plugins.keys().map(String::as_str).collect();
         let near = nearest(plugin, &known).map(|near| format!(": did you mean `{near}`?"));
         anyhow::bail!(
-            "no plugin of {} is called `{plugin}`{}",
+            "{} has no plugin `{plugin}`{}",
             config.file.display(),
             near.unwrap_or_default()
         );
@@ -72,18 +72,18 @@ fn built(plugin: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("`{plugin}` is not built since its last change: `cargo build -p {plugin}` builds it"))
 }
 
-/// Has a child load the library, and asks it.
+/// Has a child process load the library, and asks it for the schema.
 fn of_plugin(library: &Path) -> anyhow::Result<serde_json::Value> {
     let contents = read_settled(library, || ())?;
     let manifest =
         Manifest::of_library(&contents.bytes).with_context(|| format!("{} is refused", library.display()))?;
-    let folder = tempfile::tempdir().context("no folder for a copy of the library")?;
+    let folder = tempfile::tempdir().context("cannot make a folder for a copy of the library")?;
     let staged = StagedFile::write(folder.path(), &manifest.name, 0, &contents)?;
     let json = probe::schema(Path::new("/proc/self/exe"), staged.path(), &ProbeLimits::default())
         .with_context(|| format!("{} is refused", library.display()))?;
     let name = manifest.name;
     let json = json.with_context(|| {
-        format!("{name} declares no schema: that takes the feature `schema` of bennu-plugin, and a `JsonSchema` of its settings")
+        format!("{name} declares no schema: enable the feature `schema` of bennu-plugin, and derive `JsonSchema` for its settings")
     })?;
-    serde_json::from_str(&json).with_context(|| format!("what {name} gives as a schema is no JSON"))
+    serde_json::from_str(&json).with_context(|| format!("the schema of {name} is not JSON"))
 }

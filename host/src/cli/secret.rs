@@ -1,4 +1,4 @@
-//! `bennu secret`: prints a fresh `secret_key_base`.
+//! `bennu secret`: prints a new `secret_key_base`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -10,13 +10,13 @@ Examples:
   export BENNU_SECRET_KEY_BASE=$(bennu secret)
   (umask 077; bennu secret > config/secret_key_base)    a file that `secret_key_base_file` can name
 
-48 random bytes in 64 characters, as much as `bennu serve` asks for. Whoever
-has them can forge long-poll sessions; a new secret ends those that there are.";
+Prints 48 random bytes as 64 characters, as `bennu serve` needs them. Whoever
+has the secret can forge long-poll sessions. A new secret ends all sessions.";
 
 /// Random bytes in each secret: 64 characters.
 const BYTES: usize = 48;
 
-/// Prints one.
+/// Prints a new secret.
 ///
 /// # Errors
 ///

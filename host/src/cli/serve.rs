@@ -1,4 +1,4 @@
-//! `bennu serve`: the production form. Loads the libraries that the configuration names, builds nothing, serves no page.
+//! `bennu serve`: for production. Loads the libraries that the configuration names; builds nothing, and serves no page.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::args::{ConfigArg, address, override_listen};
-use super::{read_config, say, signals, start_log};
+use super::{raise_open_files, read_config, say, signals, start_log};
 use crate::config::Mode;
 use crate::server::{Server, StartError};
 
@@ -16,17 +16,19 @@ Examples:
   bennu serve --config bennu.toml --listen 0.0.0.0:4000
   bennu serve                          with config/bennu.toml, here or above
 
-Needs a secret of at least 64 bytes, as `bennu secret` prints them, in
-BENNU_SECRET_KEY_BASE or in the file that `secret_key_base_file` names.
-BENNU_LOG goes before the configuration's log level.";
+Needs a secret of at least 64 bytes in BENNU_SECRET_KEY_BASE, or in the file
+that `secret_key_base_file` names. `bennu secret` prints one.
+BENNU_LOG overrides `[log] level`.
+
+`bennu check --serve` finds everything that `bennu serve` would refuse.";
 
 /// `bennu serve`
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Which configuration.
+    /// The configuration.
     #[command(flatten)]
     pub(crate) config: ConfigArg,
-    /// Where clients connect, in place of what the configuration says
+    /// Where clients connect, instead of the address in the configuration
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
 }
@@ -35,19 +37,20 @@ pub(crate) struct ServeArgs {
 ///
 /// # Errors
 ///
-/// If the configuration is refused, or the host does not start.
+/// If the configuration has mistakes, or the server does not start.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Serve)?;
     override_listen(&mut config, args.listen);
-    start_log(&config);
+    let set_log_level = start_log(&config);
+    raise_open_files(&config);
     for warning in config.warnings.iter().chain(&config.lacks()) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let (_, stop) = signals()?;
-        let server = Server::builder(config).start().await;
+        let server = Server::builder(config).on_log_level(set_log_level).start().await;
         let server = server.map_err(|error| explained(error, &file))?;
         say(&format!("listening on http://{}", server.address()));
         if let Some(admin) = server.admin_address() {
@@ -56,16 +59,16 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         server.run(stop).await;
         Ok(())
     });
-    // A plugin's thread that never ends must not keep the process.
+    // A plugin's thread that never ends must not keep the process alive.
     runtime.shutdown_background();
     done
 }
 
-/// A refusal stops at the first plugin; there is a command that goes on.
+/// The server stops at the first plugin that it refuses; `bennu check` shows all of them.
 fn explained(error: StartError, config: &Path) -> anyhow::Error {
     match error {
         StartError::Plugin { .. } => anyhow::anyhow!(
-            "{error}\n  = help: `bennu check {}` shows all that is wrong, and what to do",
+            "{error}\n  = help: `bennu check --serve {}` shows all that is wrong, and what to do",
             config.display()
         ),
         other => other.into(),

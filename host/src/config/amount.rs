@@ -1,6 +1,13 @@
-//! What to write where a number is wanted and something else stands: `"10s"` for milliseconds, `"8 MiB"` for bytes.
+//! Numbers and their units, and what to write instead of `"10s"` for milliseconds or `"8 MiB"` for bytes.
 
-/// What to write for `key` in place of a string. `written` is that, where it may be looked at.
+/// Common limits of settings.
+pub(super) const HOUR_MS: u64 = 3_600_000;
+pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+pub(super) const MEBIBYTE: usize = 1 << 20;
+pub(super) const GIBIBYTE: usize = 1 << 30;
+pub(super) const MANY: usize = 100_000_000;
+
+/// What to write for `key` instead of a string. `written` is the string, if it is not a secret.
 pub(super) fn help(key: &str, written: Option<&str>) -> Option<String> {
     if let Some(number) = written.and_then(|text| plain(text).parse().ok()) {
         return Some(format!("write {} without quotes", grouped(number)));
@@ -12,7 +19,7 @@ pub(super) fn help(key: &str, written: Option<&str>) -> Option<String> {
     { written.and_then(|text| meant(key, text)) }.or_else(|| unit_of(key).map(such))
 }
 
-/// What to write for `key` in place of a number with another unit; nothing where it is none.
+/// What to write for `key` instead of a number with another unit. `None` if `written` is not such a number.
 pub(super) fn meant(key: &str, written: &str) -> Option<String> {
     let unit = unit_of(key)?;
     let written = plain(written);
@@ -20,7 +27,7 @@ pub(super) fn meant(key: &str, written: &str) -> Option<String> {
     let number: f64 = number.trim().parse().ok().filter(|number| *number >= 0.0)?;
     let (_, times) = unit.others.iter().find(|(name, _)| *name == other)?;
     let number = grouped((number * times).round() as u64);
-    Some(format!("write {number}: it is a number of {}", unit.name))
+    Some(format!("write {number}: the setting is in {}", unit.name))
 }
 
 fn unit_of(key: &str) -> Option<&'static Unit> {
@@ -43,13 +50,13 @@ pub(super) fn grouped(number: u64) -> String {
     groups.join("_")
 }
 
-/// What a number counts.
+/// What a number measures.
 struct Unit {
-    /// Of the keys.
+    /// The ending of the keys.
     ending: &'static str,
     name: &'static str,
     example: u64,
-    /// What people write in its place, and how many of the unit that is.
+    /// Other units that people write, and how many of this unit each is.
     others: &'static [(&'static str, f64)],
 }
 
@@ -96,31 +103,31 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_given_in_the_unit_of_the_key() {
+    fn a_number_with_another_unit_is_converted() {
         check(
             "linger_ms",
             Some("10s"),
-            Some("write 10_000: it is a number of milliseconds"),
+            Some("write 10_000: the setting is in milliseconds"),
         );
         check(
             "linger_ms",
             Some("1.5 min"),
-            Some("write 90_000: it is a number of milliseconds"),
+            Some("write 90_000: the setting is in milliseconds"),
         );
         check(
             "max_x_bytes",
             Some("8 MiB"),
-            Some("write 8_388_608: it is a number of bytes"),
+            Some("write 8_388_608: the setting is in bytes"),
         );
         check(
             "max_x_bytes",
             Some("10MB"),
-            Some("write 10_000_000: it is a number of bytes"),
+            Some("write 10_000_000: the setting is in bytes"),
         );
     }
 
     #[test]
-    fn what_cannot_be_read_comes_with_the_unit_and_an_example() {
+    fn a_text_that_is_no_number_comes_with_the_unit_and_an_example() {
         let such = Some("write a number of milliseconds, without quotes, such as 10_000");
         for written in [Some("soon"), Some("10 lightyears"), Some("-1s"), None] {
             check("linger_ms", written, such);

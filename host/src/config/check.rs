@@ -1,4 +1,4 @@
-//! Whether the sections fit together: names that must exist, places that may not be taken twice, routes nobody reaches.
+//! Checks that the sections fit together: names exist, paths are unique, and clients can reach each route.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, HashSet};
@@ -6,18 +6,16 @@ use std::collections::{BTreeMap, HashSet};
 use bennu_wire::pattern::PatternIndex;
 use toml::Spanned;
 
-use super::Mode;
 use super::diagnostic::Span;
-use super::reader::{Mistakes, suggestion};
-use super::sections::{ReadMount, ReadPlugin, ReadRoute};
+use super::mistakes::Mistakes;
+use super::model::Mode;
+use super::sections::{ReadMount, ReadPlugin, ReadRoute, TRANSPORTS};
+use super::words::suggestion;
 
-/// The names of the transports, as routes name them.
-pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
-
-/// What a mount serves below its own path, in today's dialect and the oldest.
+/// The paths that a mount serves below its own, in both dialects.
 const ENDPOINTS: [&str; 3] = ["/websocket", "/longpoll", "/poll"];
 
-/// Everything that has been read.
+/// All sections of a file.
 pub(super) struct Whole<'a> {
     pub(super) mode: Mode,
     pub(super) mounts: &'a [ReadMount],
@@ -61,8 +59,8 @@ impl Whole<'_> {
             if let Some((outer, outer_at)) = outer {
                 let collision = self
                     .mistakes
-                    .error(at.clone(), format!("the mount at `{outer}` serves `{path}` already"));
-                self.mistakes.add(collision.also(outer_at.clone(), "by this"));
+                    .error(at.clone(), format!("the mount at `{outer}` already serves `{path}`"));
+                self.mistakes.add(collision.also(outer_at.clone(), "the mount"));
             }
         }
     }
@@ -72,13 +70,13 @@ impl Whole<'_> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ['/', '-', '_', '.', '~'].contains(&c);
         let message = match () {
             () if !text.starts_with('/') => "the path of a mount must start with `/`",
-            () if text.ends_with('/') => "the path of a mount may not end with `/`",
-            () if text.contains("//") => "the path of a mount may have no empty part",
+            () if text.ends_with('/') => "the path of a mount must not end with `/`",
+            () if text.contains("//") => "the path of a mount must not have an empty part",
             () if text.split('/').any(|part| part == "." || part == "..") => {
-                "the path of a mount may have no part `.` or `..`"
+                "the path of a mount must not have a part `.` or `..`"
             }
             () if !text.chars().all(allowed) => {
-                "the path of a mount may have letters, digits, `-`, `_`, `.`, `~` and `/` only"
+                "the path of a mount may only have letters, digits, `-`, `_`, `.`, `~` and `/`"
             }
             () => return,
         };
@@ -108,7 +106,7 @@ impl Whole<'_> {
                     .mistakes
                     .error(read.name.span(), format!("`{name}` cannot be the name of a plugin"));
                 self.mistakes.add(wrong.help(
-                    "it is the name of its folder and crate too: small letters, digits, `_` and `-`, a letter first",
+                    "a plugin has the name of its folder and crate: lower-case letters, digits, `_` and `-`, with a letter first",
                 ));
             }
             if self.mode == Mode::Serve && read.plugin.library.is_none() {
@@ -138,7 +136,7 @@ impl Whole<'_> {
         {
             let idle = self.mistakes.warning(
                 read.name.span(),
-                format!("nothing leads to the plugin `{}`", read.name.get_ref()),
+                format!("no route and no mount uses the plugin `{}`", read.name.get_ref()),
             );
             self.mistakes
                 .add(idle.help("add a `[[routes]]`, or name it in the `connect` or `check_origin` of a mount"));
@@ -154,7 +152,7 @@ impl Whole<'_> {
             };
             let unknown = self
                 .mistakes
-                .error(name.span(), format!("no plugin is called `{}`", name.get_ref()));
+                .error(name.span(), format!("there is no plugin `{}`", name.get_ref()));
             self.mistakes.add(unknown.help(help));
         }
     }
@@ -188,7 +186,7 @@ impl Whole<'_> {
                 Entry::Occupied(first) => {
                     let twice = self.mistakes.error(
                         name.span(),
-                        format!("the {what} `{}` stands here twice", name.get_ref()),
+                        format!("this list has the {what} `{}` twice", name.get_ref()),
                     );
                     self.mistakes.add(twice.also(first.get().clone(), "the first"));
                 }
@@ -196,10 +194,10 @@ impl Whole<'_> {
         }
     }
 
-    /// Notes every route that no client can ever reach, because those before it take all that it could take.
+    /// Notes every route that no client can reach because earlier routes take all its topics.
     ///
-    /// Same pattern, one earlier route: a mistake, since one of the two must be meant otherwise. Anything else: odd. A
-    /// route that an earlier one takes only some transports or mounts from is a fallback, and fine.
+    /// Two routes with the same pattern are a mistake. Everything else is a warning. If the earlier route takes only some of the
+    /// transports or mounts, the later one is a fallback and fine.
     fn check_reach(&self) {
         let mut index = PatternIndex::default();
         for (place, route) in self.routes.iter().enumerate() {
@@ -208,7 +206,7 @@ impl Whole<'_> {
             if all.is_empty() && self.names_exist(route) {
                 self.mistakes.add(self.mistakes.warning(
                     topic.span(),
-                    "no client reaches this route: no mount serves what it is open to",
+                    "no client reaches this route: no mount serves its transports",
                 ));
             }
             let mut left = all.clone();
@@ -227,7 +225,7 @@ impl Whole<'_> {
         }
     }
 
-    /// Whether there are mounts, and all that the route names is there. Else there is a better message.
+    /// Whether there are mounts, and everything that the route names exists. If not, another message says so.
     fn names_exist(&self, route: &ReadRoute) -> bool {
         let is_transport = |name: &Spanned<String>| TRANSPORTS.contains(&name.get_ref().as_str());
         let is_mount = |name: &Spanned<String>| self.mounts.iter().any(|read| read.mount.path == *name.get_ref());
@@ -239,7 +237,7 @@ impl Whole<'_> {
                 .any(|names| names.as_ref().is_some_and(Vec::is_empty))
     }
 
-    /// Every way to come to a route: a transport at a mount. Unknown names lead nowhere and are noted elsewhere.
+    /// Every way to reach a route: a transport at a mount. Ignores unknown names, which are mistakes of their own.
     fn doors(&self, route: &ReadRoute) -> Vec<(&str, &str)> {
         let lists = |names: &Option<Vec<Spanned<String>>>, name: &str| {
             names
@@ -262,7 +260,7 @@ impl Whole<'_> {
             .collect()
     }
 
-    /// `before` takes the last of what was left; `alone`: all of it.
+    /// `before` takes what the routes before it have left; `alone`: it takes everything.
     fn note_unreached(&self, topic: &Spanned<bennu_wire::pattern::TopicPattern>, before: &ReadRoute, alone: bool) {
         let Some(first) = &before.topic else { return };
         let (pattern, takes) = (topic.get_ref(), first.get_ref());
@@ -277,14 +275,14 @@ impl Whole<'_> {
             ),
             false => self.mistakes.warning(
                 topic.span(),
-                "no client reaches this route: together, those before it take all of it",
+                "no client reaches this route: the routes before it take all its topics together",
             ),
         };
         let label = if alone { "the first" } else { "the last of them" };
         self.mistakes.add(
             diagnostic
                 .also(first.span(), label)
-                .help("the first match in file order wins: the narrower route must come first"),
+                .help("the first match in file order wins: put the narrower route first"),
         );
     }
 }

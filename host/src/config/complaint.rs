@@ -1,22 +1,22 @@
-//! What a plugin says of its settings, in the words of those who write them.
+//! Translates a plugin's refusal of its settings into the words of a configuration.
 //!
-//! Most plugins have serde read their settings, and its messages are for programmers. What is none of them, such as the
-//! text of a plugin's own check, is shown as it came.
+//! Most plugins read their settings with serde, whose messages are for programmers. Other messages, such as those of a
+//! plugin's own check, stay as they are.
 
 use super::amount;
-use super::reader::{listed, nearest, suggestion};
+use super::words::{listed, nearest, suggestion};
 
 /// A plugin's refusal of its settings.
 pub(crate) struct Complaint {
-    /// What is wrong, as it follows on who says so.
+    /// The message without its subject.
     sentence: String,
     pub(crate) help: Option<String>,
-    /// The key is wrong, whatever its value.
+    /// Whether the key is wrong, whatever its value.
     pub(super) of_key: bool,
 }
 
 impl Complaint {
-    /// `path` names the setting by keys joined by dots, from `settings` on; `message` is what the plugin says of it.
+    /// `path` names the setting in `settings` by keys joined by dots; `message` is the plugin's.
     pub(crate) fn new(path: &str, message: &str) -> Self {
         unknown_field(path, message)
             .or_else(|| missing_field(path, message))
@@ -25,7 +25,7 @@ impl Complaint {
             .unwrap_or_else(|| Self::refusal(&at(path), message))
     }
 
-    /// The whole of it without the help; `who` begins the sentence: "it", "the plugin `room`".
+    /// The whole sentence, without the help. `who` is its subject: "it", "the plugin `room`".
     pub(crate) fn by(&self, who: &str) -> String {
         format!("{who} {}", self.sentence)
     }
@@ -60,7 +60,7 @@ fn missing_field(path: &str, message: &str) -> Option<Complaint> {
     let name = message.strip_prefix("missing field `")?.strip_suffix('`')?;
     Some(Complaint {
         sentence: format!("needs the setting `{}`", whole_path(path, name)),
-        help: Some(format!("add a line `{name} = …`, or have the plugin give it a default")),
+        help: Some(format!("add a line `{name} = …`, or give it a default in the plugin")),
         of_key: false,
     })
 }
@@ -78,7 +78,7 @@ fn wrong_value(path: &str, message: &str) -> Option<Complaint> {
         format!("`{path}`")
     };
     let key = path.rsplit('.').next().unwrap_or(path);
-    // The string itself is not known here to be no secret.
+    // The string may be a secret.
     let is_quoted = found == "a string" && wanted.starts_with("a whole number");
     Some(Complaint {
         help: if is_quoted { amount::help(key, None) } else { None },
@@ -117,7 +117,7 @@ fn whole_path(path: &str, name: &str) -> String {
     }
 }
 
-/// What was written. A string is not repeated, as it may be a secret.
+/// The value in the file. Does not repeat a string, because it may be a secret.
 fn found_in_words(found: &str) -> Option<String> {
     let (kind, value) = found.split_once([' ', '`']).unwrap_or((found, ""));
     let value = || Some(value.rsplit(['`', ' ']).find(|part| !part.is_empty())?.to_owned());
@@ -130,7 +130,7 @@ fn found_in_words(found: &str) -> Option<String> {
     }
 }
 
-/// What should stand there: a type of Rust, or what serde calls one.
+/// The value that the plugin wants: a Rust type, or serde's name for one.
 fn wanted_in_words(wanted: &str) -> Option<String> {
     let words = match wanted {
         "u8" => "a whole number from 0 to 255",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_knows_comes_with_the_nearest_that_somebody_does() {
+    fn an_unknown_key_comes_with_the_nearest_known_one() {
         let near = Some("did you mean `history`?");
         check(
             "limits.histroy",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_called_what_a_configuration_calls_them() {
+    fn types_have_the_names_that_a_configuration_uses() {
         let refused = |path: &str, message: &str, what: &str| {
             check(path, message, &format!("it refuses its settings: {what}"), None);
         };
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_whose_name_has_a_unit_comes_with_that() {
+    fn a_setting_whose_name_has_a_unit_comes_with_the_unit() {
         check(
             "talk.pause_ms",
             "invalid type: string \"10s\", expected u64",
@@ -240,8 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_by_its_whole_path() {
-        let help = Some("add a line `history = …`, or have the plugin give it a default");
+    fn a_missing_setting_is_named_by_its_whole_path() {
+        let help = Some("add a line `history = …`, or give it a default in the plugin");
         check(
             "limits",
             "missing field `history`",
@@ -252,12 +252,126 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_none_of_those_comes_with_the_nearest() {
+    fn an_unknown_word_comes_with_the_nearest_known_one() {
         check(
             "mode",
             "unknown variant `lod`, expected `loud` or `quiet`",
             "it refuses its settings: `mode` cannot be `lod`",
             Some("did you mean \"loud\"?"),
+        );
+    }
+
+    /// The settings of a plugin, as an author writes them.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Settings {
+        limits: Limits,
+        #[serde(default)]
+        mode: Mode,
+        #[serde(default)]
+        rooms: Vec<String>,
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Limits {
+        history: usize,
+        #[serde(default)]
+        pause_ms: u64,
+        #[serde(default)]
+        level: i8,
+        #[serde(default)]
+        is_open: bool,
+    }
+
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Mode {
+        #[default]
+        Loud,
+        Quiet,
+    }
+
+    /// What serde really says of such settings, read as the kit reads them.
+    #[track_caller]
+    fn check_real(settings: &str, sentence: &str, help: Option<&str>) {
+        let mut json = serde_json::Deserializer::from_str(settings);
+        let Err(error) = serde_path_to_error::deserialize::<_, Settings>(&mut json) else {
+            panic!("serde takes {settings}")
+        };
+        let path = Some(error.path().to_string())
+            .filter(|path| path != ".")
+            .unwrap_or_default();
+        let message = error.into_inner().to_string();
+        // The kit leaves out where the JSON has it, which nobody wrote.
+        let message = message
+            .rsplit_once(" at line ")
+            .map_or(&*message, |(message, _)| message);
+        check(&path, message, sentence, help);
+    }
+
+    #[test]
+    fn errors_of_serde_itself_are_translated() {
+        let missing = Some("add a line `history = …`, or give it a default in the plugin");
+        check_real(r#"{"limits": {}}"#, "it needs the setting `limits.history`", missing);
+        let near = Some("did you mean `history`?");
+        check_real(
+            r#"{"limits": {"histroy": 1}}"#,
+            "it has no setting `limits.histroy`",
+            near,
+        );
+        let all = Some("there is `limits`, `mode` and `rooms`");
+        check_real(r#"{"x": 1, "limits": {"history": 1}}"#, "it has no setting `x`", all);
+        for (value, what) in [
+            (
+                r#"{"history": -1}"#,
+                "`limits.history` must be a whole number, 0 or more, not -1",
+            ),
+            (
+                r#"{"history": "ten"}"#,
+                "`limits.history` must be a whole number, 0 or more, not a string",
+            ),
+            (
+                r#"{"history": 1.5}"#,
+                "`limits.history` must be a whole number, 0 or more, not 1.5",
+            ),
+            (
+                r#"{"history": 1, "level": 300}"#,
+                "`limits.level` must be a whole number from -128 to 127, not 300",
+            ),
+            (
+                r#"{"history": 1, "is_open": "yes"}"#,
+                "`limits.is_open` must be `true` or `false`, not a string",
+            ),
+            ("7", "`limits` must be a table, not 7"),
+        ] {
+            check_real(
+                &format!(r#"{{"limits": {value}}}"#),
+                &format!("it refuses its settings: {what}"),
+                None,
+            );
+        }
+        check_real(
+            r#"{"limits": {"history": 1, "pause_ms": "10s"}}"#,
+            "it refuses its settings: `limits.pause_ms` must be a whole number, 0 or more, not a string",
+            Some("write a number of milliseconds, without quotes, such as 10_000"),
+        );
+        check_real(
+            r#"{"limits": {"history": 1}, "mode": "lod"}"#,
+            "it refuses its settings: `mode` cannot be `lod`",
+            Some("did you mean \"loud\"?"),
+        );
+        check_real(
+            r#"{"limits": {"history": 1}, "rooms": [1]}"#,
+            "it refuses its settings: `rooms[0]` must be a string, not 1",
+            None,
+        );
+        check_real(
+            r#"{"limits": {"history": 1}, "rooms": {}}"#,
+            "it refuses its settings: `rooms` must be a list, not a table",
+            None,
         );
     }
 

@@ -1,4 +1,4 @@
-//! What identifies a build of a plugin: the hash of its library file.
+//! Identifies a build of a plugin by the hash of its library file.
 
 use std::fmt;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 
 use sha2::{Digest as _, Sha256};
 
-/// SHA-256 of a file: the identity of a build. Shown by its first 12 digits, with `{:#}` whole.
+/// SHA-256 of a file: the identity of a build. Displays as its first 12 digits, with `{:#}` as all 64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ContentHash([u8; 32]);
 
@@ -17,11 +17,11 @@ impl ContentHash {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The hash of a file, up to so many bytes, none of which is kept.
+    /// The hash of the first `most_bytes` of a file, without keeping them in memory.
     ///
     /// # Errors
     ///
-    /// If it can't be read.
+    /// If the file cannot be read.
     pub(crate) fn of_file(file: File, most_bytes: u64) -> io::Result<Self> {
         let mut hasher = Sha256::new();
         let mut file = BufReader::with_capacity(64 * 1024, file.take(most_bytes));

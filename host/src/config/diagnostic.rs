@@ -1,6 +1,6 @@
-//! Shows a mistake where it was made: file, line, column, the line itself, and what to write.
+//! Shows a mistake at its place: file, line, column, the line itself, and what to write.
 //!
-//! Values that look secret are never shown: [`Source`] has them masked before anything is rendered.
+//! Never shows a value whose name sounds secret: [`Source`] masks it before anything is rendered.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,10 +10,12 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, normalize_untrusted_str};
 use serde_json::{Value, json};
 
-/// Where something stands in the file, in bytes.
+use super::sensitive::is_secret_name;
+
+/// A place in the file, in bytes.
 pub(super) type Span = Range<usize>;
 
-/// A mistake in a configuration, or something odd in it, and its place.
+/// A mistake in a configuration, or a warning about it, with its place.
 ///
 /// Displays as plain text; [`Diagnostic::render`] can colour it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Diagnostic {
     message: String,
     at: Span,
     label: Option<String>,
-    /// Another place that matters, and why.
+    /// A second place that matters, and why.
     also: Option<(Span, String)>,
     help: Option<String>,
 }
@@ -48,7 +50,7 @@ impl Diagnostic {
         }
     }
 
-    /// Says something beside the underlined part.
+    /// Adds a text beside the underlined part.
     pub(super) fn label(self, label: impl Into<String>) -> Self {
         Self {
             label: Some(label.into()),
@@ -80,13 +82,13 @@ impl Diagnostic {
         }
     }
 
-    /// What is wrong, without the place.
+    /// The message, without the place.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the configuration works all the same.
+    /// Whether the configuration works nevertheless.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         self.warning
@@ -98,7 +100,7 @@ impl Diagnostic {
         self.source.position(self.at.start)
     }
 
-    /// The same for programs.
+    /// The whole diagnostic, for programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let (line, column) = self.position();
@@ -113,7 +115,7 @@ impl Diagnostic {
         })
     }
 
-    /// The whole of it, in several lines, without a newline at the end.
+    /// The whole diagnostic, in several lines, without a newline at the end.
     #[must_use]
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
@@ -130,7 +132,7 @@ impl Diagnostic {
             .path(path)
             .annotation(primary)
             .annotations(also);
-        // Titles are cleaned of control characters by the renderer, these are not; names in them come from the file.
+        // The renderer removes control characters from titles, but not from these. Names in them come from the file.
         let help = self
             .help
             .iter()
@@ -170,7 +172,7 @@ impl Source {
         &self.text
     }
 
-    /// Hides one value from everything that is rendered from here on. Its own quotes and line ends stay.
+    /// Hides one value from all that is rendered from now on. Quotes and line ends stay.
     pub(super) fn mask(&mut self, at: Span) {
         let masked = self.shown.get(at.clone()).map(stars);
         if let Some(masked) = masked {
@@ -188,7 +190,7 @@ impl Source {
         )
     }
 
-    /// The line that a byte stands in, without its end.
+    /// The line of a byte, without its line end.
     pub(super) fn line(&self, at: usize) -> Option<&str> {
         let (before, behind) = self.text.split_at_checked(at)?;
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -196,13 +198,13 @@ impl Source {
         self.text.get(start..end)
     }
 
-    /// The first character, for what is wrong with the whole.
+    /// The first character, for a mistake of the whole file.
     pub(super) fn start(&self) -> Span {
         0..self.text.chars().next().map_or(0, char::len_utf8)
     }
 }
 
-// Its text may hold secrets, and would drown everything else.
+// The text may hold secrets, and is long.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source")
@@ -211,22 +213,30 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Whether the value of a key of this name had better not be shown.
+/// Whether the value of a key with this name is a secret. The path of a file that holds one is not.
 pub(super) fn names_a_secret(key: &str) -> bool {
-    let key = letters(key);
-    key != "secretkeybasefile" && ["secret", "password", "token"].iter().any(|word| key.contains(word))
+    let key = key.trim().trim_matches(['"', '\'']);
+    let is_place = ["_file", "-file", "_dir", "-dir"]
+        .iter()
+        .any(|ending| key.ends_with(ending));
+    !is_place && is_secret_name(key)
 }
 
-/// What is left of a key when case and punctuation are taken away.
-pub(super) fn letters(key: &str) -> String {
-    key.chars()
-        .filter(|c| c.is_alphanumeric())
-        .flat_map(char::to_lowercase)
-        .collect()
+/// The same for a dotted key, at any of its parts. The part after `plugins` is a plugin's name.
+fn dotted_names_a_secret(key: &str) -> bool {
+    let mut parts = key.split('.').map(str::trim);
+    while let Some(part) = parts.next() {
+        if part == "plugins" {
+            parts.next();
+        } else if names_a_secret(part) {
+            return true;
+        }
+    }
+    false
 }
 
-/// Hides what follows a `=` behind a name that sounds secret, up to the end of the line. Works on text that is no TOML
-/// too, since that gets shown as well; the length stays, so that places in the text stay right.
+/// Hides the rest of a line after `=`, if the name before it sounds secret. Also works on text that is not TOML, because that is
+/// shown as well. The length stays, so that places in the text stay right.
 fn mask_secrets(text: &str) -> String {
     let mut open = None;
     text.split_inclusive('\n')
@@ -234,7 +244,7 @@ fn mask_secrets(text: &str) -> String {
         .collect()
 }
 
-/// `open` is the kind of quotes around a hidden text that goes on in the next line.
+/// `open` is the kind of quotes around a hidden text that continues on the next line.
 fn mask_line(line: &str, open: &mut Option<&str>) -> String {
     if let Some(quotes) = *open {
         *open = open.filter(|_| !line.contains(quotes));
@@ -242,7 +252,7 @@ fn mask_line(line: &str, open: &mut Option<&str>) -> String {
     }
     let names_one = |equals: &usize| {
         let key_start = line[..*equals].rfind(['{', ',', '=']).map_or(0, |at| at + 1);
-        names_a_secret(&line[key_start..*equals])
+        dotted_names_a_secret(&line[key_start..*equals])
     };
     let Some(equals) = line.match_indices('=').map(|(equals, _)| equals).find(names_one) else {
         return line.to_owned();
@@ -254,7 +264,7 @@ fn mask_line(line: &str, open: &mut Option<&str>) -> String {
     format!("{shown}{}", stars(hidden))
 }
 
-/// As many bytes of `*`; white space and quotes stay as they are.
+/// As many bytes of `*`. White space and quotes stay.
 fn stars(text: &str) -> String {
     let star = |c: char| {
         if c.is_ascii_whitespace() || c == '"' {
@@ -276,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_sound_secret_are_hidden() {
+    fn values_whose_names_sound_secret_are_hidden() {
         check_masked(
             "secret_key_base = \"abc\"\nnext = 1\n",
             "secret_key_base = \"***\"\nnext = 1\n",
@@ -292,6 +302,9 @@ mod tests {
         );
         check_masked("secret_key_base_file = \"secret\"", "secret_key_base_file = \"secret\"");
         check_masked("listen = \"x\"", "listen = \"x\"");
+        check_masked("settings = { api_key = \"abc\" }", "settings = { api_key = \"***\" *");
+        check_masked("plugins.auth.library = \"x\"", "plugins.auth.library = \"x\"");
+        check_masked("plugins.auth.settings.key = \"x\"", "plugins.auth.settings.key = \"*\"");
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! What a mount says of the handshake: origins, subprotocols, and what a connect handler sees.
+//! Reads the settings of the handshake: origins, subprotocols, and what a connect handler sees.
 
 use bennu_wire::serializer::{BUILT_IN, Serializer, Serializers};
 use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Section, suggestion};
-use super::schema::Shape;
-use super::{CheckOrigin, ConnectInfo, Mode, OriginError, OriginPattern, Server};
+use super::model::{CheckOrigin, ConnectInfo, Mode, OriginPattern, Server};
+use super::origin::OriginError;
+use super::reader::Section;
+use super::shape::Shape;
+use super::words::suggestion;
 
-/// What `connect_info` may list, and the headers that each stands for.
+/// The items of `connect_info`, and the headers that each means.
 const KINDS: [(&str, &[&str]); 6] = [
     ("peer_data", &[]),
     ("uri", &[]),
@@ -19,7 +21,7 @@ const KINDS: [(&str, &[&str]); 6] = [
     ("trace_context_headers", &["traceparent", "tracestate"]),
 ];
 
-/// The setting, and the plugin where it names one.
+/// `check_origin`, and the plugin that it names, if any.
 pub(super) fn check_origin(
     section: &Section<'_>,
     server: &Server,
@@ -101,13 +103,13 @@ fn kinds(section: &Section<'_>) -> Vec<&'static str> {
     items.into_iter().filter_map(known).collect()
 }
 
-/// The subprotocols, each a word as HTTP has them.
+/// The subprotocols. Each is a token of HTTP.
 pub(super) fn subprotocols(section: &Section<'_>) -> Vec<String> {
     let names = section.texts("subprotocols").unwrap_or_default();
     let name = |name: Spanned<String>| {
-        // The same characters as in the name of a header, which comes back in lower case.
+        // The same characters as in the name of a header.
         if http::HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() {
-            let message = format!("`{}` is no name of a subprotocol", name.get_ref());
+            let message = format!("`{}` is not the name of a subprotocol", name.get_ref());
             section.mistakes.add(
                 section
                     .mistakes
@@ -167,7 +169,7 @@ fn own_hosts(server: &Server, mode: Mode) -> Vec<String> {
 
 pub(super) fn origin(section: &Section<'_>, entry: &Spanned<String>) -> Option<OriginPattern> {
     let note = |error: &OriginError| {
-        let message = format!("`{}` is no origin: {error}", entry.get_ref());
+        let message = format!("`{}` is not an origin: {error}", entry.get_ref());
         let help = "an entry is https://HOST, https://HOST:PORT, //HOST, //HOST:PORT or //*.HOST";
         section
             .mistakes
@@ -181,9 +183,9 @@ fn headers(section: &Section<'_>) -> Vec<String> {
     let name = |name: Spanned<String>| {
         let lower = name.get_ref().to_ascii_lowercase();
         let literal = lower.strip_suffix('*').unwrap_or(&lower);
-        // `*` alone is refused as well: it would show every plugin all cookies.
+        // `*` alone is a mistake, too: it would show cookies to every plugin.
         if http::HeaderName::from_bytes(literal.as_bytes()).is_err() || literal.contains('*') {
-            let message = format!("`{}` is no name of a header", name.get_ref());
+            let message = format!("`{}` is not the name of a header", name.get_ref());
             section.mistakes.add(
                 section
                     .mistakes

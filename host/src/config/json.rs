@@ -1,12 +1,12 @@
-//! Turns TOML values into JSON: `settings` and `assigns`, which the host hands on and never looks at.
+//! Turns TOML values into JSON: `settings`, `assigns` and `connect_static`, which the host passes on and never inspects.
 
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::Mistakes;
+use super::mistakes::Mistakes;
 
-/// A table as a JSON object. Dates become strings. What JSON cannot hold is noted and becomes null.
+/// A table as a JSON object. Dates become strings. A value that JSON cannot hold becomes null and is noted as a mistake.
 pub(super) fn object(value: &Spanned<DeValue<'_>>, mistakes: &Mistakes) -> Value {
     match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -24,7 +24,7 @@ pub(super) fn object(value: &Spanned<DeValue<'_>>, mistakes: &Mistakes) -> Value
     }
 }
 
-/// The number that an integer of TOML is, where 64 bits hold it.
+/// The value of a TOML integer, if 64 bits hold it.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
@@ -43,7 +43,7 @@ fn fraction(text: &str, value: &Spanned<DeValue<'_>>, mistakes: &Mistakes) -> Va
     if number.is_none() {
         mistakes.add(
             mistakes
-                .error(value.span(), "this number cannot be handed to a plugin")
+                .error(value.span(), "this number cannot be passed to a plugin")
                 .help("plugins get JSON, which has no `inf` and no `nan`"),
         );
     }

@@ -1,4 +1,4 @@
-//! The configuration as the rest of the host sees it: read, checked, complete.
+//! The settings as values: read, checked, complete. `config/bennu.toml` describes each of them for operators.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,14 +11,23 @@ use bennu_wire::dialect::Dialect;
 use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::Serializers;
 
+use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
-use crate::config::ContentHash;
-use crate::config::ProbeLimits;
+use super::probe_limits::ProbeLimits;
 
-/// Everything that `bennu.toml` says.
+/// What the configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `bennu dev`: the admin listener is on, pages from this machine may connect, and no plugin needs a library.
+    Dev,
+    /// `bennu serve`.
+    Serve,
+}
+
+/// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file it came from.
+    /// Its file.
     pub(crate) file: PathBuf,
     /// `[server]`
     pub(crate) server: Server,
@@ -34,13 +43,15 @@ pub struct Config {
     pub(crate) plugins: BTreeMap<String, Plugin>,
     /// `[[routes]]`, in file order.
     pub(crate) routes: Vec<Arc<Route>>,
-    /// Where clients connect in place of [`Server::listen`]: from the command line.
+    /// Where clients connect instead of at [`Server::listen`]: from the command line.
     pub(crate) listen_instead: Option<SocketAddr>,
-    /// The program `bennu` that probes libraries, where that is not the process itself: for those who start a host in theirs.
+    /// The program `bennu` that probes libraries. `None`: this program itself. For programs that embed the server.
     pub(crate) program: Option<PathBuf>,
-    /// What is odd in the file, but works.
+    /// Warnings about the file.
     pub(crate) warnings: Vec<Diagnostic>,
-    /// The text that was read, for mistakes that come to light later.
+    /// Whether it is what the file held, as opposed to a text that a program passed in.
+    pub(super) from_file: bool,
+    /// The text that was read, to show the place of mistakes that are found later.
     pub(super) source: Arc<Source>,
 }
 
@@ -49,112 +60,116 @@ pub struct Config {
 pub(crate) struct Server {
     /// Where clients connect. Default 127.0.0.1:4000.
     pub(crate) listen: SocketAddr,
-    /// Whether the file names it. Where it does not, `dev` takes the next port that is free.
+    /// Whether the file names it. If not, `dev` takes the next free port.
     pub(crate) names_listen: bool,
     /// The host that `check_origin = true` compares with. Default `localhost`.
     pub(crate) url_host: String,
     /// How many I/O threads own connections. Default: one per core.
     pub(crate) io_threads: NonZeroUsize,
-    /// Whether they write to many connections at once through io_uring, where the system has it. Default true.
+    /// Whether I/O threads write to many connections with one system call through io_uring, if the system has it. Default true.
     pub(crate) io_uring: bool,
-    /// Bytes that the system keeps for one client and has not sent. Beyond, they wait in the host. Default 131,072.
+    /// How many unsent bytes the kernel may hold for one client. More wait in the host. Default 131,072.
     pub(crate) notsent_lowat_bytes: usize,
-    /// A file that holds the secret, where `BENNU_SECRET_KEY_BASE` is not set. Relative to the configuration.
+    /// The file that holds the secret, if `BENNU_SECRET_KEY_BASE` is not set. Absolute by now.
     pub(crate) secret_key_base_file: Option<PathBuf>,
-    /// Where libraries are staged. Default: a folder of this process under the system's temporary folder.
+    /// Where Bennu makes the folder that it copies libraries into. Default: the temporary folder.
     pub(crate) stage_dir: Option<PathBuf>,
-    /// Where the quarantine and the last good libraries are kept. Default: `.bennu` beside the configuration.
+    /// The folder of files that outlive the process. Default: `.bennu` next to the configuration.
     pub(crate) state_dir: PathBuf,
-    /// Contents that may be in quarantine; then the oldest go. Default 1000.
+    /// How many contents stay in quarantine. Beyond that, Bennu forgets the oldest. Default 1000.
     pub(crate) max_quarantined: usize,
-    /// Good libraries that are kept of each plugin. Default 2.
+    /// How many good libraries Bennu keeps per plugin. Default 2.
     pub(crate) max_kept_libraries: usize,
-    /// On shutdown: how many connections are closed at once, and how long until the next ones.
+    /// How many connections a shutdown closes at a time. Default 10,000.
     pub(crate) drain_batch_size: usize,
-    /// See [`Server::drain_batch_size`].
+    /// How long until it closes the next batch. Default 2 s.
     pub(crate) drain_batch_interval: Duration,
-    /// How long a shutdown may take in all.
+    /// How long a shutdown may take. After that, Bennu cuts off the connections that are left. Default 30 s.
     pub(crate) shutdown_timeout: Duration,
 }
 
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Admin {
-    /// Where `/health`, `/ready`, `/metrics` and `/plugins` are served. In `serve` absent unless set; in `dev` 127.0.0.1:4001.
+    /// Where Bennu serves `/health`, `/ready`, `/metrics` and `/plugins`. Default: off in `serve`, 127.0.0.1:4001 in `dev`.
     pub(crate) listen: Option<SocketAddr>,
-    /// Whether the file names it. Where it does not, `dev` takes the next port that is free.
+    /// Whether the file names it. If not, `dev` takes the next free port.
     pub(crate) names_listen: bool,
+    /// More host names under which the admin listener and the page of `dev` may be reached, in lower case. Default: none.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Log {
-    /// What is logged: `info`, or directives such as `info,bennu::runtime::plugin=debug`. Valid by now. Default `info`.
+    /// A level or directives such as `info,bennu::runtime::plugin=debug`. Valid by now. Default `info`.
     pub(crate) level: String,
-    /// Params of a connect whose name has one of these in it are not logged; neither are `password` and `token`.
+    /// The log shows `[FILTERED]` for params whose name contains one of these, besides those of
+    /// [`is_secret_name`](super::sensitive::is_secret_name).
     pub(crate) filter_params: Vec<String>,
 }
 
-/// `[limits]`: every queue, size, count and wait that is not a plugin's or a mount's.
+/// `[limits]`: limits of the server, as opposed to those of a plugin or a mount.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// Connections in all, all transports. Beyond: HTTP 503.
+    /// Connections in total, over all transports. Beyond that: HTTP 503. Default 10,000.
     pub(crate) max_connections: usize,
-    /// One message from a client, in bytes. Beyond: 1009, or long-poll status 413.
+    /// The size of one message from a client. Beyond that: close code 1009, or status 413 over long polling. Default 1 MiB.
     pub(crate) max_message_bytes: usize,
-    /// What waits to be written to one client, in bytes. Beyond: the connection is closed (1013).
+    /// How much may wait to be written to one client. Beyond that, Bennu closes the connection with 1013. Default 4 MiB.
     pub(crate) max_outbound_bytes: usize,
-    /// And for all clients together.
+    /// The same for all clients together. Beyond that, Bennu drops the clients for whom most is waiting. Default 256 MiB.
     pub(crate) max_outbound_total_bytes: usize,
-    /// The name of a topic, in bytes. Beyond: the join is refused.
+    /// The length of a topic's name. Beyond that, its join gets an error. Default 1,024.
     pub(crate) max_topic_bytes: usize,
-    /// What waits for one I/O thread, in bytes. Beyond: plugins that send more wait for it.
+    /// How much may wait for one I/O thread. Beyond that, plugins that send more wait. Default 16 MiB.
     pub(crate) max_inbox_bytes: usize,
-    /// The head of an HTTP request, in bytes. Beyond: 431.
+    /// The size of the head of an HTTP request. Beyond that: HTTP 431. Default 16 KiB.
     pub(crate) max_header_bytes: usize,
-    /// How long a request's head may take, and how long its body.
+    /// How long the head of a request may take, and how long its body. Default 10 s.
     pub(crate) header_timeout: Duration,
-    /// How long `connect` may take to answer. Beyond: 503.
+    /// How long a connect handler may take. After that: HTTP 503, or status 403 over long polling. Default 10 s.
     pub(crate) connect_timeout: Duration,
-    /// How long a client may send nothing. Beyond: 1002.
+    /// How long a client may send nothing. After that: close code 1002. Default 90 s.
     pub(crate) idle_timeout: Duration,
-    /// How long a closed connection may read nothing of what waits for it, its goodbye included, before it is cut off.
+    /// How long the client of a closed connection may read nothing of what still waits for it. After that, Bennu cuts it off.
+    /// Default 2 s.
     pub(crate) close_timeout: Duration,
 }
 
 /// `[[mounts]]`: where clients connect.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mount {
-    /// `/socket`: serves `/socket/websocket` and `/socket/longpoll`; with [`Mount::phoenix_0_11`] also `/socket` and `/socket/poll`.
+    /// `/socket` serves `/socket/websocket` and `/socket/longpoll`; with [`Mount::phoenix_0_11`] also `/socket` and `/socket/poll`.
     pub(crate) path: String,
-    /// The plugin whose connect handler decides.
+    /// The plugin whose connect handler decides who may connect. `None`: everyone may.
     pub(crate) connect: Option<String>,
-    /// Which origins may connect.
+    /// Which pages may connect.
     pub(crate) check_origin: CheckOrigin,
-    /// Clients may send a token in a header of the handshake, for `connect`.
+    /// Whether the connect handler gets a token from a header. Default false.
     pub(crate) auth_token: bool,
-    /// The WebSocket subprotocols that are spoken, the best first. Empty: what clients offer is ignored.
+    /// The WebSocket subprotocols that the mount speaks, the best first. Empty: Bennu ignores what clients offer.
     pub(crate) subprotocols: Vec<String>,
-    /// What `connect` sees besides the params.
+    /// What the connect handler sees besides the params.
     pub(crate) connect_info: ConnectInfo,
-    /// WebSocket is served.
+    /// Whether the mount serves WebSocket. Default true.
     pub(crate) websocket: bool,
-    /// WebSocket messages are compressed for clients that can inflate them, and may come in compressed.
+    /// Whether WebSocket messages may be compressed, for clients that offer it. Default false.
     pub(crate) deflate: bool,
-    /// The path itself is a WebSocket that sends back what it gets, for conformance suites.
+    /// Whether the path itself is a WebSocket that echoes every message, for conformance suites. Default false.
     pub(crate) echo: bool,
-    /// Long polling, where it is served.
+    /// Long polling; `None`: off.
     pub(crate) longpoll: Option<LongPoll>,
-    /// The Phoenix 0.11 dialect, where it is served besides.
+    /// The dialect of Phoenix 0.11; `None`: off.
     pub(crate) phoenix_0_11: Option<Phoenix011>,
-    /// The protocol versions that clients may ask for. Default: all that come with the host.
+    /// The protocol versions that clients may ask for. Default: all.
     pub(crate) serializers: Serializers,
-    /// Topics that one socket may have joined at a time. Default 100, as Phoenix.
+    /// How many topics one client may have joined at a time. Beyond that, Bennu refuses joins. Default 100, as in Phoenix.
     pub(crate) max_channels_per_socket: usize,
 }
 
 impl Mount {
-    /// What long polling is configured to for clients of this dialect, where it is served.
+    /// Long polling for clients of this dialect, if the mount serves it.
     #[must_use]
     pub(crate) fn longpoll_of(&self, dialect: Dialect) -> Option<&LongPoll> {
         match dialect {
@@ -169,26 +184,26 @@ impl Mount {
 pub(crate) struct ConnectInfo {
     /// The client's address and port.
     pub(crate) peer: bool,
-    /// Where the request went.
+    /// Scheme, host, port, path and query of the request.
     pub(crate) uri: bool,
-    /// Names of headers, in lower case; `x-*` stands for all with that prefix.
+    /// Names of headers, in lower case; `x-*` means all with that prefix.
     pub(crate) headers: Vec<String>,
-    /// A JSON object as text; `None` where absent or empty.
+    /// `connect_static`: a JSON object as text; `None` if it is missing or empty.
     pub(crate) static_pairs: Option<Arc<str>>,
 }
 
-/// Which origins may connect. A request without `Origin` always may.
+/// Which pages may connect, by their `Origin`. A request without one always may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CheckOrigin {
     /// All.
     Off,
-    /// Those whose host is one of these ([`Server::url_host`]; in `dev` also localhost and 127.0.0.1).
+    /// Pages whose host is one of these: [`Server::url_host`], and in `dev` localhost and 127.0.0.1.
     Hosts(Vec<String>),
-    /// Those that match an entry.
+    /// Pages that match an entry.
     List(Vec<OriginPattern>),
-    /// Those that equal the request's own scheme, host and port.
+    /// Pages with the scheme, host and port of the request itself.
     Conn,
-    /// Those that this plugin takes.
+    /// Pages that this plugin accepts.
     Plugin(String),
 }
 
@@ -199,49 +214,49 @@ pub(crate) struct OriginPattern {
     pub(crate) scheme: Option<String>,
     /// `example.com`, in lower case.
     pub(crate) host: String,
-    /// Subdomains match too, at any depth.
+    /// Whether subdomains match, too, at any depth.
     pub(crate) subdomains: bool,
-    /// The port, the scheme's own where only that is given, or any.
+    /// The port. If only a scheme is given, its default port. `None`: any.
     pub(crate) port: Option<u16>,
 }
 
 /// `longpoll = { … }` of a mount.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LongPoll {
-    /// How long a poll waits for news. Default 10 s.
+    /// How long a poll waits for messages before it returns empty. Default 10 s.
     pub(crate) window: Duration,
-    /// How long the host waits for a session that another thread owns. Default 2 s.
+    /// How long a POST waits for the thread that owns its session. After that: status 408. Default 2 s.
     pub(crate) pubsub_timeout: Duration,
-    /// What waits for one client, in messages. Beyond: the session ends.
+    /// How many messages may wait for a client between two polls. Beyond that, the session ends. Default 10,000.
     pub(crate) max_buffer_messages: usize,
-    /// What waits for one client, in bytes. Beyond: the session ends.
+    /// The same in bytes. Default 4 MiB.
     pub(crate) max_buffer_bytes: usize,
-    /// Messages in the body of one POST. Beyond: none of them is taken, status 413.
+    /// How many messages one POST may bring. Beyond that, Bennu takes none: status 413. Default 10,000.
     pub(crate) max_batch_messages: usize,
-    /// How the key that seals tokens is derived.
+    /// How Bennu derives the key that seals tokens.
     pub(crate) crypto: Crypto,
 }
 
-/// `dialect = "0.11"` of a mount: the wire of Phoenix 0.11.
+/// `dialect = "0.11"` of a mount.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Phoenix011 {
-    /// `origins`: which pages may connect. Absent: all.
+    /// `origins`: which pages may connect. `None`: all.
     pub(crate) origins: Option<Vec<OriginPattern>>,
-    /// Long polling, where the mount serves it: `longpoller_window_ms` (default 10 s), `longpoller_pubsub_timeout_ms`
-    /// (default 1 s), `longpoller_crypto`, and the mount's own bounds for what waits.
+    /// Long polling, if the mount serves it: `longpoller_window_ms` (default 10 s), `longpoller_pubsub_timeout_ms` (default 1 s),
+    /// `longpoller_crypto`, and the buffer limits of the mount's `longpoll`.
     pub(crate) longpoll: Option<LongPoll>,
 }
 
 /// `longpoll.crypto`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crypto {
-    /// Rounds of PBKDF2. Default 1000.
+    /// Iterations of PBKDF2. Default 1000.
     pub(crate) iterations: u32,
     /// 16 or 32: AES-128 or AES-256. Default 32.
     pub(crate) length: usize,
     /// Default sha256.
     pub(crate) digest: Digest,
-    /// Keeps the derived key. Default true.
+    /// Whether Bennu keeps the derived key in memory. Default true.
     pub(crate) cache: bool,
 }
 
@@ -259,124 +274,124 @@ pub(crate) enum Digest {
 /// `[plugins.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plugin {
-    /// The library. In `dev` built from `plugins/NAME` where absent; in `serve` required. Absolute by now.
+    /// The library. Required in `serve`; `dev` builds `plugins/NAME` instead. Absolute by now.
     pub(crate) library: Option<PathBuf>,
-    /// The contents that may be loaded, by their SHA-256. Absent: any.
+    /// SHA-256 hashes of the contents that may be loaded. `None`: any.
     pub(crate) allow: Option<Arc<[ContentHash]>>,
-    /// How many threads run it. Default: the number of cores, at least 2.
+    /// How many threads run it. Default: one per core, at least two.
     pub(crate) shards: NonZeroUsize,
-    /// `settings`, as JSON text; `{}` where absent.
+    /// `settings` as JSON text; `{}` if they are missing.
     pub(crate) settings: Arc<str>,
     /// What happens to topics when the library is replaced. Default `migrate`.
     pub(crate) reload: Reload,
-    /// What happens to a topic whose state the new code cannot take. Default `keep`.
+    /// What happens to a topic whose state the new code cannot read. Default `keep`.
     pub(crate) on_migrate_error: OnMigrateError,
-    /// What a panic ends. Default the member.
+    /// What a panic ends. Default: the member.
     pub(crate) on_panic: OnPanic,
-    /// How long a topic without members keeps its state. Default 10 s.
+    /// How long a topic keeps its state after its last member has left. Default 10 s.
     pub(crate) linger: Duration,
-    /// A topic broadcasts `presence_diff` once in this time at most; what changes meanwhile goes together. Default 100 ms.
+    /// A topic broadcasts at most one `presence_diff` in this time. Default 100 ms.
     pub(crate) presence_interval: Duration,
-    /// Clients' events that may wait for one topic. Beyond: `overloaded`. Default 1000.
+    /// How many client events and joins may wait for one topic. Beyond that: `overloaded`. Default 1000.
     pub(crate) max_mailbox_events: usize,
-    /// Payloads of these, in bytes. Beyond: `overloaded`. Default 8 MiB.
+    /// The same in bytes. Default 8 MiB.
     pub(crate) max_mailbox_bytes: usize,
-    /// And those for all topics of the plugin together. Default 256 MiB.
+    /// The same in bytes, for all topics of the plugin together. Default 256 MiB.
     pub(crate) max_mailbox_total_bytes: usize,
-    /// Messages of plugins that may wait for one topic: intercepted broadcasts, messages to itself, kept promises.
-    /// Beyond: the topic ends, or the plugin is told. Default 10_000.
+    /// How many plugin messages may wait for one topic: intercepted broadcasts, messages to itself, late answers. Beyond that, a
+    /// broadcast ends the topic; for anything else the sending plugin gets an error. Default 10,000.
     pub(crate) max_mailbox_messages: usize,
-    /// Topics that the plugin may serve at a time. Beyond: joins are refused, `overloaded`. Default 100_000.
+    /// How many topics there may be at a time. Beyond that, joins get `overloaded`. Default 100,000.
     pub(crate) max_topics: usize,
-    /// Events of one member that may wait for its pending join. Beyond: `overloaded`. Default 100.
+    /// How many events may wait for a pending join. Beyond that: `overloaded`. Default 100.
     pub(crate) max_pending_events: usize,
-    /// How long a join may answer later. Default 10 s.
+    /// How long a plugin may take to answer a join later. After that, Bennu refuses the join. Default 10 s.
     pub(crate) join_deadline: Duration,
-    /// Timers and delayed messages that one topic may have. Default 10_000.
+    /// How many timers and delayed messages one topic may have. Beyond that, the plugin gets an error. Default 10,000.
     pub(crate) max_timers_per_topic: usize,
-    /// Promised replies that one topic may owe. Default 10_000.
+    /// How many replies one topic may owe. Beyond that, the plugin gets an error. Default 10,000.
     pub(crate) max_promises_per_topic: usize,
-    /// How long a replaced generation is kept for its own late work. Default 1 s.
+    /// How long replaced code stays loaded to finish its work. Default 1 s.
     pub(crate) retire: Duration,
-    /// Effects that one event may have, its reply not counted. Beyond: the plugin is refused more. Default 10_000.
+    /// How many effects one event may have, its reply not counted. Beyond that, the plugin gets an error. Default 10,000.
     pub(crate) max_effects_per_event: usize,
-    /// Their bytes, and those of anything else that the plugin hands over at a time. Default 64 MiB.
+    /// The same in bytes, also for anything else that the plugin hands over at a time. Default 64 MiB.
     pub(crate) max_effect_bytes_per_event: usize,
-    /// How long a callback may take before a line of the log says so. Default 50 ms.
+    /// How long a callback may run before Bennu logs it. Default 50 ms.
     pub(crate) warn: Duration,
-    /// How long it may take before its shard is given up. Default 10 s.
+    /// How long a callback may run at most. After that, Bennu abandons its thread. Default 10 s.
     pub(crate) deadline: Duration,
-    /// Threads of the plugin that may be stuck at a time. Beyond: a shard that is given up is not replaced. Default 8.
+    /// How many abandoned threads may be stuck at a time. Beyond that, Bennu starts no other thread in their place. Default 8.
     pub(crate) max_stuck_threads: usize,
-    /// Replaced libraries that may stay in memory; beyond, no other is loaded. Default 16.
+    /// How many replaced libraries may stay in memory. Beyond that, Bennu rejects new libraries. Default 16.
     pub(crate) max_leaked: usize,
-    /// Topics whose live state the probe tries new code on. Default 8; 0: on none.
+    /// On the live state of how many topics the probe tries new code. Default 8; 0: none.
     pub(crate) probe_topics: usize,
-    /// Their states, in bytes. A topic whose own state is more than what is left is left out. Default 1 MiB.
+    /// The same in bytes. Leaves out a topic whose own state does not fit. Default 1 MiB.
     pub(crate) probe_bytes: usize,
-    /// How long a swap waits for a topic whose handler is busy; the topic moves when that returns. Default 5 s.
+    /// How long a reload waits for a topic whose handler is slow. Default 5 s.
     pub(crate) swap_patience: Duration,
-    /// How long the probe may take, and how much memory. Default 10 s and 2 GiB.
+    /// Limits of the probe process. Default 10 s and 2 GiB.
     pub(crate) probe: ProbeLimits,
-    /// How often a library is tried again whose probe somebody else has killed, or that could not be run. Default 8.
+    /// How often Bennu retries a library if its probe was killed from outside, or could not be run. Default 8.
     pub(crate) probe_retries: u32,
-    /// How long new code is on probation. Default 10 s; zero: not at all.
+    /// How long new code is on probation. Default 10 s; zero: no probation.
     pub(crate) probation: Duration,
-    /// Panics on probation that lead back to the code before. Default 3.
+    /// How many panics on probation bring the previous code back. Default 3.
     pub(crate) probation_panics: u64,
-    /// Errors on probation that do: answers with the status `error`, and refused effects. Default 0: they are not counted.
+    /// How many errors on probation do: replies with the status `error`, and refused effects. Default 0: Bennu does not count them.
     pub(crate) probation_errors: u64,
-    /// What state topics go back with where the code before does not read the present one.
+    /// Which state topics go back with if the previous code cannot read their present state. Default `snapshot`.
     pub(crate) on_rollback: OnRollback,
-    /// Snapshots that are kept on probation, in bytes. Default 64 MiB.
+    /// How many bytes of snapshots Bennu keeps on probation. Default 64 MiB.
     pub(crate) max_rollback_bytes: usize,
-    /// What follows repeated panics. Default nothing.
+    /// What Bennu does after repeated panics. Default: nothing more.
     pub(crate) on_panics: OnPanics,
-    /// How many panics within [`Plugin::panics_window`] that takes. Default 100.
+    /// How many panics within [`Plugin::panics_window`] count as repeated. Default 100.
     pub(crate) max_panics: usize,
-    /// Default 60 s.
+    /// See [`Plugin::max_panics`]. Default 60 s.
     pub(crate) panics_window: Duration,
 }
 
-/// What state topics go back with, where the code before does not read the present one.
+/// Which state topics go back with if the previous code cannot read their present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnRollback {
-    /// With that at the swap. What happened since is lost.
+    /// The snapshot from the moment they moved. Later changes are lost.
     Snapshot,
-    /// With none: members get `phx_error` and rejoin.
+    /// None: their members get `phx_error` and join again.
     Rejoin,
 }
 
-/// What follows repeated panics of a plugin that is not on probation.
+/// What Bennu does after repeated panics of a plugin, on probation or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnPanics {
-    /// Nothing more than what each of them ends.
+    /// Nothing more: each panic has ended its member.
     GoOn,
-    /// The same code starts anew, without its state.
+    /// Starts the same library anew, without its state.
     Restart,
-    /// The last good library before this one is loaded.
+    /// Loads the last good library and quarantines this one.
     RollBack,
-    /// The plugin serves nobody until its library changes.
+    /// Refuses joins until the library changes.
     OutOfService,
 }
 
-/// What happens to a plugin's topics when its library is replaced.
+/// What happens to topics when the library is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reload {
-    /// State is carried over.
+    /// Bennu carries their state over.
     Migrate,
-    /// Topics stay on the old code until they are empty.
+    /// They stay on the old code until they are empty.
     Drain,
-    /// Members get `phx_error` and rejoin.
+    /// Their members get `phx_error` and join again.
     Rejoin,
 }
 
-/// What happens to a topic whose state the new code cannot take.
+/// What happens to a topic whose state the new code cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnMigrateError {
     /// It stays on the old code.
     Keep,
-    /// Its members get `phx_error` and rejoin on the new.
+    /// Its members get `phx_error` and join again, on the new code.
     Rejoin,
 }
 
@@ -385,24 +400,24 @@ pub(crate) enum OnMigrateError {
 pub(crate) enum OnPanic {
     /// The member in whose callback it happened.
     Member,
-    /// All members of the topic, and its shared state.
+    /// The topic: all its members and its shared state.
     Topic,
 }
 
 /// `[[routes]]`: which plugin serves which topics.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Route {
-    /// `room:*`
+    /// Such as `room:*`.
     pub(crate) topic: TopicPattern,
-    /// `room`
+    /// Such as `room`.
     pub(crate) plugin: String,
-    /// Absent: all.
+    /// The transports that may use the route. `None`: all.
     pub(crate) transports: Option<Vec<String>>,
-    /// Absent: all. Paths of mounts.
+    /// The paths of the mounts that may. `None`: all.
     pub(crate) mounts: Option<Vec<String>>,
-    /// A JSON object as text, handed to the plugin; `None` where absent or empty.
+    /// A JSON object as text, passed to the plugin at each join; `None` if it is missing or empty.
     pub(crate) assigns: Option<Arc<str>>,
-    /// Events of which a client that has fallen behind gets the newest only.
+    /// Events of which a client that reads too slowly gets only the newest.
     pub(crate) replaceable: Vec<String>,
 }
 

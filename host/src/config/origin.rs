@@ -1,23 +1,23 @@
-//! Reads the entries of `check_origin`.
+//! Reads the entries of `check_origin` and `origins`.
 
-use super::OriginPattern;
+use super::model::OriginPattern;
 
-/// Why a text is no [`OriginPattern`].
+/// Why a text is not an [`OriginPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OriginError {
     /// There is no `//`.
     #[error("`//` is missing before the host")]
     Slashes,
-    /// What stands before `://` is no scheme.
-    #[error("the scheme is none")]
+    /// The text before `://` is not a scheme.
+    #[error("the text before `//` is not a scheme")]
     Scheme,
     /// There is a path, a query or a user name.
-    #[error("behind `//` there may be a host and a port only")]
+    #[error("only a host and a port may follow `//`")]
     Rest,
-    /// There is no host, or one that no browser would send.
-    #[error("the host is no host name")]
+    /// There is no host, or one that no browser sends.
+    #[error("the host is not a host name")]
     Host,
-    /// The port is no number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("the port must be a number from 1 to 65535")]
     Port,
 }
@@ -25,11 +25,11 @@ pub(crate) enum OriginError {
 impl OriginPattern {
     /// Reads `https://h`, `https://h:p`, `//h`, `//h:p`, or any of these with `*.` before the host.
     ///
-    /// A scheme without a port means the scheme's own port, where it is known. An IPv6 address keeps its brackets.
+    /// A known scheme without a port means its default port. An IPv6 address keeps its brackets.
     ///
     /// # Errors
     ///
-    /// If it has another form.
+    /// If the text has another form.
     pub(crate) fn parse(text: &str) -> Result<Self, OriginError> {
         let (scheme, rest) = text.split_once("//").ok_or(OriginError::Slashes)?;
         let scheme = scheme_of(scheme)?;
@@ -77,7 +77,7 @@ fn scheme_of(text: &str) -> Result<Option<String>, OriginError> {
 /// `host`, `host:port`, `[::1]` or `[::1]:port`.
 pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), OriginError> {
     match text.rsplit_once(':') {
-        // The last colon stands inside of an IPv6 address.
+        // The last colon is part of an IPv6 address.
         Some(_) if text.ends_with(']') => Ok((text, None)),
         None => Ok((text, None)),
         Some((host, port)) => {
@@ -92,7 +92,7 @@ pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), OriginError>
     }
 }
 
-/// The port that a scheme means when none is written.
+/// The default port of a scheme.
 pub(crate) fn own_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_brings_its_port() {
+    fn a_scheme_implies_its_default_port() {
         check("https://example.com", Some("https"), "example.com", false, Some(443));
         check("http://example.com", Some("http"), "example.com", false, Some(80));
         check(
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_scheme_any_will_do() {
+    fn an_entry_without_a_scheme_matches_any() {
         check("//example.com", None, "example.com", false, None);
         check("//example.com:81", None, "example.com", false, Some(81));
         check("//*.example.com", None, "example.com", true, None);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_origin_can_equal_is_refused() {
+    fn a_text_that_no_origin_can_equal_is_refused() {
         check_refused("example.com", OriginError::Slashes);
         check_refused("https:example.com", OriginError::Slashes);
         check_refused("https//example.com", OriginError::Scheme);

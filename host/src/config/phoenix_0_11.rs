@@ -1,31 +1,32 @@
-//! Reads what a mount says of the Phoenix 0.11 dialect: `dialect = "0.11"` and the settings that go with it.
+//! Reads `dialect = "0.11"` of a mount, and the settings that belong to it.
 
 use toml::Spanned;
 
+use super::amount::HOUR_MS;
 use super::handshake::origin;
+use super::longpoll::crypto;
 use super::model::{LongPoll, Phoenix011};
 use super::reader::Section;
-use super::sections::{HOUR_MS, crypto};
 
 const ORIGINS: &str = "origins";
-/// Those of long polling.
+/// The settings of long polling.
 const WINDOW: &str = "longpoller_window_ms";
 const PUBSUB_TIMEOUT: &str = "longpoller_pubsub_timeout_ms";
 const CRYPTO: &str = "longpoller_crypto";
 
-/// The dialect of a mount, if it is turned on. What the mount keeps for clients of long polling, it keeps for these too.
+/// The dialect of a mount; `None` if it is off. The buffer limits of the mount's `longpoll` apply to it, too.
 pub(super) fn phoenix_0_11(mount: &Section<'_>, longpoll: Option<&LongPoll>) -> Option<Phoenix011> {
     if !mount.choice("dialect", &[("0.11", true)], false) {
         let unnamed = mount.value("dialect").is_none();
         refuse(mount, &[ORIGINS, WINDOW, PUBSUB_TIMEOUT, CRYPTO], unnamed, |key| {
-            let message = format!("`{key}` is a setting of another dialect");
-            (message, "add `dialect = \"0.11\"` to the mount, or leave it out")
+            let message = format!("`{key}` belongs to another dialect");
+            (message, "add `dialect = \"0.11\"` to the mount, or remove this setting")
         });
         return None;
     }
     refuse(mount, &[WINDOW, PUBSUB_TIMEOUT, CRYPTO], longpoll.is_none(), |key| {
         let message = format!("`{key}` has no effect: `longpoll` is off");
-        (message, "leave out one of the two")
+        (message, "remove one of the two")
     });
     Some(Phoenix011 {
         origins: mount
@@ -40,7 +41,7 @@ pub(super) fn phoenix_0_11(mount: &Section<'_>, longpoll: Option<&LongPoll>) -> 
     })
 }
 
-/// Asks for these keys, and, if they are out of place, notes each one that is there.
+/// Asks for these keys. If they are out of place, notes each one that the mount has.
 fn refuse(
     mount: &Section<'_>,
     keys: &[&'static str],

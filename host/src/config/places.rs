@@ -1,18 +1,19 @@
-//! Where things stand in the file, for what comes to light after it was read.
+//! Finds the place in the file for a mistake that is found after reading.
 
 use std::collections::BTreeSet;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::complaint::Complaint;
 use super::diagnostic::{Diagnostic, Span};
-use super::{Complaint, Config};
+use super::model::Config;
 
 impl Config {
-    /// A plugin's refusal of its settings, shown at the line it is about: at the key if there is no such setting, else at its value.
+    /// A plugin's refusal of its settings: at the key if the plugin does not know it, otherwise at the value.
     ///
-    /// `path` names the setting inside of `settings` by keys joined by dots, with `[0]` for places in lists; what cannot
-    /// be found is shown at the last part that can.
+    /// `path` names the setting in `settings`: keys joined by dots, with `[0]` for items of lists. If a part is missing, the
+    /// diagnostic points at the nearest part around it.
     #[must_use]
     pub(crate) fn settings_error(&self, plugin: &str, path: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
@@ -23,7 +24,7 @@ impl Config {
         Diagnostic::error(&self.source, at, complaint.by(&format!("the plugin `{plugin}`"))).maybe_help(complaint.help)
     }
 
-    /// What is wrong with a plugin as a whole, shown at its name.
+    /// A mistake of a whole plugin, shown at its name.
     #[must_use]
     pub(crate) fn plugin_error(&self, plugin: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
@@ -31,7 +32,7 @@ impl Config {
         Diagnostic::error(&self.source, at, message)
     }
 
-    /// What it lacks for anybody to be served. None of that is a mistake. Mounts that only echo need no plugin.
+    /// Warnings about what is missing to serve anybody. A mount that only echoes needs no plugin.
     #[must_use]
     pub(crate) fn lacks(&self) -> Vec<Diagnostic> {
         let lacks = |message: &str| Diagnostic::warning(&self.source, self.source.start(), message);
@@ -46,7 +47,7 @@ impl Config {
         match (self.plugins.is_empty(), self.routes.is_empty()) {
             (true, _) => {
                 let plugin = "`bennu new NAME --route` makes one, with its route";
-                found.push(lacks("there is no plugin: nobody answers").help(plugin));
+                found.push(lacks("there is no plugin: no client can join a topic").help(plugin));
             }
             (false, true) => {
                 let route = "add a `[[routes]]` with lines such as `topic = \"room:*\"` and `plugin = \"room\"`";
@@ -57,13 +58,30 @@ impl Config {
         found
     }
 
-    /// What is wrong with all of it, shown at its start.
+    /// A mistake of the setting `key` in `section`: at the key, or at the start of the file if it is not there.
+    #[must_use]
+    pub(crate) fn key_error(&self, section: &str, key: &str, message: &str) -> Diagnostic {
+        Diagnostic::error(&self.source, self.key_place(section, key), message)
+    }
+
+    /// A warning about the setting `key` in `section`, at the same place.
+    #[must_use]
+    pub(crate) fn key_warning(&self, section: &str, key: &str, message: &str) -> Diagnostic {
+        Diagnostic::warning(&self.source, self.key_place(section, key), message)
+    }
+
+    fn key_place(&self, section: &str, key: &str) -> Span {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        key_span(root.get_ref(), section, key).unwrap_or(self.source.start())
+    }
+
+    /// A mistake of the whole file, shown at its start.
     #[must_use]
     pub(crate) fn error(&self, message: &str) -> Diagnostic {
         Diagnostic::error(&self.source, self.source.start(), message)
     }
 
-    /// What is wrong with a plugin's library, shown where the library is named.
+    /// A mistake in a plugin's library, shown at the setting that names it.
     #[must_use]
     pub(crate) fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
@@ -71,8 +89,8 @@ impl Config {
         Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
     }
 
-    /// The keys of a section, or only the one that is named, that stand otherwise in all of `others`, each as
-    /// `FILE:LINE: [SECTION] KEY`. Without a line where it was taken away.
+    /// The keys of a section, or `only` that one, whose value differs from the value in all `others`. Each as
+    /// `FILE:LINE: [SECTION] KEY`, without a line if the key is gone.
     #[must_use]
     pub(crate) fn changed_keys(&self, section: &str, only: Option<&str>, others: [&Self; 2]) -> Vec<String> {
         let read = |config: &Self| -> toml::Table {
@@ -97,7 +115,7 @@ impl Config {
             .collect()
     }
 
-    /// Where a route stands, as `FILE:LINE`; routes count from 0, in file order.
+    /// The place of a route, as `FILE:LINE`. Routes count from 0, in file order.
     #[must_use]
     pub(crate) fn route_place(&self, route: usize) -> String {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
@@ -128,13 +146,13 @@ fn library_span(root: &DeTable<'_>, plugin: &str) -> Option<Span> {
     Some(library.map_or(section.span(), Spanned::span))
 }
 
-/// Where a setting stands. Key and value of an item of a list are the same.
+/// The place of a setting. An item of a list has the same place for key and value.
 struct Place {
     key: Span,
     value: Span,
 }
 
-/// Where a plugin's setting stands: the setting, or the nearest thing around it that is there.
+/// The place of a plugin's setting, or of the nearest part around it.
 fn settings_place(root: &DeTable<'_>, plugin: &str, path: &str) -> Option<Place> {
     let (_, section) = root.get("plugins")?.get_ref().as_table()?.get_key_value(plugin)?;
     let Some((key, settings)) = section.get_ref().as_table()?.get_key_value("settings") else {
@@ -167,7 +185,7 @@ fn step<'t, 'p>(value: &'t DeValue<'t>, path: &'p str) -> Option<(Span, &'t Span
             Some((item.span(), item, rest))
         }
         DeValue::Table(table) => {
-            // A key may hold dots itself, so the longest that fits is taken.
+            // A key may contain dots, so the longest key that fits is the right one.
             let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
             let fits = table
                 .iter()

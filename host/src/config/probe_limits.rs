@@ -5,20 +5,20 @@ use std::time::Duration;
 /// Limits of the probe process, the child that tries a library before the server loads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeLimits {
-    /// Time, start to end. Beyond: killed.
+    /// Wall-clock time. After that, the server kills the process.
     pub(crate) wall: Duration,
     /// Address space.
     pub(crate) memory_bytes: u64,
-    /// Time on a processor, in whole seconds.
+    /// CPU time, in whole seconds.
     pub(crate) cpu_s: u64,
     /// File descriptors.
     pub(crate) files: u64,
-    /// What it may write, to any one file.
+    /// The size of each file that it writes.
     pub(crate) written_bytes: u64,
 }
 
 impl ProbeLimits {
-    /// So much time, a fifth of it on a processor, and so much memory; 64 descriptors, 4 MiB written.
+    /// Limits with this wall-clock time and memory. CPU time is a fifth of `wall`, at least 1 s. 64 descriptors, 4 MiB per file.
     #[must_use]
     pub(crate) fn new(wall: Duration, memory_bytes: u64) -> Self {
         Self {
@@ -32,8 +32,7 @@ impl ProbeLimits {
 }
 
 impl Default for ProbeLimits {
-    /// Ten seconds, as the machine may be busy with the build that made the library: only a plugin that hangs takes them all.
-    /// 2 GiB.
+    /// 10 s and 2 GiB. The time is long because the machine may be busy with the build that made the library.
     fn default() -> Self {
         Self::new(Duration::from_secs(10), 2 << 30)
     }

@@ -1,9 +1,8 @@
 //! Reads values of the right type out of a TOML table, and collects every mistake on the way.
 //!
-//! A getter never fails: it notes what is wrong and goes on with the default, so that one look finds all mistakes.
-//! What was never asked for is unknown: [`Section::finish`] says so.
+//! A getter never fails: it notes the mistake and continues with the default, so that one run finds all mistakes.
+//! [`Section::finish`] reports each key that no getter asked for as unknown.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -15,54 +14,23 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::amount::{self, grouped};
-use super::diagnostic::{Diagnostic, Source, Span, letters};
+use super::diagnostic::Span;
 use super::json as values;
-use super::schema::{Fields, Shape};
-
-/// The mistakes so far.
-pub(super) struct Mistakes {
-    source: Arc<Source>,
-    found: RefCell<Vec<Diagnostic>>,
-}
-
-impl Mistakes {
-    pub(super) fn new(source: &Arc<Source>) -> Self {
-        Self {
-            source: Arc::clone(source),
-            found: RefCell::default(),
-        }
-    }
-
-    pub(super) fn add(&self, diagnostic: Diagnostic) {
-        self.found.borrow_mut().push(diagnostic);
-    }
-
-    pub(super) fn error(&self, at: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(&self.source, at, message)
-    }
-
-    pub(super) fn warning(&self, at: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::warning(&self.source, at, message)
-    }
-
-    /// Everything, in the order of the file.
-    pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
-        let mut found = self.found.into_inner();
-        found.sort_by_key(Diagnostic::position);
-        found
-    }
-}
+use super::mistakes::Mistakes;
+use super::sensitive::letters;
+use super::shape::{Fields, Shape};
+use super::words::suggestion;
 
 /// A table that is being read.
 pub(super) struct Section<'t> {
     /// `[server]`, for messages.
     pub(super) name: String,
-    /// Its header, or where it would be missed.
+    /// Its header, or the place to report if it is missing.
     pub(super) at: Span,
     pub(super) mistakes: &'t Mistakes,
-    /// `None`: it is not there, and everything has its default.
+    /// `None`: the table is missing, and everything has its default.
     table: Option<&'t DeTable<'t>>,
-    /// What has been asked for, and as what.
+    /// The keys that were asked for, and the values that they take.
     pub(super) fields: Fields,
 }
 
@@ -82,13 +50,13 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// The value as it stands. Every other getter comes here first.
+    /// The value as written. Every other getter calls this one first.
     pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.fields.ask(key);
         self.table?.get(key)
     }
 
-    /// Says what may stand under a key, as JSON schema says it.
+    /// Notes the JSON schema of a key.
     pub(super) fn note(&self, key: &'static str, schema: Value) {
         self.fields.note(key, Shape::Value(schema));
     }
@@ -103,7 +71,7 @@ impl<'t> Section<'t> {
         text.map(|text| Spanned::new(value.span(), text.to_owned()))
     }
 
-    /// A string that must be there.
+    /// A required string.
     pub(super) fn required_text(&self, key: &'static str, example: &str) -> Option<Spanned<String>> {
         self.fields.require(key);
         if self.table.is_some_and(|table| !table.contains_key(key)) {
@@ -184,7 +152,7 @@ impl<'t> Section<'t> {
         threads
     }
 
-    /// One of some words.
+    /// One of several words.
     pub(super) fn choice<T: Copy + PartialEq>(&self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let default_word = { choices.iter() }
@@ -218,14 +186,14 @@ impl<'t> Section<'t> {
         let text = self.text(key)?;
         let address = text.get_ref().parse().ok();
         if address.is_none() {
-            let message = format!("`{}` is no address with a port", text.get_ref());
+            let message = format!("`{}` is not an address with a port", text.get_ref());
             let help = "write an IP address and a port, such as \"127.0.0.1:4000\", \"0.0.0.0:4000\" or \"[::1]:4000\"";
             self.mistakes.add(self.mistakes.error(text.span(), message).help(help));
         }
         address
     }
 
-    /// A list of strings. Absent is `None`.
+    /// A list of strings; `None` if it is missing.
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Spanned<String>>> {
         self.note(key, json!({ "type": "array", "items": { "type": "string" } }));
         let value = self.value(key)?;
@@ -236,7 +204,7 @@ impl<'t> Section<'t> {
         Some(self.texts_of(key, list))
     }
 
-    /// The strings of a list; what is no string is noted.
+    /// The strings of a list. Notes each item that is not a string.
     pub(super) fn texts_of(&self, key: &str, list: &DeArray<'_>) -> Vec<Spanned<String>> {
         let text = |item: &Spanned<DeValue<'_>>| {
             if item.get_ref().as_str().is_none() {
@@ -260,7 +228,7 @@ impl<'t> Section<'t> {
         Some(values::object(value, self.mistakes).to_string().into())
     }
 
-    /// A table inside of this one.
+    /// A table inside this one.
     pub(super) fn section(&self, key: &'static str) -> Section<'t> {
         let value = self.value(key);
         let table = value.and_then(|value| value.get_ref().as_table());
@@ -301,7 +269,7 @@ impl<'t> Section<'t> {
         sections
     }
 
-    /// The tables `[key.NAME]`, each with its name.
+    /// The tables `[key.NAME]` with their names.
     pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Spanned<String>, Section<'t>)> {
         let parent = self.section(key);
         let entries = parent.table.into_iter().flat_map(DeTable::iter);
@@ -323,12 +291,12 @@ impl<'t> Section<'t> {
         sections
     }
 
-    /// Notes every key that nobody asked for.
+    /// Notes every key that no getter asked for.
     pub(super) fn finish(self) {
         let asked = self.fields.keys();
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
-            // The whole file is searched for secrets elsewhere, with a better explanation.
+            // `find_secrets` reports a misplaced secret with a better explanation.
             if !asked.contains(&name) && !is_secret_key_base(name) {
                 let unknown = self
                     .mistakes
@@ -355,36 +323,9 @@ impl<'t> Section<'t> {
     }
 }
 
-/// Whether a key is `secret_key_base`, give or take its spelling.
+/// Whether a key is `secret_key_base` or a misspelling of it.
 pub(super) fn is_secret_key_base(key: &str) -> bool {
     strsim::damerau_levenshtein(&letters(key), "secretkeybase") <= 2
-}
-
-/// ``did you mean `room`?``, or else all there are.
-pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(best) => format!("did you mean `{best}`?"),
-        None => format!("there is {}", listed(known)),
-    }
-}
-
-/// The one that was meant, most likely.
-pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    const NEAR: f64 = 0.8;
-    let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
-    let (nearness, best) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (nearness >= NEAR).then_some(best)
-}
-
-/// `` `a`, `b` and `c` ``
-pub(super) fn listed(names: &[&str]) -> String {
-    const MOST: usize = 20;
-    match names {
-        [] => "none".to_owned(),
-        [one] => format!("`{one}`"),
-        [most @ .., last] if names.len() <= MOST => format!("`{}` and `{last}`", most.join("`, `")),
-        _ => format!("`{}` and {} more", names[..MOST].join("`, `"), names.len() - MOST),
-    }
 }
 
 fn described(value: &DeValue<'_>) -> &'static str {

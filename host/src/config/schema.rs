@@ -1,22 +1,22 @@
 //! The JSON schema of `bennu.toml`, for editors.
 //!
-//! It is not written but noted: the reader is run over a configuration that has every section, and what it asks for is
-//! what there is. The descriptions are the comments of `config/bennu.toml`.
+//! Nobody writes it by hand: the reader runs over a configuration that has every section and notes what it asks for. The
+//! descriptions are the comments of `config/bennu.toml`.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use toml::de::DeTable;
 
 use super::diagnostic::Source;
-use super::reader::{Mistakes, Section};
-use super::{Mode, read_whole};
+use super::mistakes::Mistakes;
+use super::model::Mode;
+use super::reader::Section;
+use super::shape::Comments;
+use super::whole::read_whole;
 
-/// A configuration with every section that there is, so that all of them are read.
+/// A configuration with every section, so that the reader reads all of them.
 const EVERYTHING: &str = r#"
 [[mounts]]
 path = "/socket"
@@ -32,97 +32,10 @@ topic = "*"
 plugin = "p"
 "#;
 
-/// Where the descriptions come from.
+/// The source of the descriptions.
 const COMMENTED: &str = include_str!("../../../config/bennu.toml");
 
-/// What may stand under a key.
-#[derive(Debug)]
-pub(super) enum Shape {
-    /// Somebody has asked for it, and not said as what.
-    Any,
-    /// What this schema says.
-    Value(Value),
-    /// A table.
-    Table(Fields),
-    /// A list of tables.
-    Tables(Fields),
-    /// A table of tables, by any names.
-    Named(Fields),
-    /// What one of these schemas says, or a table.
-    Either(Vec<Value>, Fields),
-}
-
-/// What a table may hold. A clone is the same.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Fields(Rc<RefCell<Noted>>);
-
-#[derive(Debug, Default)]
-struct Noted {
-    shapes: BTreeMap<&'static str, Shape>,
-    required: BTreeSet<&'static str>,
-}
-
-impl Fields {
-    /// Notes that a key has been asked for.
-    pub(super) fn ask(&self, key: &'static str) {
-        self.0.borrow_mut().shapes.entry(key).or_insert(Shape::Any);
-    }
-
-    /// Notes what may stand under a key.
-    pub(super) fn note(&self, key: &'static str, shape: Shape) {
-        self.0.borrow_mut().shapes.insert(key, shape);
-    }
-
-    /// Notes that a key must be there.
-    pub(super) fn require(&self, key: &'static str) {
-        self.0.borrow_mut().required.insert(key);
-    }
-
-    /// All keys that were asked for.
-    pub(super) fn keys(&self) -> Vec<&'static str> {
-        self.0.borrow().shapes.keys().copied().collect()
-    }
-
-    fn schema(&self, path: &str, comments: &Comments) -> Value {
-        let Noted { shapes, required } = &*self.0.borrow();
-        let property = |(key, shape): (&&'static str, &Shape)| {
-            let path = if path.is_empty() {
-                (*key).to_owned()
-            } else {
-                format!("{path}.{key}")
-            };
-            let mut schema = shape.schema(&path, comments);
-            if let (Some(comment), Some(schema)) = (comments.get(&path), schema.as_object_mut()) {
-                schema.insert("description".to_owned(), comment.clone().into());
-            }
-            ((*key).to_owned(), schema)
-        };
-        let properties: Map<_, _> = shapes.iter().map(property).collect();
-        json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties })
-    }
-}
-
-impl Shape {
-    fn schema(&self, path: &str, comments: &Comments) -> Value {
-        match self {
-            Self::Any => json!({}),
-            Self::Value(schema) => schema.clone(),
-            Self::Table(fields) => fields.schema(path, comments),
-            Self::Tables(fields) => json!({ "type": "array", "items": fields.schema(path, comments) }),
-            Self::Named(fields) => {
-                let table = fields.schema(&format!("{path}.*"), comments);
-                json!({ "type": "object", "propertyNames": { "pattern": "^[a-z][a-z0-9_-]*$" }, "additionalProperties": table })
-            }
-            Self::Either(schemas, fields) => {
-                let mut all = schemas.clone();
-                all.push(fields.schema(path, comments));
-                json!({ "anyOf": all })
-            }
-        }
-    }
-}
-
-/// The schema, in draft 7, which editors know best.
+/// The schema, in draft 7, which most editors support.
 #[must_use]
 pub(crate) fn schema() -> Value {
     let source = Arc::new(Source::new(Path::new("bennu.toml"), EVERYTHING));
@@ -139,11 +52,8 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// What is said of each setting, by its path: `mounts.longpoll.window_ms`; `plugins.*.shards`.
-type Comments = BTreeMap<String, String>;
-
-/// Takes the comment above each setting and each table. A setting that is commented out has one too; of settings that
-/// stand together, all have the one above the first.
+/// Takes the comment above each setting and each table. A setting that is commented out counts, too. Settings on adjacent lines
+/// share the comment above the first.
 fn comments(text: &str) -> Comments {
     let mut found = Comments::new();
     let (mut table, mut comment, mut is_used) = (String::new(), Vec::new(), false);

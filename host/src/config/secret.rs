@@ -1,37 +1,40 @@
-//! Finds `secret_key_base`, from which the keys that seal long-poll tokens are derived.
+//! Finds `secret_key_base`, from which Bennu derives the keys that seal long-poll tokens.
 //!
-//! It comes from the environment or from a file of its own, never from `bennu.toml`, and is never printed.
+//! It comes from the environment or from a file of its own. Never here: `bennu.toml` as a source, or a print of the secret.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Mode};
+use super::model::{Config, Mode};
+use super::trust::{Use, check_file};
 
 /// The environment variable that holds the secret.
 pub(crate) const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
 
-/// How many bytes it must have at least.
+/// The shortest secret, in bytes.
 const LEAST_BYTES: usize = 64;
 
 /// The secret of this installation.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SecretKeyBase {
     bytes: Vec<u8>,
-    /// Made up for this run: tokens sealed with it open no more after a restart.
+    /// Whether it was generated for this run. Tokens then do not survive a restart.
     pub generated: bool,
 }
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// None is set, and this is no `dev`.
+    /// None is set.
     #[error(
-        "no secret_key_base: set {SECRET_VARIABLE}, or `secret_key_base_file` in [server], to at least {LEAST_BYTES} random bytes, such as `bennu secret` prints"
+        "there is no secret_key_base: set {SECRET_VARIABLE} to at least {LEAST_BYTES} random bytes, or name a file that holds them with `secret_key_base_file` in [server]; `bennu secret` prints one"
     )]
     Missing,
-    /// It could be guessed.
+    /// It is short enough to be guessed.
     #[error(
-        "the secret_key_base from {from} has {found} bytes, it needs at least {LEAST_BYTES}, such as `bennu secret` prints"
+        "the secret_key_base from {from} has {found} bytes, but needs at least {LEAST_BYTES}; `bennu secret` prints one"
     )]
     Short {
         /// The variable or the file.
@@ -48,23 +51,24 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// The system has no random bytes.
-    #[error("cannot make up a secret_key_base")]
+    #[error("cannot generate a secret_key_base")]
     Random(#[source] getrandom::Error),
 }
 
 impl SecretKeyBase {
-    /// Takes it from [`SECRET_VARIABLE`], else from the file that the configuration names, else, in `dev`, makes one up.
+    /// Takes the secret from [`SECRET_VARIABLE`], or else from the file that the configuration names. `dev` generates one if there
+    /// is neither.
     ///
     /// # Errors
     ///
-    /// If there is none, or it is too short, or its file cannot be read.
+    /// If there is no secret, if it is too short, if its file cannot be read, or if other users can change that.
     pub(crate) fn obtain(config: &Config, mode: Mode) -> Result<Self, SecretError> {
         let variable = std::env::var_os(SECRET_VARIABLE).map(std::ffi::OsString::into_encoded_bytes);
         Self::choose(variable, config.server.secret_key_base_file.as_deref(), mode)
     }
 
     fn choose(variable: Option<Vec<u8>>, file: Option<&Path>, mode: Mode) -> Result<Self, SecretError> {
-        // An empty variable is how many tools leave one out.
+        // Many tools set an empty variable for one that is not set.
         match (variable.filter(|bytes| !bytes.trim_ascii().is_empty()), file, mode) {
             (Some(bytes), _, _) => Self::given(&bytes, || SECRET_VARIABLE.to_owned()),
             (None, Some(file), _) => {
@@ -72,9 +76,9 @@ impl SecretKeyBase {
                     file: file.to_owned(),
                     source,
                 };
-                Self::given(&std::fs::read(file).map_err(unreadable)?, || file.display().to_string())
+                Self::given(&read(file).map_err(unreadable)?, || file.display().to_string())
             }
-            (None, None, Mode::Dev) => Self::made_up(),
+            (None, None, Mode::Dev) => Self::generate(),
             (None, None, Mode::Serve) => Err(SecretError::Missing),
         }
     }
@@ -93,7 +97,7 @@ impl SecretKeyBase {
         })
     }
 
-    fn made_up() -> Result<Self, SecretError> {
+    fn generate() -> Result<Self, SecretError> {
         let mut bytes = vec![0; LEAST_BYTES];
         getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
         Ok(Self { bytes, generated: true })
@@ -104,6 +108,15 @@ impl SecretKeyBase {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// Reads a secret file that only the server's own user, or root, can change.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut open = File::open(file)?;
+    check_file(&open, file, Use::Secret)?;
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl fmt::Debug for SecretKeyBase {
@@ -123,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_goes_before_the_file() {
+    fn the_environment_overrides_the_file() {
         let secret =
             SecretKeyBase::choose(Some(vec![b'x'; 64]), Some(Path::new("/nowhere")), Mode::Serve).expect("a secret");
         assert_eq!((secret.bytes(), secret.generated), ([b'x'; 64].as_slice(), false));
@@ -139,11 +152,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "y".repeat(80)).expect("written");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("changed");
+        let refused = SecretKeyBase::choose(None, Some(file.path()), Mode::Serve).expect_err("not trusted");
+        let why = std::error::Error::source(&refused)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(why.contains("is writable by other users (mode 666)"), "{why}");
+    }
+
+    #[test]
     fn a_secret_that_is_missing_or_short_is_refused_and_not_shown() {
         let short = from_variable(&format!(" {}\n", "z".repeat(63)), Mode::Dev).expect_err("short");
         assert_eq!(
             short.to_string(),
-            "the secret_key_base from BENNU_SECRET_KEY_BASE has 63 bytes, it needs at least 64, such as `bennu secret` prints"
+            "the secret_key_base from BENNU_SECRET_KEY_BASE has 63 bytes, but needs at least 64; `bennu secret` prints one"
         );
         assert!(matches!(
             SecretKeyBase::choose(None, None, Mode::Serve),
@@ -155,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn dev_makes_one_up_each_time() {
+    fn dev_generates_another_one_each_time() {
         let (one, other) = (
             SecretKeyBase::choose(None, None, Mode::Dev).expect("one"),
             SecretKeyBase::choose(None, None, Mode::Dev).expect("other"),

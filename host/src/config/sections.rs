@@ -1,6 +1,6 @@
-//! What stands in each section: every key, its default and its range.
+//! Reads each section: every key, its default and its range.
 //!
-//! Whether sections fit together (a route's plugin exists, …) is for `check.rs`.
+//! Never here: whether sections fit together, such as whether a route's plugin exists. `check.rs` does that.
 
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
@@ -13,32 +13,29 @@ use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::check::TRANSPORTS;
+use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
+use super::content_hash::ContentHash;
 use super::diagnostic::Span;
 use super::handshake;
-use super::phoenix_0_11::phoenix_0_11;
-use super::reader::Section;
-use super::schema::Shape;
-use super::{
-    Admin, Crypto, Digest, Limits, Log, LongPoll, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
-    OriginPattern, Plugin, Reload, Server,
+use super::longpoll::longpoll;
+use super::model::{
+    Admin, Limits, Log, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback, OriginPattern, Plugin, Reload,
+    Server,
 };
-use crate::config::ContentHash;
-use crate::config::ProbeLimits;
+use super::phoenix_0_11::phoenix_0_11;
+use super::probe_limits::ProbeLimits;
+use super::reader::Section;
 
-pub(super) const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
-const MEBIBYTE: usize = 1 << 20;
-const GIBIBYTE: usize = 1 << 30;
-const MANY: usize = 100_000_000;
-/// The number of a member has one byte for its I/O thread, and 0 is none.
+/// The names of the transports in routes.
+pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
+/// The number of a member has one byte for its I/O thread, and 0 means none.
 const MAX_IO_THREADS: usize = 255;
 const MAX_SHARDS: usize = 1_024;
 
 /// What a section needs to know beyond its own text.
 pub(super) struct Surroundings<'a> {
     pub(super) mode: Mode,
-    /// Of the configuration: relative paths start here. Absolute.
+    /// The folder of the configuration, where relative paths start. Absolute.
     pub(super) folder: &'a Path,
 }
 
@@ -48,9 +45,9 @@ impl Surroundings<'_> {
     }
 }
 
-/// A mount, and where its parts stand.
+/// A mount, and the places of its parts.
 pub(super) struct ReadMount {
-    /// With an empty path where `path` is missing.
+    /// Has an empty path if `path` is missing.
     pub(super) mount: Mount,
     pub(super) path: Option<Spanned<String>>,
     pub(super) connect: Option<Spanned<String>>,
@@ -58,14 +55,14 @@ pub(super) struct ReadMount {
     pub(super) origin_plugin: Option<Spanned<String>>,
 }
 
-/// A plugin, and where it stands.
+/// A plugin and its place.
 pub(super) struct ReadPlugin {
     pub(super) name: Spanned<String>,
     pub(super) plugin: Plugin,
     pub(super) at: Span,
 }
 
-/// A route, and where its parts stand. `topic` and `plugin` are missing where there was a mistake.
+/// A route, and the places of its parts. After a mistake, `topic` or `plugin` is `None`.
 pub(super) struct ReadRoute {
     pub(super) topic: Option<Spanned<TopicPattern>>,
     pub(super) plugin: Option<Spanned<String>>,
@@ -104,12 +101,12 @@ fn url_host(section: &Section<'_>) -> String {
     };
     let host = text.get_ref().to_ascii_lowercase();
     if !OriginPattern::is_host(&host) {
-        let message = format!("`{}` is no host name", text.get_ref());
+        let message = format!("`{}` is not a host name", text.get_ref());
         section.mistakes.add(
             section
                 .mistakes
                 .error(text.span(), message)
-                .help("write the name alone, without scheme and port, such as \"example.com\""),
+                .help("write only the name, without scheme and port, such as \"example.com\""),
         );
     }
     host
@@ -123,9 +120,32 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         Some(_) => section.address("listen"),
     };
     section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
-    let names_listen = section.value("listen").is_some();
+    let admin = Admin {
+        listen,
+        names_listen: section.value("listen").is_some(),
+        hosts: hosts(&section),
+    };
     section.finish();
-    Admin { listen, names_listen }
+    admin
+}
+
+/// Names by which a browser may ask, as it writes them in `Host`: without a port.
+fn hosts(section: &Section<'_>) -> Vec<String> {
+    let names = section.texts("hosts").unwrap_or_default();
+    let name = |name: Spanned<String>| {
+        let host = name.get_ref().to_ascii_lowercase();
+        if !OriginPattern::is_host(&host) {
+            let message = format!("`{}` is not a host name", name.get_ref());
+            section.mistakes.add(
+                section
+                    .mistakes
+                    .error(name.span(), message)
+                    .help("write only the name, without scheme and port, such as \"bennu.internal\""),
+            );
+        }
+        host
+    };
+    names.into_iter().map(name).collect()
 }
 
 pub(super) fn log(section: Section<'_>) -> Log {
@@ -214,69 +234,6 @@ pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMo
     }
 }
 
-fn longpoll(mount: &Section<'_>) -> Option<LongPoll> {
-    let section = match mount.value("longpoll").map(|value| (value.get_ref(), value.span())) {
-        Some((DeValue::Boolean(false), _)) => return None,
-        None | Some((DeValue::Boolean(true), _)) => Section::new("`longpoll`", mount.at.clone(), None, mount.mistakes),
-        Some((DeValue::Table(table), at)) => Section::new("`longpoll`", at, Some(table), mount.mistakes),
-        Some((_, at)) => {
-            let wrong = mount
-                .mistakes
-                .error(at, "`longpoll` must be `true`, `false` or a table");
-            mount
-                .mistakes
-                .add(wrong.help("write `longpoll = { window_ms = 10_000 }`, or leave it out for the defaults"));
-            return None;
-        }
-    };
-    let table = Shape::Either(vec![json!({ "type": "boolean" })], section.fields.clone());
-    mount.fields.note("longpoll", table);
-    let longpoll = LongPoll {
-        window: section.millis("window_ms", 10_000, 1..=HOUR_MS),
-        pubsub_timeout: section.millis("pubsub_timeout_ms", 2_000, 1..=HOUR_MS),
-        max_buffer_messages: section.count("max_buffer_messages", 10_000, 1..=MANY),
-        max_buffer_bytes: section.count("max_buffer_bytes", 4 * MEBIBYTE, 1_024..=GIBIBYTE),
-        max_batch_messages: section.count("max_batch_messages", 10_000, 1..=MANY),
-        crypto: crypto(section.section("crypto"), "crypto"),
-    };
-    section.finish();
-    Some(longpoll)
-}
-
-/// How a key is derived, as a table that is called `key` says it.
-pub(super) fn crypto(mut section: Section<'_>, key: &str) -> Crypto {
-    section.name = format!("`{key}`");
-    let digests = [
-        ("sha256", Digest::Sha256),
-        ("sha384", Digest::Sha384),
-        ("sha512", Digest::Sha512),
-    ];
-    let crypto = Crypto {
-        iterations: u32::try_from(section.number("iterations", 1_000, 1..=10_000_000)).unwrap_or(1_000),
-        length: key_length(&section),
-        digest: section.choice("digest", &digests, Digest::Sha256),
-        cache: section.flag("cache", true),
-    };
-    section.finish();
-    crypto
-}
-
-fn key_length(section: &Section<'_>) -> usize {
-    let length = section.count("length", 32, 0..=MANY);
-    section.note("length", json!({ "enum": [16, 32], "default": 32 }));
-    if ![16, 32].contains(&length)
-        && let Some(value) = section.value("length")
-    {
-        let wrong = section
-            .mistakes
-            .error(value.span(), format!("a key of {length} bytes fits no cipher"));
-        section
-            .mistakes
-            .add(wrong.help("write 16 for AES-128 or 32 for AES-256"));
-    }
-    length
-}
-
 pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surroundings<'_>) -> ReadPlugin {
     let reloads = [
         ("migrate", Reload::Migrate),
@@ -341,7 +298,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
     ReadPlugin { name, plugin, at }
 }
 
-/// The list of contents that may be loaded. An empty list would keep every library out.
+/// The contents that may be loaded. An empty list allows none.
 fn allow(section: &Section<'_>) -> Option<Arc<[ContentHash]>> {
     let mut allowed = Vec::new();
     for text in section.texts("allow")? {
@@ -350,7 +307,7 @@ fn allow(section: &Section<'_>) -> Option<Arc<[ContentHash]>> {
             None => section.mistakes.add(
                 section
                     .mistakes
-                    .error(text.span(), format!("`{}` is no SHA-256", text.get_ref()))
+                    .error(text.span(), format!("`{}` is not a SHA-256", text.get_ref()))
                     .help("write the 64 digits that `sha256sum` prints for the library"),
             ),
         }
@@ -380,7 +337,7 @@ fn topic(section: &Section<'_>, text: &Spanned<String>) -> Option<Spanned<TopicP
                 "write a topic such as \"room:lobby\", or \"room:*\" for all that start with `room:`"
             }
             PatternError::InnerSplat { .. } => {
-                "what stands in the middle of a topic cannot be left open: write the part before it and one `*`"
+                "only the end of a topic can vary: write the part before the `*`, and one `*` at the end"
             }
         };
         section
@@ -400,7 +357,7 @@ fn transports(section: &Section<'_>) -> Option<Vec<Spanned<String>>> {
     names
 }
 
-/// The names in `transports` or `mounts`. An empty list would close the route to everyone.
+/// The names in `transports` or `mounts`. Notes an empty list, because no client could use the route.
 fn open_to(section: &Section<'_>, key: &'static str) -> Option<Vec<Spanned<String>>> {
     let names = section.texts(key)?;
     let written = section
@@ -417,13 +374,13 @@ fn open_to(section: &Section<'_>, key: &'static str) -> Option<Vec<Spanned<Strin
     Some(names)
 }
 
-/// Events of which clients may miss some. Of the host's own they may not.
+/// Events of which clients may miss some. The server's own events are not allowed: clients need all of them.
 fn replaceable(section: &Section<'_>) -> Vec<String> {
     let names = section.texts("replaceable").unwrap_or_default();
     for name in &names {
         let text = name.get_ref();
         if text.starts_with("phx_") || text == event::PRESENCE_STATE || text == event::PRESENCE_DIFF {
-            let own = format!("clients need every `{text}`: none can take the place of another");
+            let own = format!("clients need every `{text}`: none can replace another");
             section.mistakes.add(section.mistakes.error(name.span(), own));
         }
     }
@@ -434,7 +391,7 @@ fn cores() -> NonZeroUsize {
     available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The path behind `path` as seen from `folder`, which holds no symbolic link, so that `..` can be taken away by name.
+/// `path` as seen from `folder`. `folder` has no symbolic link in it, so `..` can be removed by name.
 pub(super) fn resolve(folder: &Path, path: &Path) -> PathBuf {
     let mut resolved = folder.to_owned();
     for component in path.components() {

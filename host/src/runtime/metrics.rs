@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) replaced_messages: Counter,
     /// Connects that were refused, by whomever.
     pub(crate) refused_connects: Counter,
+    /// Clients that were refused because there were `max_connections`.
+    pub(crate) refused_full: Counter,
     /// Answers that came when nobody waited for them any more.
     pub(crate) late_answers: Counter,
     /// Timers that are due later, of plugins and of the host. As of the last time that somebody asked.

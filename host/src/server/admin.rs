@@ -3,7 +3,7 @@
 //! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -18,13 +18,14 @@ use subtle::ConstantTimeEq as _;
 
 use super::ambiguous;
 use super::control::{Command, Service};
+use super::endpoint::hosts::Hosts;
 use super::metrics::render;
 use super::state::State as Server;
 use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
-use crate::runtime::plugin::quarantine::{Quarantine, Quarantined};
+use crate::runtime::plugin::quarantine::{Quarantine, Quarantined, private_dir};
 use crate::runtime::plugin::swap::SwapReport;
 
 /// The variable that holds the secret.
@@ -58,7 +59,7 @@ pub(crate) fn note_address(state_dir: &FilePath, address: Option<SocketAddr>) ->
             _ => Err(error),
         });
     };
-    std::fs::create_dir_all(state_dir)?;
+    private_dir(state_dir)?;
     std::fs::write(file, format!("{address}\n"))
 }
 
@@ -96,6 +97,8 @@ pub(crate) struct Admin {
     pub(crate) service: Service,
     /// Contents that are not loaded.
     pub(crate) quarantine: Arc<Quarantine>,
+    /// Where the listener is.
+    pub(crate) listen: IpAddr,
 }
 
 /// The admin pages.
@@ -115,8 +118,23 @@ pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
     Router::new()
         .route("/health", get(async || "ok\n"))
         .merge(guarded)
+        .layer(middleware::from_fn_with_state(admin.clone(), known_host))
         .layer(middleware::from_fn(ambiguous::refuse))
         .with_state(admin)
+}
+
+/// Answers only for hosts that are this machine's, or that the configuration names.
+async fn known_host(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let routing = admin.state.routing();
+    let names: Vec<&str> = routing.config.admin.hosts.iter().map(String::as_str).collect();
+    let hosts = Hosts {
+        listen: admin.listen,
+        names: &names,
+    };
+    match hosts.check(request.version(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(misdirected) => misdirected.response(),
+    }
 }
 
 async fn unknown(uri: Uri) -> Response {

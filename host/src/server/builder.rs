@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bennu_wire::serializer::Serializers;
 
-use super::control::Follower;
+use super::control::{Follower, SetLogLevel};
 use super::{Server, StartError};
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::step::Refusal;
@@ -17,6 +17,7 @@ pub struct Builder {
     pub(super) mode: Mode,
     pub(super) built: Vec<Built>,
     pub(super) follower: Option<Box<dyn Follower>>,
+    pub(super) set_log_level: Option<SetLogLevel>,
 }
 
 /// What `dev` has built: the plugin's name, and where its library is or why there is none.
@@ -29,6 +30,7 @@ impl Builder {
             mode: Mode::Serve,
             built: Vec::new(),
             follower: None,
+            set_log_level: None,
         }
     }
 
@@ -64,6 +66,13 @@ impl Builder {
         self.mode = Mode::Dev;
         self.built = built;
         self.follower = Some(follower);
+        self
+    }
+
+    /// Has `set` change what is logged when `[log] level` changes while the server runs.
+    #[must_use]
+    pub(crate) fn on_log_level(mut self, set: SetLogLevel) -> Self {
+        self.set_log_level = Some(set);
         self
     }
 

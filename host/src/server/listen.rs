@@ -28,6 +28,20 @@ pub(super) fn listeners(config: &Config, mode: Mode) -> Result<(TcpListener, Opt
     Ok((clients, admin.transpose()?))
 }
 
+/// What keeps each of the two listeners from its address, tried alone.
+pub(super) fn each_alone(config: &Config, mode: Mode) -> Vec<StartError> {
+    let without_admin = {
+        let mut config = config.clone();
+        config.admin.listen = None;
+        listeners(&config, mode).err()
+    };
+    let admin = config
+        .admin
+        .listen
+        .and_then(|address| listen(address, ADMIN_LISTEN).err());
+    without_admin.into_iter().chain(admin).collect()
+}
+
 /// A listener there, or where that is taken at the next port above that is free.
 fn listen_near(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
     let first = listen(address, setting);

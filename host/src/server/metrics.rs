@@ -39,6 +39,11 @@ pub(super) fn render(metrics: &Metrics, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
     registry.register(
+        "refused_full",
+        "Clients refused because the server was full (max_connections)",
+        metrics.refused_full.clone(),
+    );
+    registry.register(
         "late_answers",
         "Answers of plugins that nobody waited for any more",
         metrics.late_answers.clone(),

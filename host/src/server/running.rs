@@ -20,6 +20,7 @@ use super::routing::Routing;
 use super::state::State;
 use super::{Builder, StartError};
 use crate::config::secret::SecretKeyBase;
+use crate::config::trust::{self, Use};
 use crate::config::{self, Config, Mode};
 use crate::runtime::plugin::crash;
 use crate::runtime::plugin::kept::Kept;
@@ -35,6 +36,8 @@ use crate::runtime::timers::Timers;
 
 /// The running program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// The folders in the state folder.
+const STATE_FOLDERS: [&str; 3] = ["quarantine", "libraries", "reports"];
 /// How long threads have to end after all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
 /// How often a library is probed again at the start, if its probe was killed from outside.
@@ -80,6 +83,7 @@ impl Server {
             mode,
             built,
             follower,
+            set_log_level,
         } = builder;
         let (listener, admin) = listeners(&config, mode)?;
         prepare(&listener, &config)?;
@@ -132,7 +136,7 @@ impl Server {
                 thread.start(index as u8, Arc::clone(&state), app)
             })
             .collect::<io::Result<_>>()?;
-        let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower)?;
+        let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower, set_log_level)?;
         let address = listener.local_addr()?;
         let admin_address = admin
             .map(|(listener, secret)| {
@@ -140,6 +144,7 @@ impl Server {
                     state: Arc::clone(&state),
                     service: service.clone(),
                     quarantine,
+                    listen: listener.local_addr()?.ip(),
                 };
                 serve_admin(listener, secret, admin)
             })
@@ -225,6 +230,7 @@ impl Server {
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
         // A little above the limit there is still an answer, 503; far above it, none.
         if self.endpoint.state.is_flooded() {
+            self.endpoint.state.refuse_as_full();
             return;
         }
         let thread = self.endpoint.state.idlest();
@@ -329,17 +335,26 @@ fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> i
     Ok(address)
 }
 
-/// With what libraries are checked, and the folder that they are staged in.
-pub(crate) fn pipeline(config: &Config) -> io::Result<(Pipeline, StageFolder)> {
+/// The steps that check libraries, and the folder that they are staged in.
+///
+/// # Errors
+///
+/// If other users can change a folder that libraries are loaded from, or no library can be loaded from there.
+pub(crate) fn pipeline(config: &Config) -> Result<(Pipeline, StageFolder), StartError> {
     let server = &config.server;
+    trust::check(&server.state_dir, Use::State)?;
+    for inner in STATE_FOLDERS {
+        trust::check(&server.state_dir.join(inner), Use::State)?;
+    }
     let dir = server.stage_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let staging = StageFolder::make(&dir).map_err(|error| {
-        let message = format!(
-            "no folder for copies of libraries can be made in {}: {error}",
-            dir.display()
-        );
-        io::Error::new(error.kind(), message)
+    trust::check(&dir, Use::Stage)?;
+    let staging = StageFolder::make(&dir).map_err(|source| StartError::Stage {
+        folder: dir.clone(),
+        source,
     })?;
+    if staging.is_noexec() {
+        return Err(StartError::NoExec { folder: dir });
+    }
     let pipeline = Pipeline {
         // Not `current_exe`: an update may have put another program at that path since this one started.
         exe: config.program.clone().unwrap_or_else(|| OWN_PROGRAM.into()),

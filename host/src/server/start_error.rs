@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::admin;
 use crate::config::secret::SecretError;
+use crate::config::trust::Untrusted;
 
-/// Why a host does not start.
+/// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken, or not ours.
+    /// The address is taken, or not an address of this machine.
     #[error("cannot listen on {address}, choose another with {setting}")]
     Listen {
         /// Which.
@@ -19,15 +21,36 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The system does not give what is needed.
-    #[error("the system does not give what is needed")]
+    /// The system refuses something that the server needs.
+    #[error("the system refuses something that the server needs")]
     System(#[from] io::Error),
     /// There is no secret, or a bad one.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The admin pages would be open to everybody.
+    /// Everybody could reach the admin listener.
     #[error(transparent)]
     Admin(#[from] admin::Unprotected),
+    /// Other users can change a folder that the server loads libraries from.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// No folder for copies of libraries can be made.
+    #[error("cannot make a folder for copies of libraries in {}; set `[server] stage_dir` to another folder", folder.display())]
+    Stage {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system runs no code from that folder.
+    #[error(
+        "the stage folder {} is on a file system that is mounted noexec, so Bennu cannot load libraries from it; set \
+         `[server] stage_dir` to a folder on another file system",
+        folder.display()
+    )]
+    NoExec {
+        /// Which.
+        folder: PathBuf,
+    },
     /// A plugin cannot be put in service.
     #[error("plugin `{plugin}` is refused ({step}): {message}")]
     Plugin {

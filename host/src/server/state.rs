@@ -1,10 +1,12 @@
 //! What the threads of a running server share: its plugins, the routing of the moment, and how many connections there are.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
 use super::routing::Routing;
 use crate::runtime::plugin::Hub;
+use crate::runtime::throttle::LogThrottle;
 
 /// One per server.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct State {
     loads: Box<[AtomicUsize]>,
     /// Whoever wants to connect now is too late.
     stopping: AtomicBool,
+    /// Limits how often the log says that the server is full.
+    full: Mutex<LogThrottle<()>>,
 }
 
 impl State {
@@ -27,6 +31,7 @@ impl State {
             routing: RwLock::new(routing),
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             stopping: AtomicBool::new(false),
+            full: Mutex::default(),
         }
     }
 
@@ -64,11 +69,32 @@ impl State {
         self.loads[usize::from(thread)].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether nobody is let in at the moment. While the server stops, a long-poll client whose session was just ended would
-    /// only get another one that ends.
+    /// Whether a client that wants to connect now is refused. Counts and logs it if the server is full. While the server stops, a
+    /// long-poll client whose session was just ended would only get another one that ends.
     #[must_use]
     pub(crate) fn turns_away(&self) -> bool {
-        self.is_full() || self.is_stopping()
+        let is_full = self.is_full();
+        if is_full {
+            self.refuse_as_full();
+        }
+        is_full || self.is_stopping()
+    }
+
+    /// Counts a client that is refused because the server is full, and logs it at most once a second.
+    pub(crate) fn refuse_as_full(&self) {
+        self.hub.metrics.refused_full.inc();
+        let mut full = self.full.lock().expect("no holder panics");
+        let said = full.say((), || (), Instant::now()).map(|((), more)| more);
+        drop(full);
+        if let Some(more) = said {
+            let max_connections = self.routing().config.limits.max_connections;
+            let more = (more > 0).then_some(more);
+            tracing::warn!(
+                max_connections,
+                more,
+                "server full, client refused: raise `[limits] max_connections`"
+            );
+        }
     }
 
     /// Whether there are more connections than there may be.

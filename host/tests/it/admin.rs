@@ -231,12 +231,12 @@ async fn bennu_plugins_needs_a_host_and_its_secret() {
     check_refused(|command| command.args(args), "set BENNU_ADMIN_SECRET");
     check_refused(
         |command| command.args(args).env("BENNU_ADMIN_SECRET", "no"),
-        "does not take this",
+        "does not accept this",
     );
     let (output, text, _) = run(|command| command.args(args).env("BENNU_ADMIN_SECRET", SECRET));
     assert!(output.status.success() && text.contains("misbehave"), "{text}");
     server.stop().await;
-    check_refused(|command| command.args(args), "no host answers at");
+    check_refused(|command| command.args(args), "no server answers at");
 }
 
 #[tokio::test]

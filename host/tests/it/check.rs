@@ -1,6 +1,8 @@
 //! `bennu check`, for configurations with their libraries and for libraries alone.
 
 use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -28,7 +30,7 @@ fn library(build: Build, settings: &str, code: i32) -> Value {
 fn a_good_configuration_is_said_to_be_good() {
     let said = checked(&Bench::new(), 0);
     assert!(
-        said.ends_with("good for `bennu serve` (mounts: 3, plugins: 3, routes: 3)\n"),
+        said.contains("good for `bennu serve` (mounts: 3, plugins: 3, routes: 3); --serve also starts the plugins"),
         "{said}"
     );
 }
@@ -149,10 +151,7 @@ fn the_room_shows_what_settings_it_takes() {
     assert!(known(json!({ "max_history": 10 })) && known(json!({})));
     assert!(!known(json!({ "max_history": "ten" })) && !known(json!({ "max_histroy": 10 })));
     let says = schema["properties"]["max_history"]["description"].as_str();
-    assert!(
-        says.is_some_and(|says| says.contains("50 where this is left out")),
-        "{schema}"
-    );
+    assert!(says.is_some_and(|says| says.contains("Default 50")), "{schema}");
 }
 
 #[test]
@@ -230,7 +229,8 @@ impl Workspace {
     }
 }
 
-const UNBUILT: &str = "note: not built since the last change, and so not checked yet, settings included: room\n";
+const UNBUILT: &str =
+    "note: these plugins were not built since their last change, so they and their settings are not checked: room\n";
 
 #[test]
 fn a_plugin_that_dev_finds_no_package_for_is_a_mistake() {
@@ -295,9 +295,9 @@ fn a_library_that_is_not_built_comes_with_what_builds_it() {
     bench.set("plugins.misbehave", "library", "\"elsewhere/libmisbehave.so\"");
     let shown = checked(&bench, 1);
     for words in [
-        "help: build it with `cargo build --release -p echo`, or say --dev to check without",
-        "help: build it with `cargo build -p room`, or say --dev to check without",
-        "help: put it there, or say --dev to check without",
+        "help: build it with `cargo build --release -p echo`, or check with --dev, which needs no library",
+        "help: build it with `cargo build -p room`, or check with --dev, which needs no library",
+        "help: put it there, or check with --dev, which needs no library",
     ] {
         assert!(shown.contains(words), "{words} is missing in\n{shown}");
     }
@@ -314,4 +314,120 @@ fn what_is_neither_configuration_nor_library_is_said_to_be_so() {
         complained.contains("lib.rs is no configuration (TOML) and no library (.so): name one"),
         "{complained}"
     );
+}
+
+/// `bennu serve` and `bennu check --serve` with the same surroundings: both refuse, with the same words. With `plain`, so does
+/// `bennu check`.
+#[track_caller]
+fn check_predicted(bench: &Bench, change: impl Fn(&mut Command) -> &mut Command, plain: bool, words: &str) {
+    let (output, _, complained) = run(|command| change(command.args(["serve", "--config"]).arg(bench.config())));
+    assert_eq!(output.status.code(), Some(1), "{complained}");
+    assert!(complained.contains(words), "{words} is missing in\n{complained}");
+    let (output, said, _) = run(|command| change(command.args(["check", "--serve"]).arg(bench.config())));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(words), "{words} is missing in\n{said}");
+    let (output, said, _) = run(|command| change(command.arg("check").arg(bench.config())));
+    assert_eq!(output.status.code(), Some(i32::from(plain)), "{said}");
+    assert_eq!(said.contains(words), plain, "{said}");
+}
+
+#[test]
+fn check_refuses_what_serve_refuses_with_the_same_words() {
+    fn same(command: &mut Command) -> &mut Command {
+        command
+    }
+    fn without_secret(command: &mut Command) -> &mut Command {
+        command.env_remove("BENNU_SECRET_KEY_BASE")
+    }
+    let bench = Bench::new();
+    check_predicted(
+        &bench,
+        without_secret,
+        true,
+        "there is no secret_key_base: set BENNU_SECRET_KEY_BASE",
+    );
+    check_predicted(
+        &bench,
+        |command| command.env("BENNU_SECRET_KEY_BASE", "short"),
+        true,
+        "the secret_key_base from BENNU_SECRET_KEY_BASE has 5 bytes, but needs at least 64",
+    );
+    bench.set("server", "secret_key_base_file", "\"secret\"");
+    check_predicted(&bench, without_secret, true, "cannot read the secret_key_base from");
+    fs::write(bench.path("secret"), "short\n").expect("written");
+    check_predicted(&bench, without_secret, true, "has 5 bytes, but needs at least 64");
+
+    let bench = Bench::new();
+    bench.set("admin", "listen", "\"0.0.0.0:0\"");
+    check_predicted(&bench, same, true, "the admin listener 0.0.0.0:");
+    check_predicted(&bench, same, true, "set BENNU_ADMIN_SECRET, or listen on 127.0.0.1");
+
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "settings", "{ init = \"refuse\" }");
+    check_predicted(&bench, same, false, "the plugin did not start: refused on request");
+    bench.set("plugins.misbehave", "settings", "{ init = \"panic\" }");
+    check_predicted(&bench, same, false, "panics on request");
+    bench.set("plugins.misbehave", "settings", "{ init = \"hang\" }");
+    bench.set("plugins.misbehave", "deadline_ms", "300");
+    check_predicted(&bench, same, false, "the plugin did not start within 300 ms");
+    bench.set("plugins.misbehave", "settings", "{ check = \"refuse\" }");
+    check_predicted(&bench, same, true, "refuses its settings: refused on request");
+
+    let bench = Bench::new();
+    bench.set("server", "stage_dir", "\"bennu.toml\"");
+    check_predicted(&bench, same, true, "cannot make a folder for copies of libraries in");
+
+    let bench = Bench::new();
+    bench.set("server", "listen", "\"192.0.2.1:4000\"");
+    check_predicted(&bench, same, false, "cannot listen on 192.0.2.1:4000");
+    let port = free_port();
+    bench.set("server", "listen", &format!("\"127.0.0.1:{port}\""));
+    bench.set("admin", "listen", &format!("\"127.0.0.1:{port}\""));
+    check_predicted(&bench, same, false, &format!("cannot listen on 127.0.0.1:{port}"));
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_warning_as_the_server_to_be_replaced_may_have_it() {
+    let bench = Bench::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its number");
+    bench.set("server", "listen", &format!("\"{address}\""));
+    let said = said(0, |command| command.args(["check", "--serve"]).arg(bench.config()));
+    let line = 1 + bench
+        .read_config()
+        .lines()
+        .position(|line| line.starts_with("listen"))
+        .expect("set");
+    for words in [
+        &format!("warning: cannot listen on {address}")[..],
+        &format!("bennu.toml:{line}:1"),
+        "`bennu serve` starts once the address is free",
+        "good for `bennu serve` (mounts: 3, plugins: 3, routes: 3), 1 warning",
+    ] {
+        assert!(said.contains(words), "{words} is missing in\n{said}");
+    }
+}
+
+#[test]
+fn with_serve_all_plugins_that_do_not_start_are_shown() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "settings", "{ init = \"refuse\" }");
+    bench.put_bytes("echo", b"not a library\n");
+    bench.set("plugins.room", "settings", "{ max_history = \"ten\" }");
+    let shown = said(1, |command| command.args(["check", "--serve"]).arg(bench.config()));
+    for words in [
+        "the plugin `misbehave` is refused: the plugin did not start: refused on request (load)",
+        "the plugin `echo` is refused: it is not an ELF file (check)",
+        "the plugin `room` refuses its settings: `max_history` must be a whole number",
+        "\n3 mistakes\n",
+    ] {
+        assert!(shown.contains(words), "{words} is missing in\n{shown}");
+    }
+    assert!(!bench.path("state/quarantine").exists(), "it only asks");
 }

@@ -170,7 +170,7 @@ fn a_library_that_is_bad_at_the_start_is_refused() {
     );
     let (_, _, complained) = run(|command| command.args(["serve", "--config"]).arg(bench.config()));
     let help = format!(
-        "\n  = help: `bennu check {}` shows all that is wrong",
+        "\n  = help: `bennu check --serve {}` shows all that is wrong",
         bench.config().display()
     );
     assert!(complained.contains(&help), "{complained}");

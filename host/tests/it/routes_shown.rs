@@ -53,8 +53,8 @@ fn a_topic_is_told_where_it_goes_from_each_door_and_why() {
         "from /socket by longpoll to echo\n",
         "from /gate by longpoll to room\n",
         "no: it does not start with `misbehave:`",
-        "from some: it starts with `door:`; the others are closed here or taken before",
-        "from some: it is `door:1`; the others are closed here or taken before",
+        "from some: it starts with `door:`; for the others the route is closed, or an earlier route takes it",
+        "from some: it is `door:1`; for the others the route is closed, or an earlier route takes it",
     ] {
         assert!(shown.contains(words), "{words} is missing in\n{shown}");
     }
@@ -70,7 +70,7 @@ fn a_topic_that_goes_nowhere_is_told_the_nearest_route() {
     let bench = Bench::new();
     let shown = routes(&bench, &["rom:lobby"], 1);
     assert!(
-        shown.contains("to nowhere: the join is refused, \"unmatched topic\""),
+        shown.contains("to nowhere: Bennu refuses the join, \"unmatched topic\""),
         "{shown}"
     );
     assert!(shown.contains("The nearest route is `room:*`"), "{shown}");

@@ -45,6 +45,50 @@ async fn a_connect_is_a_line_of_the_log() {
 }
 
 #[tokio::test]
+async fn what_real_clients_identify_themselves_with_is_filtered_by_default() {
+    const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2lnbmF0dXJl";
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let names = [
+        "apikey",
+        "api_key",
+        "x-api-key",
+        "apiKey",
+        "jwt",
+        "auth",
+        "authorization",
+        "access_token",
+        "key",
+        "client_secret",
+        "pwd",
+        "sid",
+    ];
+    for name in names {
+        let path = format!("/socket/websocket?vsn=2.0.0&user=ada&{name}={MARK}");
+        request(server.address, "GET", &path, UPGRADE, "").await;
+        let filtered = format!("\"{name}\":\"[FILTERED]\"");
+        server
+            .log
+            .line(&["endpoint::connect", &filtered, "\"user\":\"ada\""])
+            .await;
+    }
+    // Whatever it is called, and where it has no name at all.
+    for query in [format!("who={JWT}"), format!("nested[a][]={JWT}"), JWT.to_owned()] {
+        request(
+            server.address,
+            "GET",
+            &format!("/socket/longpoll?vsn=2.0.0&{query}"),
+            "",
+            "",
+        )
+        .await;
+    }
+    server.log.nth_line(2, &["transport=\"longpoll\"", "[FILTERED]"]).await;
+    let text = server.log.text();
+    assert!(!text.contains(MARK) && !text.contains("eyJ"), "{text}");
+}
+
+#[tokio::test]
 async fn no_secret_reaches_the_log() {
     let (_bench, server) = talkative().await;
     for transport in [Transport::WebSocket, Transport::LongPoll] {

@@ -18,14 +18,20 @@ use crate::state::{Ledger, Member, Owed, other};
 
 /// Its `settings`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(not(feature = "needs"), serde(default))]
 struct Settings {
     /// The number of entries that a ledger keeps in full.
     keep: usize,
     /// The time between two ticks of a topic. 0: no ticks.
     tick_ms: u64,
+    /// In one build there is a setting more, and all of them are required.
+    #[cfg(feature = "needs")]
+    #[expect(dead_code, reason = "only that it is there matters")]
+    owner: String,
 }
 
+#[cfg(not(feature = "needs"))]
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -1,6 +1,6 @@
-//! The libraries that a configuration is checked with.
+//! The libraries to check a configuration with.
 //!
-//! Never here: a build. What `bennu dev` would build first is looked at if it was built since its source was saved last.
+//! Never here: a build. A library that `bennu dev` would build first is checked if it is newer than its sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,18 +10,18 @@ use std::time::SystemTime;
 use crate::cargo::{CargoError, Processes, Workspace, listed};
 use crate::config::{Config, Diagnostic, nearest};
 
-/// What there is to check, and what is to be said where there is nothing.
+/// The libraries to check, and what is wrong where there is none.
 #[derive(Default)]
 pub(in crate::cli) struct Libraries {
     /// By plugin.
     pub(in crate::cli) files: BTreeMap<String, PathBuf>,
     pub(super) mistakes: Vec<Diagnostic>,
-    /// The plugins that are checked when they are built, not now.
+    /// Plugins that are not built since their last change.
     pub(super) unbuilt: Vec<String>,
 }
 
 impl Libraries {
-    /// Those that the configuration names: what `bennu serve` loads.
+    /// The libraries that the configuration names, which `bennu serve` loads.
     pub(in crate::cli) fn named(config: &Config) -> Self {
         let named = |(name, plugin): (&String, &crate::config::Plugin)| Some((name.clone(), plugin.library.clone()?));
         Self {
@@ -30,7 +30,7 @@ impl Libraries {
         }
     }
 
-    /// Those that `bennu dev` has built from the workspace, or would load in place of what it cannot build.
+    /// The libraries that `bennu dev` has built from the workspace, or would load for plugins that it cannot build.
     pub(in crate::cli) fn of_workspace(config: &Config) -> Self {
         let file = config.file.canonicalize().unwrap_or_else(|_| config.file.clone());
         let workspace = match Workspace::find(file.parent().unwrap_or(Path::new("/")), &Processes::default(), |_| ()) {
@@ -62,7 +62,7 @@ fn unreadable(config: &Config, error: &CargoError) -> Diagnostic {
     let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
     let mistake = config.error(&format!("`bennu dev` has no workspace to build: {why}"));
     match error.is_no_workspace() {
-        true => mistake.help("`bennu new NAME` makes one, in a folder that is in none"),
+        true => mistake.help("make one with `bennu new NAME`, in a folder outside of any workspace"),
         false => mistake,
     }
 }
@@ -77,7 +77,7 @@ fn missing(config: &Config, workspace: &Workspace, plugin: &str) -> Diagnostic {
         .help(format!("{}`bennu new {plugin}` makes it", near.unwrap_or_default()))
 }
 
-/// Whether none of the files that a library was built from has been saved since. Cargo lists them beside it.
+/// Whether a library is newer than all files it was built from. Cargo lists them in a file beside it.
 fn is_up_to_date(library: &Path) -> bool {
     let saved = |file: &Path| fs::metadata(file).and_then(|file| file.modified()).ok();
     let (Some(built), Ok(list)) = (saved(library), fs::read_to_string(library.with_extension("d"))) else {

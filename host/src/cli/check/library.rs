@@ -1,4 +1,4 @@
-//! What a library says of itself, and whether a host would take it.
+//! Shows what a library declares, and whether the server would load it.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::runtime::plugin::sample::Samples;
 use crate::runtime::plugin::step::{Refusal, Step, Trail};
 use crate::server;
 
-/// Takes a library through all steps that come before it is loaded; how long its probe took.
+/// Takes a library through all steps before it is loaded. Returns its manifest, and how long the probe took.
 pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) -> Result<(Manifest, Duration), Refusal> {
     let mut trail = Trail::of(wanted.plugin);
     let contents = pipeline.read(library, &mut trail)?;
@@ -25,13 +25,13 @@ pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) ->
     Ok((manifest, trail.took(Step::Probe)))
 }
 
-/// The same without a name of its own: it is taken for the plugin that it says it is.
+/// The same for the plugin that the library itself names.
 fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
     let named = pipeline
         .read(library, &mut Trail::default())
         .map(|contents| Manifest::of_library(&contents.bytes).map(|manifest| manifest.name))?;
     let wanted = Wanted {
-        // What has no name is refused for that, whatever is wanted.
+        // A library without a name is refused for that.
         plugin: &named.unwrap_or_default(),
         attempt: 0,
         settings,
@@ -45,9 +45,12 @@ fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
 /// Checks one library and shows what it finds.
 pub(super) fn run(library: &Path, settings: &str, as_json: bool) -> anyhow::Result<ExitCode> {
     if !library.is_file() {
-        anyhow::bail!("there is no library {}: build it, or name another", library.display());
+        anyhow::bail!(
+            "there is no library {}: build it, or name another file",
+            library.display()
+        );
     }
-    // Where it is staged, and with what it is probed, is as an empty configuration says.
+    // An empty configuration says where it is staged, and what probes it.
     let config = Config::parse(Path::new("bennu.toml"), "", Mode::Dev)?;
     let (mut pipeline, _staging) = server::pipeline(&config)?;
     pipeline.reports = None;
@@ -92,7 +95,7 @@ fn text(library: &Path, found: &Found) -> String {
     let serves = match (manifest.has_channel, manifest.has_connect) {
         (true, true) => "channels, and decides who may connect",
         (true, false) => "channels",
-        (false, _) => "no channel; decides who may connect",
+        (false, _) => "no channels; decides who may connect",
     };
     let state = if reads.start() == reads.end() {
         format!("version {state_version}")

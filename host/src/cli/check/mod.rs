@@ -1,7 +1,8 @@
-//! `bennu check`: shows every mistake in a configuration, its libraries included, or what is wrong with one library.
+//! `bennu check`: shows every mistake in a configuration and its libraries, or what is wrong with one library.
 
 mod built;
 mod library;
+mod start;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,18 +24,20 @@ use library::tried;
 pub(super) const HELP: &str = "\
 Examples:
   bennu check                          config/bennu.toml of this folder or of one above it
+  bennu check --serve                  what `bennu serve` would refuse here
   bennu check my/bennu.toml --dev
   bennu check target/release/libroom.so --settings '{\"max_history\": 10}'
 
-A configuration is checked with the libraries that it names, or with --dev
-with those that `bennu dev` has built: each is loaded by a child process that
-has the plugin look at its settings. Everything that is wrong is shown at
-once. Nothing is built: a plugin that was not built since its last change is
-named.
+Checks the configuration, the secrets, and the libraries that the
+configuration names. A child process loads each library and has the plugin
+check its settings. With --serve, also starts each plugin, `init` included,
+and tries the addresses. With --dev, checks the libraries that `bennu dev` has
+built. Shows all mistakes at once. Builds nothing: names the plugins that were
+not built since their last change.
 
 Exit codes:
-  0  `bennu serve`, or `bennu dev`, would take it; there may be warnings
-  1  it would not, or the file cannot be read
+  0  good; there may be warnings
+  1  there are mistakes, or the file cannot be read
   2  the command line cannot be understood";
 
 /// `bennu check`
@@ -42,10 +45,13 @@ Exit codes:
 pub(crate) struct CheckArgs {
     /// A configuration, or a library [default: config/bennu.toml, here or in a folder above]
     pub(crate) file: Option<PathBuf>,
-    /// Checks a configuration for `bennu dev`, where a plugin needs a package in the workspace, and no library
+    /// Checks a configuration for `bennu dev`: each plugin needs a package in the workspace, but no library
     #[arg(long)]
     dev: bool,
-    /// The settings that a library is tried with
+    /// Also checks what `bennu serve` would refuse on this machine: starts each plugin and tries the addresses
+    #[arg(long, conflicts_with = "dev")]
+    serve: bool,
+    /// The settings for a library
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
     settings: String,
     #[command(flatten)]
@@ -63,14 +69,18 @@ fn object(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 ///
-/// If there is no file to check, or it cannot be read. A file with mistakes is no error: the exit code tells.
+/// If there is no file, or it cannot be read. Mistakes in it are no error: the exit code tells.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = named_or_found(args.file.as_deref())?;
     if is_library(&file) {
         return library::run(&file, &args.settings, args.json.json);
     }
-    let mode = if args.dev { Mode::Dev } else { Mode::Serve };
-    let verdict = Verdict::of(&file, mode)?;
+    let depth = match (args.dev, args.serve) {
+        (true, _) => Depth::Dev,
+        (false, true) => Depth::Serve,
+        (false, false) => Depth::Files,
+    };
+    let verdict = Verdict::of(&file, depth)?;
     say(&if args.json.json {
         verdict.as_json()
     } else {
@@ -79,26 +89,50 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!verdict.is_good())))
 }
 
-/// By what it is called, or by what it begins with.
+/// By its name, or by its first bytes.
 fn is_library(file: &Path) -> bool {
     let mut start = [0; 4];
     file.extension().is_some_and(|end| end == "so")
         || File::open(file).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && start == *b"\x7fELF")
 }
 
+/// How much is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// For `bennu dev`.
+    Dev,
+    /// For `bennu serve`, as far as files and the environment tell.
+    Files,
+    /// For `bennu serve` on this machine: also what has an effect outside of this process.
+    Serve,
+}
+
+impl Depth {
+    fn mode(self) -> Mode {
+        match self {
+            Self::Dev => Mode::Dev,
+            Self::Files | Self::Serve => Mode::Serve,
+        }
+    }
+}
+
 /// What was found.
 struct Verdict {
     file: PathBuf,
-    mode: Mode,
-    /// How many mounts, plugins and routes there are.
+    depth: Depth,
+    /// The numbers of mounts, plugins and routes.
     counts: [(&'static str, usize); 3],
     diagnostics: Vec<Diagnostic>,
-    /// The plugins that were not looked at, as they are not built.
+    /// Plugins that were not checked because they are not built.
     unbuilt: Vec<String>,
+    max_connections: usize,
+    /// How many files the system lets `bennu serve` have open. `None`: not asked, or without limit.
+    open_files: Option<u64>,
 }
 
 impl Verdict {
-    fn of(file: &Path, mode: Mode) -> anyhow::Result<Self> {
+    fn of(file: &Path, depth: Depth) -> anyhow::Result<Self> {
+        let mode = depth.mode();
         let (config, mut diagnostics) = match Config::examine(file, mode) {
             Ok((config, diagnostics)) => (Some(config), diagnostics),
             Err(ConfigErrors::Mistakes { .. }) if file.extension().is_some_and(|end| end != "toml") => {
@@ -110,16 +144,26 @@ impl Verdict {
             Err(ConfigErrors::Mistakes { diagnostics }) => (None, diagnostics),
             Err(unreadable) => return Err(unreadable.into()),
         };
-        let mut unbuilt = Vec::new();
+        let (mut unbuilt, mut open_files) = (Vec::new(), None);
         if let Some(config) = &config {
             let libraries = match mode {
                 Mode::Dev => Libraries::of_workspace(config),
                 Mode::Serve => Libraries::named(config),
             };
-            diagnostics.extend(refused(config, &libraries.files)?);
+            diagnostics.extend(start::secrets(config, mode));
+            if mode == Mode::Serve {
+                open_files = Some(start::open_files());
+                diagnostics.extend(start::too_few_files(config));
+            }
+            if depth == Depth::Serve {
+                diagnostics.extend(start::addresses(config)?);
+                diagnostics.extend(start::plugins(config, &libraries.files)?);
+            } else {
+                diagnostics.extend(refused(config, &libraries.files));
+            }
             diagnostics.extend(libraries.mistakes);
             unbuilt = libraries.unbuilt;
-            // Past a mistake, what seems to be missing may only not be understood.
+            // After a mistake, something may only seem to be missing.
             if diagnostics.iter().all(Diagnostic::is_warning) {
                 diagnostics.extend(config.lacks());
             }
@@ -127,7 +171,7 @@ impl Verdict {
         let count = |count: fn(&Config) -> usize| config.as_ref().map_or(0, count);
         Ok(Self {
             file: file.to_owned(),
-            mode,
+            depth,
             counts: [
                 ("mounts", count(|config| config.mounts.len())),
                 ("plugins", count(|config| config.plugins.len())),
@@ -135,6 +179,8 @@ impl Verdict {
             ],
             diagnostics,
             unbuilt,
+            max_connections: count(Config::max_connections),
+            open_files: open_files.filter(|files| *files < u64::MAX),
         })
     }
 
@@ -152,9 +198,9 @@ impl Verdict {
         self.mistakes() == 0
     }
 
-    /// The command that it is checked for.
+    /// The command that the file is checked for.
     fn command(&self) -> &'static str {
-        match self.mode {
+        match self.depth.mode() {
             Mode::Dev => "dev",
             Mode::Serve => "serve",
         }
@@ -170,7 +216,14 @@ impl Verdict {
             let note = styled(STRONG, "note");
             let plugins = self.unbuilt.join(", ");
             parts.push(format!(
-                "{note}: not built since the last change, and so not checked yet, settings included: {plugins}"
+                "{note}: these plugins were not built since their last change, so they and their settings are not checked: {plugins}"
+            ));
+        }
+        if let Some(files) = self.open_files.filter(|_| self.depth == Depth::Serve) {
+            let note = styled(STRONG, "note");
+            parts.push(format!(
+                "{note}: the system allows {files} open files; each of `max_connections` ({}) needs one",
+                self.max_connections
             ));
         }
         parts.push(self.last_line());
@@ -187,11 +240,12 @@ impl Verdict {
             0 => {
                 let counts = self.counts.map(|(what, count)| format!("{what}: {count}")).join(", ");
                 let good = styled(GOOD, "good");
-                format!(
-                    "{}: {good} for `bennu {}` ({counts}){warnings}",
-                    self.file.display(),
-                    self.command()
-                )
+                let (file, command) = (self.file.display(), self.command());
+                let more = match self.depth {
+                    Depth::Files => "; --serve also starts the plugins and tries the addresses",
+                    Depth::Dev | Depth::Serve => "",
+                };
+                format!("{file}: {good} for `bennu {command}` ({counts}){warnings}{more}")
             }
             mistakes => number(mistakes, "mistake") + &warnings,
         }
@@ -201,15 +255,19 @@ impl Verdict {
         let diagnostics: Vec<_> = self.diagnostics.iter().map(Diagnostic::to_json).collect();
         json!({
             "file": self.file, "for": self.command(), "good": self.is_good(), "diagnostics": diagnostics,
-            "unbuilt": self.unbuilt,
+            "unbuilt": self.unbuilt, "started": self.depth == Depth::Serve,
+            "open_files": self.open_files,
         })
         .to_string()
     }
 }
 
-/// Tries libraries as a server would, settings included.
-fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result<Vec<Diagnostic>> {
-    let (mut pipeline, _staging) = server::pipeline(config)?;
+/// Tries libraries in a child process, as a server would before it loads them, with their settings.
+fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> Vec<Diagnostic> {
+    let (mut pipeline, _staging) = match server::pipeline(config) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return vec![start::placed(config, &error)],
+    };
     pipeline.reports = None;
     let mut refused = Vec::new();
     for (attempt, (name, library)) in (0..).zip(libraries) {
@@ -225,28 +283,10 @@ fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> io::Result
             limits: plugin.probe,
         };
         if let Err(refusal) = tried(&pipeline, library, &wanted) {
-            let diagnostic = match &refusal.settings {
-                Some(said) => config.settings_error(name, &said.path, &said.message),
-                None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
-            };
-            refused.push(match library.exists() {
-                true => diagnostic,
-                false => diagnostic.help(how_to_build(name, library)),
-            });
+            refused.push(start::refused_library(config, name, &refusal, library));
         }
     }
-    Ok(refused)
-}
-
-/// What makes a library that is not there.
-fn how_to_build(plugin: &str, library: &Path) -> String {
-    let folder = library.parent().and_then(Path::file_name).unwrap_or_default();
-    let make = match folder.to_str() {
-        Some("debug") => format!("build it with `cargo build -p {plugin}`"),
-        Some("release") => format!("build it with `cargo build --release -p {plugin}`"),
-        _ => "put it there".to_owned(),
-    };
-    format!("{make}, or say --dev to check without")
+    refused
 }
 
 #[cfg(test)]
@@ -254,8 +294,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, mode: Mode, last_line: &str) {
-        let (config, diagnostics) = Config::examine_text(Path::new("bennu.toml"), text, mode).expect("TOML");
+    fn check(text: &str, depth: Depth, last_line: &str) {
+        let (config, diagnostics) = Config::examine_text(Path::new("bennu.toml"), text, depth.mode()).expect("TOML");
         let counts = [
             ("mounts", config.mounts.len()),
             ("plugins", config.plugins.len()),
@@ -263,10 +303,12 @@ mod tests {
         ];
         let verdict = Verdict {
             file: config.file,
-            mode,
+            depth,
             counts,
             diagnostics,
             unbuilt: Vec::new(),
+            max_connections: 0,
+            open_files: None,
         };
         let text = verdict.as_text(false);
         let plain = anstream::adapter::strip_str(&text).to_string();
@@ -279,19 +321,29 @@ mod tests {
         let good = "[[mounts]]\npath = \"/socket\"\n";
         check(
             good,
-            Mode::Dev,
+            Depth::Dev,
             "bennu.toml: good for `bennu dev` (mounts: 1, plugins: 0, routes: 0)",
         );
-        check("a = 1\nb = 1\n", Mode::Serve, "2 mistakes");
+        check("a = 1\nb = 1\n", Depth::Serve, "2 mistakes");
         check(
             "[[mounts]]\npath = \"/socket\"\n[plugins.room]\n",
-            Mode::Serve,
+            Depth::Serve,
             "1 mistake, 1 warning",
         );
         check(
             "[[mounts]]\npath = \"/socket\"\n[plugins.room]\n",
-            Mode::Dev,
+            Depth::Dev,
             "bennu.toml: good for `bennu dev` (mounts: 1, plugins: 1, routes: 0), 1 warning",
+        );
+        check(
+            good,
+            Depth::Files,
+            "bennu.toml: good for `bennu serve` (mounts: 1, plugins: 0, routes: 0); --serve also starts the plugins and tries the addresses",
+        );
+        check(
+            good,
+            Depth::Serve,
+            "bennu.toml: good for `bennu serve` (mounts: 1, plugins: 0, routes: 0)",
         );
     }
 }

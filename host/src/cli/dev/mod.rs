@@ -16,14 +16,16 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{ConfigArg, address, override_listen};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
-use super::{LOG_VARIABLE, log_filter, read_config, signals};
+use super::{LOG_VARIABLE, log_filter, raise_open_files, read_config, set_log_level, signals};
 use crate::cargo::Processes;
 use crate::config::{Config, Mode};
 use crate::server::admin;
+use crate::server::control::SetLogLevel;
 use crate::server::routing::Routing;
 use crate::server::{Built, Server};
 use brief::Brief;
@@ -82,13 +84,14 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let mut config = read_config(&file, Mode::Dev)?;
     override_listen(&mut config, args.listen);
     let screen = Screen::new();
-    start_log(&config, &screen);
+    let set_log_level = start_log(&config, &screen);
+    raise_open_files(&config);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let processes = Processes::default();
-    let done = runtime.block_on(serve(config, screen, &processes));
+    let done = runtime.block_on(serve(config, screen, set_log_level, &processes));
     // Whatever ended the server, no build goes on without it.
     processes.stop();
     // A plugin's thread that never ends must not keep the process.
@@ -96,7 +99,12 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     done
 }
 
-async fn serve(config: Config, screen: Screen, processes: &Processes) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    screen: Screen,
+    set_log_level: SetLogLevel,
+    processes: &Processes,
+) -> anyhow::Result<()> {
     let (stop, mut stopped) = signals()?;
     // Before the build, which may take a minute: a port that is taken is reported at once.
     Server::try_addresses(&config, Mode::Dev)?;
@@ -109,7 +117,11 @@ async fn serve(config: Config, screen: Screen, processes: &Processes) -> anyhow:
     };
     let Prepared { config, sources, built } = prepared?;
     let follower = sources.follower(changed);
-    let server = Server::builder(config).dev(built, follower).start().await?;
+    let server = Server::builder(config)
+        .dev(built, follower)
+        .on_log_level(set_log_level)
+        .start()
+        .await?;
     greet(&server, &screen);
     let state_dir = server.routing().config.server.state_dir.clone();
     note_admin(&state_dir, found_elsewhere(&server));
@@ -160,22 +172,25 @@ fn ending_builds(mut stopped: UnboundedReceiver<()>, processes: Processes) -> Un
 
 /// Sends the log to the screen. Unless `BENNU_LOG` is set, it is short: a reload is one line, and of the server's own lines only those
 /// are shown that somebody must act on, unless the level names its modules.
-fn start_log(config: &Config, screen: &Screen) {
+fn start_log(config: &Config, screen: &Screen) -> SetLogLevel {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(screen.clone())
         .with_ansi(has_colours(&std::io::stderr()));
-    let log = match std::env::var(LOG_VARIABLE) {
-        Ok(directives) => log.with_filter(log_filter(&directives)).boxed(),
-        Err(_) => log
-            .event_format(Brief)
-            .with_filter(log_filter(&in_short(&config.log.level)))
-            .boxed(),
+    let directives = std::env::var(LOG_VARIABLE);
+    let directives = directives
+        .as_deref()
+        .map_or_else(|_| in_short(&config.log.level), str::to_owned);
+    let (filter, handle) = reload::Layer::new(log_filter(&directives));
+    let log = match std::env::var_os(LOG_VARIABLE) {
+        Some(_) => log.with_filter(filter).boxed(),
+        None => log.event_format(Brief).with_filter(filter).boxed(),
     };
     let of_reloads = Targets::new().with_targets(
         ["bennu::runtime", "bennu::server::control", "bennu::cli"].map(|target| (target, LevelFilter::INFO)),
     );
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
     tracing_subscriber::registry().with(log).with(reloads).init();
+    set_log_level(move |level| handle.reload(log_filter(&in_short(level))))
 }
 
 /// The filter of the short log: of the server's own lines warnings and errors, or fewer if `level` says so.

@@ -1,4 +1,4 @@
-//! What is refused or warned of, and where.
+//! Mistakes and warnings, and their places.
 
 use super::*;
 
@@ -47,12 +47,12 @@ fn settings_of_the_phoenix_0_11_dialect_are_checked() {
     ] {
         check(
             &mount(&format!("{key} = {value}")),
-            &format!("3:{}: `{key}` is a setting of another dialect", key.len() + 4),
+            &format!("3:{}: `{key}` belongs to another dialect", key.len() + 4),
         );
     }
     check(
         &phoenix_0_11("origins = [\"example.com\"]"),
-        "4:12: `example.com` is no origin: `//` is missing before the host",
+        "4:12: `example.com` is not an origin: `//` is missing before the host",
     );
     check(
         &phoenix_0_11("origins = \"//example.com\""),
@@ -163,11 +163,15 @@ fn a_number_out_of_its_range_is_refused() {
 fn words_hosts_and_addresses_are_checked() {
     check(
         "[server]\nlisten = \"localhost:4000\"",
-        "2:10: `localhost:4000` is no address with a port",
+        "2:10: `localhost:4000` is not an address with a port",
     );
     check(
         "[server]\nurl_host = \"https://a.b\"",
-        "2:12: `https://a.b` is no host name",
+        "2:12: `https://a.b` is not a host name",
+    );
+    check(
+        "[admin]\nhosts = [\"bennu.internal\", \"http://a.b\"]",
+        "2:28: `http://a.b` is not a host name",
     );
     check(
         "[[mounts]]\npath = \"/a\"\nlongpoll.crypto.digest = \"md5\"",
@@ -175,19 +179,19 @@ fn words_hosts_and_addresses_are_checked() {
     );
     check(
         "[[mounts]]\npath = \"/a\"\ncheck_origin = [\"a.b\"]",
-        "3:17: `a.b` is no origin: `//` is missing before the host",
+        "3:17: `a.b` is not an origin: `//` is missing before the host",
     );
     check(
         "[[mounts]]\npath = \"/a\"\nheaders = [\"*\"]",
-        "3:12: `*` is no name of a header",
+        "3:12: `*` is not the name of a header",
     );
     check(
         "[[mounts]]\npath = \"/a\"\nheaders = [\"a b\"]",
-        "3:12: `a b` is no name of a header",
+        "3:12: `a b` is not the name of a header",
     );
     check(
         "[[mounts]]\npath = \"/a\"\nsubprotocols = [\"a\", \"b, c\"]",
-        "3:22: `b, c` is no name of a subprotocol",
+        "3:22: `b, c` is not the name of a subprotocol",
     );
     check(
         "[[mounts]]\npath = \"/a\"\nserializers = [\"2.0.0\", \"3.0.0\"]",
@@ -222,19 +226,19 @@ fn a_mount_has_a_path_of_its_own() {
     );
     check(
         "[[mounts]]\npath = \"/\"",
-        "2:8: the path of a mount may not end with `/`",
+        "2:8: the path of a mount must not end with `/`",
     );
     check(
         "[[mounts]]\npath = \"/a//b\"",
-        "2:8: the path of a mount may have no empty part",
+        "2:8: the path of a mount must not have an empty part",
     );
     check(
         "[[mounts]]\npath = \"/a/../b\"",
-        "2:8: the path of a mount may have no part `.` or `..`",
+        "2:8: the path of a mount must not have a part `.` or `..`",
     );
     check(
         "[[mounts]]\npath = \"/a b\"",
-        "2:8: the path of a mount may have letters, digits, `-`, `_`, `.`, `~` and `/` only",
+        "2:8: the path of a mount may only have letters, digits, `-`, `_`, `.`, `~` and `/`",
     );
     check(
         "[[mounts]]\npath = \"/a\"\n[[mounts]]\npath = \"/a\"",
@@ -242,7 +246,7 @@ fn a_mount_has_a_path_of_its_own() {
     );
     check(
         "[[mounts]]\npath = \"/a/longpoll\"\n[[mounts]]\npath = \"/a\"",
-        "2:8: the mount at `/a` serves `/a/longpoll` already",
+        "2:8: the mount at `/a` already serves `/a/longpoll`",
     );
     let closed = "[[mounts]]\npath = \"/a\"\nwebsocket = false\nlongpoll = false";
     check(
@@ -259,11 +263,11 @@ fn a_mount_has_a_path_of_its_own() {
 fn a_plugin_that_is_named_exists() {
     check(
         "[[mounts]]\npath = \"/a\"\nconnect = \"auth\"",
-        "3:11: no plugin is called `auth`",
+        "3:11: there is no plugin `auth`",
     );
     check(
         "[[routes]]\ntopic = \"a\"\nplugin = \"room\"",
-        "3:10: no plugin is called `room`",
+        "3:10: there is no plugin `room`",
     );
 }
 
@@ -277,7 +281,7 @@ fn a_plugin_that_decides_about_origins_is_named_and_exists() {
     );
     check(
         &format!("{mount} = {{ plugin = \"auth\" }}"),
-        "3:27: no plugin is called `auth`",
+        "3:27: there is no plugin `auth`",
     );
     let text = "[plugins.auth]\nlibrary = \"l\"";
     check(
@@ -332,7 +336,7 @@ fn a_route_has_a_pattern_and_names_that_exist() {
         "5:39: no client can use this route: `mounts` is empty",
     );
     let twice = format!("{other}{{ topic = \"a\", plugin = \"a\", mounts = [\"/a\", \"/a\"] }}");
-    check_routes(&twice, "5:46: the mount `/a` stands here twice");
+    check_routes(&twice, "5:46: this list has the mount `/a` twice");
 }
 
 #[test]
@@ -352,7 +356,7 @@ fn no_event_of_the_hosts_own_is_replaceable() {
             &format!(
                 "{{ topic = \"x\", plugin = \"a\", replaceable = [\"price\", \"{event}\"] }},\n{{ topic = \"y\", plugin = \"b\" }}"
             ),
-            &format!("4:54: clients need every `{event}`: none can take the place of another"),
+            &format!("4:54: clients need every `{event}`: none can replace another"),
         );
     }
 }
@@ -371,16 +375,16 @@ fn a_route_that_nobody_reaches_is_warned_of() {
     let together = "{ topic = \"*\", plugin = \"a\", transports = [\"websocket\"] },\n{ topic = \"x*\", plugin = \"a\", mounts = [\"/a\"] },\n{ topic = \"x\", plugin = \"b\" }";
     check_routes(
         together,
-        "6:11: no client reaches this route: together, those before it take all of it",
+        "6:11: no client reaches this route: the routes before it take all its topics together",
     );
     let unserved = "{ topic = \"x\", plugin = \"a\", transports = [\"longpoll\"], mounts = [\"/b\"] },\n{ topic = \"y\", plugin = \"b\" }";
     check_routes(
         unserved,
-        "4:11: no client reaches this route: no mount serves what it is open to",
+        "4:11: no client reaches this route: no mount serves its transports",
     );
     check(
         &with_routes("routes = [{ topic = \"x\", plugin = \"a\" }]"),
-        "2:30: nothing leads to the plugin `b`",
+        "2:30: no route and no mount uses the plugin `b`",
     );
 }
 
@@ -389,7 +393,7 @@ fn settings_that_json_cannot_hold_are_refused() {
     let text = "[[routes]]\ntopic=\"a\"\nplugin=\"p\"\nassigns = { x = [inf] }\n[plugins.p]\nlibrary=\"l\"\nsettings";
     check(
         &format!("{text} = {{}}"),
-        "4:18: this number cannot be handed to a plugin",
+        "4:18: this number cannot be passed to a plugin",
     );
     let text = text.replace("inf", "1");
     check(

@@ -1,4 +1,4 @@
-//! How it is shown.
+//! How mistakes are shown.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn all_mistakes_are_shown_at_once_in_file_order() {
     check_shown(
         text,
         r#"
-    error: no plugin is called `rooom`
+    error: there is no plugin `rooom`
      --> bennu.toml:3:11
       |
     3 | connect = "rooom"
@@ -34,7 +34,7 @@ fn all_mistakes_are_shown_at_once_in_file_order() {
       |                   ^^^^^^^
       |
       = help: write 60_000 without quotes
-    warning: nothing leads to the plugin `room`
+    warning: no route and no mount uses the plugin `room`
       --> bennu.toml:10:10
        |
     10 | [plugins.room]
@@ -56,7 +56,7 @@ fn a_time_with_a_unit_is_shown_with_what_to_write() {
     2 | idle_timeout_ms = "10s"
       |                   ^^^^^
       |
-      = help: write 10_000: it is a number of milliseconds
+      = help: write 10_000: the setting is in milliseconds
 "#,
     );
     check_shown(
@@ -68,13 +68,13 @@ fn a_time_with_a_unit_is_shown_with_what_to_write() {
     2 | idle_timeout_ms = 10min # long
       |                   ^^^^^
       |
-      = help: write 600_000: it is a number of milliseconds
+      = help: write 600_000: the setting is in milliseconds
 "#,
     );
 }
 
 #[test]
-fn a_route_that_stands_twice_is_shown_at_both_places() {
+fn a_route_that_appears_twice_is_shown_at_both_places() {
     let routes = "[[routes]]\ntopic = \"x:*\"\nplugin = \"a\"\n\n[[routes]]\nplugin = \"b\"\ntopic = \"x:*\"\n";
     check_shown(
         &with_routes(routes),
@@ -88,13 +88,13 @@ fn a_route_that_stands_twice_is_shown_at_both_places() {
     9 | topic = "x:*"
       |         ^^^^^ the second
       |
-      = help: the first match in file order wins: the narrower route must come first
+      = help: the first match in file order wins: put the narrower route first
 "#,
     );
 }
 
 #[test]
-fn what_is_no_toml_is_shown_where_it_stops_being_it() {
+fn a_syntax_error_is_shown_at_its_place() {
     check_shown(
         "[server\n[[routes]]\ntopic =\n",
         r#"
@@ -114,12 +114,12 @@ fn what_is_no_toml_is_shown_where_it_stops_being_it() {
 
 #[test]
 fn the_secret_is_refused_and_not_shown() {
-    let help = "set BENNU_SECRET_KEY_BASE in the environment, or name a file by `secret_key_base_file` in `[server]`";
+    let help = "set BENNU_SECRET_KEY_BASE in the environment, or name a file with `secret_key_base_file` in `[server]`";
     check_shown(
         "[server]\nsecret_key_base = \"hunter2\"\n",
         &format!(
             r#"
-    error: the secret may not stand in the configuration, which gets copied and committed
+    error: the secret must not be in the configuration, which people copy and commit
      --> bennu.toml:2:1
       |
     2 | secret_key_base = "*******"

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::quarantine::{private_dir, write_whole};
 use super::stage::{Contents, Image, MAX_LIBRARY_BYTES};
 use crate::config::ContentHash;
+use crate::config::trust::{Use, check_file};
 
 /// Good libraries by plugin.
 #[derive(Clone, Debug)]
@@ -61,6 +62,9 @@ impl Kept {
             .find_map(|(path, hash)| {
                 let meta = fs::metadata(&path).ok()?;
                 let file = (meta.len() <= MAX_LIBRARY_BYTES).then(|| File::open(&path).ok())??;
+                check_file(&file, &path, Use::State)
+                    .inspect_err(|error| tracing::warn!(%error, "a kept library is not used"))
+                    .ok()?;
                 let bytes = Image::read(&file, MAX_LIBRARY_BYTES).ok()?;
                 // What has changed on the disk is not what was good.
                 (ContentHash::of(&bytes) == hash).then_some(Contents { bytes, hash })

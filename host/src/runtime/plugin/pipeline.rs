@@ -14,7 +14,7 @@ use super::probe::{self, ProbeError, probe};
 use super::quarantine::{Quarantine, Quarantined, private_dir, write_whole};
 use super::sample::{Sample, Samples, Untried};
 use super::slot::PluginSlot;
-use super::stage::{Contents, StagedFile, read_settled};
+use super::stage::{Contents, StagedFile, is_noexec, read_settled};
 use super::step::{Refusal, Step, Trail};
 use crate::config::{self, Complaint, ContentHash, ProbeLimits};
 
@@ -111,7 +111,7 @@ impl Pipeline {
         })?;
         trail.step(Step::Probe, || {
             probe(&self.exe, staged.path(), wanted.settings, taken, &wanted.limits)
-                .map_err(|error| self.not_probed(wanted.plugin, contents.hash, error))
+                .map_err(|error| self.explained(self.not_probed(wanted.plugin, contents.hash, error)))
         })?;
         Ok(Approved {
             manifest,
@@ -173,6 +173,28 @@ impl Pipeline {
         if let Err(error) = self.kept.keep(&slot.name, generation.hash, generation.library()) {
             tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
         }
+    }
+
+    /// The same refusal; says so if the stage folder is to blame.
+    #[must_use]
+    pub(super) fn explained(&self, mut refusal: Refusal) -> Refusal {
+        let is_denied = |message: &str| {
+            let whys = ["Operation not permitted", "Permission denied"];
+            message.contains("failed to map segment") && whys.iter().any(|why| message.contains(why))
+        };
+        if is_denied(&refusal.message) {
+            let why = if is_noexec(&self.stage_dir) {
+                "is on a file system that is mounted noexec"
+            } else {
+                "is a place from which the system runs no code"
+            };
+            let folder = self.stage_dir.display();
+            refusal.message = format!(
+                "{}; the stage folder {folder} {why}: set `[server] stage_dir` to a folder on another file system",
+                refusal.message
+            );
+        }
+        refusal
     }
 
     /// Whether these contents may run at all.
@@ -255,4 +277,31 @@ fn read_manifest(plugin: &str, contents: &Contents) -> Result<Manifest, Manifest
     let manifest = Manifest::of_library(&contents.bytes)?;
     manifest.check_name(plugin)?;
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::plugin::testing::Folder;
+
+    #[test]
+    fn a_stage_folder_from_which_no_code_runs_is_named_with_its_setting() {
+        let dir = Folder::new();
+        let pipeline = Pipeline {
+            exe: PathBuf::new(),
+            stage_dir: dir.to_path_buf(),
+            quarantine: Arc::new(Quarantine::new(&dir, 1)),
+            kept: Kept::new(&dir, 1),
+            reports: None,
+        };
+        let explained = |message: &str| pipeline.explained(Refusal::new(Step::Probe, "open", message)).message;
+        let denied = explained("room.so: failed to map segment from shared object: Operation not permitted");
+        let named = format!("the stage folder {} ", dir.display());
+        assert!(
+            denied.contains(&named) && denied.contains("`[server] stage_dir`"),
+            "{denied}"
+        );
+        let short = "room.so: failed to map segment from shared object: Cannot allocate memory";
+        assert_eq!(explained(short), short);
+    }
 }

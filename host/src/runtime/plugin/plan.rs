@@ -26,6 +26,7 @@ impl Plan {
     /// With each plugin whose library is refused, and why; nothing has changed then.
     pub(crate) fn make(plugins: &mut Plugins, config: &Config) -> Result<Self, Vec<(String, Refusal)>> {
         let (mut plan, mut added, mut refused) = (Self::default(), Vec::new(), Vec::new());
+        let taken = plugins.all_taken();
         for (name, wanted) in &config.plugins {
             if plugins.slot(name).is_none() {
                 added.push(name);
@@ -36,6 +37,7 @@ impl Plan {
         }
         if !refused.is_empty() {
             added.into_iter().for_each(|name| plugins.remove(name));
+            plugins.set_all_taken(&taken);
             return Err(refused);
         }
         let names = plugins.slots().map(|slot| &slot.name);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
 
-pub(crate) use self::folder::StageFolder;
+pub(crate) use self::folder::{StageFolder, is_noexec};
 use crate::config::ContentHash;
 
 /// The largest library that is read. Beyond: refused.

@@ -20,12 +20,14 @@ impl Keeper {
     /// The file may have changed. A configuration that is refused changes nothing.
     pub(super) fn config(&mut self) {
         let Some(config) = self.read_config() else { return };
+        // Before they are read, so that no change is missed.
+        self.watch_rejected(&config);
         let mut plan = match Plan::make(&mut self.plugins, &config) {
             Ok(plan) => plan,
             Err(refused) => return self.libraries_refused(&config, &refused),
         };
         self.retries.forget(CONFIG);
-        self.config_refused = false;
+        self.config_in_force(&config);
         let loaded = plan.carry_out(&mut self.plugins);
         self.watch(&config);
         self.reroute(config);
@@ -51,7 +53,8 @@ impl Keeper {
 
     /// The file was saved without a change. If it was refused, it may be good by now.
     pub(super) fn config_saved(&mut self) {
-        if self.config_refused {
+        // Whoever saves it again wants to hear of it again.
+        if self.rejected.take().is_some() {
             self.config();
         } else {
             tracing::info!("configuration unchanged");
@@ -65,8 +68,10 @@ impl Keeper {
             Ok(config) => config,
             Err(errors) => {
                 let shown = errors.render(false);
-                tracing::error!("the configuration is refused, the one before stays\n{shown}");
-                self.configuration_refused(shown);
+                if self.rejects_config(Vec::new(), &shown) {
+                    tracing::error!("the configuration is refused, the one before stays\n{shown}");
+                    self.configuration_refused(shown);
+                }
                 return None;
             }
         };
@@ -107,21 +112,30 @@ impl Keeper {
             plugin.map_or(0, |plugin| refusal.retries(plugin))
         });
         let again = retries.min().and_then(|most| self.retries.later(CONFIG, most));
-        let mut all = Vec::new();
-        for (name, refusal) in refused {
-            let shown = refusal.shown(config, name);
+        let shown = |(name, refusal): &(String, Refusal)| (name.clone(), refusal.shown(config, name));
+        let shown: Vec<_> = refused.iter().map(shown).collect();
+        let all: Vec<_> = shown
+            .iter()
+            .map(|(name, why)| format!("plugin {name}: {why}"))
+            .collect();
+        let all = all.join("\n");
+        let over_state = refused.iter().filter(|(_, refusal)| refusal.over_state);
+        self.over_state.extend(over_state.map(|(name, _)| name.clone()));
+        let is_news = self.rejects_config(refused.iter().map(|(name, _)| name.clone()).collect(), &all);
+        if !is_news && again.is_none() {
+            return;
+        }
+        for (name, why) in &shown {
             tracing::error!(
                 plugin = name,
                 again_in_s = again.map(|again| again.as_secs()),
-                "the configuration is refused, the one before stays: {shown}"
+                "the configuration is refused, the one before stays: {why}"
             );
-            all.push(format!("plugin {name}: {shown}"));
         }
-        self.configuration_refused(all.join("\n"));
+        self.configuration_refused(all);
     }
 
-    fn configuration_refused(&mut self, reason: String) {
-        self.config_refused = true;
+    fn configuration_refused(&self, reason: String) {
         if let Some(board) = &self.endpoint.dev {
             board.configuration_refused(reason);
         }

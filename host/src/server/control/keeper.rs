@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::on_disk::{Rejected, SetLogLevel};
 use super::retries::Retries;
 use super::watch::{News, WatchTimes, Watcher};
 use super::{CONFIG, Command, Follower};
@@ -34,8 +35,12 @@ pub(super) struct Keeper {
     pub(super) retries: Retries,
     /// Plugins whose library does not read the state of live topics.
     pub(super) over_state: BTreeSet<String>,
-    /// The configuration on the disk was refused.
-    pub(super) config_refused: bool,
+    /// Why the configuration on disk is not in force; `None`: it is.
+    pub(super) rejected: Option<Rejected>,
+    /// The watcher's names for the libraries that only that configuration names.
+    pub(super) of_rejected: Vec<String>,
+    /// Changes what is logged.
+    pub(super) set_log_level: Option<SetLogLevel>,
 }
 
 impl Keeper {
@@ -57,7 +62,9 @@ impl Keeper {
             watcher: Watcher::start(WatchTimes::default(), tell)?,
             retries: Retries::default(),
             over_state: BTreeSet::new(),
-            config_refused: false,
+            rejected: None,
+            of_rejected: Vec::new(),
+            set_log_level: None,
         };
         keeper.watch(&config);
         keeper.retry_what_was_refused();
@@ -78,7 +85,8 @@ impl Keeper {
                     self.again(&name);
                 }
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
-                Ok(Command::Config) => self.config(),
+                Ok(Command::Config) => self.config_changed(),
+                Ok(Command::LibraryOfRejected) => self.library_of_rejected(),
                 Ok(Command::News(event)) => self.news(event),
                 Ok(Command::Faults) => self.news(("faults", "{}".to_owned())),
                 Ok(Command::Stop(deadline)) => return self.plugins.stop(deadline),
@@ -165,6 +173,10 @@ impl Keeper {
 
     pub(super) fn watch(&self, config: &Config) {
         self.watcher.file(CONFIG, &config.file);
+        if config.is_from_file() {
+            // The file may have changed since it was read.
+            self.watcher.took(CONFIG, config.contents());
+        }
         // In `dev` a library is taken only from our own build, which says when it is done.
         if self.mode == Mode::Serve {
             for (name, plugin) in &config.plugins {

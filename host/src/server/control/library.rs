@@ -21,7 +21,11 @@ impl Keeper {
         }
     }
 
+    /// Tries the library once more, as it is now.
     pub(super) fn again(&mut self, name: &str) {
+        if self.config_on_disk_first(name) {
+            return self.retries.forget(name);
+        }
         let slot = self.plugins.slot(name).cloned();
         let Some((slot, path)) =
             slot.and_then(|slot| Some((Arc::clone(&slot), self.plugins.library(name, &slot.config())?)))
@@ -33,12 +37,15 @@ impl Keeper {
 
     /// The file was saved or built, with other contents or with the same.
     pub(super) fn library(&mut self, name: &str, path: PathBuf, built: bool) {
-        let Some(slot) = self.plugins.slot(name).cloned() else {
-            return;
-        };
         if built {
             self.plugins.set_built(name, path.clone());
         }
+        if self.config_on_disk_first(name) {
+            return self.retries.forget(name);
+        }
+        let Some(slot) = self.plugins.slot(name).cloned() else {
+            return;
+        };
         // A file that is gone changes nothing: it may be about to come back.
         if !path.exists() {
             return;
@@ -108,7 +115,7 @@ impl Keeper {
     }
 
     fn refused(&mut self, slot: &PluginSlot, refusal: &Refusal) {
-        let shown = refusal.shown(&self.endpoint.state.routing().config, &slot.name);
+        let shown = self.shown(refusal, &slot.name);
         let holds = match slot.current() {
             Some(_) => "the one before stays",
             None => "none is in service",

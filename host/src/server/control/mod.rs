@@ -3,6 +3,7 @@
 mod configuration;
 mod keeper;
 mod library;
+mod on_disk;
 mod restart;
 mod retries;
 pub(crate) mod watch;
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use self::keeper::Keeper;
+pub(crate) use self::on_disk::SetLogLevel;
 use self::watch::{News, What};
 use super::endpoint::{DevEvent, Endpoint};
 use crate::config::{Config, ContentHash, Mode};
@@ -21,6 +23,8 @@ use crate::runtime::plugin::step::Refusal;
 
 /// The watcher's name for the configuration; no plugin can be called so.
 const CONFIG: &str = "/config";
+/// What its names for libraries begin with that only a rejected configuration names.
+const OF_REJECTED: &str = "/rejected/";
 
 /// Something to be done.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(crate) enum Command {
     Lifted(String, ContentHash),
     /// The configuration may have changed.
     Config,
+    /// A library has changed that only a rejected configuration names.
+    LibraryOfRejected,
     /// A plugin has panicked or failed. Its journal says how.
     Faults,
     /// Something for the page of `dev`.
@@ -56,8 +62,10 @@ pub(crate) enum Command {
 
 impl Command {
     /// The command for news of the watcher.
-    fn of(News { name, path, what }: News) -> Self {
-        match what {
+    fn of(News { name, path, what }: News) -> Option<Self> {
+        Some(match what {
+            What::Gone(_) | What::Back if name.starts_with(OF_REJECTED) => return None,
+            _ if name.starts_with(OF_REJECTED) => Self::LibraryOfRejected,
             What::Changed if name == CONFIG => Self::Config,
             What::Changed => Self::Library {
                 name,
@@ -67,7 +75,7 @@ impl Command {
             What::Saved => Self::Saved(name, path),
             What::Gone(why) => Self::Away(name, path, Some(why)),
             What::Back => Self::Away(name, path, None),
-        }
+        })
     }
 }
 
@@ -86,12 +94,14 @@ impl Service {
         endpoint: Arc<Endpoint>,
         mode: Mode,
         follower: Option<Box<dyn Follower>>,
+        set_log_level: Option<SetLogLevel>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, commands) = mpsc::channel();
         let (news, faults) = (sender.clone(), sender.clone());
         plugins.fault_signal().wakes(move || drop(faults.send(Command::Faults)));
-        let tell = move |what| drop(news.send(Command::of(what)));
-        let keeper = Keeper::new(plugins, endpoint, mode, follower, tell)?;
+        let tell = move |what| drop(Command::of(what).map(|command| news.send(command)));
+        let mut keeper = Keeper::new(plugins, endpoint, mode, follower, tell)?;
+        keeper.set_log_level = set_log_level;
         let thread = std::thread::Builder::new()
             .name("plugins".into())
             .spawn(move || keeper.run(&commands))?;

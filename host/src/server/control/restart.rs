@@ -5,13 +5,12 @@ use crate::config::Config;
 /// A part that the host reads only at its start: its section, its key unless it is the whole section, and how to compare it.
 type Part = (&'static str, Option<&'static str>, fn(&Config, &Config) -> bool);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 3] = [
     ("server", None, |a, b| a.server == b.server),
-    ("admin", None, |a, b| a.admin == b.admin),
+    ("admin", Some("listen"), |a, b| a.admin.listen == b.admin.listen),
     ("limits", Some("max_inbox_bytes"), |a, b| {
         a.limits.max_inbox_bytes == b.limits.max_inbox_bytes
     }),
-    ("log", Some("level"), |a, b| a.log.level == b.log.level),
 ];
 
 /// The parts that need a restart because `config` differs from what the host was started with, as `FILE:LINE: [SECTION] KEY`. Leaves

@@ -1,4 +1,4 @@
-//! What the page of `dev` is told: news as they come, and what holds meanwhile for who opens it later.
+//! News for the page of `dev`, and why the configuration on disk was rejected, for pages that are opened later.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,19 +8,19 @@ use tokio::sync::broadcast;
 /// News for the page: the event's name and its JSON.
 pub(crate) type DevEvent = (&'static str, String);
 
-/// News that a page may be behind. Beyond: it is told that it has missed some.
+/// How far a page may fall behind. Beyond that, it gets the event `missed`.
 const MOST_NEWS: usize = 64;
 
-/// One per host, in `dev`.
+/// One per server, in `dev`.
 #[derive(Debug)]
 pub(crate) struct Board {
     news: broadcast::Sender<DevEvent>,
-    /// Why the configuration that holds is not the one that was saved last, where it is not.
+    /// Why the configuration on disk was rejected; `None`: it is in force.
     refusal: Mutex<Option<String>>,
 }
 
 impl Board {
-    /// Nothing has happened yet.
+    /// A board without news.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self {
@@ -29,26 +29,26 @@ impl Board {
         }
     }
 
-    /// Tells every page that is open.
+    /// Sends an event to every open page.
     pub(crate) fn tell(&self, event: DevEvent) {
-        // Nobody may be listening.
+        // Fails if no page is open.
         let _ = self.news.send(event);
     }
 
-    /// The configuration was refused, for this reason; the one before stays.
+    /// The configuration on disk was rejected for this reason.
     pub(crate) fn configuration_refused(&self, reason: String) {
         let event = json!({ "reason": reason }).to_string();
         self.set_refusal(Some(reason));
         self.tell(("configuration_refused", event));
     }
 
-    /// The configuration that was saved last holds.
+    /// The configuration on disk is in force.
     pub(crate) fn configuration_replaced(&self) {
         self.set_refusal(None);
         self.tell(("configuration", "{}".to_owned()));
     }
 
-    /// Why the configuration that was saved last does not hold, if it does not.
+    /// Why the configuration on disk was rejected, if it was.
     #[must_use]
     pub(crate) fn refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()

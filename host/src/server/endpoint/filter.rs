@@ -1,41 +1,47 @@
-//! Takes out of params what must not stand in a log.
+//! Removes secrets from params before they reach the log.
 
 use serde_json::Value;
 
-/// What no log shows, whatever the configuration says.
-const ALWAYS: [&str; 2] = ["password", "token"];
+use crate::config::sensitive::{is_secret_name, is_secret_value};
 
-/// What stands there instead.
+/// What the log shows instead.
 const FILTERED: &str = "[FILTERED]";
 
-/// The params, each value replaced whose name has `password`, `token` or one of `words` in it, in any case and at any depth.
+/// The params as JSON text, without secrets at any depth: values whose name is a secret's or contains one of `words` in any case,
+/// and values that are tokens themselves. A name that is a token is a secret, too: some clients send a bare `?TOKEN`.
 pub(super) fn filtered(params: &str, words: &[String]) -> String {
-    let Ok(mut params) = serde_json::from_str(params) else {
+    let Ok(params) = serde_json::from_str(params) else {
         return FILTERED.to_owned();
     };
-    let words: Vec<String> = ALWAYS
-        .into_iter()
-        .map(str::to_owned)
-        .chain(words.iter().map(|word| word.to_lowercase()))
-        .collect();
-    filter(&mut params, &words);
-    params.to_string()
+    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    without_secrets(params, &words).to_string()
 }
 
-fn filter(value: &mut Value, words: &[String]) {
+fn without_secrets(value: Value, words: &[String]) -> Value {
     match value {
         Value::Object(map) => {
-            for (name, value) in map {
-                let name = name.to_lowercase();
-                if words.iter().any(|word| name.contains(word)) {
-                    *value = FILTERED.into();
+            let entries = map.into_iter().map(|(name, value)| {
+                let lower = name.to_lowercase();
+                let is_secret = is_secret_name(&name) || words.iter().any(|word| lower.contains(word));
+                let value = if is_secret {
+                    FILTERED.into()
                 } else {
-                    filter(value, words);
-                }
-            }
+                    without_secrets(value, words)
+                };
+                (
+                    if is_secret_value(&name) {
+                        FILTERED.to_owned()
+                    } else {
+                        name
+                    },
+                    value,
+                )
+            });
+            Value::Object(entries.collect())
         }
-        Value::Array(list) => list.iter_mut().for_each(|value| filter(value, words)),
-        _ => {}
+        Value::Array(list) => list.into_iter().map(|value| without_secrets(value, words)).collect(),
+        Value::String(text) if is_secret_value(&text) => FILTERED.into(),
+        other => other,
     }
 }
 
@@ -72,6 +78,34 @@ mod tests {
     }
 
     #[test]
+    fn what_real_clients_send_to_identify_themselves_is_filtered() {
+        for name in [
+            "apikey",
+            "api_key",
+            "x-api-key",
+            "jwt",
+            "auth",
+            "key",
+            "client_secret",
+            "sid",
+        ] {
+            check(
+                &format!("{name}=a&vsn=1.0.0"),
+                &[],
+                &format!(r#"{{"{name}":"[FILTERED]","vsn":"1.0.0"}}"#).replace(
+                    // JSON text has its names in order.
+                    r#"{"x-api-key":"[FILTERED]","vsn":"1.0.0"}"#,
+                    r#"{"vsn":"1.0.0","x-api-key":"[FILTERED]"}"#,
+                ),
+            );
+        }
+        const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+        check(&format!("who={JWT}&n=1"), &[], r#"{"n":"1","who":"[FILTERED]"}"#);
+        check(JWT, &[], r#"{"[FILTERED]":""}"#);
+        check("h[]=Bearer%20abcdefgh", &[], r#"{"h":["[FILTERED]"]}"#);
+    }
+
+    #[test]
     fn secrets_are_filtered_at_any_depth() {
         check(
             "user[password]=a&user[name]=b",
@@ -85,9 +119,9 @@ mod tests {
     #[test]
     fn the_configuration_adds_to_what_is_filtered() {
         check(
-            "api_key=a&token=b&n=1",
-            &["KEY"],
-            r#"{"api_key":"[FILTERED]","n":"1","token":"[FILTERED]"}"#,
+            "homeTown=a&token=b&n=1",
+            &["TOWN"],
+            r#"{"homeTown":"[FILTERED]","n":"1","token":"[FILTERED]"}"#,
         );
     }
 }

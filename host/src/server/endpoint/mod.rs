@@ -7,6 +7,7 @@ mod board;
 mod connect;
 mod entrance;
 mod filter;
+pub(crate) mod hosts;
 mod info;
 mod longpoll;
 pub(crate) mod origin;
@@ -98,7 +99,7 @@ impl Endpoint {
 /// The router for all connections. Each request has its [`Client`] as an extension.
 pub(crate) fn app(endpoint: Arc<Endpoint>) -> Router {
     let router = if endpoint.dev.is_some() {
-        page::routes()
+        page::routes(&endpoint)
     } else {
         Router::new()
     };

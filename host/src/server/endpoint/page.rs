@@ -1,10 +1,12 @@
-//! What `bennu dev` serves besides: a page to try channels on, its client, which routes there are, and the news of builds
-//! and reloads.
+//! What `bennu dev` serves in addition: a page to try channels on, its modules, the routes, and news of builds and reloads.
+//!
+//! Answers only for hosts that [`Hosts`] knows.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -13,12 +15,13 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::hosts::Hosts;
 use super::{Board, Endpoint};
 use crate::config::{Config, Mount};
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::Panic;
 
-/// The modules of the page, by their names there.
+/// The modules of the page by path.
 const MODULES: [(&str, &str); 7] = [
     ("/bennu.js", include_str!("../../../assets/bennu.js")),
     ("/chat.js", include_str!("../../../assets/chat.js")),
@@ -30,19 +33,36 @@ const MODULES: [(&str, &str); 7] = [
 ];
 
 /// The page's paths.
-pub(super) fn routes() -> Router<Arc<Endpoint>> {
+pub(super) fn routes(endpoint: &Arc<Endpoint>) -> Router<Arc<Endpoint>> {
     let router = Router::new()
         .route("/", get(async || Html(include_str!("../../../assets/index.html"))))
-        .route("/dev/routes", get(there))
+        .route("/dev/routes", get(present))
         .route("/dev/events", get(news));
-    MODULES.iter().fold(router, |router, (path, text)| {
+    let router = MODULES.iter().fold(router, |router, (path, text)| {
         router.route(path, get(async move || script(text)))
-    })
+    });
+    router.layer(middleware::from_fn_with_state(Arc::clone(endpoint), guard))
 }
 
-/// What is there now: which run of the server this is, mounts that a browser can connect to, routes in file order, plugins with what is wrong with them
-/// and what of them panicked, and why the configuration that was saved last does not hold.
-async fn there(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
+/// Answers only for hosts that are this machine's, or that the configuration names.
+async fn guard(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Next) -> Response {
+    let routing = endpoint.state.routing();
+    let config = &routing.config;
+    let mut names: Vec<&str> = config.admin.hosts.iter().map(String::as_str).collect();
+    names.push(&config.server.url_host);
+    let hosts = Hosts {
+        listen: config.listen().ip(),
+        names: &names,
+    };
+    match hosts.check(request.version(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(misdirected) => misdirected.response(),
+    }
+}
+
+/// The present state: the run of the server, mounts that a browser can connect to, routes in file order, plugins with their last
+/// refusal and their panics, and why the configuration on disk was rejected, if it was.
+async fn present(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
     let routing = endpoint.state.routing();
     let config = &routing.config;
     let mut mounts: Vec<_> = config
@@ -60,21 +80,25 @@ async fn there(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
             json!({ "topic": route.topic.to_string(), "plugin": route.plugin, "example": route.topic.example() })
         })
         .collect();
-    let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, config)).collect();
     let refusal = endpoint.dev.as_ref().and_then(Board::refusal);
-    // In digits: it is more than JavaScript can count.
+    // Lines of a file that was rejected are not those of the configuration in force.
+    let quoted = refusal.is_none().then_some(&**config);
+    let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, quoted)).collect();
+    // As text: JavaScript has no integers of this size.
     let run = endpoint.node.to_string();
     Json(
         json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }),
     )
 }
 
-fn shown(slot: &PluginSlot, config: &Config) -> Value {
+/// `config`: quotes its lines.
+fn shown(slot: &PluginSlot, config: Option<&Config>) -> Value {
     let current = slot.current();
     let entries = slot.journal.read();
-    let refusal = entries.refusal.map(
-        |refusal| json!({ "step": refusal.step, "code": refusal.code, "reason": refusal.shown(config, &slot.name) }),
-    );
+    let refusal = entries.refusal.map(|refusal| {
+        let reason = config.map_or_else(|| refusal.message.clone(), |config| refusal.shown(config, &slot.name));
+        json!({ "step": refusal.step, "code": refusal.code, "reason": reason })
+    });
     let panics: Vec<_> = entries.panics.iter().map(shown_panic).collect();
     json!({
         "name": slot.name,
@@ -97,14 +121,14 @@ fn script(text: &'static str) -> impl IntoResponse {
         [
             (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
             (header::CACHE_CONTROL, "no-cache"),
-            // A page that another server brings may import it.
+            // Pages of other servers may import it.
             (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         ],
         text,
     )
 }
 
-/// News as server-sent events, from now on. A page that falls behind misses the oldest, and is told so.
+/// News as server-sent events, from now on. A page that falls behind misses the oldest, and gets the event `missed`.
 async fn news(State(endpoint): State<Arc<Endpoint>>) -> Response {
     let Some(news) = endpoint.dev.as_ref().map(Board::listen) else {
         return StatusCode::NOT_FOUND.into_response();

@@ -38,6 +38,15 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str, heade
     connection.answer().await
 }
 
+/// A request for this host: the whole value of `Host`.
+pub(crate) async fn request_for(host: &str, address: SocketAddr, method: &str, path: &str) -> Answer {
+    let mut connection = Connection::open(address).await;
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let sent = connection.stream.get_mut().write_all(request.as_bytes());
+    within(path, sent).await.expect("the request is sent");
+    connection.answer().await
+}
+
 /// A connection for one request after the other.
 pub(crate) struct Connection {
     address: SocketAddr,

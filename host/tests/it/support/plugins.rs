@@ -41,6 +41,8 @@ pub(crate) enum Build {
     LedgerRuntime,
     /// That refuses its settings.
     LedgerRefuses,
+    /// That needs a setting which the others do not know.
+    LedgerNeeds,
     /// That aborts in the probe.
     LedgerCrashes,
     /// That reads no state that is there.
@@ -54,7 +56,7 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -70,6 +72,7 @@ impl Build {
         Self::LedgerV2,
         Self::LedgerRuntime,
         Self::LedgerRefuses,
+        Self::LedgerNeeds,
         Self::LedgerCrashes,
         Self::LedgerStranger,
         Self::LedgerPanics,
@@ -101,6 +104,7 @@ impl Build {
             | Self::LedgerV2
             | Self::LedgerRuntime
             | Self::LedgerRefuses
+            | Self::LedgerNeeds
             | Self::LedgerCrashes
             | Self::LedgerStranger
             | Self::LedgerPanics
@@ -121,6 +125,7 @@ impl Build {
             Self::MisbehaveAtLoad => Some("at_load"),
             Self::LedgerRuntime => Some("runtime"),
             Self::LedgerRefuses => Some("refuses"),
+            Self::LedgerNeeds => Some("needs"),
             Self::LedgerCrashes => Some("crashes"),
             Self::LedgerStranger => Some("stranger"),
             Self::LedgerPanicsV3 => Some("panics_v3"),

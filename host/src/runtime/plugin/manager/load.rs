@@ -192,7 +192,8 @@ impl Plugins {
             health: Arc::new(Health::new(Arc::clone(&self.fault_signal), config.probation_errors > 0)),
         };
         let generation = trail.step(Step::Load, || {
-            Generation::start(number, manifest, staged, config, &env).map_err(not_started)
+            Generation::start(number, manifest, staged, config, &env)
+                .map_err(|error| self.pipeline.explained(not_started(error)))
         })?;
         *generation.untried() = untried;
         Ok(Prepared {

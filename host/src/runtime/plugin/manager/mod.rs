@@ -125,6 +125,21 @@ impl Plugins {
         self.plugins.get(name)?.taken
     }
 
+    /// All of these, by plugin.
+    pub(super) fn all_taken(&self) -> BTreeMap<String, Option<ContentHash>> {
+        let taken = |(name, plugin): (&String, &Plugin)| (name.clone(), plugin.taken);
+        self.plugins.iter().map(taken).collect()
+    }
+
+    /// Goes back to these: nothing came of what was read since.
+    pub(super) fn set_all_taken(&mut self, taken: &BTreeMap<String, Option<ContentHash>>) {
+        for (name, taken) in taken {
+            if let Some(plugin) = self.plugins.get_mut(name) {
+                plugin.taken = *taken;
+            }
+        }
+    }
+
     /// Whether the contents of a plugin's library that were read last are in service.
     #[must_use]
     pub(crate) fn is_in_service(&self, name: &str) -> bool {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use tempfile::TempDir;
 
 /// What the names of all begin with.
@@ -50,6 +51,17 @@ impl StageFolder {
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
+
+    /// Whether its file system is mounted noexec: the system then maps no code from it.
+    #[must_use]
+    pub(crate) fn is_noexec(&self) -> bool {
+        is_noexec(self.path())
+    }
+}
+
+/// Whether the file system of `path` is mounted noexec.
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Removes the folders in `dir` whose process is gone. Those of other users are theirs.

@@ -1,0 +1,107 @@
+//! What the surroundings have to offer for a start: secrets, addresses, open files, and each plugin's `init`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Diagnostic, Mode};
+use crate::runtime::plugin::step::Refusal;
+use crate::server::preflight::Unavailable;
+use crate::server::{StartError, descriptors, preflight};
+
+/// What is wrong with the secrets.
+pub(super) fn secrets(config: &Config, mode: Mode) -> Vec<Diagnostic> {
+    let errors = preflight::secrets(config, mode);
+    errors.iter().map(|error| placed(config, error)).collect()
+}
+
+/// Which addresses are not free. One that is only taken is a warning: the server that is to be replaced may still run.
+pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Diagnostic>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let unavailable = runtime.block_on(async { preflight::addresses(config, Mode::Serve) });
+    let diagnostic = |Unavailable { error, is_taken }: &Unavailable| {
+        if !is_taken {
+            return placed(config, error);
+        }
+        let (section, key) = place(error);
+        config
+            .key_warning(section, key, &with_causes(error))
+            .help("`bennu serve` starts once the address is free")
+    };
+    Ok(unavailable.iter().map(diagnostic).collect())
+}
+
+/// How many files the system lets the server have open.
+pub(super) fn open_files() -> u64 {
+    descriptors::most()
+}
+
+/// A warning if those are too few for the connections.
+pub(super) fn too_few_files(config: &Config) -> Option<Diagnostic> {
+    descriptors::shortage(config, descriptors::most())
+}
+
+/// Which plugins do not start.
+pub(super) fn plugins(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> anyhow::Result<Vec<Diagnostic>> {
+    Ok(match preflight::plugins(config, libraries) {
+        Ok(refused) => {
+            let refused = refused.iter();
+            refused
+                .map(|(name, refusal)| refused_library(config, name, refusal, &libraries[name]))
+                .collect()
+        }
+        Err(error) => vec![placed(config, &error)],
+    })
+}
+
+/// The refusal of a plugin's library, at the setting that is to blame.
+pub(super) fn refused_library(config: &Config, name: &str, refusal: &Refusal, library: &Path) -> Diagnostic {
+    let diagnostic = match &refusal.settings {
+        Some(said) => config.settings_error(name, &said.path, &said.message),
+        None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
+    };
+    match library.exists() {
+        true => diagnostic,
+        false => diagnostic.help(how_to_build(name, library)),
+    }
+}
+
+/// What `bennu serve` would say, at the setting that is to blame.
+pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
+    let (section, key) = place(error);
+    config.key_error(section, key, &with_causes(error))
+}
+
+/// The setting that an error is about.
+fn place(error: &StartError) -> (&'static str, &'static str) {
+    match error {
+        StartError::Listen { setting, .. } if setting.contains("[admin]") => ("admin", "listen"),
+        StartError::Listen { .. } => ("server", "listen"),
+        StartError::Admin(_) => ("admin", "listen"),
+        StartError::Secret(_) => ("server", "secret_key_base_file"),
+        StartError::Untrusted(untrusted) => ("server", untrusted.key()),
+        StartError::Stage { .. } | StartError::NoExec { .. } => ("server", "stage_dir"),
+        StartError::System(_) | StartError::Plugin { .. } => ("server", ""),
+    }
+}
+
+/// An error and its causes in one line, as the command line shows them.
+fn with_causes(error: &StartError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What makes a library that is missing.
+fn how_to_build(plugin: &str, library: &Path) -> String {
+    let folder = library.parent().and_then(Path::file_name).unwrap_or_default();
+    let make = match folder.to_str() {
+        Some("debug") => format!("build it with `cargo build -p {plugin}`"),
+        Some("release") => format!("build it with `cargo build --release -p {plugin}`"),
+        _ => "put it there".to_owned(),
+    };
+    format!("{make}, or check with --dev, which needs no library")
+}

@@ -1,0 +1,93 @@
+//! Finds everything that would keep the server from starting, at once and without serving: for `bennu check`.
+//!
+//! [`Server`](super::Server) starts with the same functions, so both refuse the same, with the same words.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StartError;
+use super::admin;
+use super::io::Inboxes;
+use super::listen::{self, listeners};
+use super::running::pipeline;
+use crate::config::secret::SecretKeyBase;
+use crate::config::{Config, Mode};
+use crate::runtime::plugin::Hub;
+use crate::runtime::plugin::manager::{Occasion, Plugins};
+use crate::runtime::plugin::step::Refusal;
+use crate::runtime::pubsub::PubSub;
+use crate::runtime::timers::Timers;
+
+/// What is wrong with the secrets, of the admin listener and of the server.
+pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
+    let admin = config.admin.listen.and_then(|listen| admin::secret(listen).err());
+    let server = SecretKeyBase::obtain(config, mode).err();
+    admin
+        .map(StartError::from)
+        .into_iter()
+        .chain(server.map(StartError::from))
+        .collect()
+}
+
+/// An address that the server could not listen on now.
+#[derive(Debug)]
+pub(crate) struct Unavailable {
+    /// What the server would say.
+    pub(crate) error: StartError,
+    /// Whether another program has it, which may end before the server starts.
+    pub(crate) is_taken: bool,
+}
+
+/// Which addresses the server could not listen on now. Must be called on a tokio runtime.
+pub(crate) fn addresses(config: &Config, mode: Mode) -> Vec<Unavailable> {
+    let together = listeners(config, mode).map(drop);
+    let Err(error) = together else { return Vec::new() };
+    let alone: Vec<_> = listen::each_alone(config, mode)
+        .into_iter()
+        .map(Unavailable::alone)
+        .collect();
+    if alone.is_empty() {
+        // Each of them alone is free: both are the same.
+        return vec![Unavailable { error, is_taken: false }];
+    }
+    alone
+}
+
+impl Unavailable {
+    fn alone(error: StartError) -> Self {
+        let is_taken = matches!(&error, StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
+        Self { error, is_taken }
+    }
+}
+
+/// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are refused.
+///
+/// # Errors
+///
+/// If no plugin can be started at all.
+pub(crate) fn plugins(
+    config: &Config,
+    libraries: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<(String, Refusal)>, StartError> {
+    let (mut pipeline, _staging) = pipeline(config)?;
+    // Whoever only asks puts nothing in quarantine.
+    pipeline.reports = None;
+    let pubsub = PubSub::new(Inboxes::new(Vec::new()).outlets());
+    let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
+    let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
+    let mut refused = Vec::new();
+    for (name, library) in libraries {
+        let Some(wanted) = config.plugins.get(name) else {
+            continue;
+        };
+        let slot = plugins.add(name, wanted);
+        // What was prepared ends when it is dropped.
+        if let Err(refusal) = plugins.prepare(&slot, library, wanted, Occasion::Asked) {
+            refused.push((name.clone(), refusal));
+        }
+    }
+    hub.timers.stop();
+    Ok(refused)
+}
