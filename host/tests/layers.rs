@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 50] = [
+const PARTS: [&str; 51] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -46,6 +46,7 @@ const PARTS: [&str; 50] = [
     "runtime::timers",
     "runtime::plugin",
     "runtime",
+    "server::ambiguous",
     "server::routing",
     "server::transport",
     "server::socket",

@@ -139,7 +139,10 @@ async fn a_library_of_an_earlier_kit_is_loaded_without_this_check() {
     let mut bytes = Build::MisbehaveUnreadable.bytes();
     let magic = bytes.windows(8).rposition(|bytes| bytes == b"bennu\0pl");
     // Behind the magic, the size and the major number.
-    let minor = magic.map(|at| at + 16).filter(|at| bytes[*at] == 4).expect("a manifest");
+    let minor = magic
+        .map(|at| at + 16)
+        .filter(|at| bytes[*at] == 4)
+        .expect("a manifest");
     bytes[minor] = 3;
     bench.put_bytes("misbehave", &bytes);
     server.in_service("misbehave", 2).await;

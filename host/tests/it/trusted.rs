@@ -17,13 +17,14 @@ const ADMIN_PATHS: [&str; 7] = [
     "/quarantine",
     "/nothing",
 ];
-const PAGE_PATHS: [&str; 9] = [
+const PAGE_PATHS: [&str; 10] = [
     "/",
     "/dev/routes",
     "/dev/events",
     "/bennu.js",
     "/chat.js",
     "/connection.js",
+    "/credentials.js",
     "/dom.js",
     "/page.js",
     "/playground.js",
