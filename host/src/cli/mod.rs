@@ -43,10 +43,12 @@ pub fn main() -> ExitCode {
         Command::Probe(_) => return crate::runtime::plugin::probe::run_child(),
         command => command,
     };
-    command.run().unwrap_or_else(|error| {
+    let code = command.run().unwrap_or_else(|error| {
         complain(&error);
         ExitCode::FAILURE
-    })
+    });
+    crate::runtime::plugin::loader::leave::with(code != ExitCode::SUCCESS);
+    code
 }
 
 /// Shows an error and its causes, in one line if each is one.

@@ -8,6 +8,7 @@ use clap::Args;
 use super::args::{ConfigArg, address, override_listen};
 use super::{raise_open_files, read_config, say, signals, start_log};
 use crate::config::Mode;
+use crate::runtime::plugin::prepare_process;
 use crate::server::{Server, StartError};
 
 pub(super) const HELP: &str = "\
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Serve)?;
     override_listen(&mut config, args.listen);
+    prepare_process(&config)?;
     let set_log_level = start_log(&config);
     raise_open_files(&config);
     for warning in config.warnings.iter().chain(&config.lacks()) {

@@ -1,8 +1,6 @@
-//! Identifies a build of a plugin by the hash of its library file.
+//! Identifies a build of a plugin by the hash of its library file, and of the libraries beside it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _};
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,25 +13,6 @@ impl ContentHash {
     #[must_use]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
-    }
-
-    /// The hash of the first `most_bytes` of a file, without keeping them in memory.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be read.
-    pub(crate) fn of_file(file: File, most_bytes: u64) -> io::Result<Self> {
-        let mut hasher = Sha256::new();
-        let mut file = BufReader::with_capacity(64 * 1024, file.take(most_bytes));
-        loop {
-            let bytes = file.fill_buf()?;
-            if bytes.is_empty() {
-                return Ok(Self(hasher.finalize().into()));
-            }
-            hasher.update(bytes);
-            let read = bytes.len();
-            file.consume(read);
-        }
     }
 
     /// Reads 64 hexadecimal digits.

@@ -80,6 +80,9 @@ pub(crate) struct Server {
     pub(crate) max_quarantined: usize,
     /// How many good libraries Bennu keeps per plugin. Default 2.
     pub(crate) max_kept_libraries: usize,
+    /// How many bytes each thread reserves for static thread-locals of libraries. Beyond that, Bennu rejects such a library. Default
+    /// 64 KiB.
+    pub(crate) static_tls_bytes: u64,
     /// How many connections a shutdown closes at a time. Default 10,000.
     pub(crate) drain_batch_size: usize,
     /// How long until it closes the next batch. Default 2 s.
@@ -325,6 +328,8 @@ pub(crate) struct Plugin {
     pub(crate) max_stuck_threads: usize,
     /// How many replaced libraries may stay in memory. Beyond that, Bennu rejects new libraries. Default 16.
     pub(crate) max_leaked: usize,
+    /// How many bytes of memory a reload may leave behind. Beyond that, Bennu logs a warning. Default 8 MiB.
+    pub(crate) max_leak_bytes_per_reload: u64,
     /// On the live state of how many topics the probe tries new code. Default 8; 0: none.
     pub(crate) probe_topics: usize,
     /// The same in bytes. Leaves out a topic whose own state does not fit. Default 1 MiB.

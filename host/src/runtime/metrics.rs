@@ -57,6 +57,8 @@ pub(crate) struct PluginStats {
     pub(crate) rollbacks: Counter,
     /// Generations whose library is still in memory though nothing of it runs.
     pub(crate) leaked_generations: Gauge,
+    /// Memory that stays at each reload, the least of the last few.
+    pub(crate) leaked_bytes_per_reload: Gauge,
 }
 
 /// A time as the log and JSON have it: milliseconds, down to the microsecond.

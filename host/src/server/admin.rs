@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
@@ -25,11 +26,15 @@ use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
+use crate::runtime::plugin::loader::lock;
 use crate::runtime::plugin::quarantine::{Quarantine, Quarantined, private_dir};
 use crate::runtime::plugin::swap::SwapReport;
 
 /// The variable that holds the secret.
 pub(crate) const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
+
+/// How long the system's loader may be in use before the host counts as stuck.
+const LOADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `/` says.
 const PATHS: &str = "\
@@ -155,15 +160,18 @@ async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next
     }
 }
 
-/// Ready is who has all its plugins in service.
+/// The host is ready if all its plugins serve, and if it can load others.
 async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
     let routing = state.routing();
     let missing: Vec<_> = routing
         .plugins
         .values()
-        .filter(|slot| slot.current().is_none())
+        .filter(|slot| !serves(slot))
         .map(|slot| &*slot.name)
         .collect();
+    if let Some(user) = lock::stuck(LOADER_PATIENCE) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{user}\n")).into_response();
+    }
     if missing.is_empty() {
         return "ready\n".into_response();
     }
@@ -172,6 +180,11 @@ async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
         format!("not in service: {}\n", missing.join(", ")),
     )
         .into_response()
+}
+
+/// Whether code of the plugin is in service, with a shard that runs.
+fn serves(slot: &PluginSlot) -> bool {
+    slot.current().is_some_and(|current| current.serves())
 }
 
 async fn metrics(State(Admin { state, .. }): State<Admin>) -> Response {
@@ -253,7 +266,7 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
     let (topics, clients) = population(slot);
     json!({
         "name": slot.name,
-        "state": if current.is_some() { "in service" } else { "unavailable" },
+        "state": if serves(slot) { "in service" } else { "unavailable" },
         "on_probation": on_probation,
         "generation": current.map(|current| current.number),
         "version": current.map(|current| &current.manifest.version),
@@ -270,6 +283,7 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
         "loads": slot.stats.loads.get(),
         "rollbacks": slot.stats.rollbacks.get(),
         "leaked_generations": slot.stats.leaked_generations.get(),
+        "leaked_bytes_per_reload": slot.stats.leaked_bytes_per_reload.get(),
         "leaked": left.iter().map(|(generation, left)| json!({ "generation": generation, "cause": left.cause })).collect::<Vec<_>>(),
         "last_reload": reload.map(|reload| shown_reload(&reload)),
         "last_refusal": refusal,

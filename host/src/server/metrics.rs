@@ -98,6 +98,11 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         |slot| slot.stats.leaked_generations.get(),
     );
     table.gauge(
+        "leaked_bytes_per_reload",
+        "Memory that each reload leaves behind, the least of the last few",
+        |slot| slot.stats.leaked_bytes_per_reload.get(),
+    );
+    table.gauge(
         "topics",
         "Topics it serves now",
         |slot| shown(slot.topic_count() as u64),

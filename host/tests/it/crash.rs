@@ -85,6 +85,52 @@ async fn by_an_exit() {
     check("exit", "exit", |status| status.code() == Some(3)).await;
 }
 
+/// Has a thread that the plugin has started bring the host down.
+async fn check_in_thread(how: &str, signal: &str) {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    bench.put("misbehave", Build::MisbehaveV2);
+    server.in_service("misbehave", 2).await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let at = format!("in_thread:{how}");
+    client.start(TOPIC, "unruly", json!({ "at": at })).await;
+    let status = server.ended().await;
+    assert!(!status.success(), "{how}: {status}");
+    let told = format!("plugin misbehave brings the host down: {signal} in a thread of its own");
+    assert_eq!(server.log.count(&["bennu: ", &told]), 1, "{how}");
+
+    let server = bench.serve().await;
+    let signal = format!("signal=\"{signal}\"");
+    let line = [
+        CRASHED,
+        "plugin=\"misbehave\"",
+        "entry=\"a thread of its own\"",
+        &signal,
+    ];
+    server.log.line(&line).await;
+    server
+        .log
+        .line(&["library refused, the last good one is loaded", "quarantined"])
+        .await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1, "{how}");
+}
+
+#[tokio::test]
+async fn by_a_fault_of_memory_on_a_thread_of_its_own() {
+    check_in_thread("crash", "SIGSEGV").await;
+}
+
+#[tokio::test]
+async fn by_an_abort_on_a_thread_of_its_own() {
+    check_in_thread("abort", "SIGABRT").await;
+}
+
+#[tokio::test]
+async fn by_an_exit_on_a_thread_of_its_own() {
+    check_in_thread("exit", "exit").await;
+}
+
 #[tokio::test]
 async fn in_connect() {
     let bench = Bench::new();

@@ -62,3 +62,4 @@ mod torture;
 mod transcript;
 mod trusted;
 mod units;
+mod unload;

@@ -321,7 +321,7 @@ async fn in_drop_of_the_plugins_own_value() {
     two.server.log.line(&words).await;
     two.server
         .log
-        .line(&["what is left of it", "generation=1", "did not shut down well"])
+        .line(&["what is left of it", "generation=1", "did not shut down cleanly"])
         .await;
     for client in [&mut two.ann, &mut two.bob] {
         assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);

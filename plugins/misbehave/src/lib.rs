@@ -120,7 +120,7 @@
 //! `check`, `init` and `drop` (of its own value, at shutdown) in its settings, and `at` in `unruly`, take one of these words:
 //! `refuse`, `refuse_at_length` (with 95,000 bytes in 10,000 lines), `panic`, `panic_twice` (the second panic while the first
 //! unwinds), `crash` (a segmentation fault), `overflow` (of the stack), `abort`, `exit`, `hang`, `wait` (until the file is gone that the variable `MISBEHAVE_WAITS_FOR` names), `allocate` (without end), `thread`
-//! (starts one that never ends).
+//! (starts one that never ends). With `in_thread:` in front it happens on a thread that the plugin starts.
 //!
 //! # Variants
 //!

@@ -42,6 +42,11 @@ impl Drop for Unruly {
 }
 
 pub(crate) fn misbehave(how: &str) -> Result<(), String> {
+    if let Some(how) = how.strip_prefix("in_thread:") {
+        let how = how.to_owned();
+        thread::spawn(move || misbehave(&how));
+        return Ok(());
+    }
     match how {
         "refuse" => return Err("refused on request".to_owned()),
         "refuse_at_length" => return Err("refused\non request\n".repeat(5_000)),

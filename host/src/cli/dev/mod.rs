@@ -24,6 +24,7 @@ use super::terminal::{FAINT, STRONG, has_colours, styled, table};
 use super::{LOG_VARIABLE, log_filter, raise_open_files, read_config, set_log_level, signals};
 use crate::cargo::Processes;
 use crate::config::{Config, Mode};
+use crate::runtime::plugin::prepare_process;
 use crate::server::admin;
 use crate::server::control::SetLogLevel;
 use crate::server::routing::Routing;
@@ -83,6 +84,7 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Dev)?;
     override_listen(&mut config, args.listen);
+    prepare_process(&config)?;
     let screen = Screen::new();
     let set_log_level = start_log(&config, &screen);
     raise_open_files(&config);

@@ -1,8 +1,8 @@
-//! Where a plugin has panicked, for the log: how its code came there.
+//! Writes backtraces of panics in plugins to the log.
 //!
-//! The library holds its lines and names, but reading them while it is called would map its file once more, and that mapping
-//! would outlive it; and it takes long. So the thread that panics leaves only addresses, and [`Panics`] has a thread of the
-//! host's own read the staged file. Each place is shown once a generation.
+//! The library file holds names and lines. Reading them on the thread that panics would take long, and would map the file once more,
+//! for longer than the library lives. So that thread only records addresses, and a thread of the host reads the staged file. Each
+//! place is shown once per generation.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -16,14 +16,14 @@ use addr2line::Loader;
 
 use super::loader::{crash, stack};
 
-/// Places of one generation that are shown: a plugin that panics all over the place has said enough by then.
+/// Places of one generation that are shown. A plugin that panics in more places has said enough.
 const MOST_PLACES: usize = 32;
-/// Frames of the plugin's that are shown.
+/// Frames of the plugin that are shown.
 const MOST_SHOWN: usize = 32;
-/// Backtraces that may wait to be written. More are left out.
+/// Backtraces that may wait to be written. Further ones are left out.
 const MOST_WAITING: usize = 64;
 
-/// What is known of the panics of one generation.
+/// The panics of one generation.
 #[derive(Debug)]
 pub(super) struct Panics {
     plugin: String,
@@ -32,21 +32,21 @@ pub(super) struct Panics {
     shown: Mutex<HashSet<String>>,
 }
 
-/// A panic whose backtrace is to be written.
+/// A panic whose backtrace waits to be written.
 struct Panicked {
     plugin: String,
     generation: u64,
     thread: String,
     panic: String,
-    /// The staged file, open: its name may go meanwhile.
+    /// The staged file, open because its name may go meanwhile.
     library: File,
     addresses: Vec<u64>,
-    /// What the host had called it for, if it had.
+    /// The callback that the host had called, if it had.
     entry: Option<&'static str>,
 }
 
 impl Panics {
-    /// Those of a generation that was loaded from `library`.
+    /// For a generation that was loaded from `library`.
     pub(super) fn of(plugin: &str, generation: u64, library: &Path) -> Self {
         Self {
             plugin: plugin.to_owned(),
@@ -56,7 +56,7 @@ impl Panics {
         }
     }
 
-    /// The calling thread panics at `place` (file, line and column), saying `panic`. Its stack is as it was.
+    /// Notes that the calling thread panics at `place` (file, line and column) with the message `panic`. Its stack is intact.
     pub(super) fn note(&self, panic: &str, place: &str) {
         let mut shown = self.shown.lock().expect("no holder panics");
         if shown.len() >= MOST_PLACES || !shown.insert(place.to_owned()) {
@@ -74,12 +74,12 @@ impl Panics {
             entry: crash::entry_at_hand(),
         };
         static WRITER: LazyLock<SyncSender<Panicked>> = LazyLock::new(writer);
-        // Whoever panics does not wait.
+        // The thread that panics must not wait.
         let _ = WRITER.try_send(panicked);
     }
 }
 
-/// Starts the thread that writes backtraces, for as long as the process lives.
+/// Starts the thread that writes backtraces until the process ends.
 fn writer() -> SyncSender<Panicked> {
     let (sender, waiting) = mpsc::sync_channel::<Panicked>(MOST_WAITING);
     let write = move || waiting.into_iter().for_each(|panicked| panicked.write());
@@ -112,7 +112,7 @@ impl Panicked {
         tracing::error!(plugin, generation, thread, panic, backtrace = %text, "where it panicked");
     }
 
-    /// Its frames in the plugin's own code, and in what that uses; the innermost first.
+    /// Its frames in the plugin's own code and in the crates that it uses, the innermost first.
     fn frames(&self) -> Vec<String> {
         let loader = Loader::new(format!("/proc/self/fd/{}", self.library.as_raw_fd()));
         let loader = loader.inspect_err(|error| tracing::debug!(%error, "a library's lines cannot be read"));
@@ -124,11 +124,11 @@ impl Panicked {
     }
 }
 
-/// One function that had not returned.
+/// One function on the stack.
 #[derive(Debug, PartialEq)]
 struct Frame {
     function: String,
-    /// File and line, where the library was built with them.
+    /// File and line, if the library was built with them.
     place: Option<String>,
 }
 
@@ -147,7 +147,7 @@ impl Frame {
         }
     }
 
-    /// Whether it is code of the standard library or of the kit.
+    /// Whether it belongs to the standard library or the kit.
     fn is_between(&self) -> bool {
         let by_place = self.place.as_ref().is_some_and(|place| place.starts_with("/rustc/"));
         let crates = ["std::", "core::", "alloc::", "__rustc::", "bennu_plugin::"];
@@ -155,9 +155,9 @@ impl Frame {
     }
 }
 
-/// The functions at an address: several, where one was inlined into another.
+/// The functions at an address: several, if one was inlined into another.
 fn named(loader: &Loader, address: u64) -> Vec<Frame> {
-    // Line tables name only what was inlined; the symbol is that of the function around all that.
+    // Line tables name only inlined functions; the symbol names the function around them.
     let symbol = || loader.find_symbol(address).map(demangled);
     let mut found = Vec::new();
     if let Ok(mut frames) = loader.find_frames(address) {
@@ -176,13 +176,13 @@ fn named(loader: &Loader, address: u64) -> Vec<Frame> {
     found
 }
 
-/// A name as it stands in the source, without the hash behind.
+/// A name as in the source, without the hash at its end.
 fn demangled(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
 }
 
-/// What is left without the panic's own frames, those that caught it and all behind, and those of the standard library and
-/// the kit between.
+/// The plugin's frames: without those of the panic itself, those from where it was caught, and those of the standard library and the
+/// kit in between.
 fn own(frames: Vec<Frame>) -> Vec<Frame> {
     let is_panic = |frame: &Frame| {
         let names = ["rust_begin_unwind", "begin_panic", "__rust_end_short_backtrace"];

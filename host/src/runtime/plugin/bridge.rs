@@ -1,4 +1,4 @@
-//! What a plugin may call from any of its threads, at any time.
+//! The host's functions that a plugin may call from any of its threads, at any time.
 
 use bennu_plugin::abi::{Token, error};
 use bennu_plugin::refusal;
@@ -37,7 +37,7 @@ impl HostCalls for Bridge {
         let Some(topic) = self.env.slot.find_number(token.topic) else {
             return self.late();
         };
-        // Once only, and not at all where nobody waits any more.
+        // Only once, and only if somebody still waits.
         if !topic.record().awaited.remove(&serial) {
             return self.late();
         }
@@ -105,7 +105,7 @@ impl HostCalls for Bridge {
     fn panicked(&self, message: &str, place: &str) {
         let message = said(message);
         self.panics.note(&message, &said(place));
-        // One in a callback is noted when that is over.
+        // A panic in a callback is noted when the callback is over.
         if crash::entry_at_hand().is_none() {
             self.env.thread_panicked(&message);
         }
@@ -113,7 +113,7 @@ impl HostCalls for Bridge {
 }
 
 impl Bridge {
-    /// Counts what is refused, but for what has only come too late.
+    /// Counts refusals, except those of calls that only came too late.
     fn counted(&self, what: &'static str, topic: Option<&Topic>, code: i64) -> i64 {
         if matches!(code, error::INVALID | error::LIMIT) {
             let why = || match code {
@@ -125,7 +125,7 @@ impl Bridge {
         code
     }
 
-    /// Nobody waits for the answer, or never did.
+    /// Nobody waits for the answer, or anybody ever did.
     fn late(&self) -> i64 {
         self.env.hub.metrics.late_answers.inc();
         error::GONE
@@ -140,7 +140,7 @@ fn checked(binary: bool, payload: &[u8]) -> Result<Payload, i64> {
     }
 }
 
-/// What a plugin is told of what it sent to a topic.
+/// The answer to a plugin that has sent something to a topic.
 fn answer(pushed: Result<(), Refused>) -> i64 {
     match pushed {
         Ok(()) => 0,

@@ -1,7 +1,7 @@
-//! What the run before left behind if a plugin brought it down: read at the start, said in one line each, and heeded.
+//! Reads at the start what a crash of an earlier run has left, logs each crash in one line, and quarantines its cause.
 //!
-//! A plugin that crashes takes its host down with it, as any native code does. Its contents go into quarantine, so that
-//! the host comes back on the last good ones.
+//! A plugin that crashes takes its host down, as any native code does. Its contents go into quarantine, so that the host comes back
+//! with the last good ones.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -21,16 +21,16 @@ struct Crash {
     signal: String,
     /// The thread's name.
     thread: String,
-    /// Whose code it was in, if in any.
+    /// Whose code crashed; empty if no plugin's.
     plugin: String,
     hash: Option<ContentHash>,
-    /// What that was called for.
+    /// The callback; or that it was on a thread of the plugin's own.
     entry: String,
     event: String,
 }
 
-/// Says what the runs before left in `state_dir` and puts the contents that they crashed in in quarantine; from now on a
-/// crash of this run leaves the same.
+/// Logs the crashes that earlier runs have left in `state_dir` and quarantines the contents that caused them. From now on a crash of
+/// this run leaves the same.
 pub(crate) fn start(state_dir: &Path, quarantine: &Quarantine) {
     for crash in take(&state_dir.join(FILE)) {
         crash.heed(quarantine);
@@ -38,11 +38,11 @@ pub(crate) fn start(state_dir: &Path, quarantine: &Quarantine) {
     let installed = private_dir(state_dir).and_then(|()| loader::crash::install(&state_dir.join(FILE)));
     if let Err(error) = installed {
         let dir = state_dir.display();
-        tracing::warn!(%dir, %error, "a crash would leave no trace: the state folder cannot be used");
+        tracing::warn!(%dir, %error, "a crash would leave no trace: the state folder is not usable");
     }
 }
 
-/// Reads the file, and removes it.
+/// Reads the file, and empties it.
 fn take(file: &Path) -> Vec<Crash> {
     let text = match fs::read(file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -53,7 +53,7 @@ fn take(file: &Path) -> Vec<Crash> {
             return Vec::new();
         }
     };
-    // Emptied rather than removed: another host may have it open.
+    // Not removed, because another host may have it open.
     if !text.is_empty()
         && let Err(error) = fs::write(file, "")
     {
@@ -63,7 +63,7 @@ fn take(file: &Path) -> Vec<Crash> {
 }
 
 fn unreadable(file: &Path, error: &io::Error) {
-    tracing::warn!(file = %file.display(), %error, "what a crash left cannot be read");
+    tracing::warn!(file = %file.display(), %error, "the report of a crash cannot be read");
 }
 
 impl Crash {
@@ -93,7 +93,11 @@ impl Crash {
             event,
         } = self;
         let Some(hash) = *hash else {
-            tracing::error!(signal, thread, "the run before crashed, in no callback of a plugin");
+            tracing::error!(
+                signal,
+                thread,
+                "the run before crashed, but not in the code of a plugin"
+            );
             return;
         };
         tracing::error!(

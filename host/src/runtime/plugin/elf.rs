@@ -1,7 +1,9 @@
-//! Tells a complete library for this machine from anything else, before the system's loader sees it.
+//! Checks that a file is a complete library for this machine, before the system's loader sees it.
 //!
-//! Loading a file that is still being written kills the process: what lies beyond its end is a SIGBUS. A hole inside
-//! is not seen here; that a file has stopped changing is for [`stage`](super::stage), the rest for the probe.
+//! Loading a file that is still being written kills the process: reading beyond its end is a SIGBUS. This check does not find a
+//! hole inside the file. [`stage`](super::stage) waits until a file has stopped changing, and the probe finds the rest.
+
+mod dynamic;
 
 use object::elf::{
     ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD, SHT_NOBITS, SHT_NULL,
@@ -9,10 +11,12 @@ use object::elf::{
 use object::endian::LittleEndian;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 
-/// Why a file is not a library that could be loaded here.
+pub(crate) use self::dynamic::{Facts, Needs, Text};
+
+/// Why a file cannot be loaded as a library here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ElfError {
-    /// It is something else.
+    /// It is a file of another kind.
     #[error("it is not an ELF file")]
     NotElf,
     /// It is for another kind of machine.
@@ -24,12 +28,12 @@ pub(crate) enum ElfError {
     /// It is a program, an object file or the like.
     #[error("it is not a shared library; set crate-type = [\"cdylib\"]")]
     NotLibrary,
-    /// Its end is missing: it is still being written, or the copying failed.
+    /// Its end is missing: somebody is still writing it, or copying it failed.
     #[error("it is not complete: it needs {needed} bytes and has {found}")]
     Truncated {
-        /// How long it should be, at least.
+        /// The least number of bytes that it needs.
         needed: u64,
-        /// How long it is.
+        /// Its length in bytes.
         found: u64,
     },
     /// It contradicts itself.
@@ -38,7 +42,7 @@ pub(crate) enum ElfError {
 }
 
 impl ElfError {
-    /// A word for this kind of failure, the same for ever.
+    /// Stable, machine-readable code.
     #[must_use]
     pub(crate) fn code(&self) -> &'static str {
         match self {

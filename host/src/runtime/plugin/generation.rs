@@ -5,30 +5,29 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::backtrace::Panics;
 use super::bridge::Bridge;
+use super::elf::Facts;
 use super::env::Env;
 use super::giveup;
 use super::health::Health;
-use super::left::{Left, name_of_threads};
-use super::loader::{self, Instance, Library, LoadError, ShardInstance};
+use super::left::Left;
+use super::loader::{self, Instance, Kept, Library, LoadError, LoadedFor, ShardInstance};
 use super::manifest::Manifest;
-use super::mapping::Mapping;
+use super::references::name_of_threads;
 use super::sample::Untried;
 use super::shard::{self, Shard, Work};
 use super::stage::StagedFile;
+use super::static_tls;
 use super::watchdog::GivenUp;
 use crate::config;
 use crate::config::ContentHash;
 use crate::runtime::channel::Owner;
 
-/// How long a plugin's own `shutdown` may take, as it is told.
+/// The deadline that a plugin's own `shutdown` is told.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How long a library that is closed may stay in memory before something is said to be left of it.
-const LAST_THREADS: Duration = Duration::from_millis(500);
 
 /// One load of a plugin.
 #[derive(Debug)]
@@ -39,20 +38,20 @@ pub(crate) struct Generation {
     pub(crate) manifest: Manifest,
     /// The hash of its bytes.
     pub(crate) hash: ContentHash,
-    /// What it was started with, as JSON.
+    /// The settings that it was started with, as JSON.
     pub(super) settings: Arc<str>,
-    /// How it fares.
+    /// Its panics and errors.
     pub(crate) health: Arc<Health>,
     /// Generations whose state it has not been tried on yet.
     pub(super) untried: Mutex<Untried>,
     /// The staged copy, while it is loaded.
     library: PathBuf,
     set: Arc<ShardSet>,
-    /// What was left of it when it ended, if anything was.
+    /// What stayed in memory when it ended, if anything did.
     left: Mutex<Option<Left>>,
 }
 
-/// The shards of a generation. One that hangs is replaced by another of the same place.
+/// The shards of a generation. A shard that hangs is replaced by a new one in the same place.
 #[derive(Debug)]
 pub(super) struct ShardSet {
     pub(super) env: Env,
@@ -69,10 +68,9 @@ pub(super) struct ShardSet {
 #[derive(Debug)]
 struct Running {
     instance: Instance,
-    /// The last of it is let go, and so the library closed, on a thread that never ran the plugin's code.
+    /// Closed on a thread that never ran the plugin's code.
     library: Arc<Library>,
     threads: Vec<ShardThread>,
-    mapping: Mapping,
 }
 
 #[derive(Debug)]
@@ -82,7 +80,7 @@ struct ShardThread {
     thread: JoinHandle<()>,
 }
 
-/// Why a generation did not start, or did not go.
+/// Why a generation did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GenerationError {
     /// The library could not be opened.
@@ -91,7 +89,7 @@ pub(crate) enum GenerationError {
     /// The plugin's `init` failed.
     #[error("the plugin did not start: {0}")]
     Init(String),
-    /// The system gave no thread.
+    /// The system started no thread.
     #[error("a shard thread could not be started")]
     Thread(#[source] std::io::Error),
     /// A shard ended before it was ready.
@@ -100,6 +98,12 @@ pub(crate) enum GenerationError {
     /// The plugin's `init` does not return. Its thread is left.
     #[error("the plugin did not start within {} ms: its `init` does not return", .0.as_millis())]
     Hangs(Duration),
+    /// The library's constructors do not return. Their thread is left, and nothing else can be loaded.
+    #[error(
+        "the library did not load within {} ms: a constructor of it does not return, and holds the system's loader; no plugin can be \
+         loaded before the host is restarted", .0.as_millis()
+    )]
+    LoadHangs(Duration),
 }
 
 impl Generation {
@@ -107,7 +111,7 @@ impl Generation {
     ///
     /// # Errors
     ///
-    /// If the library does not open or the plugin does not start; all threads have ended then, but for one that hangs.
+    /// If the library does not open or the plugin does not start. All threads have ended then, except one that hangs.
     pub(crate) fn start(
         number: u64,
         manifest: Manifest,
@@ -124,11 +128,15 @@ impl Generation {
             shards: RwLock::default(),
             running: Mutex::default(),
         });
+        static_tls::warn(&env.slot.name, staged.facts());
         let library = staged.path().to_owned();
         let mut running = set.first(staged, config)?;
         for index in 1..config.shards.get() {
             if let Err(error) = set.next(index, &mut running, config) {
-                running.stop();
+                let (library, facts) = (running.library.path().to_owned(), running.library.facts());
+                if let Err(why) = running.stop(config.deadline) {
+                    set.say_left(&library, why, &facts);
+                }
                 return Err(error);
             }
         }
@@ -159,7 +167,7 @@ impl Generation {
         Arc::clone(&shards[(hash % shards.len() as u64) as usize])
     }
 
-    /// The first shard from `turn` on that is not closed: for what may run on any.
+    /// The first shard from `turn` on that is not closed, for work that may run on any shard.
     #[must_use]
     pub(crate) fn living_shard(&self, turn: usize) -> Option<Arc<Shard>> {
         let shards = self.set.shards.read().expect("no holder panics");
@@ -168,7 +176,7 @@ impl Generation {
         all.find(|shard| !shard.is_closed()).cloned()
     }
 
-    /// The shard that this is the run queue of, unless that was given up or belongs to another generation.
+    /// The shard with this run queue, unless it was given up or belongs to another generation.
     #[must_use]
     pub(crate) fn shard_of(&self, owner: &Owner) -> Option<Arc<Shard>> {
         let shards = self.set.shards.read().expect("no holder panics");
@@ -181,13 +189,13 @@ impl Generation {
         self.set.residents.load(Ordering::Acquire)
     }
 
-    /// The file that it was loaded from: a private copy, there while the generation is.
+    /// The file that it was loaded from: a private copy that stays as long as the generation.
     #[must_use]
     pub(crate) fn library(&self) -> &Path {
         &self.library
     }
 
-    /// What is still to be tried.
+    /// The generations whose state it has not been tried on yet.
     pub(super) fn untried(&self) -> MutexGuard<'_, Untried> {
         self.untried.lock().expect("no holder panics")
     }
@@ -198,19 +206,50 @@ impl Generation {
         self.set.shards.read().expect("no holder panics").len()
     }
 
-    /// Ends all shards, closes the library and looks whether it is gone. Blocks until they have ended or are given up.
+    /// Whether any of its shards still runs. A generation without one serves nothing.
+    #[must_use]
+    pub(crate) fn serves(&self) -> bool {
+        !self.set.is_given_up()
+    }
+
+    /// Ends all shards, closes the library and looks whether it is gone. Blocks until the shards have ended or are given up.
     pub(crate) fn retire(&self) -> Retired {
-        let running = self.set.running.lock().expect("no holder panics").take();
-        let Some(running) = running else {
+        let Some(running) = self.take_running() else {
             return Retired::Unmapped;
         };
-        let mapping = running.mapping.clone();
-        let (retired, held) = running.stop();
-        if retired != Retired::Unmapped {
-            let left = Left::of(&self.set.env.slot.name, self.number, mapping, held);
-            *self.left.lock().expect("no holder panics") = Some(left);
+        let slot = &self.set.env.slot;
+        let facts = running.library.facts();
+        match running.stop(slot.config().deadline) {
+            Ok(()) => Retired::Unmapped,
+            Err(kept) => {
+                let stuck = match kept {
+                    NotUnloaded::Stuck(threads) => threads,
+                    NotUnloaded::Kept(Kept::Destructor) => {
+                        slot.stats.hangs.inc();
+                        1
+                    }
+                    NotUnloaded::Kept(_) => 0,
+                };
+                let left = Left::of(&slot.name, self.number, &self.library, kept, &facts);
+                *self.left.lock().expect("no holder panics") = Some(left);
+                if stuck > 0 {
+                    Retired::Stuck(stuck)
+                } else {
+                    Retired::Mapped
+                }
+            }
         }
-        retired
+    }
+
+    /// Ends all shards. The library stays mapped, as the process is about to end: unmapping it could only do harm.
+    pub(crate) fn end(&self) {
+        if let Some(running) = self.take_running() {
+            running.end_threads();
+        }
+    }
+
+    fn take_running(&self) -> Option<Running> {
+        self.set.running.lock().expect("no holder panics").take()
     }
 
     /// What [`Generation::retire`] has left in memory.
@@ -220,39 +259,34 @@ impl Generation {
     }
 }
 
+/// Why a library was not unloaded.
+pub(super) enum NotUnloaded {
+    /// So many of its shards do not return.
+    Stuck(usize),
+    /// Something else keeps it mapped.
+    Kept(Kept),
+}
+
 impl Running {
-    /// Ends all threads, shard 0 last, as it is the one that calls `shutdown`; then closes the library.
-    /// Also returns how many references hold the library open after that.
-    fn stop(self) -> (Retired, usize) {
-        let Self {
-            instance,
-            library,
-            threads,
-            mapping,
-        } = self;
+    /// Ends all threads, then closes the library. A destructor of the library may take as long as `patience`.
+    fn stop(self, patience: Duration) -> Result<(), NotUnloaded> {
+        let library = Arc::clone(&self.library);
+        match self.end_threads() {
+            0 => library.close(patience).map_err(NotUnloaded::Kept),
+            stuck => Err(NotUnloaded::Stuck(stuck)),
+        }
+    }
+
+    /// Ends all threads, shard 0 last, as it calls `shutdown`. Returns how many are stuck.
+    fn end_threads(self) -> usize {
+        let Self { instance, threads, .. } = self;
         drop(instance);
         let (first, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|thread| thread.index == 0);
-        let stuck = end(others) + end(first);
-        let held = Arc::strong_count(&library) - 1;
-        let path = library.path().to_owned();
-        drop(library);
-        if stuck > 0 {
-            return (Retired::Stuck(stuck), held);
-        }
-        // Threads that a crate of the plugin's had started, and that nobody joins, are at their ends now.
-        let closed = Instant::now();
-        while held == 0 && matches!(mapping.is_executable(), Ok(true)) && closed.elapsed() < LAST_THREADS {
-            std::thread::sleep(Duration::from_millis(5));
-            loader::unload_again(&path);
-        }
-        match mapping.is_executable() {
-            Ok(false) => (Retired::Unmapped, held),
-            Ok(true) | Err(_) => (Retired::Mapped, held),
-        }
+        end(others) + end(first)
     }
 }
 
-/// Ends threads that have nothing to do any more. Returns how many of them are stuck.
+/// Ends threads that have nothing left to do. Returns how many of them are stuck.
 fn end(threads: Vec<ShardThread>) -> usize {
     threads.iter().for_each(|thread| thread.shard.stop());
     let mut stuck = 0;
@@ -267,18 +301,24 @@ fn end(threads: Vec<ShardThread>) -> usize {
     stuck
 }
 
-/// What is left of a generation.
+/// How a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retired {
-    /// Nothing executable.
+    /// No code of the library is in memory.
     Unmapped,
-    /// The library is still in memory: something of it is in use.
+    /// The library is still in memory, because something uses it.
     Mapped,
-    /// The library is still in memory: so many of its threads do not return from it.
+    /// The library is still in memory, because so many threads do not return from it.
     Stuck(usize),
 }
 
 impl ShardSet {
+    /// Whether all shards were given up, and none could be put in their places.
+    pub(super) fn is_given_up(&self) -> bool {
+        let shards = self.shards.read().expect("no holder panics");
+        shards.iter().all(|shard| shard.is_closed())
+    }
+
     fn new_shard(&self) -> Arc<Shard> {
         let (intercepts, residents) = (Arc::clone(&self.intercepts), Arc::clone(&self.residents));
         Arc::new(Shard::new(self.number, intercepts, residents))
@@ -310,12 +350,23 @@ impl ShardSet {
         let (ready, started) = mpsc::channel();
         let (env, settings, shard) = (self.env.clone(), config.settings.to_string(), self.new_shard());
         let panics = Panics::of(&env.slot.name, self.number, staged.path());
+        let (number, patience) = (self.number, config.deadline / 2);
+        // Closed by whoever started the shard, on a thread that never ran the plugin's code.
+        let (opened_library, libraries) = mpsc::channel();
         let first = self.thread(0, &shard, move |shard| {
-            // Mapped here: constructors of the library are plugin code, too.
-            let library = match Library::load(staged) {
+            let of = LoadedFor {
+                plugin: &env.slot.name,
+                generation: number,
+                patience,
+            };
+            // Mapped here, because constructors of the library are plugin code, too.
+            let library = match Library::load(staged, of) {
                 Ok(library) => library,
                 Err(error) => return drop(ready.send(Err(GenerationError::Load(error)))),
             };
+            // It is received unless `init` hangs; then the library stays mapped.
+            let _ = opened_library.send(Arc::clone(&library));
+            drop(opened_library);
             let host = Arc::new(Bridge {
                 env: env.clone(),
                 panics,
@@ -342,18 +393,43 @@ impl ShardSet {
         })?;
         match self.wait_for(&started, config) {
             Ok((instance, library)) => Ok(Running {
-                mapping: library.mapping(),
                 instance,
                 library,
                 threads: vec![first],
             }),
+            Err(GenerationError::Hangs(deadline)) if libraries.try_recv().is_err() => {
+                Err(GenerationError::LoadHangs(deadline))
+            }
             Err(error) => {
                 if !matches!(error, GenerationError::Hangs(_)) {
                     let _ = first.thread.join();
+                    if let Ok(library) = libraries.try_recv() {
+                        self.close(library, config);
+                    }
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Closes the library of a generation that did not start.
+    fn close(&self, library: Arc<Library>, config: &config::Plugin) {
+        let (path, facts) = (library.path().to_owned(), library.facts());
+        if let Err(kept) = library.close(config.deadline) {
+            self.say_left(&path, NotUnloaded::Kept(kept), &facts);
+        }
+    }
+
+    /// Says why the library of a generation that did not start stays.
+    fn say_left(&self, library: &Path, why: NotUnloaded, facts: &Facts) {
+        let slot = &self.env.slot;
+        let left = Left::of(&slot.name, self.number, library, why, facts);
+        slot.stats.leaked_generations.inc();
+        tracing::warn!(
+            plugin = slot.name,
+            cause = left.cause,
+            "the plugin did not start, and its library stays in memory"
+        );
     }
 
     /// Opens one more shard.
@@ -381,7 +457,7 @@ impl ShardSet {
         opened
     }
 
-    /// Waits for a shard to be open: as long as a handler may take.
+    /// Waits until a shard is open, at most as long as a handler may take.
     fn wait_for<T>(
         &self,
         started: &mpsc::Receiver<Result<T, GenerationError>>,
@@ -400,8 +476,8 @@ impl ShardSet {
         }
     }
 
-    /// Puts another shard in the place of one that is given up. `None` if the generation is retired, or has had enough of
-    /// them; then the place stays closed.
+    /// Puts a new shard in the place of one that was given up. `None` if the generation is retired, or too many threads are stuck;
+    /// the place then stays closed.
     pub(super) fn replace(self: &Arc<Self>, old: &Arc<Shard>) -> Option<Arc<Shard>> {
         let mut running = self.running.lock().expect("no holder panics");
         let running = running.as_mut()?;
@@ -411,7 +487,7 @@ impl ShardSet {
             tracing::error!(
                 plugin = slot.name,
                 most,
-                "too many threads of the plugin are stuck: the shard is not replaced, joins that lead to it are refused"
+                "too many threads of the plugin are stuck: the shard is not replaced, and joins that lead to it are refused"
             );
             return None;
         }
@@ -452,7 +528,7 @@ impl ShardSet {
     }
 }
 
-/// Calls the plugin for something that is no event.
+/// Calls the plugin for something other than an event.
 fn in_plugin<T>(shard: &Arc<Shard>, what: &'static str, call: impl FnOnce() -> T) -> Result<T, GivenUp> {
     shard.begin(Work::Life(what));
     shard.pulse.enter();
@@ -462,7 +538,7 @@ fn in_plugin<T>(shard: &Arc<Shard>, what: &'static str, call: impl FnOnce() -> T
     Ok(result)
 }
 
-/// The life of a shard that is open.
+/// Runs an open shard to its end.
 fn serve(shard: &Arc<Shard>, opened: ShardInstance, env: &Env) {
     let opened = shard::run(shard, opened, env);
     let closed = in_plugin(shard, "drop", || opened.close());
@@ -474,23 +550,23 @@ fn serve(shard: &Arc<Shard>, opened: ShardInstance, env: &Env) {
     }
 }
 
-/// The end of shard 0, and so of the plugin; unless another has taken its place.
+/// Shuts the plugin down at the end of shard 0, unless another shard has taken its place.
 fn shut_down(shard: &Arc<Shard>, instance: &Instance, env: &Env) {
     if shard.pulse.is_over() {
         return;
     }
     match in_plugin(shard, "shutdown", || instance.shutdown(SHUTDOWN_DEADLINE)) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down well"),
+        Ok(Err(error)) => tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down cleanly"),
         Err(GivenUp) => came_back(env),
     }
 }
 
-/// A thread that was given up has returned from the plugin after all, and ends.
+/// Notes that a thread which was given up has returned from the plugin after all, and ends.
 fn came_back(env: &Env) {
     env.slot.stats.stuck_threads.dec();
     tracing::info!(
         plugin = env.slot.name,
-        "a thread that was given up has come back and ends"
+        "a thread that was given up has returned and ends"
     );
 }

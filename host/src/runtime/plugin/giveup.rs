@@ -1,8 +1,7 @@
-//! What becomes of a shard whose plugin does not return: its clients are answered in its place, and another shard takes
-//! over for what comes later.
+//! Gives up a shard whose plugin does not return: answers its clients in its place, and has another shard take over later work.
 //!
-//! Runs on the watchdog's thread. The stuck thread is left; [`Pulse`](super::watchdog::Pulse) sees to it that nothing
-//! which it still does counts. What its plugin knew of the topics is lost with it.
+//! Runs on the watchdog's thread. The stuck thread is left, and [`Pulse`](super::watchdog::Pulse) makes sure that nothing it still
+//! does counts. The state of its topics is lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,27 +22,27 @@ use crate::runtime::id::MemberId;
 /// Why a topic could not be moved.
 const HUNG: &str = "the code that serves it hangs";
 
-/// What went with a shard.
+/// What was lost with a shard.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     pub(super) topics: usize,
     pub(super) channels: usize,
-    /// Another shard does what this one did.
+    /// Another shard has taken its place.
     pub(super) replaced: bool,
 }
 
-/// Answers for a shard that will not, and puts another in its place. The thread of the plugin has been locked out before.
+/// Answers for a shard that does not return, and puts another in its place. The caller has locked its thread out before.
 pub(super) fn give_up(set: &Arc<ShardSet>, shard: &Arc<Shard>) -> Lost {
     set.env.slot.stats.stuck_threads.inc();
     close(set, shard, true)
 }
 
-/// Closes a shard: what it has in hand and all that waits for it is answered. `replace`: if another can be had, later joins
-/// and what has no state yet go there.
+/// Closes a shard and answers what it was doing and what waits for it. `replace`: puts another shard in its place if possible, which
+/// gets later joins and what has no state yet.
 pub(super) fn close(set: &Arc<ShardSet>, shard: &Arc<Shard>, replace: bool) -> Lost {
     let env = &set.env;
     let controls = shard.close();
-    // First, so that no topic is made on the closed one any more.
+    // First, so that no new topic goes to the closed one.
     let other = if replace { set.replace(shard) } else { None };
     let mut rest = Rest::default();
     let mut held = None;
@@ -79,10 +78,10 @@ pub(super) fn sweep(shard: &Arc<Shard>, env: &Env) {
     }
 }
 
-/// What a closed shard was asked for goes to another, where that can do it.
+/// Passes a request to a closed shard on to another, if that can do it.
 fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
     let control = match (control, other) {
-        // Its topic has ended.
+        // The topic has ended.
         (Control::Give(moving), _) => return moving.fail(Instant::now(), 0, HUNG),
         (Control::Forget(_) | Control::Sample(_), _) => return,
         (control, Some(other)) => match other.control(control) {
@@ -98,7 +97,7 @@ fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
     }
 }
 
-/// What a batch has not done, by the number of its topic.
+/// The events of a batch that are not done, by the number of their topic.
 #[derive(Default)]
 struct Rest {
     by_topic: HashMap<u64, Vec<Late>>,
@@ -106,7 +105,7 @@ struct Rest {
     announced: Option<MemberId>,
 }
 
-/// An input that the plugin will not handle, as far as somebody is to hear of it.
+/// An input that the plugin will not handle and that somebody must be told of.
 #[derive(Debug)]
 enum Late {
     Join(MemberId),
@@ -120,7 +119,7 @@ enum Late {
 }
 
 impl Rest {
-    /// A plan that its plugin may still be reading.
+    /// The rest of a plan, which its plugin may still be reading.
     fn of(plan: &Plan) -> Self {
         let mut rest = Self::default();
         let mut add = |topic: usize, input: &Input| {
@@ -171,8 +170,7 @@ impl Late {
     }
 }
 
-/// Ends a topic whose state is lost: everything that waits is answered, everybody in it is told. Returns how many channels
-/// have ended by it.
+/// Ends a topic whose state is lost: answers everything that waits, and tells everybody in it. Returns how many channels ended.
 fn end(
     topic: &Arc<Topic>,
     in_hand: &[Late],

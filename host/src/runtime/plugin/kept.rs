@@ -1,7 +1,7 @@
-//! The last good contents of each plugin, kept below the state folder for going back to.
+//! Keeps the last good contents of each plugin below the state folder, to go back to.
 //!
-//! A library is kept once its probation is over. A host that finds, at its start, that the library in place is in
-//! quarantine loads the newest of these instead.
+//! A library is kept once its probation is over, with its companions. If the host finds at its start that the library in place is in
+//! quarantine, it loads the newest of these instead.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::quarantine::{private_dir, write_whole};
-use super::stage::{Contents, Image, MAX_LIBRARY_BYTES};
+use super::stage::{Contents, MAX_LIBRARY_BYTES, companions_of};
 use crate::config::ContentHash;
 use crate::config::trust::{Use, check_file};
 
@@ -17,12 +17,12 @@ use crate::config::trust::{Use, check_file};
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     dir: PathBuf,
-    /// Of each plugin.
+    /// Libraries that are kept of each plugin.
     most: usize,
 }
 
 impl Kept {
-    /// Those below `state_dir`, which need not exist yet; `most` of each plugin.
+    /// The libraries below `state_dir`, which need not exist yet; at most `most` of each plugin.
     #[must_use]
     pub(crate) fn new(state_dir: &Path, most: usize) -> Self {
         Self {
@@ -31,11 +31,11 @@ impl Kept {
         }
     }
 
-    /// Keeps a copy of the file `library`, whose contents have the hash `hash`, as the newest of `plugin`.
+    /// Keeps a copy of the staged file `library`, whose contents have the hash `hash`, as the newest of `plugin`.
     ///
     /// # Errors
     ///
-    /// If it cannot be copied.
+    /// If a file cannot be copied.
     pub(crate) fn keep(&self, plugin: &str, hash: ContentHash, library: &Path) -> io::Result<()> {
         if self.most == 0 {
             return Ok(());
@@ -43,13 +43,13 @@ impl Kept {
         private_dir(&self.dir)?;
         let place = self.dir.join(format!("{}{hash:#}.so", prefix(plugin)));
         if !place.exists() {
-            write_whole(&place, &Image::read(&File::open(library)?, MAX_LIBRARY_BYTES)?)?;
+            Contents::read_from(library, |_, _| Ok(()))?.write_to(&place, write_whole)?;
         }
-        // It is the newest now, also where it was there before.
+        // It is the newest now, even if it was there before.
         File::open(&place)?.set_modified(SystemTime::now())?;
         for (old, _) in self.of(plugin).into_iter().skip(self.most) {
             // Another host may have been faster.
-            let _ = fs::remove_file(old);
+            let _ = (fs::remove_dir_all(companions_of(&old)), fs::remove_file(old));
         }
         Ok(())
     }
@@ -61,13 +61,12 @@ impl Kept {
             .filter(|(_, hash)| good(*hash))
             .find_map(|(path, hash)| {
                 let meta = fs::metadata(&path).ok()?;
-                let file = (meta.len() <= MAX_LIBRARY_BYTES).then(|| File::open(&path).ok())??;
-                check_file(&file, &path, Use::State)
-                    .inspect_err(|error| tracing::warn!(%error, "a kept library is not used"))
-                    .ok()?;
-                let bytes = Image::read(&file, MAX_LIBRARY_BYTES).ok()?;
-                // What has changed on the disk is not what was good.
-                (ContentHash::of(&bytes) == hash).then_some(Contents { bytes, hash })
+                let trusted = |file: &File, path: &Path| check_file(file, path, Use::State);
+                let read = || Contents::read_from(&path, trusted);
+                let contents = (meta.len() <= MAX_LIBRARY_BYTES).then(read)?;
+                let contents = contents.inspect_err(|error| tracing::warn!(%error, "a kept library is not used")).ok()?;
+                // A file that has changed on the disk is not the one that was good.
+                (contents.hash == hash).then_some(contents)
             })
     }
 
@@ -89,7 +88,7 @@ impl Kept {
     }
 }
 
-/// What the files of a plugin begin with; its name leads to no other folder.
+/// How the names of a plugin's files begin. A slash in the plugin's name must not lead to another folder.
 fn prefix(plugin: &str) -> String {
     format!("{}-", plugin.replace('/', "_"))
 }

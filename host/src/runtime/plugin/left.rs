@@ -1,70 +1,107 @@
-//! What stays in memory of a generation that has ended, and why.
+//! Says what stays in memory of a generation that has ended, and why.
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::elf::Facts;
+use super::generation::NotUnloaded;
+use super::loader::{Kept, Library};
 use super::mapping::Mapping;
+use super::references;
 
-/// How long the system may go on listing a thread that has ended.
-const LAST_MOMENT: Duration = Duration::from_millis(100);
+/// How long a destructor may take when the library is closed later.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is in memory of a generation that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Left {
     mapping: Mapping,
-    /// Why, in a few words: threads, which have the names of their shards unless the plugin gave them others; what holds the
-    /// library open; or, where it is closed, what the system waits for.
+    /// The reason in a few words, with what the plugin's author can do about it.
     pub(crate) cause: String,
+    /// A library that is open only because somebody pointed into it, who may have gone.
+    open: Arc<Mutex<Option<Arc<Library>>>>,
 }
 
 impl Left {
-    /// Finds out what is left of generation `number` of `plugin`, whose library `held` references keep open.
+    /// Finds out what is left of generation `number` of `plugin`, which was loaded from `library`, and why.
     #[must_use]
-    pub(crate) fn of(plugin: &str, number: u64, mapping: Mapping, held: usize) -> Self {
-        let threads = threads_that_stay(&name_of_threads(plugin, number));
-        let cause = if !threads.is_empty() {
-            format!("threads: {}", threads.join(", "))
-        } else if held > 0 {
-            format!("references: {held}, as the plugin did not shut down well")
-        } else {
-            "thread-locals: the library is closed, but destructors of it wait on threads of other code".to_owned()
+    pub(super) fn of(plugin: &str, number: u64, library: &Path, why: NotUnloaded, facts: &Facts) -> Self {
+        let mut open = None;
+        let cause = match why {
+            NotUnloaded::Stuck(_) => own_threads(plugin, number).unwrap_or_else(|| "threads that do not return".to_owned()),
+            NotUnloaded::Kept(Kept::Held) => own_threads(plugin, number)
+                .unwrap_or_else(|| "shutdown: the plugin did not shut down cleanly, so code of it may still run".to_owned()),
+            NotUnloaded::Kept(Kept::Referenced(library, references)) => {
+                open = references.may_go().then_some(library);
+                references.to_string()
+            }
+            NotUnloaded::Kept(Kept::Destructor) => {
+                "destructor: one of the library does not return (a function with the attribute `destructor`, or a static's)".to_owned()
+            }
+            NotUnloaded::Kept(Kept::Loader(user)) => user.to_string(),
+            NotUnloaded::Kept(Kept::Mapped) => linked(facts).to_owned(),
         };
-        Self { mapping, cause }
+        Self {
+            mapping: Mapping::of(library),
+            cause,
+            open: Arc::new(Mutex::new(open)),
+        }
     }
 
-    /// Whether it is still there.
+    /// Whether it is still there. Closes the library if nobody points into it any more.
     #[must_use]
     pub(crate) fn is_there(&self) -> bool {
+        let mut open = self.open.lock().expect("no holder panics");
+        if let Some(library) = open.take()
+            && let Err(Kept::Referenced(library, _)) = library.close(PATIENCE)
+        {
+            *open = Some(library);
+        }
         self.mapping.is_executable().unwrap_or(true)
     }
 }
 
-/// What the names of a generation's threads begin with. The system keeps 15 bytes of a name: that of a long plugin is cut, not
-/// the numbers, which threads that the plugin starts inherit.
-pub(super) fn name_of_threads(plugin: &str, generation: u64) -> String {
-    const MOST: usize = 15;
-    const INDEX: usize = 2;
-    let number = format!(".{generation}.");
-    let cut = plugin.floor_char_boundary(MOST.saturating_sub(number.len() + INDEX));
-    format!("{}{number}", &plugin[..cut])
+/// The threads that carry the generation's name.
+fn own_threads(plugin: &str, number: u64) -> Option<String> {
+    let threads = references::threads_called(&references::name_of_threads(plugin, number));
+    (!threads.is_empty()).then(|| format!("threads: {}", threads.join(", ")))
 }
 
-/// The same, but for those that are at their end: whoever joins a thread goes on a moment before the system forgets it.
-fn threads_that_stay(beginning: &str) -> Vec<String> {
-    let since = Instant::now();
-    loop {
-        let threads = threads_called(beginning);
-        if threads.is_empty() || since.elapsed() >= LAST_MOMENT {
-            return threads;
-        }
-        std::thread::sleep(Duration::from_millis(1));
+/// Why the system keeps a library that is closed.
+fn linked(facts: &Facts) -> &'static str {
+    if facts.nodelete {
+        "linker: the library was linked with -z nodelete, so that the system never unloads it; link it without"
+    } else if facts.has_unique_symbols {
+        "linker: the library has C++ symbols that are unique in the process, so that the system never unloads it; compile it with \
+         -fno-gnu-unique"
+    } else {
+        "thread-locals: the library is closed, but the system keeps it: thread-locals of it wait for other threads to end, or something \
+         has opened it once more"
     }
 }
 
-/// The threads of this process whose names begin so.
-fn threads_called(beginning: &str) -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    // One may end just now.
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    let names = names.map(|name| name.trim_end().to_owned());
-    names.filter(|name| name.starts_with(beginning)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(facts: Facts, expected: &str) {
+        let cause = linked(&facts);
+        assert!(cause.starts_with(expected), "{cause}");
+    }
+
+    #[test]
+    fn a_library_that_is_closed_is_put_down_to_how_it_was_linked() {
+        let nodelete = Facts {
+            nodelete: true,
+            ..Facts::default()
+        };
+        let unique = Facts {
+            has_unique_symbols: true,
+            ..Facts::default()
+        };
+        check(nodelete, "linker: the library was linked with -z nodelete");
+        check(unique, "linker: the library has C++ symbols");
+        check(Facts::default(), "thread-locals: ");
+    }
 }

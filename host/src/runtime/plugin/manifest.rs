@@ -1,6 +1,6 @@
-//! Reads what a library says of itself, from its bytes, without running any of it.
+//! Reads a library's manifest from its bytes, without running any of its code.
 //!
-//! The layout is [`bennu_plugin::manifest::Manifest`]; here it is read field by field, so that any bytes will do.
+//! The layout is [`bennu_plugin::manifest::Manifest`]. This reads it field by field, so that no bytes can do harm.
 
 use std::fmt;
 use std::mem::offset_of;
@@ -11,7 +11,7 @@ use bennu_plugin::manifest::{INTERCEPTS_LEN, MAGIC, Manifest as Raw, NAME_LEN, S
 
 use super::elf::{Elf, ElfError};
 
-/// A manifest that this host can work with.
+/// A manifest that this host understands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     /// The crate's name, which is the plugin's.
@@ -47,15 +47,15 @@ pub(crate) enum ManifestError {
     /// It has no manifest.
     #[error("it is not a Bennu plugin: `export_plugin!` is missing")]
     Missing,
-    /// The manifest is shorter than it says, or than this host needs.
+    /// The manifest is shorter than its own size field says, or than this host needs.
     #[error("its manifest has {found} bytes and needs {needed}")]
     Short {
-        /// How long it should be.
+        /// The length that it needs, in bytes.
         needed: usize,
-        /// How long it is.
+        /// Its length in bytes.
         found: usize,
     },
-    /// The manifest does not begin as one does.
+    /// The manifest does not begin with the magic bytes.
     #[error("its manifest does not begin with the right bytes")]
     Magic,
     /// Built for another major version of the contract.
@@ -77,7 +77,7 @@ pub(crate) enum ManifestError {
     #[error("its manifest's {0} can't be read")]
     Text(&'static str),
     /// The versions of state contradict each other.
-    #[error("it says that it reads the state versions {from} to {to} but writes {writes}")]
+    #[error("it declares that it reads state versions {from} to {to}, but writes version {writes}")]
     StateVersions {
         /// The oldest it reads.
         from: u32,
@@ -86,10 +86,10 @@ pub(crate) enum ManifestError {
         /// What it writes.
         writes: u32,
     },
-    /// It does nothing.
+    /// It exports nothing.
     #[error("it has neither a channel nor a connect handler")]
     Empty,
-    /// The configuration calls it otherwise.
+    /// The configuration has another name for it.
     #[error("the configuration calls it `{expected}`, but the library is the plugin `{found}`")]
     Name {
         /// In the configuration.
@@ -100,7 +100,7 @@ pub(crate) enum ManifestError {
 }
 
 impl ManifestError {
-    /// A word for this kind of failure, the same for ever.
+    /// Stable, machine-readable code.
     #[must_use]
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -130,11 +130,11 @@ impl Manifest {
         Self::parse(section)
     }
 
-    /// Reads the bytes of the section.
+    /// Reads the bytes of the manifest's section.
     ///
     /// # Errors
     ///
-    /// If they are no manifest that this host can work with.
+    /// If they are no manifest that this host understands.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let fields = Fields::new(bytes)?;
         let bits = fields.number(offset_of!(Raw, flags));
@@ -164,7 +164,7 @@ impl Manifest {
         self.abi >= (1, 4)
     }
 
-    /// What no field shows alone.
+    /// Checks fields against each other.
     fn check(self) -> Result<Self, ManifestError> {
         if self.name.is_empty() {
             return Err(ManifestError::Text("name"));
@@ -179,7 +179,7 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Refuses a library that is another plugin than `plugin`, its name in the configuration.
+    /// Refuses a library whose name is not `plugin`, the name in the configuration.
     ///
     /// # Errors
     ///
@@ -201,11 +201,11 @@ impl fmt::Display for Manifest {
     }
 }
 
-/// A manifest of this contract, not yet read: long enough for all that is asked of it.
+/// The bytes of a manifest of this contract, long enough for every field.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Checks first what decides whether the rest can be understood.
+    /// Checks first whether the rest can be understood.
     fn new(bytes: &'a [u8]) -> Result<Self, ManifestError> {
         let short = |needed| ManifestError::Short {
             needed,
@@ -222,7 +222,7 @@ impl<'a> Fields<'a> {
         if found != ABI_MAJOR {
             return Err(ManifestError::AbiMajor { found });
         }
-        // Later versions append: what is longer is read as far as it is known.
+        // Later versions append fields: a longer manifest is read up to the fields that are known.
         let said = number(bytes, offset_of!(Raw, size)).map_or(0, |size| size as usize);
         if said < SIZE || bytes.len() < said {
             return Err(ManifestError::Short {

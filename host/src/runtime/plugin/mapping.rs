@@ -1,4 +1,4 @@
-//! Tells whether a closed library is really gone from this process.
+//! Tells whether a closed library is really gone from the process.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,15 +6,15 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What `/proc/self/maps` says of one file. Staged files have names that are never used again, so the name is enough;
-/// inode numbers are used again, and device numbers differ on layered file systems.
+/// Looks for one file in `/proc/self/maps`. Names of staged files are never used again, so the name is enough. Inode numbers are used
+/// again, and device numbers differ on layered file systems.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     path: PathBuf,
 }
 
 impl Mapping {
-    /// Asks about `path`, as it was when it was opened: the file may be gone by now.
+    /// For the file at `path`, which may have been removed since it was mapped.
     #[must_use]
     pub(crate) fn of(path: &Path) -> Self {
         Self {
@@ -22,7 +22,7 @@ impl Mapping {
         }
     }
 
-    /// Whether code of the file is mapped. Mappings without code may stay: a backtrace leaves one.
+    /// Whether code of the file is mapped. Mappings without code do not count: a backtrace leaves one.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl Mapping {
     }
 }
 
-/// The file of a line of `maps` (`start-end perms offset dev inode path`), where it is an executable mapping.
+/// The file of a line of `maps` (`start-end perms offset dev inode path`), if it is an executable mapping.
 fn executable_file(line: &[u8]) -> Option<&OsStr> {
     let mut rest = line;
     let mut fields = [&line[..0]; 5];

@@ -24,6 +24,7 @@ mod backtrace;
 mod batch;
 mod bridge;
 mod commit;
+mod companions;
 mod connect;
 pub(crate) mod crash;
 mod effects;
@@ -43,17 +44,20 @@ mod log;
 pub(crate) mod manager;
 pub(crate) mod manifest;
 pub(crate) mod mapping;
+mod memory;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
 mod probation;
 pub(crate) mod probe;
 pub(crate) mod quarantine;
+mod references;
 mod refusals;
 mod retire;
 pub(crate) mod sample;
 pub(crate) mod shard;
 mod slot;
 pub(crate) mod stage;
+pub(crate) mod static_tls;
 pub(crate) mod step;
 mod survival;
 pub(crate) mod swap;
@@ -65,3 +69,14 @@ pub(crate) use connect::{Asked, ConnectCall, Connected};
 pub(crate) use hub::Hub;
 pub(crate) use log::wrote;
 pub(crate) use slot::{JoinRefused, PluginSlot};
+
+/// Makes a process ready to load plugins. Call it before anything else is started: the program may start anew, and threads that
+/// there are already may run a plugin's handler for SIGTERM.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub(crate) fn prepare_process(config: &crate::config::Config) -> std::io::Result<()> {
+    static_tls::reserve(config)?;
+    loader::signals::guard()
+}

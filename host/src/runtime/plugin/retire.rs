@@ -8,6 +8,7 @@ use bennu_plugin::abi::ABI_MAJOR;
 
 use super::generation::{Generation, Retired};
 use super::hub::Hub;
+use super::memory;
 use super::slot::PluginSlot;
 use super::step::Step;
 use crate::runtime::channel::Input;
@@ -64,9 +65,21 @@ impl Retirement {
 
     /// Ends a generation, on a thread of its own: a stuck handler must not keep other plugins from being replaced.
     pub(super) fn end(&mut self, slot: Arc<PluginSlot>, generation: Arc<Generation>) {
-        self.threads.retain(|thread| !thread.is_finished());
         let hub = Arc::clone(&self.hub);
-        let body = move || bury(&hub, &slot, &generation);
+        self.on_a_thread(move || bury(&hub, &slot, &generation));
+    }
+
+    /// The same when the host stops: the library stays mapped, as code of it may still run and the process ends anyway.
+    pub(super) fn stop(&mut self, slot: Arc<PluginSlot>, generation: Arc<Generation>) {
+        let hub = Arc::clone(&self.hub);
+        self.on_a_thread(move || {
+            generation.end();
+            break_promises(&hub, &slot, generation.number);
+        });
+    }
+
+    fn on_a_thread(&mut self, body: impl FnOnce() + Send + 'static) {
+        self.threads.retain(|thread| !thread.is_finished());
         match std::thread::Builder::new().name("retire".into()).spawn(body) {
             Ok(thread) => self.threads.push(thread),
             Err(error) => tracing::error!(
@@ -150,8 +163,27 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
             );
         }
     }
+    if let Some(bytes) = memory::after_reload(&slot.name) {
+        say_memory(slot, bytes);
+    }
     for generation in slot.journal.gone_since() {
         slot.stats.leaked_generations.dec();
         tracing::info!(plugin = slot.name, generation, "generation unloaded after all");
+    }
+}
+
+/// Notes how much memory stays at each reload, and says so past the bound.
+fn say_memory(slot: &PluginSlot, bytes: u64) {
+    let shown = i64::try_from(bytes).unwrap_or(i64::MAX);
+    slot.stats.leaked_bytes_per_reload.set(shown);
+    let most = slot.config().max_leak_bytes_per_reload;
+    if bytes > most {
+        tracing::warn!(
+            plugin = slot.name,
+            bytes,
+            max_leak_bytes_per_reload = most,
+            "each reload leaves memory behind: free what the plugin's statics, and those of libraries in it, hold when the plugin's \
+             value is dropped"
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! Reads a library that has stopped changing, and keeps a private copy of exactly these bytes to load from.
 //!
-//! Never here: a link. The system's loader knows files by name and by inode, and gives back the library that it has.
+//! Libraries that lie beside it and that it needs come with it ([`companions`](super::companions)); only the names of those differ in
+//! the copies. Never here: a link. The system's loader knows files by name and by inode, and would return the library that it has.
 
 mod folder;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,14 +16,16 @@ use std::path::{Path, PathBuf};
 use memmap2::MmapMut;
 
 pub(crate) use self::folder::{StageFolder, is_noexec};
+use super::companions::{self, CompanionError};
+use super::elf::{Elf, Facts};
 use crate::config::ContentHash;
 
-/// The largest library that is read. Beyond: refused.
+/// The largest library that is read. Larger ones are refused.
 pub(crate) const MAX_LIBRARY_BYTES: u64 = 1 << 30;
-/// How often a file that keeps changing is looked at before this gives up.
+/// How often this looks at a file that keeps changing before it gives up.
 const MAX_LOOKS: usize = 50;
 
-/// The bytes of a file in memory of their own, which the system has back when they go. The heap would keep it.
+/// The bytes of a file in a mapping of their own. The system gets the memory back when this is dropped; the heap would keep it.
 #[derive(Debug)]
 pub(crate) struct Image {
     memory: MmapMut,
@@ -29,11 +33,11 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Reads a file that is as long as it is now, and no more than `most_bytes`.
+    /// Reads a file up to its present length, and at most `most_bytes`.
     ///
     /// # Errors
     ///
-    /// If it can't be read, or there is no memory.
+    /// If the file can't be read, or there is no memory.
     pub(crate) fn read(mut file: &File, most_bytes: u64) -> io::Result<Self> {
         let most = usize::try_from(file.metadata()?.len().min(most_bytes)).map_err(io::Error::other)?;
         let mut image = Self {
@@ -47,6 +51,15 @@ impl Image {
             }
         }
         Ok(image)
+    }
+
+    /// A copy that can be changed.
+    fn to_changed(
+        &self,
+        change: impl FnOnce(&mut [u8]) -> Result<(), CompanionError>,
+    ) -> Result<Vec<u8>, CompanionError> {
+        let mut bytes = self.to_vec();
+        change(&mut bytes).map(|()| bytes)
     }
 }
 
@@ -62,8 +75,71 @@ impl Deref for Image {
 pub(crate) struct Contents {
     /// All of them.
     pub(crate) bytes: Image,
-    /// Their hash.
+    /// Their hash, that of the companions included.
     pub(crate) hash: ContentHash,
+    /// The libraries that lie beside it and that it needs, by the names that it has for them.
+    pub(crate) companions: BTreeMap<String, Image>,
+}
+
+impl Contents {
+    /// A library that [`Contents::write_to`] or [`StagedFile::write`] has written. `check` sees each file before it is read.
+    ///
+    /// # Errors
+    ///
+    /// If one of its files can't be read, or `check` refuses it.
+    pub(crate) fn read_from(library: &Path, check: impl Fn(&File, &Path) -> io::Result<()>) -> io::Result<Self> {
+        let read = |path: &Path| {
+            let file = File::open(path)?;
+            check(&file, path)?;
+            Image::read(&file, MAX_LIBRARY_BYTES)
+        };
+        let mut companions = BTreeMap::new();
+        let folder = companions_of(library);
+        if folder.is_dir() {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                companions.insert(entry.file_name().to_string_lossy().into_owned(), read(&entry.path())?);
+            }
+        }
+        let bytes = match companions.remove(LIBRARY) {
+            Some(original) => original,
+            None => read(library)?,
+        };
+        Ok(Self {
+            hash: hash_of_all(&bytes, &companions),
+            bytes,
+            companions,
+        })
+    }
+
+    /// Writes a library and its companions as they are, to be read by [`Contents::read_from`].
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be written.
+    pub(crate) fn write_to(&self, library: &Path, write: impl Fn(&Path, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        if !self.companions.is_empty() {
+            let folder = companions_of(library);
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            for (name, bytes) in &self.companions {
+                write(&folder.join(name), bytes)?;
+            }
+        }
+        write(library, &self.bytes)
+    }
+}
+
+/// The folder that a library's companions are written to, beside it.
+pub(crate) fn companions_of(library: &Path) -> PathBuf {
+    library.with_extension("companions")
+}
+
+/// What the library itself is called among its companions, where its own copy has been changed. No needed library can be called so.
+const LIBRARY: &str = ".library";
+
+fn hash_of_all(bytes: &[u8], companions: &BTreeMap<String, Image>) -> ContentHash {
+    let each = companions.iter().map(|(name, bytes)| (&**name, ContentHash::of(bytes)));
+    companions::hash(ContentHash::of(bytes), each)
 }
 
 impl fmt::Debug for Contents {
@@ -94,15 +170,18 @@ pub(crate) enum StageError {
         /// What it is.
         kind: &'static str,
     },
-    /// It holds nothing, and goes on to.
+    /// It stays empty.
     #[error("{} is empty", .0.display())]
     Empty(PathBuf),
     /// It is larger than [`MAX_LIBRARY_BYTES`].
     #[error("{} is larger than a library may be ({MAX_LIBRARY_BYTES} bytes)", .0.display())]
     TooLarge(PathBuf),
-    /// It was different each time.
+    /// It was different at each look.
     #[error("{} keeps changing", .0.display())]
     Unsettled(PathBuf),
+    /// The libraries that lie beside it cannot come with it.
+    #[error(transparent)]
+    Companion(#[from] CompanionError),
     /// The private copy can't be written.
     #[error("can't stage a copy at {}", path.display())]
     Write {
@@ -126,7 +205,7 @@ impl StageError {
         matches!(self, Self::Read { source, .. } if there(source)) || matches!(self, Self::Write { .. })
     }
 
-    /// A word for this kind of failure, the same for ever.
+    /// Stable, machine-readable code.
     #[must_use]
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -135,21 +214,22 @@ impl StageError {
             Self::Empty(_) => "empty",
             Self::TooLarge(_) => "too_large",
             Self::Unsettled(_) => "unsettled",
+            Self::Companion(_) => "companion",
             Self::Write { .. } => "stage",
         }
     }
 }
 
-/// Reads `path` until two looks in a row find the same; `pause` runs before each second look (20 ms are enough).
+/// Reads `path` and its companions until two looks in a row find the same; `pause` runs before each second look (20 ms are enough).
 ///
 /// # Errors
 ///
-/// If it can't be read, is no file, is empty, is too large or keeps changing.
+/// If the file can't be read, is no file, is empty, is too large or keeps changing; the same of a companion.
 pub(crate) fn read_settled(path: &Path, mut pause: impl FnMut()) -> Result<Contents, StageError> {
     for _ in 0..MAX_LOOKS {
-        let (contents, stamp) = look(path)?;
+        let (contents, stamps) = look(path)?;
         pause();
-        if look_again(path)? == (contents.hash, stamp) {
+        if look_again(path)? == (contents.hash, stamps) {
             let empty = contents.bytes.is_empty().then(|| StageError::Empty(path.to_owned()));
             return empty.map_or(Ok(contents), Err);
         }
@@ -158,9 +238,49 @@ pub(crate) fn read_settled(path: &Path, mut pause: impl FnMut()) -> Result<Conte
 }
 
 /// What tells one state of a file from another without reading it: device, inode, size, and time of change.
-type Stamp = (u64, u64, u64, i64, i64);
+pub(super) type Stamp = (u64, u64, u64, i64, i64);
 
-fn look(path: &Path) -> Result<(Contents, Stamp), StageError> {
+fn look(path: &Path) -> Result<(Contents, Vec<Stamp>), StageError> {
+    let (bytes, stamp) = read(path)?;
+    let (mut stamps, mut companions) = (vec![stamp], BTreeMap::new());
+    for (name, path) in companions::find(path, &bytes)? {
+        let (bytes, stamp) = read(&path)?;
+        stamps.push(stamp);
+        companions.insert(name, bytes);
+    }
+    let hash = hash_of_all(&bytes, &companions);
+    let contents = Contents {
+        bytes,
+        hash,
+        companions,
+    };
+    Ok((contents, stamps))
+}
+
+/// The same, without keeping what it reads.
+fn look_again(path: &Path) -> Result<(ContentHash, Vec<Stamp>), StageError> {
+    look(path).map(|(contents, stamps)| (contents.hash, stamps))
+}
+
+/// What a library is recognised by, and the files beside it that belong to it.
+///
+/// # Errors
+///
+/// If the library or a companion can't be read.
+pub(crate) fn recognise(path: &Path) -> Result<(ContentHash, Vec<PathBuf>), StageError> {
+    let (bytes, _) = read(path)?;
+    // What cannot come with it is said when the library is read.
+    let found = companions::find(path, &bytes).unwrap_or_default();
+    let each = found
+        .iter()
+        .map(|(name, path)| Ok((&**name, ContentHash::of(&read(path)?.0))));
+    let each: Vec<_> = each.collect::<Result<_, StageError>>()?;
+    let hash = companions::hash(ContentHash::of(&bytes), each);
+    Ok((hash, found.into_values().collect()))
+}
+
+/// Reads a regular file; opening anything else could wait for ever.
+pub(super) fn read(path: &Path) -> Result<(Image, Stamp), StageError> {
     let unreadable = |source| StageError::Read {
         path: path.to_owned(),
         source,
@@ -171,20 +291,7 @@ fn look(path: &Path) -> Result<(Contents, Stamp), StageError> {
         return Err(StageError::TooLarge(path.to_owned()));
     }
     let meta = file.metadata().map_err(unreadable)?;
-    let hash = ContentHash::of(&bytes);
-    Ok((Contents { bytes, hash }, stamp(&meta)))
-}
-
-/// The same without keeping what is read.
-fn look_again(path: &Path) -> Result<(ContentHash, Stamp), StageError> {
-    let unreadable = |source| StageError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = open_regular(path)?;
-    let stamp = stamp(&file.metadata().map_err(unreadable)?);
-    let hash = ContentHash::of_file(file, MAX_LIBRARY_BYTES).map_err(unreadable)?;
-    Ok((hash, stamp))
+    Ok((bytes, stamp(&meta)))
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -200,7 +307,7 @@ pub(crate) fn not_a_file(meta: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Opens a file, and nothing that one could wait at.
+/// Opens a regular file only: opening a pipe could wait for ever.
 fn open_regular(path: &Path) -> Result<File, StageError> {
     let unreadable = |source| StageError::Read {
         path: path.to_owned(),
@@ -213,20 +320,21 @@ fn open_regular(path: &Path) -> Result<File, StageError> {
     File::open(path).map_err(unreadable)
 }
 
-/// A private copy, readable by this user only. Removed when this goes.
+/// A private copy of a library and its companions, readable by this user only. Dropping it removes the files.
 #[derive(Debug)]
 pub(crate) struct StagedFile {
     path: PathBuf,
+    companions: Vec<PathBuf>,
     hash: ContentHash,
+    facts: Facts,
 }
 
 impl StagedFile {
-    /// Writes `contents` to a file in `dir` that did not exist, called after plugin, number of the attempt and hash. Makes `dir`
-    /// where it is missing.
+    /// Writes `contents` to a new file in `dir`, named after plugin, number of the attempt and hash. Makes `dir` if it is missing.
     ///
     /// # Errors
     ///
-    /// If the file can't be written.
+    /// If a file can't be written, or the names of companions can't be changed.
     pub(crate) fn write(dir: &Path, plugin: &str, attempt: u64, contents: &Contents) -> Result<Self, StageError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -240,16 +348,39 @@ impl StagedFile {
             .map_err(failed(dir))?;
         // The name must be the one under which the system lists the mapping.
         let dir = dir.canonicalize().map_err(failed(dir))?;
-        let (path, mut file) = create_new(
-            &dir,
-            &format!("{}-{attempt}-{}", plugin.replace('/', "_"), contents.hash),
-        )?;
-        let staged = Self {
+        let stem = format!("{}-{attempt}-{}", plugin.replace('/', "_"), contents.hash);
+        let (path, mut file) = create_new(&dir, &stem)?;
+        let mut staged = Self {
             path,
+            companions: Vec::new(),
             hash: contents.hash,
+            facts: Elf::check(&contents.bytes).map(|elf| elf.facts()).unwrap_or_default(),
         };
-        file.write_all(&contents.bytes).map_err(failed(&staged.path))?;
+        if contents.companions.is_empty() {
+            file.write_all(&contents.bytes).map_err(failed(&staged.path))?;
+            return Ok(staged);
+        }
+        let names = companions::new_names(contents.companions.keys())?;
+        for (name, bytes) in &contents.companions {
+            let place = dir.join(&names[name]);
+            let changed = bytes.to_changed(|bytes| companions::rename(bytes, &names))?;
+            write_new(&place, &changed).map_err(failed(&place))?;
+            staged.companions.push(place);
+        }
+        let changed = contents.bytes.to_changed(|bytes| companions::rename(bytes, &names))?;
+        file.write_all(&changed).map_err(failed(&staged.path))?;
+        staged.keep_originals(contents).map_err(failed(&staged.path))?;
         Ok(staged)
+    }
+
+    /// What was read, for whoever stages it once more.
+    fn keep_originals(&self, contents: &Contents) -> io::Result<()> {
+        let folder = companions_of(&self.path);
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        for (name, bytes) in &contents.companions {
+            write_new(&folder.join(name), bytes)?;
+        }
+        write_new(&folder.join(LIBRARY), &contents.bytes)
     }
 
     /// Where it is: absolute, no link in it.
@@ -258,7 +389,19 @@ impl StagedFile {
         &self.path
     }
 
-    /// The hash of its bytes.
+    /// Whether it is this companion of it.
+    #[must_use]
+    pub(crate) fn has(&self, companion: &Path) -> bool {
+        self.companions.iter().any(|known| known == companion)
+    }
+
+    /// What its file says about loading and unloading it.
+    #[must_use]
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The hash of what it was made from.
     #[must_use]
     pub(crate) fn hash(&self) -> ContentHash {
         self.hash
@@ -267,13 +410,25 @@ impl StagedFile {
 
 impl Drop for StagedFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "staged copy not removed");
+        for path in self.companions.iter().chain([&self.path]) {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "staged copy not removed");
+            }
+        }
+        if !self.companions.is_empty() {
+            // What is left goes with the folder.
+            let _ = fs::remove_dir_all(companions_of(&self.path));
         }
     }
 }
 
-/// Makes `stem.so`, or `stem.1.so` and so on where a process before this one left its copy.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)?.write_all(bytes)
+}
+
+/// Makes `stem.so`; or `stem.1.so` and so on if an earlier process has left its copy.
 fn create_new(dir: &Path, stem: &str) -> Result<(PathBuf, File), StageError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
@@ -307,6 +462,7 @@ mod tests {
         Contents {
             bytes: Image { memory, len },
             hash: ContentHash::of(bytes),
+            companions: BTreeMap::new(),
         }
     }
 

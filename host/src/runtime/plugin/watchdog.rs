@@ -14,13 +14,16 @@ pub(crate) use self::pulse::{GivenUp, Pulse};
 use self::thread::ThreadState;
 use super::generation::ShardSet;
 use super::giveup;
-use super::loader::said;
+use super::loader::{said, signals};
 use super::shard::{Shard, Work};
 use crate::config::Mode;
 use crate::runtime::plugin::Hub;
 
 /// Between two looks: reports may come so much later.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How many ticks are between two looks at the process's signal handlers.
+const SIGNAL_TICKS: u32 = 5;
 
 /// What is said of a handler past `warn_ms`,
 const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
@@ -91,11 +94,15 @@ struct Doing {
 pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
     let hub = Arc::downgrade(hub);
     let body = move || {
+        let mut look_at_signals = (0..SIGNAL_TICKS).cycle();
         while let Some(hub) = hub.upgrade() {
             for alarm in hub.watchdog.look(mode) {
                 alarm.raise();
             }
             drop(hub);
+            if look_at_signals.next() == Some(0) {
+                look_after_signals();
+            }
             std::thread::sleep(TICK);
         }
     };
@@ -103,6 +110,19 @@ pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
         .name("watchdog".into())
         .spawn(body)
         .map(drop)
+}
+
+/// Puts back signal handlers of the host's that a plugin has replaced, and tells of timers that a plugin has forgotten.
+fn look_after_signals() {
+    for changed in signals::look() {
+        changed.say();
+    }
+    for signal in signals::fired() {
+        tracing::error!(
+            signal,
+            "a timer of a plugin fired, and nothing handles its signal: ignored; stop timers when the plugin's value is dropped"
+        );
+    }
 }
 
 impl Watchdog {
@@ -245,6 +265,13 @@ impl Alarm {
             replaced = lost.replaced,
             "handler hangs: its shard is given up, its clients join again"
         );
+        if self.set.is_given_up() {
+            tracing::error!(
+                plugin = self.set.env.slot.name,
+                generation = self.shard.generation(),
+                "plugin out of service: all its shards were given up; replace its library, or restart the host"
+            );
+        }
     }
 
     fn ms(&self) -> u128 {

@@ -53,6 +53,14 @@ pub(crate) enum Build {
     LedgerPanicsV3,
     /// The plugin that asks a database.
     Lookup,
+    /// The plugin that leaves things in the process.
+    Leaves,
+    /// That has thread-locals of the executable's model.
+    StaticTls,
+    /// That needs a library beside it; see [`Build::helper`].
+    Companion,
+    /// That has a function called when the process exits.
+    ExitHook,
 }
 
 impl Build {
@@ -78,6 +86,10 @@ impl Build {
         Self::LedgerPanics,
         Self::LedgerPanicsV3,
         Self::Lookup,
+        Self::Leaves,
+        Self::StaticTls,
+        Self::Companion,
+        Self::ExitHook,
     ];
 
     /// The folder that all of them lie in.
@@ -95,11 +107,24 @@ impl Build {
         fs::read(self.path()).unwrap_or_else(|error| panic!("{} is not there: {error}", self.path().display()))
     }
 
-    fn plugin(self) -> &'static str {
+    /// The library that lies beside [`Build::Companion`], in version 1 or 2.
+    pub(crate) fn helper(version: u32) -> PathBuf {
+        FOLDER
+            .join("companions")
+            .join(version.to_string())
+            .join("libhelper.so.1")
+    }
+
+    /// The plugin that it is a build of.
+    pub(crate) fn plugin(self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Room => "room",
             Self::Lookup => "lookup",
+            Self::Leaves => "leaves",
+            Self::StaticTls => "static_tls",
+            Self::Companion => "companion",
+            Self::ExitHook => "exit_hook",
             Self::Ledger
             | Self::LedgerV2
             | Self::LedgerRuntime
@@ -116,6 +141,7 @@ impl Build {
     fn feature(self) -> Option<&'static str> {
         match self {
             Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger | Self::Lookup => None,
+            Self::Leaves | Self::StaticTls | Self::Companion | Self::ExitHook => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
             Self::MisbehaveRenamed => Some("renamed"),
@@ -158,6 +184,12 @@ fn build_all() -> io::Result<PathBuf> {
         let place = folder.join(build.file_name());
         fs::copy(build_one(build, &target), place.with_extension("new"))?;
         fs::rename(place.with_extension("new"), place)?;
+    }
+    for version in ["1", "2"] {
+        let place = Path::new("companions").join(version);
+        fs::create_dir_all(folder.join(&place))?;
+        let library = place.join("libhelper.so.1");
+        fs::copy(target.join("debug").join(&library), folder.join(library))?;
     }
     Ok(folder)
 }

@@ -90,7 +90,7 @@ impl Outcome {
             outcome::OK => Self::Ok,
             outcome::PANICKED => Self::Panicked,
             outcome::UNKNOWN => Self::Unknown,
-            // What a later version calls otherwise is no success either.
+            // An outcome of a later version is no success either.
             _ => Self::Failed,
         }
     }
@@ -101,7 +101,7 @@ impl Outcome {
 pub(crate) enum Go {
     /// With the next event.
     On,
-    /// It returns now; the rest is handed over again.
+    /// It returns now; the host hands over the rest again.
     Back,
 }
 
@@ -109,15 +109,15 @@ pub(crate) enum Go {
 ///
 /// A panic in one of these ends the batch and goes on in [`ShardInstance::handle`](super::ShardInstance::handle).
 pub(crate) trait Calls {
-    /// Event `index` is handled. Comes for each event once, in order.
+    /// Event `index` is handled. Called once for each event, in order.
     fn done(&mut self, index: usize, outcome: Outcome, message: &str) -> Go;
-    /// The event at hand asks for this. Returns a number, 0 or one of [`abi::error`].
+    /// The current event asks for this effect. Returns a number, 0 or one of [`abi::error`].
     fn effect(&mut self, effect: &Effect<'_>) -> i64;
-    /// Notes that an effect of this kind was refused before it could be handed over, with this error, which it returns.
+    /// Notes that an effect of this kind was refused with `error` before it could be handed over. Returns the error.
     fn refuse(&mut self, _kind: u32, error: i64) -> i64 {
         error
     }
-    /// How long something that the plugin lends may be.
+    /// The most bytes that the plugin may lend at a time.
     fn most_bytes(&self) -> usize {
         isize::MAX as usize
     }
@@ -130,11 +130,11 @@ pub(super) struct Batch<'a> {
     calls: &'a mut dyn Calls,
     pulse: &'a Pulse,
     len: usize,
-    /// The event that the plugin is at.
+    /// The index of the event that the plugin handles.
     at: usize,
-    /// What the host's own side panicked with. From then on nothing is called any more.
+    /// The panic of the host's own side. After it, nothing is called any more.
     panic: Option<Box<dyn Any + Send>>,
-    /// Where reads are collected, kept for its memory.
+    /// A buffer for reads, kept to be reused.
     scratch: Vec<u8>,
 }
 
@@ -150,23 +150,23 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where it says which event the plugin is at.
+    /// Where the index of the event that the plugin handles is kept.
     pub(super) fn at(&self) -> *const usize {
         &raw const self.at
     }
 
-    /// How many events were handled, the memory to use again, and the panic that ended the batch.
+    /// How many events were handled, the buffer to reuse, and the panic that ended the batch.
     pub(super) fn end(self) -> (usize, Vec<u8>, Option<Box<dyn Any + Send>>) {
         (self.at, self.scratch, self.panic)
     }
 
-    /// Runs the host's side, so that it never unwinds into the plugin; not at all for a shard that was given up.
-    /// `next`: with it an event is done.
+    /// Runs the host's side so that it never unwinds into the plugin. Does not run it for a shard that was given up.
+    /// `next`: the call completes an event.
     fn guard<T>(&mut self, next: bool, otherwise: T, run: impl FnOnce(&mut dyn Calls) -> T) -> T {
         if self.panic.is_some() || self.pulse.call().is_err() {
             return otherwise;
         }
-        // Nothing of the batch is used after a panic but the panic.
+        // After a panic, only the panic itself is used.
         let answer = catch_unwind(AssertUnwindSafe(|| run(self.calls)));
         self.pulse.give_back(next);
         answer.unwrap_or_else(|panic| {
@@ -176,13 +176,13 @@ impl<'a> Batch<'a> {
     }
 
     fn done(&mut self, index: usize, outcome: u32, message: &[u8]) -> Go {
-        // Out of turn: the plugin's bookkeeping is broken, and `handle` says so by returning too few.
+        // Out of order: the plugin's bookkeeping is broken, and `handle` shows it by returning too few events.
         if index != self.at || index >= self.len {
             return Go::Back;
         }
         self.at += 1;
         let outcome = Outcome::read(outcome);
-        // What went well has no message, and most goes well.
+        // Success has no message, and most events succeed.
         if message.is_empty() {
             return self.guard(true, Go::Back, |calls| calls.done(index, outcome, ""));
         }
@@ -220,7 +220,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What a plugin lends, as far as it can be looked through: a null pointer and a length that nothing can have are lies.
+/// The bytes that a plugin lends. Rejects what is certainly wrong: a null pointer, and a length that no slice can have.
 ///
 /// # Safety
 ///
@@ -236,7 +236,7 @@ pub(super) unsafe fn lent<'a>(bytes: Bytes, most: usize) -> Result<&'a [u8], i64
     Ok(unsafe { bytes.as_slice() })
 }
 
-/// The same, of text.
+/// The same for text.
 ///
 /// # Safety
 ///
@@ -247,7 +247,7 @@ pub(super) unsafe fn text<'a>(bytes: Bytes, most: usize) -> Result<&'a str, i64>
     str::from_utf8(bytes).map_err(|_| error::INVALID)
 }
 
-/// What goes with every batch.
+/// The functions that go with every batch.
 pub(super) const CALLS: CallsRef = {
     const TABLE: &WithMetadata<abi::Calls> = &WithMetadata::new(abi::Calls { done, effect, read });
     CallsRef(TABLE.static_as_prefix())

@@ -1,10 +1,11 @@
-//! What is written down when the process crashes: in which plugin, and what that was called for.
+//! Records which plugin crashed the process, and what it was called for.
 //!
-//! Each thread that calls plugins keeps in a thread-local where it is; nothing is written before a fatal signal comes, or the
-//! plugin ends the process. The handlers then append one line to a file that was opened before, say the same on standard
-//! error, and hand on to whatever was there before them. [`plugin::crash`](crate::runtime::plugin::crash) reads the file at the next start.
+//! Each thread that calls plugins keeps in a thread-local where it is. On a thread that a plugin has started itself, the stack
+//! tells whose code it runs ([`code`](super::code)). Nothing is written before a fatal signal comes, or a plugin calls `exit`.
+//! The handlers then append one line to a file that is already open, print the same to standard error, and pass the signal on to
+//! the handler before them. [`plugin::crash`](crate::runtime::plugin::crash) reads the file at the next start.
 //!
-//! Only async-signal-safe calls here from [`on_signal`] downwards: no allocation, no lock.
+//! From [`on_signal`] down there are only async-signal-safe calls: no allocation, no lock.
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -19,17 +20,22 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, compiler_fence};
 
 use bennu_plugin::abi::{self, event};
 
+use super::code::{self, Owner};
+
+/// What a plugin runs that the host has not called.
+const OWN_THREAD: &str = "a thread of its own";
+
 /// Longer names are cut.
 const MAX_NAME: usize = 64;
 
-/// Where a thread is.
+/// What a thread is doing.
 #[derive(Clone, Copy)]
 enum Place {
-    /// In no plugin.
+    /// The host's own work.
     Host,
-    /// In a function of the contract that is called so.
+    /// It has called this function of the contract.
     Call(&'static str),
-    /// In `handle`, with these events; the number says which of them is at hand.
+    /// It has called `handle` with these events; the number is the index of the current one.
     Events(*const abi::Event, usize, *const usize),
 }
 
@@ -40,8 +46,9 @@ thread_local! {
     static HASH: Cell<Name> = const { Cell::new(Name::EMPTY) };
 }
 
-#[derive(Clone, Copy)]
-struct Name {
+/// A text that a signal handler can read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
     bytes: [u8; MAX_NAME],
     len: usize,
 }
@@ -52,7 +59,7 @@ impl Name {
         len: 0,
     };
 
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let mut bytes = [0; MAX_NAME];
         let len = text.len().min(MAX_NAME);
         bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
@@ -64,24 +71,24 @@ impl Name {
     }
 }
 
-/// Says whose code this thread runs from now on: the plugin's name, and the hash of its contents.
+/// Notes whose code this thread runs from now on: the plugin's name, and the hash of its contents.
 pub(in crate::runtime::plugin) fn attach(plugin: &str, hash: &str) {
     PLUGIN.set(Name::of(plugin));
     HASH.set(Name::of(hash));
 }
 
-/// Calls a function of the contract that is no `handle`.
+/// Calls a function of the contract other than `handle`.
 pub(super) fn during<T>(what: &'static str, call: impl FnOnce() -> T) -> T {
     let _left = Inside::new(Place::Call(what));
     call()
 }
 
-/// For the length of a `handle`. `events` and `at` outlive what is returned.
+/// Notes a call of `handle` until the returned value is dropped, which `events` and `at` must outlive.
 pub(super) fn handling(events: &[abi::Event], at: *const usize) -> Inside {
     Inside::new(Place::Events(events.as_ptr(), events.len(), at))
 }
 
-/// What the host has called a plugin for on this thread, if it has.
+/// The callback that the host has called on this thread, if it has called one.
 pub(in crate::runtime::plugin) fn entry_at_hand() -> Option<&'static str> {
     match PLACE.get() {
         Place::Host => None,
@@ -95,13 +102,13 @@ pub(in crate::runtime::plugin) fn entry_at_hand() -> Option<&'static str> {
     }
 }
 
-/// What this thread is called, as far as the system keeps that: 15 bytes.
+/// The name of this thread, of which the system keeps 15 bytes.
 pub(in crate::runtime::plugin) fn name_of_thread() -> String {
     let name = thread_name();
     String::from_utf8_lossy(name.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// What is known of the client `member` that the event at hand on this thread is about; `None` if there is no such event.
+/// What is known about the client `member`, if the current event on this thread is about it.
 pub(in crate::runtime::plugin) fn info_at_hand(member: u64) -> Option<Vec<u8>> {
     let Place::Events(events, len, at) = PLACE.get() else {
         return None;
@@ -135,7 +142,7 @@ impl Drop for Inside {
     }
 }
 
-/// What a fault of memory, of arithmetic, or an abort raises.
+/// The signals of crashes: faults of memory and arithmetic, and aborts.
 const SIGNALS: [(libc::c_int, &str); 5] = [
     (libc::SIGSEGV, "SIGSEGV"),
     (libc::SIGBUS, "SIGBUS"),
@@ -144,11 +151,11 @@ const SIGNALS: [(libc::c_int, &str); 5] = [
     (libc::SIGABRT, "SIGABRT"),
 ];
 
-/// The file's descriptor, never closed. Negative: there is none yet.
+/// The file's descriptor, never closed. Negative before [`install`].
 static FILE: AtomicI32 = AtomicI32::new(-1);
-/// One line a process is enough: what follows are consequences.
+/// One line for a process is enough: whatever comes after it is a consequence.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
-/// What was there before: the standard library's handler, which tells an overflow of the stack.
+/// The handlers before these: the standard library's, which reports a stack overflow.
 static BEFORE: [OnceLock<libc::sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
 
 /// From now on a crash appends a line to `file`. Once a process.
@@ -188,14 +195,21 @@ pub(in crate::runtime::plugin) fn install(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+/// A signal of a crash has come: the handlers are no longer the host's.
+pub(super) fn has_begun() -> bool {
+    WRITTEN.load(Ordering::Acquire)
+}
+
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel hands a valid pointer to a handler with SA_SIGINFO.
     let sent = unsafe { (*info).si_code } == libc::SI_USER;
     if !sent {
         let name = SIGNALS.iter().find(|(number, _)| *number == signal);
-        write_line(name.map_or("a signal", |(_, name)| name));
+        // SAFETY: as above.
+        let (at, stack) = unsafe { registers(context) };
+        write_line(name.map_or("a signal", |(_, name)| name), &Culprit::find(at, stack));
     }
-    // The fault happens again when this returns, and is then theirs; as is what they do about it.
+    // The fault happens again when this returns, and the earlier handlers get it.
     for ((signal, _), before) in SIGNALS.iter().zip(&BEFORE) {
         if let Some(before) = before.get() {
             // SAFETY: it came from the same call.
@@ -203,44 +217,134 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
         }
     }
     if sent {
-        // SAFETY: it waits until this returns.
+        // SAFETY: the signal is blocked until this returns.
         unsafe { libc::raise(signal) };
     }
 }
 
-/// A plugin that calls `exit` ends the host as surely. The host itself never ends inside of one.
+/// A plugin that calls `exit` ends the host as surely. The host itself calls it only where no plugin's code is on the stack.
 extern "C" fn on_exit() {
-    if !matches!(PLACE.try_with(Cell::get), Ok(Place::Host) | Err(_)) {
-        write_line("exit");
+    let here = 0_u64;
+    let culprit = Culprit::find(0, (&raw const here).addr());
+    if culprit.names.is_some() {
+        write_line("exit", &culprit);
     }
 }
 
-/// Leaves the line in the file, then tells who watches.
-fn write_line(how: &str) {
+/// Where the thread was when its signal came, and where its stack ends.
+///
+/// # Safety
+///
+/// `context` is what the kernel gives a handler.
+unsafe fn registers(context: *mut libc::c_void) -> (usize, usize) {
+    // SAFETY: promised by the caller.
+    let context = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    #[cfg(target_arch = "x86_64")]
+    let (at, stack) = (
+        context.gregs[libc::REG_RIP as usize].cast_unsigned(),
+        context.gregs[libc::REG_RSP as usize].cast_unsigned(),
+    );
+    #[cfg(target_arch = "aarch64")]
+    let (at, stack) = (context.pc, context.sp);
+    (at as usize, stack as usize)
+}
+
+/// Whose code a thread runs in the moment of `context`, or returns to. Async-signal-safe.
+///
+/// # Safety
+///
+/// `context` is what the kernel gives a handler.
+pub(super) unsafe fn owner_in(context: *mut libc::c_void) -> Option<&'static Owner> {
+    // SAFETY: promised by the caller.
+    let (at, stack) = unsafe { registers(context) };
+    code::owner_of(at).or_else(|| owner_on_stack(stack))
+}
+
+/// Who is to blame.
+struct Culprit {
+    place: Place,
+    /// The plugin and the hash of its contents, if it was a plugin.
+    names: Option<(Name, Name)>,
+}
+
+impl Culprit {
+    /// The plugin that the host has called on this thread; otherwise the one whose code it runs, or returns to next.
+    fn find(at: usize, stack: usize) -> Self {
+        let place = PLACE.try_with(Cell::get).unwrap_or(Place::Host);
+        if matches!(place, Place::Host) {
+            let owner = code::owner_of(at).or_else(|| owner_on_stack(stack));
+            let names = owner.map(|owner| owner.names);
+            return Self { place, names };
+        }
+        let read = |name: &'static std::thread::LocalKey<Cell<Name>>| name.try_with(Cell::get).unwrap_or(Name::EMPTY);
+        Self {
+            place,
+            names: Some((read(&PLUGIN), read(&HASH))),
+        }
+    }
+
+    /// The author's name for the callback, and the name of the event, if there are any.
+    fn called_for(&self) -> (Option<&'static str>, Option<&'static [u8]>) {
+        match self.place {
+            Place::Host if self.names.is_some() => (Some(OWN_THREAD), None),
+            place => called_for(place),
+        }
+    }
+}
+
+/// The first address on the stack that lies in a library. Reads by a system call, which fails where nothing is mapped.
+fn owner_on_stack(stack: usize) -> Option<&'static Owner> {
+    /// As far up as frames are looked for.
+    const MOST: usize = 1 << 20;
+    /// Pages are a multiple of this, so that no read crosses the end of what is mapped.
+    const CHUNK: usize = 1024;
+    let mut words = [0_usize; CHUNK / size_of::<usize>()];
+    let (mut from, end) = (stack & !(size_of::<usize>() - 1), stack.saturating_add(MOST));
+    while from < end {
+        let len = CHUNK - from % CHUNK;
+        let local = libc::iovec {
+            iov_base: words.as_mut_ptr().cast(),
+            iov_len: len,
+        };
+        let remote = libc::iovec {
+            iov_base: ptr::without_provenance_mut(from),
+            iov_len: len,
+        };
+        // SAFETY: `len` is no more than the local buffer has; the system checks the other address itself.
+        let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+        if read.cast_unsigned() != len {
+            return None;
+        }
+        let found = words[..len / size_of::<usize>()].iter();
+        if let Some(owner) = found.copied().find_map(code::owner_of) {
+            return Some(owner);
+        }
+        from += len;
+    }
+    None
+}
+
+/// Leaves the line in the file, then prints it for whoever watches.
+fn write_line(how: &str, culprit: &Culprit) {
     if WRITTEN.swap(true, Ordering::AcqRel) {
         return;
     }
-    let place = PLACE.try_with(Cell::get).unwrap_or(Place::Host);
-    let plugin = PLUGIN.try_with(Cell::get).unwrap_or(Name::EMPTY);
-    note(how, place, &plugin);
-    if !matches!(place, Place::Host) {
-        tell(how, place, &plugin);
-    }
+    note(how, culprit);
+    tell(how, culprit);
 }
 
 /// `signal=… thread=… plugin=… hash=… entry=… event=…`, with tabs between; the last four where they are known.
-fn note(how: &str, place: Place, plugin: &Name) {
+fn note(how: &str, culprit: &Culprit) {
     let mut line = Line::to(FILE.load(Ordering::Acquire));
     line.field("signal", how.as_bytes());
     line.field("thread", &thread_name());
-    // Written at once: reading on may fault once more.
-    if !matches!(place, Place::Host) {
+    if let Some((plugin, hash)) = &culprit.names {
         line.field("plugin", plugin.as_bytes());
-        let hash = HASH.try_with(Cell::get).unwrap_or(Name::EMPTY);
         line.field("hash", hash.as_bytes());
     }
+    // Written at once: reading on may fault once more.
     line.flush();
-    let (entry, event) = called_for(place);
+    let (entry, event) = culprit.called_for();
     if let Some(entry) = entry {
         line.field("entry", entry.as_bytes());
     }
@@ -250,14 +354,15 @@ fn note(how: &str, place: Place, plugin: &Name) {
     line.end();
 }
 
-/// A sentence on standard error, which nobody writes to in pieces.
-fn tell(how: &str, place: Place, plugin: &Name) {
+/// Prints a sentence to standard error, in one write.
+fn tell(how: &str, culprit: &Culprit) {
+    let Some((plugin, _)) = &culprit.names else { return };
     let mut line = Line::to(libc::STDERR_FILENO);
     line.add(b"bennu: plugin ");
     line.show(plugin.as_bytes());
     line.add(b" brings the host down: ");
     line.add(how.as_bytes());
-    let (entry, event) = called_for(place);
+    let (entry, event) = culprit.called_for();
     if let Some(entry) = entry {
         line.add(b" in ");
         line.add(entry.as_bytes());
@@ -269,11 +374,11 @@ fn tell(how: &str, place: Place, plugin: &Name) {
     }
     line.add(b" (thread ");
     line.show(&thread_name());
-    line.add(b"). The next start says so, and does not load this build again");
+    line.add(b"). The next start quarantines this build");
     line.end();
 }
 
-/// The author's name for what the plugin was called for, and the name of the event, as far as there are such.
+/// The author's name for the callback, and the name of the event, if there are any.
 fn called_for(place: Place) -> (Option<&'static str>, Option<&'static [u8]>) {
     match place {
         Place::Host => (None, None),
@@ -291,7 +396,7 @@ fn called_for(place: Place) -> (Option<&'static str>, Option<&'static [u8]>) {
     }
 }
 
-/// The start of the event's name, if one of its kind has one.
+/// The start of the event's name, if its kind has one.
 fn name_of(event: &'static abi::Event) -> Option<&'static [u8]> {
     let name = abi::Bytes {
         len: event.name.len.min(MAX_NAME),
@@ -331,7 +436,7 @@ impl Line {
         self.add(b"\t");
     }
 
-    /// Adds what may be anything. What is not printable becomes a question mark; a zero ends it.
+    /// Adds untrusted bytes. Unprintable ones become question marks; a zero ends the text.
     fn show(&mut self, value: &[u8]) {
         let value = value.iter().take(MAX_NAME).take_while(|byte| **byte != 0);
         for byte in value {
@@ -350,7 +455,7 @@ impl Line {
     }
 
     fn flush(&mut self) {
-        // SAFETY: the bytes are there; what the call says of it changes nothing here.
+        // SAFETY: the bytes are there; nothing can be done about a failure.
         unsafe { libc::write(self.file, self.bytes.as_ptr().cast(), self.len) };
         self.len = 0;
     }
@@ -362,7 +467,7 @@ impl Line {
     }
 }
 
-/// The name of the callback that an event calls.
+/// The author's name for the callback of an event.
 fn callback(event: &abi::Event) -> &'static str {
     abi::callback_name(event.kind, event.topic, event.member)
 }

@@ -14,17 +14,17 @@ pub(crate) trait HostCalls: Send + Sync {
     fn complete(&self, token: Token, binary: bool, status: &str, payload: &[u8]) -> i64;
     /// A message for `member` of `topic`, or for the topic (0). Returns 0 or one of [`abi::error`].
     fn send(&self, topic: u64, member: u64, binary: bool, name: &str, payload: &[u8]) -> i64;
-    /// How long something that the plugin lends may be.
+    /// The most bytes that the plugin may lend at a time.
     fn most_bytes(&self) -> usize {
         isize::MAX as usize
     }
     /// Notes that `what` was refused with this error before it could be handed over.
     fn refused(&self, _what: &'static str, _error: i64) {}
-    /// A line for the log, of a plugin that knows no fields. `level`: 1 error … 5 trace.
+    /// Writes a line to the log, for a plugin whose kit knows no fields. `level`: 1 error … 5 trace.
     fn log(&self, level: u32, target: &str, message: &str);
-    /// Whether anybody wants such lines.
+    /// Whether the log takes such lines.
     fn log_enabled(&self, level: u32, target: &str) -> bool;
-    /// A line for the log.
+    /// Writes a line to the log.
     fn record(&self, line: &Line<'_>);
     /// The calling thread panics at `place`; its stack is as it was.
     fn panicked(&self, message: &str, place: &str);
@@ -39,11 +39,11 @@ pub(crate) struct Line<'a> {
     pub(crate) topic: u64,
     /// The member that it is about; 0: none.
     pub(crate) member: u64,
-    /// The socket id of its client; empty where the plugin does not know.
+    /// The socket id of its client; empty if the plugin does not know it.
     pub(crate) socket: &'a str,
     /// The part of the plugin's code that it comes from.
     pub(crate) target: &'a str,
-    /// Names and values; what is called `message` is what is said.
+    /// Names and values; the field `message` is the text of the line.
     pub(crate) fields: Vec<(&'a str, Value<'a>)>,
 }
 
@@ -64,22 +64,22 @@ pub(crate) enum Value<'a> {
     F64(f64),
 }
 
-/// What an answer that was promised is called where it is refused.
+/// The name of a promised answer in messages about refusals.
 pub(crate) const COMPLETE: &str = "answer";
-/// What a message is called.
+/// The name of a message in messages about refusals.
 pub(crate) const SEND: &str = "message to itself";
-/// What a line of the log is called, and what is said of a panic.
+/// The name of a line of the log, and of a report of a panic, in messages about refusals.
 const LINE: &str = "line of the log";
 
 /// Fields that one line may have. More are left out.
 const MOST_FIELDS: usize = 24;
-/// Bytes of one text. The rest is cut off.
+/// Bytes that one text may have. The rest is cut off.
 const MOST_TEXT: usize = 16 * 1024;
 
 /// Stands between a generation and its [`HostCalls`], and outlives both.
 ///
-/// A thread that the plugin failed to stop may call at any time after `shutdown`. It then finds this, empty: the few
-/// bytes of it are never freed.
+/// A thread that the plugin failed to stop may call at any time after `shutdown`. It then finds this link empty. Its few bytes are
+/// never freed.
 pub(super) struct Link(RwLock<Option<Arc<dyn HostCalls>>>);
 
 impl Link {
@@ -87,17 +87,17 @@ impl Link {
         Box::leak(Box::new(Self(RwLock::new(Some(host)))))
     }
 
-    /// What the plugin gets as `host_cx`.
+    /// The pointer that the plugin gets as `host_cx`.
     pub(super) fn cx(&'static self) -> *const () {
         std::ptr::from_ref(self).cast()
     }
 
-    /// Lets the host go; calls that come later are answered with [`error::GONE`].
+    /// Releases the host. Later calls are answered with [`error::GONE`].
     pub(super) fn cut(&self) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Runs the host's side, so that it neither unwinds into the plugin nor holds the lock meanwhile.
+    /// Runs the host's side without the lock, and so that it never unwinds into the plugin.
     fn call(&self, run: impl FnOnce(&dyn HostCalls) -> i64) -> i64 {
         let host = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(host) = host else {
@@ -110,7 +110,7 @@ impl Link {
     }
 }
 
-/// What goes with `init`.
+/// The functions that go with `init`.
 pub(super) const HOST: HostRef = {
     const TABLE: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
         complete,
@@ -227,7 +227,7 @@ unsafe extern "C" fn panicked(cx: *const (), message: Bytes, place: Bytes) {
     });
 }
 
-/// Reads a line, as far as it can be looked through.
+/// Reads a line of the log, up to the limits.
 ///
 /// # Safety
 ///
@@ -260,7 +260,7 @@ unsafe fn line<'a>(record: &abi::Record) -> Result<Line<'a>, i64> {
     })
 }
 
-/// Reads a field. Too long a text is cut off.
+/// Reads a field. A text that is too long is cut off.
 ///
 /// # Safety
 ///
@@ -270,7 +270,7 @@ unsafe fn field<'a>(field: &abi::Field) -> Result<(&'a str, Value<'a>), i64> {
     let (name, bytes) = unsafe { (text(field.name, MOST_TEXT)?, lent(field.text, isize::MAX as usize)?) };
     let text = match str::from_utf8(&bytes[..bytes.len().min(MOST_TEXT)]) {
         Ok(text) => text,
-        // Cut off within a character.
+        // The cut is within a character.
         Err(error) if bytes.len() > MOST_TEXT && error.error_len().is_none() => {
             str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
         }
@@ -282,7 +282,7 @@ unsafe fn field<'a>(field: &abi::Field) -> Result<(&'a str, Value<'a>), i64> {
         abi::value::U64 => Value::U64(field.number),
         abi::value::F64 => Value::F64(f64::from_bits(field.number)),
         abi::value::WRITTEN => Value::Written(text),
-        // What a later version calls otherwise has a text, or none.
+        // A kind of a later version has a text, or none.
         _ => Value::Text(text),
     };
     Ok((name, value))

@@ -18,8 +18,8 @@ use crate::runtime::plugin::watchdog::{GivenUp, Pulse};
 
 /// A plugin's own value, made by its `init`. Clones are the same one.
 ///
-/// If it goes without a successful [`Instance::shutdown`], its library stays mapped for ever: threads of the plugin
-/// may still run in it.
+/// If it is dropped without a successful [`Instance::shutdown`], its library stays mapped for ever: threads of the plugin may still
+/// run in it.
 #[derive(Clone)]
 pub(crate) struct Instance(Arc<Inner>);
 
@@ -41,15 +41,15 @@ struct Life {
 /// Why a plugin was not shut down cleanly.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShutdownError {
-    /// Nothing was done: close these first.
+    /// Nothing was done: close these shards first.
     #[error("{0} shards are still open")]
     ShardsOpen(usize),
-    /// The plugin says that it could not drop what it has, or that threads of it still run. Its library stays mapped.
-    #[error("the plugin could not stop all that it had started")]
+    /// The plugin could not drop its value, or threads of it still run. Its library stays mapped.
+    #[error("the plugin could not stop everything that it had started")]
     Unclean,
 }
 
-/// What `init` wrote.
+/// The pointer that `init` wrote.
 struct PluginPtr(*mut ());
 
 // SAFETY: the contract gives the plugin's value to all shards at once (`open` on each), so it is `Sync`, and shuts it
@@ -80,11 +80,11 @@ impl Instance {
         })))
     }
 
-    /// Makes what shard `index` needs. Call it on the shard's own thread, whose `pulse` says when it is handling events.
+    /// Makes what shard `index` needs. Call it on the shard's own thread, whose `pulse` tells when it handles events.
     ///
     /// # Errors
     ///
-    /// What the plugin says; or if it is shut down already.
+    /// With the plugin's message, or if it is shut down already.
     pub(crate) fn open_shard(&self, index: u32, pulse: Arc<Pulse>) -> Result<ShardInstance, String> {
         let mut life = self.0.life();
         if life.down {
@@ -112,12 +112,12 @@ impl Instance {
         })
     }
 
-    /// Drops what `init` made and waits for the threads that the plugin started. Call it on the thread of shard 0. A
-    /// second call does nothing.
+    /// Drops what `init` made and waits for the threads that the plugin started. Call it on the thread of shard 0. A second call does
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// If shards are open (nothing was done), or the plugin did not manage within `deadline`.
+    /// If shards are open (then nothing was done), or the plugin did not finish within `deadline`.
     pub(crate) fn shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
         let mut life = self.0.life();
         if life.shards > 0 {
@@ -178,10 +178,10 @@ impl Drop for Inner {
     }
 }
 
-/// What a plugin keeps on one shard: its topics and members. Stays on the thread that opened it.
+/// The plugin's part of one shard: its topics and members. Stays on the thread that opened it.
 pub(crate) struct ShardInstance {
     shard: *mut (),
-    /// The batch as the plugin reads it. Empty between calls, kept for its memory.
+    /// The batch as the plugin reads it. Empty between calls, kept to be reused.
     events: Vec<abi::Event>,
     scratch: Vec<u8>,
     pulse: Arc<Pulse>,
@@ -191,16 +191,16 @@ pub(crate) struct ShardInstance {
 }
 
 impl ShardInstance {
-    /// Hands over `events`, in order; `calls` hears of each that is done. Returns how many are: fewer than were given
-    /// only where [`Calls::done`] answered [`Go::Back`](super::Go::Back), or the plugin broke the contract.
+    /// Hands over `events` in order and tells `calls` of each that is done. Returns how many are done: fewer than were given only if
+    /// [`Calls::done`] answered [`Go::Back`](super::Go::Back), or the plugin broke the contract.
     ///
     /// # Errors
     ///
-    /// If the shard was given up meanwhile: what the events did since then was refused, and somebody else has answered them.
+    /// If the shard was given up meanwhile: the host has refused what the events did since then, and answered in their place.
     ///
     /// # Panics
     ///
-    /// Where `calls` does.
+    /// If `calls` panics.
     pub(crate) fn handle(&mut self, events: &[Event<'_>], calls: &mut dyn Calls) -> Result<usize, GivenUp> {
         self.events.clear();
         self.events.extend(events.iter().map(Event::lend));
@@ -224,7 +224,7 @@ impl ShardInstance {
         }
     }
 
-    /// Drops all topics and members of the shard. False: a destructor of the plugin panicked.
+    /// Drops all topics and members of the shard. Returns false if a destructor of the plugin panicked.
     #[must_use]
     pub(crate) fn close(mut self) -> bool {
         self.close_once()

@@ -1,4 +1,4 @@
-//! Compares what host and plugin believe to be the layout of the contract's structs, and says in one line how they differ.
+//! Compares the layouts that host and plugin have for the structs of the contract, and describes the difference in one line.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use bennu_plugin::abi::ModuleRef;
 pub(crate) struct LayoutError {
     /// Struct, field, expected, found.
     pub(crate) line: String,
-    /// All that was found, several hundred lines of it.
+    /// The whole report, several hundred lines.
     pub(crate) report: String,
 }
 
@@ -30,10 +30,10 @@ impl fmt::Debug for LayoutError {
 
 /// Compares the root modules, and all that can be reached from them.
 ///
-/// Keeps pointers into the library for the rest of the process's life.
+/// Keeps pointers into the library until the process ends.
 pub(super) fn compare(header: &'static LibHeader) -> Result<(), LayoutError> {
     let Some(layout) = header.layout() else {
-        let line = "the library says nothing about its layout".to_owned();
+        let line = "the library has no information about its layout".to_owned();
         return Err(LayoutError {
             report: line.clone(),
             line,
@@ -45,13 +45,13 @@ pub(super) fn compare(header: &'static LibHeader) -> Result<(), LayoutError> {
     })
 }
 
-/// The innermost difference: what all others follow from.
+/// The innermost difference, from which all others follow.
 fn line(errors: &AbiInstabilityErrors) -> String {
     let deepest = errors.errors.iter().max_by_key(|error| error.stack_trace.len());
     deepest.map_or_else(|| "the layouts differ".to_owned(), describe)
 }
 
-/// The clearest of what differs in one struct.
+/// The clearest difference in one struct.
 fn describe(error: &AbiInstabilityError) -> String {
     let place = Place::of(error);
     let mut told: Vec<(u8, String)> = error.errs.iter().map(|error| place.tell(error)).collect();
@@ -61,13 +61,13 @@ fn describe(error: &AbiInstabilityError) -> String {
         .map_or_else(|| format!("`{}` differs", place.inner), |(_, line)| line)
 }
 
-/// Where a difference is.
+/// Where two layouts differ.
 struct Place {
-    /// The struct or function that differs within.
+    /// The struct or function that contains the difference.
     inner: String,
-    /// The struct or function that holds it, and the field by which.
+    /// The struct or function that contains `inner`, and in which field.
     outer: Option<(String, String)>,
-    /// What the two sides believe `inner` to be.
+    /// The layouts that the two sides have for `inner`.
     layouts: Option<ExpectedFound<&'static TypeLayout>>,
 }
 
@@ -96,7 +96,7 @@ impl Place {
         }
     }
 
-    /// One line about one difference, and how far down the list of clear ones it stands.
+    /// One line about one difference, and its rank: the lower, the clearer.
     fn tell(&self, error: &AbiInstability) -> (u8, String) {
         use AbiInstability as A;
         let of_inner = |what: &str| format!("{what} of `{}`", self.inner);
@@ -123,14 +123,14 @@ impl Place {
         }
     }
 
-    /// The field by which the difference was reached.
+    /// The field that leads to the difference.
     fn field(&self) -> String {
         self.outer
             .as_ref()
             .map_or_else(|| self.inner.clone(), |(holder, field)| format!("`{holder}.{field}`"))
     }
 
-    /// Too many fields or too few: names the first that only one side has.
+    /// Names the first field that only one side has.
     fn count(&self, v: &ExpectedFound<usize>) -> String {
         let layouts = self.layouts.as_ref();
         let longer = layouts.map(|both| {

@@ -1,5 +1,6 @@
 //! The loader with real libraries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -112,11 +113,25 @@ fn push<'a>(name: &'a str, payload: &'a [u8]) -> Event<'a> {
     }
 }
 
+/// Loads a staged library for a plugin that nothing else is called.
+fn load(staged: StagedFile) -> Arc<Library> {
+    let of = LoadedFor {
+        plugin: "raw",
+        generation: 1,
+        patience: Duration::from_secs(10),
+    };
+    Library::load(staged, of).unwrap()
+}
+
+fn close(library: Arc<Library>) {
+    library.close(Duration::from_secs(10)).unwrap();
+}
+
 /// Loads the plugin on a thread of its own, lets `run` use one shard of it, and unloads it when the thread has ended.
 fn with_shard<T: Send>(host: Arc<dyn HostCalls>, run: impl FnOnce(&mut ShardInstance) -> T + Send) -> T {
-    thread::scope(|scope| {
+    let (result, library) = thread::scope(|scope| {
         let work = move || {
-            let library = Library::load(staged(1)).unwrap();
+            let library = load(staged(1));
             let instance = Arc::clone(&library).init(host, "{}").unwrap();
             let mut shard = instance.open_shard(0, Arc::default()).unwrap();
             let result = run(&mut shard);
@@ -124,8 +139,10 @@ fn with_shard<T: Send>(host: Arc<dyn HostCalls>, run: impl FnOnce(&mut ShardInst
             instance.shutdown(Duration::from_secs(1)).unwrap();
             (result, library)
         };
-        scope.spawn(work).join().unwrap().0
-    })
+        scope.spawn(work).join().unwrap()
+    });
+    close(library);
+    result
 }
 
 /// Hands `events` to a shard; what the host saw, and how many were handled.
@@ -257,7 +274,7 @@ fn any_thread_of_the_plugin_may_call_the_host() {
 
 #[test]
 fn settings_are_refused_where_they_are_wrong() {
-    let library = Library::load(staged(2)).unwrap();
+    let library = load(staged(2));
     assert_eq!(library.check("{}"), Ok(()));
     let error = library.check("\"bad\"").unwrap_err();
     assert_eq!(
@@ -265,27 +282,30 @@ fn settings_are_refused_where_they_are_wrong() {
         ("limits.history", "expected a number")
     );
     assert_eq!(library.check("\"vague\"").unwrap_err().message, "no");
+    close(library);
 }
 
 #[test]
 fn what_a_plugin_says_on_failure_is_passed_on() {
-    let library = Library::load(staged(3)).unwrap();
+    let library = load(staged(3));
     let host = Arc::new(Recorder::default());
     assert_eq!(
         Arc::clone(&library).init(host.clone(), "\"bad\"").unwrap_err(),
         "no init"
     );
     assert_eq!(Arc::strong_count(&host), 1);
-    let instance = library.init(host, "{}").unwrap();
+    let instance = Arc::clone(&library).init(host, "{}").unwrap();
     assert_eq!(instance.open_shard(13, Arc::default()).unwrap_err(), "unlucky");
     instance.shutdown(Duration::ZERO).unwrap();
     assert!(instance.open_shard(0, Arc::default()).is_err());
+    drop(instance);
+    close(library);
 }
 
 #[test]
 fn nothing_is_shut_down_while_a_shard_is_open() {
-    let library = Library::load(staged(4)).unwrap();
-    let instance = library.init(Arc::new(Recorder::default()), "{}").unwrap();
+    let library = load(staged(4));
+    let instance = Arc::clone(&library).init(Arc::new(Recorder::default()), "{}").unwrap();
     let shard = instance.open_shard(0, Arc::default()).unwrap();
     assert!(matches!(
         instance.shutdown(Duration::ZERO),
@@ -294,11 +314,13 @@ fn nothing_is_shut_down_while_a_shard_is_open() {
     drop(shard);
     instance.shutdown(Duration::ZERO).unwrap();
     instance.shutdown(Duration::ZERO).unwrap();
+    drop(instance);
+    close(library);
 }
 
 #[test]
 fn a_library_that_did_not_stop_stays_mapped() {
-    let library = Library::load(staged(5)).unwrap();
+    let library = load(staged(5));
     let mapping = library.mapping();
     let instance = library.init(Arc::new(Recorder::default()), "\"unclean\"").unwrap();
     assert!(matches!(
@@ -317,7 +339,7 @@ fn leaves_no_code_behind(contents: &Contents, event: Event<'static>) {
     for generation in 0..100 {
         let staged = StagedFile::write(&stage_dir(), "again", generation, contents).unwrap();
         let work = move || {
-            let library = Library::load(staged).unwrap();
+            let library = load(staged);
             let instance = Arc::clone(&library).init(Arc::new(Recorder::default()), "{}").unwrap();
             let mut shard = instance.open_shard(0, Arc::default()).unwrap();
             assert_eq!(shard.handle(&[event], &mut Script::default()), Ok(1));
@@ -328,7 +350,7 @@ fn leaves_no_code_behind(contents: &Contents, event: Event<'static>) {
         let library = thread::spawn(work).join().unwrap();
         let (mapping, path) = (library.mapping(), library.path().to_owned());
         assert!(mapping.is_executable().unwrap());
-        drop(library);
+        close(library);
         assert!(
             !mapping.is_executable().unwrap(),
             "generation {generation} is still mapped"
@@ -356,6 +378,38 @@ fn a_hundred_generations_of_a_plugin_of_the_kit_leave_no_code_behind() {
         ..Event::default()
     };
     leaves_no_code_behind(&contents, join);
+}
+
+#[test]
+fn whoever_waits_for_the_systems_loader_learns_who_has_it() {
+    let using = lock::enter("slow", "loading a library", Duration::from_secs(10)).unwrap();
+    let error = lock::enter("room", "loading a library", Duration::ZERO).unwrap_err();
+    assert!(
+        error.to_string().contains("plugin slow has been loading a library"),
+        "{error}"
+    );
+    assert_eq!(lock::stuck(Duration::ZERO), Some(error));
+    assert_eq!(lock::stuck(Duration::from_secs(60)), None);
+    drop(using);
+}
+
+#[test]
+fn a_thread_that_computes_says_whose_code_it_runs() {
+    let run = Arc::new(AtomicBool::new(true));
+    signals::remember();
+    let running = Arc::clone(&run);
+    let (said, says) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        said.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+            .unwrap();
+        while running.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    });
+    let found = whose_code(says.recv().unwrap());
+    assert!(matches!(found, Some(None)), "no plugin's: {found:?}");
+    run.store(false, Ordering::Relaxed);
+    thread.join().unwrap();
 }
 
 #[test]

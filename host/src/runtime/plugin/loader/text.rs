@@ -1,23 +1,23 @@
-//! What a plugin writes about an error, and as much of it as people get to read.
+//! Collects what a plugin writes about an error, and shortens it for people to read.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bennu_plugin::abi::{Bytes, Writer};
 
-/// How much of what a plugin writes is kept.
+/// Bytes that are kept of a plugin's text.
 const MAX_BYTES: usize = 1024 * 1024;
-/// How much of that is said, in the log and elsewhere.
+/// Bytes of it that the log and messages show.
 const MAX_SAID: usize = 1024;
-/// What there is room for behind that: how long it was.
+/// Room behind them for the note about its full length.
 const MAX_END: usize = 32;
 
-/// Collects text; what is beyond 1 MiB is cut off.
+/// Collects text, up to 1 MiB.
 #[derive(Default)]
 pub(super) struct Text(Vec<u8>);
 
 impl Text {
-    /// Lends this to one call.
+    /// A writer to lend for one call.
     pub(super) fn writer(&mut self) -> Writer {
         Writer {
             cx: (&raw mut self.0).cast(),
@@ -25,7 +25,7 @@ impl Text {
         }
     }
 
-    /// What was written. What is not UTF-8 is replaced.
+    /// The text. Bytes that are not UTF-8 are replaced.
     pub(super) fn into_string(self) -> String {
         String::from_utf8(self.0).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
@@ -41,8 +41,8 @@ unsafe extern "C" fn write(cx: *mut (), bytes: Bytes) {
     text.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
-/// A text of a plugin's, or of a client's, as it is said to people: one line, of 1 KiB at most. Ends of lines and tabs become
-/// spaces, other control characters are escaped. What was said so stays as it is.
+/// A text of a plugin or a client as people read it: one line of at most 1 KiB. Line ends and tabs become spaces, other control
+/// characters are escaped. Applying it twice changes nothing.
 pub(in crate::runtime::plugin) fn said(text: &str) -> Cow<'_, str> {
     let text = text.trim_end_matches(['\n', '\r']);
     let most = MAX_SAID + MAX_END;
@@ -60,7 +60,7 @@ pub(in crate::runtime::plugin) fn said(text: &str) -> Cow<'_, str> {
         }
         if line.len() > MAX_SAID {
             line.truncate(start);
-            // Into memory: it does not fail.
+            // Writing to memory does not fail.
             let _ = write!(line, "… ({} bytes in all)", text.len());
             break;
         }

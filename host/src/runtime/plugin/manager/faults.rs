@@ -1,6 +1,5 @@
 //! What follows when code in service panics or fails: a roll back on probation, and later what `on_panics` says.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use bennu_wire::message;
@@ -16,7 +15,7 @@ use crate::runtime::plugin::late;
 use crate::runtime::plugin::probation::Proving;
 use crate::runtime::plugin::quarantine::{Quarantined, unix_seconds};
 use crate::runtime::plugin::slot::PluginSlot;
-use crate::runtime::plugin::stage::{Contents, Image, MAX_LIBRARY_BYTES};
+use crate::runtime::plugin::stage::Contents;
 use crate::runtime::plugin::step::{Refusal, Step, Trail};
 use crate::runtime::plugin::swap::{SwapReport, swap_back};
 
@@ -123,13 +122,8 @@ impl Plugins {
         current: &Generation,
         config: &config::Plugin,
     ) -> Result<Loaded, String> {
-        let bytes = File::open(current.library())
-            .and_then(|file| Image::read(&file, MAX_LIBRARY_BYTES))
+        let contents = Contents::read_from(current.library(), |_, _| Ok(()))
             .map_err(|error| format!("its copy cannot be read: {error}"))?;
-        let contents = Contents {
-            bytes,
-            hash: current.hash,
-        };
         self.replace_by(slot, &contents, config, Reload::Rejoin)
     }
 

@@ -219,7 +219,7 @@ impl Plugins {
         }
         for plugin in std::mem::take(&mut self.plugins).into_values() {
             for generation in plugin.live {
-                self.retirement.end(Arc::clone(&plugin.slot), generation);
+                self.retirement.stop(Arc::clone(&plugin.slot), generation);
             }
         }
         self.retirement.wait(deadline);

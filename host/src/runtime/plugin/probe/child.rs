@@ -117,10 +117,14 @@ fn try_library(path: &Path, request: &Request, only_schema: bool) -> io::Result<
             Ok(()) | Err(_) => {}
         }
     }
-    Ok(match threads_left(&own)? {
-        threads if threads.is_empty() => Answer::Good {},
-        threads => Answer::Threads { threads },
-    })
+    let threads = threads_left(&own)?;
+    if !threads.is_empty() {
+        return Ok(Answer::Threads { threads });
+    }
+    tell(&Line::Step(Step::Unload))?;
+    // The parent waits for a limited time.
+    library.finish();
+    Ok(Answer::Good {})
 }
 
 /// Has the plugin read the state of a topic and of its members.

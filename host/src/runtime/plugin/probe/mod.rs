@@ -162,6 +162,8 @@ pub(crate) enum Step {
     Check,
     /// The plugin was reading state.
     Restore,
+    /// The library's destructors were running.
+    Unload,
     /// All was done.
     End,
 }
@@ -173,6 +175,7 @@ impl std::fmt::Display for Step {
             Self::Load => "while it was loaded",
             Self::Check => "while it checked its settings",
             Self::Restore => "while it read a sample of the live state",
+            Self::Unload => "while its destructors ran",
             Self::End => "after all was done",
         })
     }

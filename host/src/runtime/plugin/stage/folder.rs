@@ -1,7 +1,7 @@
-//! The folder that a process stages its libraries in, and those that processes have left which were killed or crashed.
+//! The folder that a process stages its libraries in. Removes the folders of processes that were killed or have crashed.
 //!
-//! In each lies a file that its process has locked for as long as it lives: the system unlocks it, however the process ends. So
-//! what is not locked is nobody's any more, whatever process has which number now.
+//! Each folder contains a file that its process keeps locked. The system unlocks it however the process ends, so an unlocked folder
+//! belongs to nobody. Process numbers would not tell, as they are used again.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -11,13 +11,13 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use tempfile::TempDir;
 
-/// What the names of all begin with.
+/// How the names of all such folders begin.
 const PREFIX: &str = "bennu-stage-";
-/// The file that is locked.
+/// The locked file.
 const OWNER: &str = "owner";
 
-/// A folder of this process's own, for this user only, with a name that nobody can know before: what lies in it is run. Removed
-/// when this goes.
+/// A folder of this process, for this user only, with a name that nobody can guess, because its files are executed. Dropping this
+/// removes it.
 #[derive(Debug)]
 pub(crate) struct StageFolder {
     folder: TempDir,
@@ -25,7 +25,7 @@ pub(crate) struct StageFolder {
 }
 
 impl StageFolder {
-    /// Makes one in `dir`, which is made where it is missing, and removes those that nobody owns any more.
+    /// Makes a folder in `dir`, which is made if it is missing, and removes those that nobody owns any more.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl StageFolder {
             .prefix(PREFIX)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(dir)?;
-        // It has its name only when it is locked: before, another process might take the folder for one that is left.
+        // It gets its name once it is locked. Before that, another process might take the folder for an abandoned one.
         let new = folder.path().join("new");
         let owner = File::create_new(&new)?;
         owner.try_lock()?;
@@ -64,12 +64,12 @@ pub(crate) fn is_noexec(path: &Path) -> bool {
     statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// Removes the folders in `dir` whose process is gone. Those of other users are theirs.
+/// Removes the folders in `dir` whose process is gone, except those of other users.
 fn remove_left(dir: &Path) {
     let own = rustix::process::geteuid().as_raw();
     let folders = fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| {
         let named = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // Of the entry itself: a link leads elsewhere.
+        // The entry's own metadata: a link leads elsewhere.
         named && entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == own)
     });
     for folder in folders.map(|entry| entry.path()) {
@@ -81,9 +81,9 @@ fn remove_left(dir: &Path) {
         }
         let folder_shown = folder.display();
         match fs::remove_dir_all(&folder) {
-            Ok(()) => tracing::info!(folder = %folder_shown, "removed what a process had staged that is gone"),
+            Ok(()) => tracing::info!(folder = %folder_shown, "removed the staged libraries of a process that is gone"),
             Err(error) => {
-                tracing::warn!(folder = %folder_shown, %error, "what a process had staged that is gone stays")
+                tracing::warn!(folder = %folder_shown, %error, "the staged libraries of a process that is gone cannot be removed")
             }
         }
     }

@@ -82,6 +82,11 @@ pub(super) fn plain_library() -> Vec<u8> {
 
 /// Compiles C to a shared library.
 pub(super) fn c_library(name: &str, source: &str) -> PathBuf {
+    c_library_with(name, source, &[])
+}
+
+/// The same with more arguments for the compiler.
+pub(super) fn c_library_with(name: &str, source: &str, arguments: &[&str]) -> PathBuf {
     let dir = folder().join("c");
     fs::create_dir_all(&dir).unwrap();
     // Tests run at the same time, in several processes too: each writes its own file and then moves it.
@@ -92,6 +97,7 @@ pub(super) fn c_library(name: &str, source: &str) -> PathBuf {
         .args(["-shared", "-fPIC", "-o"])
         .arg(&library)
         .arg(&text)
+        .args(arguments)
         .status();
     assert!(status.unwrap().success(), "cc failed");
     fs::remove_file(text).unwrap();

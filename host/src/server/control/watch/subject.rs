@@ -1,7 +1,7 @@
 //! What is watched: one file, or the sources of something.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::config::ContentHash;
-use crate::runtime::plugin::stage::{MAX_LIBRARY_BYTES, not_a_file};
+use crate::runtime::plugin::stage::{MAX_LIBRARY_BYTES, not_a_file, recognise};
 
 /// A folder that is never a source.
 const NOT_SOURCES: &str = "node_modules";
@@ -43,10 +43,11 @@ pub(super) type Save = (u64, i64, i64);
 
 /// What one name stands for.
 pub(super) enum Subject {
-    /// One file.
+    /// One file, and the libraries beside it that belong to it.
     File {
         path: PathBuf,
-        stamp: Option<Stamp>,
+        beside: Vec<PathBuf>,
+        stamps: Option<Vec<Stamp>>,
         saved: Option<Save>,
         seen: Print,
     },
@@ -63,7 +64,8 @@ impl Subject {
     pub(super) fn file(path: &Path) -> Self {
         let mut subject = Self::File {
             path: path.to_owned(),
-            stamp: None,
+            beside: Vec::new(),
+            stamps: None,
             saved: None,
             seen: None,
         };
@@ -125,7 +127,8 @@ impl Subject {
         match self {
             Self::File {
                 path,
-                stamp,
+                beside,
+                stamps,
                 saved,
                 seen,
             } => {
@@ -139,13 +142,23 @@ impl Subject {
                 if let Some(kind) = kind {
                     return Err(format!("it is {kind}"));
                 }
-                let now = self::stamp(&meta);
                 *saved = Some((meta.ino(), meta.mtime(), meta.mtime_nsec()));
-                if *stamp != Some(now) && meta.len() <= MAX_LIBRARY_BYTES {
-                    let file = File::open(&*path).map_err(unreadable)?;
-                    *seen = Some(ContentHash::of_file(file, MAX_LIBRARY_BYTES).map_err(unreadable)?);
-                    // File times are coarse: another write right now would leave the same stamp.
-                    *stamp = is_old(&meta).then_some(now);
+                let stamps_of = |beside: &[PathBuf]| -> Option<Vec<Stamp>> {
+                    let others = beside.iter().map(|path| fs::metadata(path).ok());
+                    let all = [Some(meta.clone())].into_iter().chain(others);
+                    all.map(|meta| Some(stamp(&meta?))).collect()
+                };
+                let is_same = stamps.is_some() && *stamps == stamps_of(beside);
+                if !is_same && meta.len() <= MAX_LIBRARY_BYTES {
+                    let (hash, found) = recognise(path).map_err(|error| format!("it cannot be read: {error}"))?;
+                    *seen = Some(hash);
+                    *beside = found;
+                    // File times are coarse: another write at the same time would leave the same stamp.
+                    let are_old = is_old(&meta)
+                        && beside
+                            .iter()
+                            .all(|path| fs::metadata(path).is_ok_and(|meta| is_old(&meta)));
+                    *stamps = stamps_of(beside).filter(|_| are_old);
                 }
                 Ok(*seen)
             }
@@ -161,11 +174,12 @@ impl Subject {
     /// Where events about this come from.
     pub(super) fn directories(&self) -> Vec<PathBuf> {
         match self {
-            Self::File { path, .. } => {
+            Self::File { path, beside, .. } => {
                 let parent = |path: &Path| path.parent().map(Path::to_owned);
                 // If the file is a link, also the directory of its target.
                 let real = path.canonicalize().ok().and_then(|path| parent(&path));
-                [parent(path), real].into_iter().flatten().collect()
+                let others = beside.iter().map(|path| parent(path));
+                [parent(path), real].into_iter().chain(others).flatten().collect()
             }
             Self::Sources { found, .. } => found.iter().cloned().collect(),
         }
@@ -175,9 +189,10 @@ impl Subject {
     pub(super) fn concerns(&self, paths: &[PathBuf]) -> bool {
         paths.is_empty()
             || paths.iter().any(|changed| match self {
-                Self::File { path, .. } => {
-                    // The directory itself, or the file by its own name or that of its target.
+                Self::File { path, beside, .. } => {
+                    // The directory itself, or a file by its own name or that of its target.
                     path.starts_with(changed)
+                        || beside.iter().any(|path| path.file_name() == changed.file_name())
                         || changed.file_name() == path.file_name()
                         || path
                             .canonicalize()

@@ -1,0 +1,2 @@
+/* The library beside the plugin, in the version that ANSWER says. */
+int answer(void) { return ANSWER; }
