@@ -123,6 +123,9 @@ pub(crate) struct Limits {
     pub(crate) max_outbound_bytes: usize,
     /// The same for all clients together. Beyond that, Bennu drops the clients for whom most is waiting. Default 256 MiB.
     pub(crate) max_outbound_total_bytes: usize,
+    /// How much all clients together may have sent of messages and request bodies that are not complete. Beyond that, Bennu closes
+    /// the connections that sent most of them with 1013, or answers 503. Default: see `bennu.toml`.
+    pub(crate) max_inbound_total_bytes: usize,
     /// The length of a topic's name. Beyond that, its join gets an error. Default 1,024.
     pub(crate) max_topic_bytes: usize,
     /// How much may wait for one I/O thread. Beyond that, plugins that send more wait. Default 16 MiB.
@@ -133,8 +136,13 @@ pub(crate) struct Limits {
     pub(crate) header_timeout: Duration,
     /// How long a connect handler may take. After that: HTTP 503, or status 403 over long polling. Default 10 s.
     pub(crate) connect_timeout: Duration,
-    /// How long a client may send nothing. After that: close code 1002. Default 90 s.
+    /// How long a client may send nothing (after that: close code 1002), or take nothing of what waits for it (after that, Bennu
+    /// cuts it off). Default 90 s.
     pub(crate) idle_timeout: Duration,
+    /// How long a WebSocket message may take from its first byte to its last. After that: close code 1002.
+    pub(crate) message_timeout: Duration,
+    /// How long a client may take nothing of an HTTP response. After that, Bennu cuts the connection off.
+    pub(crate) response_timeout: Duration,
     /// How long the client of a closed connection may read nothing of what still waits for it. After that, Bennu cuts it off.
     /// Default 2 s.
     pub(crate) close_timeout: Duration,
@@ -297,13 +305,15 @@ pub(crate) struct Plugin {
     pub(crate) presence_interval: Duration,
     /// How many client events and joins may wait for one topic. Beyond that: `overloaded`. Default 1000.
     pub(crate) max_mailbox_events: usize,
-    /// The same in bytes. Default 8 MiB.
+    /// The same as memory in bytes, frames and promised replies included. Default 8 MiB.
     pub(crate) max_mailbox_bytes: usize,
-    /// The same in bytes, for all topics of the plugin together. Default 256 MiB.
+    /// The same for all topics of the plugin together, and once more for plugin messages. Default 256 MiB.
     pub(crate) max_mailbox_total_bytes: usize,
     /// How many plugin messages may wait for one topic: intercepted broadcasts, messages to itself, late answers. Beyond that, a
     /// broadcast ends the topic; for anything else the sending plugin gets an error. Default 10,000.
     pub(crate) max_mailbox_messages: usize,
+    /// The same as memory in bytes. Default 64 MiB.
+    pub(crate) max_mailbox_message_bytes: usize,
     /// How many topics there may be at a time. Beyond that, joins get `overloaded`. Default 100,000.
     pub(crate) max_topics: usize,
     /// How many events may wait for a pending join. Beyond that: `overloaded`. Default 100.

@@ -180,10 +180,13 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
             256 * MEBIBYTE,
             MEBIBYTE..=1_024 * GIBIBYTE,
         ),
+        max_inbound_total_bytes: section.count("max_inbound_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
         max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
         idle_timeout: section.millis("idle_timeout_ms", 90_000, 1..=DAY_MS),
+        message_timeout: section.millis("message_timeout_ms", 30_000, 1..=DAY_MS),
+        response_timeout: section.millis("response_timeout_ms", 10_000, 1..=DAY_MS),
         close_timeout: section.millis("close_timeout_ms", 2_000, 1..=DAY_MS),
     };
     section.finish();
@@ -264,6 +267,7 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         max_mailbox_bytes: section.count("max_mailbox_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
         max_mailbox_total_bytes: section.count("max_mailbox_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
         max_mailbox_messages: section.count("max_mailbox_messages", 10_000, 1..=MANY),
+        max_mailbox_message_bytes: section.count("max_mailbox_message_bytes", 64 * MEBIBYTE, 1_024..=16 * GIBIBYTE),
         max_topics: section.count("max_topics", 100_000, 1..=MANY),
         max_pending_events: section.count("max_pending_events", 100, 1..=MANY),
         join_deadline: section.millis("join_deadline_ms", 10_000, 1..=HOUR_MS),

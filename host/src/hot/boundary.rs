@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bennu_wire::message::RefText;
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -122,6 +123,7 @@ fn join(slot: &PluginSlot, number: usize) -> Arc<Topic> {
         member: MemberId::new(0, number as u32, 0),
         params: super::payload(),
         info: Bytes::new(),
+        frame_bytes: 0,
     };
     let topic = ByteString::from(format!("echo:{number}"));
     slot.join(&topic, || number as u64 + 1, join).expect("it is taken")
@@ -131,8 +133,9 @@ fn echo(member: MemberId) -> Input {
     Input::In {
         member,
         join_ref: None,
-        msg_ref: Some(ByteString::from_static("\"9\"")),
+        msg_ref: RefText::new("\"9\"").ok(),
         event: ByteString::from_static("echo"),
         payload: super::payload(),
+        frame_bytes: super::PAYLOAD.len() + 32,
     }
 }

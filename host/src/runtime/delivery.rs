@@ -1,23 +1,24 @@
-//! What shards have for clients, and the seam that it goes through.
+//! What shards send to clients, and the seam that it goes through.
 //!
-//! A shard knows a client by its [`MemberId`] only. Where that client is connected, and what carries the delivery there, is
-//! behind an [`Outlet`]: today the inbox of an I/O thread of this host.
+//! A shard knows a client only by its [`MemberId`]. An [`Outlet`] hides where that client is connected and what carries the
+//! delivery there: today it is the inbox of an I/O thread of this host.
 
 use std::fmt;
 use std::sync::Arc;
 
-use bennu_wire::message::{Payload, Ref};
+use bennu_wire::message::{Payload, Ref, RefText};
 use bytestring::ByteString;
 
-use crate::runtime::channel::Notice;
+use crate::runtime::channel::{HEAD, Notice};
 use crate::runtime::id::MemberId;
 
-/// The way to the clients of one owner of connections.
+/// The way to the clients of one I/O thread.
 pub(crate) trait Outlet: fmt::Debug + Send + Sync {
-    /// Takes a delivery, behind all that it has taken before, whoever sent that. May wait while the outlet is full.
+    /// Takes a delivery. It arrives behind all deliveries that the outlet took before, from any sender. May wait while the outlet
+    /// is full.
     fn deliver(&self, delivery: Delivery);
 
-    /// Has deliveries carried out at once whose wake-up the sender has put off.
+    /// Wakes the outlet at once, if a sender has put that off.
     fn hurry(&self);
 }
 
@@ -26,63 +27,63 @@ pub(crate) trait Outlet: fmt::Debug + Send + Sync {
 pub(crate) enum Delivery {
     /// A join is accepted: subscribe, then reply.
     Joined {
-        /// Whose.
+        /// The member.
         member: MemberId,
         /// The response.
         reply: Payload,
     },
     /// A join is refused.
     Refused {
-        /// Whose.
+        /// The member that it would have been.
         member: MemberId,
         /// The response.
         reply: Payload,
     },
     /// Answers a message.
     Reply {
-        /// Whose.
+        /// The sender of the message.
         member: MemberId,
-        /// What it repeats.
+        /// Its `ref`.
         msg_ref: Ref,
-        /// `ok`, `error`, or what the plugin likes.
+        /// `ok`, `error`, or the plugin's own.
         status: ByteString,
         /// The response.
         payload: Payload,
     },
     /// Answers a message whose channel is gone.
     Orphan {
-        /// Whose it was.
+        /// The sender of the message.
         member: MemberId,
-        /// Of the channel.
+        /// The topic of the channel.
         topic: ByteString,
         /// As the message had it.
         join_ref: Ref,
-        /// What it repeats.
+        /// The `ref` of the message.
         msg_ref: Ref,
-        /// `error` for an event: unmatched topic. `ok` for a leave.
+        /// `error` for an event (unmatched topic), `ok` for a leave.
         status: &'static str,
     },
-    /// To one client.
+    /// A message to one client.
     Push {
-        /// Whose.
+        /// The receiver.
         member: MemberId,
         /// The event.
         event: ByteString,
-        /// What it says.
+        /// Its payload.
         payload: Payload,
     },
-    /// To all subscribers of a topic.
+    /// A message to all subscribers of a topic.
     Broadcast(Arc<Broadcast>),
-    /// A channel has ended: tell its client, and let nothing more in.
+    /// A channel has ended: tell its client, and take no more messages for it.
     Ended {
-        /// Whose.
+        /// The member.
         member: MemberId,
         /// `phx_close` or `phx_error`.
         notice: Notice,
     },
-    /// Nothing more comes from it.
+    /// No further delivery comes for this member.
     Gone {
-        /// Who.
+        /// The member.
         member: MemberId,
     },
 }
@@ -94,23 +95,33 @@ pub(crate) struct Broadcast {
     pub(crate) topic: ByteString,
     /// The event.
     pub(crate) event: ByteString,
-    /// What it says.
+    /// Its payload.
     pub(crate) payload: Payload,
-    /// Who is left out.
+    /// The member that does not receive it.
     pub(crate) except: Option<MemberId>,
-    /// Plugins, by the index of their slot, whose members get it through their `handle_out`.
+    /// Plugins, by the index of their slot, whose members receive it through `handle_out` instead.
     pub(crate) intercepted_by: Vec<u32>,
 }
 
 impl Delivery {
-    /// Bytes of the message that it brings.
+    /// What its message takes in bytes: payload, texts, and what else the payload may keep.
     #[must_use]
-    pub(crate) fn payload_bytes(&self) -> usize {
-        match self {
+    pub(crate) fn message_bytes(&self) -> usize {
+        let text = |msg_ref: &Ref| msg_ref.as_ref().map_or(0, RefText::allocated);
+        HEAD + match self {
             Self::Joined { reply, .. } | Self::Refused { reply, .. } => reply.bytes().len(),
-            Self::Reply { payload, .. } | Self::Push { payload, .. } => payload.bytes().len(),
-            Self::Broadcast(broadcast) => broadcast.payload.bytes().len(),
-            Self::Orphan { .. } | Self::Ended { .. } | Self::Gone { .. } => 0,
+            Self::Reply {
+                msg_ref,
+                status,
+                payload,
+                ..
+            } => text(msg_ref) + status.len() + payload.bytes().len(),
+            Self::Push { event, payload, .. } => event.len() + payload.bytes().len(),
+            Self::Broadcast(broadcast) => {
+                size_of::<Broadcast>() + broadcast.event.len() + broadcast.payload.bytes().len()
+            }
+            Self::Orphan { join_ref, msg_ref, .. } => text(join_ref) + text(msg_ref),
+            Self::Ended { .. } | Self::Gone { .. } => 0,
         }
     }
 }

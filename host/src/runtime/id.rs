@@ -1,20 +1,25 @@
-//! The number of a member, which finds its owner: the I/O thread and the slot of a connection stand in the number itself, so nobody
-//! keeps a map from one to the other.
+//! The number of a member. It contains the I/O thread and the slot of the member's connection, so no map from one to the other is
+//! needed.
 
 /// One client's membership of one topic, as the plugin sees it (`member` in the ABI). Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct MemberId(u64);
 
-/// Sockets that one I/O thread can own.
+/// How many sockets one I/O thread can own.
 pub(crate) const MAX_SOCKETS: usize = 1 << 24;
 
 const fn pack(thread: u8, slot: u32, serial: u32) -> u64 {
-    // The thread counts from 1 here, so that no number is 0.
+    // Threads count from 1 here, so that no number is 0.
     ((thread as u64 + 1) << 56) | ((slot as u64 & 0xff_ffff) << 32) | serial as u64
 }
 
 impl MemberId {
-    /// Packs where its socket is. `serial` tells it from others that had the same slot.
+    /// Below all others.
+    pub(crate) const FIRST: Self = Self(0);
+    /// Above all others.
+    pub(crate) const LAST: Self = Self(u64::MAX);
+
+    /// Packs the place of its socket. `serial` distinguishes it from earlier members in the same slot.
     #[must_use]
     pub(crate) const fn new(thread: u8, slot: u32, serial: u32) -> Self {
         Self(pack(thread, slot, serial))
@@ -32,13 +37,13 @@ impl MemberId {
         ((self.0 >> 32) & 0xff_ffff) as usize
     }
 
-    /// As the ABI carries it.
+    /// The number in the ABI.
     #[must_use]
     pub(crate) const fn number(self) -> u64 {
         self.0
     }
 
-    /// Reads what the ABI carried. `None` for a number that never was one.
+    /// Reads a number of the ABI. `None` if no member can have it.
     #[must_use]
     pub(crate) const fn from_number(number: u64) -> Option<Self> {
         if number >> 56 == 0 { None } else { Some(Self(number)) }

@@ -1,4 +1,4 @@
-//! Who gets a broadcast: every outlet, once; each then walks its own subscribers.
+//! Broadcasts go to every outlet once; each outlet then walks its own subscribers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +14,15 @@ use crate::runtime::id::MemberId;
 #[derive(Debug)]
 pub(crate) struct PubSub {
     outlets: Vec<Box<dyn Outlet>>,
-    /// Clients on their way in.
+    /// Clients that are about to connect.
     pub(crate) arrivals: Arrivals,
 }
 
-/// Clients that may connect and are not on their I/O thread yet, by socket id: a `disconnect` reaches them here.
+/// Clients that may connect and are not on their I/O thread yet, by socket id. A `disconnect` finds them here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arrivals(Arc<Mutex<HashMap<ByteString, Vec<Arc<AtomicBool>>>>>);
 
-/// One of them, from the word of the connect handler until its I/O thread knows its socket id.
+/// One of them, from the answer of the connect handler until its I/O thread knows its socket id.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     socket_id: ByteString,
@@ -31,7 +31,7 @@ pub(crate) struct Arrival {
 }
 
 impl PubSub {
-    /// Over these outlets, in the order in which members count their I/O threads.
+    /// Broadcasts to these outlets, which are in the order of I/O threads in member numbers.
     #[must_use]
     pub(crate) fn new(outlets: Vec<Box<dyn Outlet>>) -> Self {
         Self {
@@ -47,10 +47,10 @@ impl PubSub {
         }
     }
 
-    /// Publishes to all subscribers of its topic, but to those it leaves out.
+    /// Publishes to all subscribers of its topic, except those that it names.
     pub(crate) fn broadcast(&self, broadcast: Broadcast) {
         if &*broadcast.event == message::event::DISCONNECT {
-            // Before it is sent: whoever arrives later than this is found by the delivery in its thread's inbox.
+            // Before it is sent: the delivery in the inbox of its thread finds each client that arrives later than this.
             self.arrivals.disconnect(&broadcast.topic);
         }
         let broadcast = Arc::new(broadcast);
@@ -59,7 +59,7 @@ impl PubSub {
         }
     }
 
-    /// Has everything carried out at once that a sender has put off.
+    /// Wakes all outlets at once, if a sender has put that off.
     pub(crate) fn hurry(&self) {
         self.outlets.iter().for_each(|outlet| outlet.hurry());
     }
@@ -93,7 +93,7 @@ impl Arrivals {
 }
 
 impl Arrival {
-    /// Whether its socket id was told to disconnect since.
+    /// Whether its socket id has been disconnected since.
     #[must_use]
     pub(crate) fn is_disconnected(&self) -> bool {
         self.disconnected.load(Ordering::Acquire)

@@ -1,11 +1,12 @@
-//! One client's connection, whatever transport carries it: what it has joined, and how its messages are read and written.
+//! One client's connection over any transport: what it has joined, and how its messages are read and written.
 //!
-//! Its I/O thread dispatches what it sends and delivers what is for it ([`Core`](super::io)).
+//! Its I/O thread dispatches the client's messages and delivers messages to it ([`Core`](super::io)).
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_wire::dialect::Dialect;
+use bennu_wire::message::{Ref, RefText};
 use bennu_wire::serializer::{self, Serializer, json};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -18,21 +19,21 @@ use crate::runtime::pubsub::Arrival;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
-/// The request that waits for the outcome of its message. Dropped, it is answered as if there was none.
+/// The request that waits for the outcome of its message. If this is dropped, the session is gone for it.
 pub(crate) type Waiting = oneshot::Sender<Published>;
 
-/// What a connection is, once it may connect.
+/// A client that may connect.
 #[derive(Debug)]
 pub(crate) struct NewSocket {
-    /// Where it connected.
+    /// The mount that it connected to.
     pub(crate) mount: Arc<Mount>,
-    /// The version it speaks.
+    /// The protocol version that it speaks.
     pub(crate) serializer: &'static dyn Serializer,
-    /// The rules that its channels follow.
+    /// The rules for its channels.
     pub(crate) dialect: Dialect,
-    /// Who it is, if a connect handler said so.
+    /// What the connect handler said of it.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// Where `disconnect` finds it as long as its thread does not know it.
+    /// Lets `disconnect` find the client until its I/O thread knows it.
     pub(crate) arrival: Option<Arrival>,
 }
 
@@ -41,77 +42,81 @@ pub(crate) struct NewSocket {
 pub(crate) struct Identity {
     /// A broadcast of `disconnect` to this topic closes the connection.
     pub(crate) socket_id: Option<ByteString>,
-    /// A JSON object, for all its channels.
+    /// A JSON object for all its channels.
     pub(crate) assigns: Option<Bytes>,
 }
 
 /// One client's connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// Tells it from others that had its slot. Drawn from the same counter as its members' numbers.
+    /// Distinguishes it from earlier sockets in the same slot. Comes from the same counter as its members' numbers.
     pub(crate) serial: u32,
-    /// What it is.
+    /// How it connected.
     pub(crate) info: NewSocket,
-    /// How bytes get to it and from it. `None` only while it is read from.
+    /// Carries its bytes. `None` only while the thread reads from it.
     pub(crate) transport: Option<Box<dyn Transport>>,
-    /// What it has joined.
+    /// Its channels.
     pub(crate) channels: Vec<Channel>,
     /// When it last sent anything.
     pub(crate) heard: Instant,
-    /// Bytes that its client had not taken when that was last looked at.
+    /// Bytes that waited for the client at the last look.
     pub(crate) unsent: usize,
-    /// Something waits to be written, and it stands on the list of those.
+    /// Since when its client has taken nothing of what waits for it.
+    pub(crate) stalled: Option<Instant>,
+    /// Bytes of a message that was not complete at the last look.
+    pub(crate) unfinished: usize,
+    /// It is on the list of sockets with something to write.
     pub(crate) dirty: bool,
     /// Its client does not keep up: it gets nothing more, and is closed at the end of the turn.
     pub(crate) slow: bool,
-    /// It is being closed: nothing that comes from it counts any more.
+    /// It is being closed: its messages are ignored.
     pub(crate) closing: bool,
 }
 
-/// One membership of a topic, as its socket keeps it.
+/// A client's membership of one topic, as its socket keeps it.
 #[derive(Debug)]
 pub(crate) struct Channel {
     /// Its number at the plugin.
     pub(crate) member: MemberId,
     /// The topic.
     pub(crate) topic: Arc<Topic>,
-    /// The route that leads there.
+    /// The route to its plugin.
     pub(crate) route: Arc<Route>,
-    /// The plugin, as in a broadcast's `intercepted_by`.
+    /// The index of the plugin, as in a broadcast's `intercepted_by`.
     pub(crate) plugin: u32,
-    /// As its join sent it.
-    pub(crate) join_ref: Option<Box<str>>,
+    /// The `join_ref` of its join.
+    pub(crate) join_ref: Ref,
     /// The `ref` of its join, for the reply; and for all else where `join_ref` is null.
-    pub(crate) msg_ref: Option<Box<str>>,
-    /// How far it is.
+    pub(crate) msg_ref: Ref,
+    /// What stage it is in.
     pub(crate) status: Status,
     /// Its place among the topic's subscribers, while it is joined.
     pub(crate) place: u32,
     /// The own refs of channels that its join replaced; closed once it is answered.
-    pub(crate) replaced: Vec<Box<str>>,
+    pub(crate) replaced: Vec<RefText>,
     /// The request that waits for the outcome of its join.
     pub(crate) waiting: Option<Waiting>,
-    /// The log has said that the client cannot take something that was sent on it.
+    /// The log has said that a message of this channel cannot be sent to the client.
     pub(crate) withheld: bool,
 }
 
-/// How far a channel is.
+/// The stages of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     /// The join is not answered.
     Joining,
-    /// It is in.
+    /// The client has joined.
     Joined,
     /// The client has asked to leave.
     Leaving,
-    /// It has ended, and the client is to be told once what `terminate` pushes has come.
+    /// It has ended. The client is told after the pushes of `terminate`.
     Closing,
-    /// The client was told that it ended, or another join has replaced it; what it still owes may come, and what
-    /// `terminate` pushes.
+    /// The client was told that it ended, or another join has replaced it. Replies that it owes may still come, and the pushes of
+    /// `terminate`.
     Ended,
 }
 
-/// How messages are written for a socket. A broadcast is encoded once for each that its subscribers have.
+/// How messages are written for a socket. A broadcast is encoded once for each encoding that its subscribers have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoding {
     /// The version.
@@ -152,19 +157,22 @@ impl Socket {
             channels: Vec::new(),
             heard: now,
             unsent: 0,
+            stalled: None,
+            unfinished: 0,
             dirty: false,
             slow: false,
             closing: false,
         }
     }
 
-    /// The channel that holds a topic.
+    /// The channel of a topic.
     pub(crate) fn by_topic(&self, topic: &str) -> Option<usize> {
         self.channels
             .iter()
             .position(|channel| !channel.is_over() && *channel.topic.name == *topic)
     }
 
+    /// The channel of a member.
     pub(crate) fn by_member(&self, member: MemberId) -> Option<usize> {
         self.channels.iter().position(|channel| channel.member == member)
     }
@@ -176,15 +184,23 @@ impl Channel {
         matches!(self.status, Status::Closing | Status::Ended)
     }
 
-    /// Answers the request that waits for the outcome of its join, if one does.
+    /// Whether a message with this `join_ref` is meant for it. Some clients send the `ref` of the join, whatever `join_ref`
+    /// the join had.
+    pub(crate) fn is_meant(&self, join_ref: &Ref) -> bool {
+        let own = [self.join_ref.as_deref(), self.msg_ref.as_deref()];
+        let names = |join_ref: &str| own.into_iter().flatten().any(|own| json::same(own, join_ref));
+        join_ref.as_deref().is_none_or(names)
+    }
+
+    /// Answers the request that waits for the outcome of its join, if there is one.
     pub(crate) fn tell(&mut self, published: Published) {
         if let Some(waiting) = self.waiting.take() {
-            // It may have stopped waiting.
+            // The request may have ended.
             let _ = waiting.send(published);
         }
     }
 
-    /// What a newer message takes the place of, if the route says that it may.
+    /// The key under which a newer message replaces an older one, if the route allows it for this event.
     pub(crate) fn replaceable(&self, event: &str) -> Option<Replaceable> {
         let named = self.route.replaceable.iter().any(|name| name == event);
         named.then(|| Replaceable::new(&self.topic.name, event))
@@ -196,10 +212,4 @@ impl Channel {
         self.join_ref.as_deref().or(self.msg_ref.as_deref())
     }
 
-    /// Whether a message with this `join_ref` is meant for it. Some clients send the `ref` of the join, whatever `join_ref`
-    /// the join had.
-    pub(crate) fn is_named_by(&self, join_ref: &str) -> bool {
-        let refs = [self.join_ref.as_deref(), self.msg_ref.as_deref()];
-        refs.into_iter().flatten().any(|own| json::same(own, join_ref))
-    }
 }

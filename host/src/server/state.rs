@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
+use super::held::Pool;
 use super::routing::Routing;
 use crate::runtime::plugin::Hub;
 use crate::runtime::throttle::LogThrottle;
@@ -20,6 +21,10 @@ pub(crate) struct State {
     stopping: AtomicBool,
     /// Limits how often the log says that the server is full.
     full: Mutex<LogThrottle<()>>,
+    /// Request bodies that are being received, or wait to be dispatched.
+    pub(crate) bodies: Arc<Pool>,
+    /// Responses that are being sent.
+    pub(crate) responses: Arc<Pool>,
 }
 
 impl State {
@@ -32,6 +37,8 @@ impl State {
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             stopping: AtomicBool::new(false),
             full: Mutex::default(),
+            bodies: Arc::default(),
+            responses: Arc::default(),
         }
     }
 

@@ -6,6 +6,7 @@ mod arriving;
 mod auth_token;
 mod backtraces;
 mod bad_input;
+mod bounds;
 mod broken_contracts;
 mod building;
 mod call;

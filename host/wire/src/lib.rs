@@ -10,4 +10,5 @@
 pub mod dialect;
 pub mod message;
 pub mod pattern;
+mod ref_text;
 pub mod serializer;

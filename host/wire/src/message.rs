@@ -8,7 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// The payload of a message: valid JSON text, or bytes that nobody has looked at.
+pub use crate::ref_text::{MAX_REF_BYTES, RefText, RefTooLong};
+
+/// The payload of a message: JSON text, known to be valid, or bytes that nobody has looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// JSON text.
@@ -63,7 +65,7 @@ impl Payload {
 
 /// A `ref` or `join_ref`: any JSON value, kept as the client wrote it and compared byte for byte (`"1"` is not `1`).
 /// `None` is null.
-pub type Ref = Option<ByteString>;
+pub type Ref = Option<RefText>;
 
 /// The topic of an incoming message. Only text can name a topic; anything else is answered as unmatched, echoed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,35 +1,46 @@
 //! What waits in a topic's mailbox.
 
-use bennu_wire::message::{Payload, Ref};
+use bennu_wire::message::{Payload, Ref, RefText};
 use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::runtime::id::MemberId;
 
+/// What a client's input takes besides its frame: its place in a queue, which may have twice as many places as it needs, and
+/// what the allocator and the frame's reference count add.
+const PLACE: usize = 2 * size_of::<Input>() + 64;
+
+/// The most that a frame may have besides a small payload if the payload alone is kept: refs, topic and event, usually.
+pub(crate) const HEAD: usize = 64;
+
 /// One thing that a topic has to handle.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// A client wants in.
+    /// A client asks to join.
     Join {
-        /// The number it has from now on.
+        /// The member that it becomes.
         member: MemberId,
         /// The join's payload.
         params: Payload,
         /// JSON of `wire::MemberInfo`, or empty.
         info: Bytes,
+        /// The size of the frame that `params` is a slice of.
+        frame_bytes: usize,
     },
     /// A client pushed an event.
     In {
-        /// Which.
+        /// The sender.
         member: MemberId,
         /// As it came, for the answer if the channel is gone.
         join_ref: Ref,
-        /// What a reply repeats.
+        /// The `ref` for a reply.
         msg_ref: Ref,
         /// The event.
         event: ByteString,
-        /// What it says.
+        /// Its payload.
         payload: Payload,
+        /// The size of the frame that `event` and `payload` are slices of.
+        frame_bytes: usize,
     },
     /// A member ends.
     End(Ending),
@@ -37,34 +48,34 @@ pub(crate) enum Input {
     Out {
         /// The event.
         event: ByteString,
-        /// What it says.
+        /// Its payload.
         payload: Payload,
-        /// Who is left out.
+        /// The member that does not receive it.
         except: Option<MemberId>,
     },
     /// A message or timer for the topic (`None`) or one of its members.
     Info {
-        /// Whom.
+        /// The receiver.
         member: Option<MemberId>,
-        /// Its name.
+        /// The name of the message.
         name: ByteString,
-        /// What it says.
+        /// Its payload.
         payload: Payload,
         /// The timer that sent it.
         timer: Option<u64>,
     },
-    /// A promise is kept.
+    /// The plugin keeps a promise.
     Complete {
-        /// Which.
+        /// The promise.
         serial: u64,
-        /// Of a reply.
+        /// The status of a reply.
         status: ByteString,
         /// The reply, or what the plugin gets back.
         payload: Payload,
     },
-    /// A join that answers later has had its time.
+    /// A pending join has reached its deadline.
     JoinDeadline {
-        /// Its promise.
+        /// The join's promise.
         serial: u64,
     },
     /// The topic has been empty for its linger time since `epoch`.
@@ -72,14 +83,14 @@ pub(crate) enum Input {
         /// Changes whenever somebody joins.
         epoch: u64,
     },
-    /// Changes of the topic's presence that had to wait may be announced.
+    /// Presence changes that had to wait may be announced.
     PresenceDiff,
-    /// A generation has ended: what it has promised is answered now.
+    /// A generation has ended: the host answers what it promised.
     Retired {
         /// Its number.
         generation: u64,
     },
-    /// The topic has been taken over by new code: the plugin may say so.
+    /// New code has taken over the topic: the plugin may react.
     Restored,
     /// The topic ends, in the plugin and in the directory.
     Close,
@@ -93,38 +104,57 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// Who answers for it, and so which bound of the mailbox it counts against.
+    /// Who sent it, and so which bound of the mailbox it counts against, with its memory in bytes while it waits.
     #[must_use]
     pub(crate) fn origin(&self) -> Origin {
         match self {
-            Self::In { payload, .. } | Self::Join { params: payload, .. } => Origin::Client(payload.bytes().len()),
-            Self::Out { .. } | Self::Info { .. } | Self::Complete { .. } => Origin::Plugin,
+            Self::In {
+                msg_ref, frame_bytes, ..
+            } => Origin::Client(PLACE + frame_bytes + msg_ref.as_ref().map_or(0, RefText::allocated)),
+            Self::Join { info, frame_bytes, .. } => Origin::Client(PLACE + frame_bytes + info.len()),
+            Self::Out {
+                event: name, payload, ..
+            }
+            | Self::Info { name, payload, .. }
+            | Self::Complete {
+                status: name, payload, ..
+            } => Origin::Plugin(PLACE + name.len() + payload.bytes().len()),
             _ => Origin::Host,
+        }
+    }
+
+    /// Whether `payload`, its own, is most of the memory that it is a slice of. If not, whoever keeps the payload should copy it.
+    #[must_use]
+    pub(crate) fn is_mostly(&self, payload: &Payload) -> bool {
+        let bytes = payload.bytes().len();
+        match self {
+            Self::In { frame_bytes, .. } | Self::Join { frame_bytes, .. } => *frame_bytes <= bytes + bytes / 4 + HEAD,
+            _ => true,
         }
     }
 }
 
-/// Who answers for an input.
+/// Who sent an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A client sent it, with a payload of so many bytes.
+    /// A client.
     Client(usize),
-    /// Plugins did: broadcasts that are intercepted, messages and timers, kept promises.
-    Plugin,
-    /// It is what the host owes the topic, and as bounded as its members are.
+    /// A plugin: intercepted broadcasts, messages and timers, kept promises.
+    Plugin(usize),
+    /// The host owes it to the topic. There are as many as the topic has members, and a few more.
     Host,
 }
 
 /// How a member ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
-    /// Which.
+    /// The member.
     pub(crate) member: MemberId,
     /// One of `abi::reason`, for `terminate`.
     pub(crate) reason: u32,
     /// The text of a stop.
     pub(crate) text: ByteString,
-    /// The leave that is to be answered first.
+    /// The leave that has to be answered first.
     pub(crate) leave: Option<Box<Leave>>,
     /// What its client is told.
     pub(crate) notice: Notice,
@@ -133,9 +163,9 @@ pub(crate) struct Ending {
 /// A client's `phx_leave`.
 #[derive(Clone, Debug)]
 pub(crate) struct Leave {
-    /// As it stands in it: the reply has it even where the channel has just ended by itself.
+    /// The `join_ref` of the leave: the reply carries it even if the channel has just ended by itself.
     pub(crate) join_ref: Ref,
-    /// What the reply repeats.
+    /// The `ref` for the reply.
     pub(crate) msg_ref: Ref,
 }
 
@@ -153,14 +183,41 @@ impl Ending {
     }
 }
 
-/// What a client is told of the end of its channel, and when: `phx_close` goes out before `terminate` runs, `phx_error`
-/// after it, as in Phoenix.
+/// What a client is told of the end of its channel, and when: `phx_close` is sent before `terminate` runs, `phx_error` after it,
+/// as in Phoenix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Nothing: the connection is gone, or its I/O thread has said so already.
+    /// Nothing: the connection is gone, or its I/O thread has told the client already.
     None,
     /// `phx_close`: its client stays away. With one of [`message::reason`](bennu_wire::message::reason), unless that is clear.
     Close(Option<&'static str>),
     /// `phx_error`: its client joins again. With one of [`message::reason`](bennu_wire::message::reason).
     Error(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_payload_of_a_large_frame_is_copied_by_those_who_keep_it() {
+        let is_mostly = |payload: usize, frame_bytes: usize| {
+            let input = Input::In {
+                member: MemberId::new(0, 1, 1),
+                join_ref: None,
+                msg_ref: None,
+                event: "e".into(),
+                payload: Payload::Json(vec![b' '; payload].into()),
+                frame_bytes,
+            };
+            let Input::In { payload, .. } = &input else {
+                unreachable!()
+            };
+            input.is_mostly(payload)
+        };
+        assert!(is_mostly(2, 40), "refs, topic and event are always there");
+        assert!(is_mostly(10_000, 11_000));
+        assert!(!is_mostly(2, 1_000));
+        assert!(!is_mostly(10_000, 20_000));
+    }
 }

@@ -1,7 +1,10 @@
-//! Who is here: the presence list of one topic, and what changed in it since the last diff.
+//! The presence list of one topic, and its changes since the last diff.
 //!
 //! Metas are JSON objects that the host carries without looking inside; it only puts `phx_ref` in front. Every meta has
 //! a [`Tag`], which names the replica that made it, so that lists of several nodes can be merged one day.
+//!
+//! A diff leads from what clients know to the list of now. Between two diffs only the announced meta of each change is kept; a meta
+//! that came and went in between is kept only if a client was shown it in a state.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
@@ -21,34 +24,63 @@ use crate::runtime::id::MemberId;
 pub(crate) struct Presence {
     entries: BTreeMap<ByteString, Entry>,
     keys: HashMap<MemberId, Vec<ByteString>>,
-    joins: Vec<(ByteString, Bytes)>,
-    leaves: Vec<(ByteString, Bytes)>,
-    /// What stood beside the metas of keys that are gone, for the diff that says so.
+    /// What has changed since the last diff.
+    changes: BTreeMap<(ByteString, MemberId), Change>,
+    /// The extra data of keys whose last meta is gone, for the diff that says so.
     gone: HashMap<ByteString, Bytes>,
-    /// How to take back what the event at hand did.
+    /// How often a state was shown.
+    shown: u64,
+    /// The size of the [metas that were shown](Change::shown) and are gone.
+    shown_bytes: usize,
+    /// How to undo the current event.
     undo: Vec<Undo>,
     /// When the next diff may go out.
     next_diff: Option<Instant>,
-    /// Somebody will come back for it then.
+    /// A timer will ask for it then.
     waiting: bool,
 }
+
+/// Metas that were shown between two diffs and are gone may take so many bytes. Then the diff goes out early.
+const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 /// What is tracked under one key.
 #[derive(Clone, Debug, Default)]
 struct Entry {
     /// The oldest first.
     metas: Vec<Meta>,
-    /// What is sent beside `metas`: the inside of a JSON object, without its braces.
+    /// The extra data beside `metas`: the inside of a JSON object, without its braces.
     beside: Bytes,
 }
 
-/// The reverse of one change.
+/// The change of one member's presence under one key since the last diff. What it has changed to is in the list.
+#[derive(Clone, Debug, Default)]
+struct Change {
+    /// The meta that the clients know from diffs.
+    announced: Option<Meta>,
+    /// Metas that a state has shown since, and that are gone.
+    shown: Vec<Meta>,
+}
+
+/// The reverse of one step.
 #[derive(Clone, Debug)]
-enum Undo {
-    Track(MemberId, ByteString),
-    Update(MemberId, ByteString, Meta),
-    Untrack(ByteString, usize, Meta, Bytes),
-    Describe(ByteString, Bytes),
+struct Undo {
+    key: ByteString,
+    member: MemberId,
+    step: Step,
+    /// The change as it was before.
+    change: Option<Change>,
+}
+
+/// What an event did.
+#[derive(Clone, Debug)]
+enum Step {
+    Track,
+    /// Replaced this meta.
+    Update(Meta),
+    /// Removed this meta, which was at this place beside these extra data; and those of a key that was gone before.
+    Untrack(usize, Meta, Bytes, Option<Bytes>),
+    /// Replaced these extra data.
+    Describe(Bytes),
 }
 
 /// One tracked presence.
@@ -56,33 +88,37 @@ enum Undo {
 struct Meta {
     member: MemberId,
     tag: Tag,
-    /// The whole meta as it goes out, `phx_ref` included.
+    /// The tag of the meta that it replaced, of those that clients know.
+    before: Option<Tag>,
+    /// How often a state had been shown when it came.
+    since: u64,
+    /// The whole meta as it is sent, `phx_ref` included.
     json: Bytes,
 }
 
-/// Names a meta among those of all nodes: the replica that made it, and when by a clock that never shows the same twice.
+/// Identifies a meta among those of all nodes: the replica that made it, and the time by a clock that never shows the same twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tag {
     replica: Replica,
     clock: u64,
 }
 
-/// Tells this node, since its start, from others.
+/// Identifies this run of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Replica([u8; 4]);
 
-/// What is to be done about changes that were not announced yet.
+/// What to do about changes that are not announced yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flush {
-    /// Nothing: there are none, or somebody comes back for them.
+    /// Nothing: there are none, or a timer will ask for them.
     Nothing,
-    /// This is to be broadcast.
+    /// Broadcast this.
     Diff(Bytes),
-    /// Somebody is to come back after this time.
+    /// Ask again after this time.
     After(Duration),
 }
 
-/// Why presence is not changed.
+/// Why a presence did not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PresenceError {
     /// The member is tracked under this key already.
@@ -104,11 +140,10 @@ impl Presence {
         if entry.metas.iter().any(|known| known.member == member) {
             return Err(PresenceError::Tracked);
         }
-        let meta = Meta::new(member, meta, None);
-        self.joins.push((key.clone(), meta.json.clone()));
-        entry.metas.push(meta);
+        entry.metas.push(Meta::new(member, meta, None, self.shown));
         self.keys.entry(member).or_default().push(key.clone());
-        self.undo.push(Undo::Track(member, key.clone()));
+        let change = self.note(member, key, None);
+        self.remember(member, key, Step::Track, change);
         Ok(())
     }
 
@@ -118,18 +153,23 @@ impl Presence {
     ///
     /// If nothing is.
     pub(crate) fn update(&mut self, member: MemberId, key: &ByteString, meta: &[u8]) -> Result<(), PresenceError> {
+        let shown = self.shown;
+        let is_changed = self.changes.contains_key(&(key.clone(), member));
         let known = self.meta_mut(member, key).ok_or(PresenceError::Untracked)?;
-        let meta = Meta::new(member, meta, Some(known.tag));
-        let json = meta.json.clone();
-        let old = std::mem::replace(known, meta);
-        self.leaves.push((key.clone(), old.json.clone()));
-        self.joins.push((key.clone(), json));
-        self.undo.push(Undo::Update(member, key.clone(), old));
+        // Clients that never saw this meta know the one before it.
+        let before = if is_changed && known.since == shown {
+            known.before
+        } else {
+            Some(known.tag)
+        };
+        let old = std::mem::replace(known, Meta::new(member, meta, before, shown));
+        let change = self.note(member, key, Some(&old));
+        self.remember(member, key, Step::Update(old), change);
         Ok(())
     }
 
     /// Sends the keys of `extra`, a JSON object without `metas`, beside the metas of `key` from now on, until its last
-    /// meta is gone. Announces nothing by itself.
+    /// meta is gone. This alone causes no diff.
     ///
     /// # Errors
     ///
@@ -140,7 +180,15 @@ impl Presence {
         let inside = inside.strip_prefix(b"{").and_then(|inside| inside.strip_suffix(b"}"));
         let beside = Bytes::copy_from_slice(inside.unwrap_or_default().trim_ascii());
         let before = std::mem::replace(&mut entry.beside, beside);
-        self.undo.push(Undo::Describe(key.clone(), before));
+        let (key, step) = (key.clone(), Step::Describe(before));
+        // It concerns no member, and is no change.
+        let (member, change) = (MemberId::FIRST, None);
+        self.undo.push(Undo {
+            key,
+            member,
+            step,
+            change,
+        });
         Ok(())
     }
 
@@ -159,36 +207,78 @@ impl Presence {
         self.undo.clear();
     }
 
-    /// Takes it back: the event that did it failed.
+    /// Undoes it, because the event that did it failed.
     pub(crate) fn roll_back(&mut self) {
-        while let Some(undo) = self.undo.pop() {
-            match undo {
-                Undo::Track(member, key) => {
-                    self.joins.pop();
+        while let Some(Undo {
+            key,
+            member,
+            step,
+            change,
+        }) = self.undo.pop()
+        {
+            match step {
+                Step::Track => {
                     self.forget_key(member, &key);
                     self.drop_meta(member, &key);
                 }
-                Undo::Update(member, key, old) => {
-                    self.joins.pop();
-                    self.leaves.pop();
+                Step::Update(old) => {
                     if let Some(known) = self.meta_mut(member, &key) {
                         *known = old;
                     }
                 }
-                Undo::Untrack(key, at, meta, beside) => {
-                    self.leaves.pop();
-                    self.keys.entry(meta.member).or_default().push(key.clone());
-                    let entry = self.entries.entry(key).or_default();
+                Step::Untrack(at, meta, beside, gone) => {
+                    self.keys.entry(member).or_default().push(key.clone());
+                    let entry = self.entries.entry(key.clone()).or_default();
                     entry.metas.insert(at, meta);
                     entry.beside = beside;
+                    match gone {
+                        Some(gone) => self.gone.insert(key.clone(), gone),
+                        None => self.gone.remove(&key),
+                    };
                 }
-                Undo::Describe(key, before) => {
+                Step::Describe(before) => {
                     if let Some(entry) = self.entries.get_mut(&key) {
                         entry.beside = before;
                     }
+                    continue;
                 }
             }
+            let now = change.as_ref().map_or(0, Change::shown_bytes);
+            let before = match change {
+                Some(change) => self.changes.insert((key, member), change),
+                None => self.changes.remove(&(key, member)),
+            };
+            self.shown_bytes = self.shown_bytes + now - before.as_ref().map_or(0, Change::shown_bytes);
         }
+    }
+
+    /// Notes that `old`, or nothing, is no longer what `member` has under `key`. Returns the change as it was before.
+    fn note(&mut self, member: MemberId, key: &ByteString, old: Option<&Meta>) -> Option<Change> {
+        let is_shown = |meta: &&Meta| meta.since < self.shown;
+        let change = self.changes.get_mut(&(key.clone(), member));
+        let Some(change) = change else {
+            let (announced, shown) = (old.cloned(), Vec::new());
+            self.changes.insert((key.clone(), member), Change { announced, shown });
+            return None;
+        };
+        let before = change.clone();
+        if let Some(old) = old.filter(is_shown)
+            && !change.names(old.tag)
+        {
+            self.shown_bytes += old.json.len() + size_of::<Meta>();
+            change.shown.push(old.clone());
+        }
+        Some(before)
+    }
+
+    fn remember(&mut self, member: MemberId, key: &ByteString, step: Step, change: Option<Change>) {
+        let key = key.clone();
+        self.undo.push(Undo {
+            key,
+            member,
+            step,
+            change,
+        });
     }
 
     /// Stops tracking `member` under all its keys: its channel has ended.
@@ -215,15 +305,29 @@ impl Presence {
 
     fn remove(&mut self, member: MemberId, key: &ByteString) -> Result<(), PresenceError> {
         let (at, meta, beside) = self.drop_meta(member, key).ok_or(PresenceError::Untracked)?;
-        if !self.entries.contains_key(key) && !beside.is_empty() {
+        let change = self.note(member, key, Some(&meta));
+        let at_key = (key.clone(), member);
+        if self.changes.get(&at_key).is_some_and(Change::is_nothing) {
+            // It came and went, and no client knows of it.
+            self.changes.remove(&at_key);
+        }
+        let gone = self.gone.get(key).cloned();
+        if !self.entries.contains_key(key) && !beside.is_empty() && self.changes_of(key).next().is_some() {
             self.gone.insert(key.clone(), beside.clone());
         }
-        self.leaves.push((key.clone(), meta.json.clone()));
-        self.undo.push(Undo::Untrack(key.clone(), at, meta, beside));
+        self.remember(member, key, Step::Untrack(at, meta, beside, gone), change);
         Ok(())
     }
 
-    /// Removes a meta; returns where it was, and what stood beside it.
+    /// The changes under one key.
+    fn changes_of(&self, key: &ByteString) -> impl Iterator<Item = (MemberId, &Change)> {
+        let (first, last) = ((key.clone(), MemberId::FIRST), (key.clone(), MemberId::LAST));
+        self.changes
+            .range(first..=last)
+            .map(|((_, member), change)| (*member, change))
+    }
+
+    /// Removes a meta; returns where it was, and the extra data beside it.
     fn drop_meta(&mut self, member: MemberId, key: &ByteString) -> Option<(usize, Meta, Bytes)> {
         let entry = self.entries.get_mut(key)?;
         let at = entry.metas.iter().position(|known| known.member == member)?;
@@ -236,7 +340,8 @@ impl Presence {
 
     /// The list as `presence_state` carries it.
     #[must_use]
-    pub(crate) fn state(&self) -> Bytes {
+    pub(crate) fn state(&mut self) -> Bytes {
+        self.shown += 1;
         let mut out = Vec::with_capacity(64 * self.entries.len() + 2);
         let entries = self.entries.iter();
         let all = entries.flat_map(|(key, entry)| entry.metas.iter().map(move |meta| (key, &meta.json)));
@@ -246,7 +351,8 @@ impl Presence {
 
     /// One key of the list: `{"metas":[…]}`. `None` if nobody is tracked under it.
     #[must_use]
-    pub(crate) fn get_by_key(&self, key: &str) -> Option<Bytes> {
+    pub(crate) fn get_by_key(&mut self, key: &str) -> Option<Bytes> {
+        self.shown += 1;
         let entry = self.entries.get(key)?;
         let mut out = br#"{"metas":["#.to_vec();
         for (at, meta) in entry.metas.iter().enumerate() {
@@ -259,41 +365,68 @@ impl Presence {
         Some(out.into())
     }
 
-    /// What is to be done at `now` about the changes since the last diff, of which there is one per `interval` at most:
-    /// in a storm of joins as many diffs go out as it takes time, not one for each.
+    /// What to do at `now` about the changes since the last diff. There is at most one diff per `interval`, so a storm of joins
+    /// becomes a few diffs.
     pub(crate) fn flush(&mut self, now: Instant, interval: Duration) -> Flush {
-        if self.joins.is_empty() && self.leaves.is_empty() {
+        if self.changes.is_empty() {
             return Flush::Nothing;
         }
         match self.next_diff.map(|next| next.saturating_duration_since(now)) {
-            Some(wait) if !wait.is_zero() && self.waiting => Flush::Nothing,
-            Some(wait) if !wait.is_zero() => {
-                self.waiting = true;
-                Flush::After(wait)
+            Some(wait) if !wait.is_zero() && self.shown_bytes <= MAX_SHOWN_BYTES => {
+                if std::mem::replace(&mut self.waiting, true) {
+                    Flush::Nothing
+                } else {
+                    Flush::After(wait)
+                }
             }
             _ => {
                 self.waiting = false;
+                let Some(diff) = self.take_diff() else {
+                    return Flush::Nothing;
+                };
                 self.next_diff = now.checked_add(interval);
-                Flush::Diff(self.take_diff())
+                Flush::Diff(diff)
             }
         }
     }
 
-    /// What changed since the last call, as `presence_diff` carries it.
+    /// What changed since the last call, as `presence_diff` carries it. `None` if all is as it was.
     ///
-    /// A presence that came and went in between stands on both sides: whoever got a state in the meantime knows it.
-    fn take_diff(&mut self) -> Bytes {
-        let mut joins = std::mem::take(&mut self.joins);
-        let mut leaves = std::mem::take(&mut self.leaves);
+    /// A meta that came and went in between is on both sides if a state has shown it: the clients that got the state know it.
+    fn take_diff(&mut self) -> Option<Bytes> {
+        let changes = std::mem::take(&mut self.changes);
         let gone = std::mem::take(&mut self.gone);
+        self.shown_bytes = 0;
+        let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+        for ((key, member), change) in &changes {
+            let now = self.entries.get(key).and_then(|entry| entry.of(*member));
+            let tag = now.map(|meta| meta.tag);
+            let shown = change.shown.iter().filter(|meta| Some(meta.tag) != tag);
+            for meta in shown {
+                joins.push((key, meta));
+                leaves.push((key, meta));
+            }
+            if tag != change.announced.as_ref().map(|meta| meta.tag) {
+                joins.extend(now.map(|meta| (key, meta)));
+                leaves.extend(change.announced.as_ref().map(|meta| (key, meta)));
+            }
+        }
+        for side in [&mut joins, &mut leaves] {
+            side.sort_by_key(|(key, meta)| (*key, meta.tag.clock));
+        }
+        if joins.is_empty() && leaves.is_empty() {
+            return None;
+        }
         let mut out = Vec::with_capacity(64 * (joins.len() + leaves.len()) + 24);
         let here = |key: &ByteString| self.beside(key).or_else(|| gone.get(key));
         out.extend_from_slice(br#"{"joins":"#);
-        write_changes(&mut out, &mut joins, here);
+        write_map(&mut out, joins.into_iter().map(written), here);
         out.extend_from_slice(br#","leaves":"#);
-        write_changes(&mut out, &mut leaves, |key| gone.get(key).or_else(|| self.beside(key)));
+        write_map(&mut out, leaves.into_iter().map(written), |key| {
+            gone.get(key).or_else(|| self.beside(key))
+        });
         out.push(b'}');
-        out.into()
+        Some(out.into())
     }
 
     fn beside(&self, key: &ByteString) -> Option<&Bytes> {
@@ -301,12 +434,40 @@ impl Presence {
     }
 }
 
+impl Entry {
+    fn of(&self, member: MemberId) -> Option<&Meta> {
+        self.metas.iter().find(|meta| meta.member == member)
+    }
+}
+
+impl Change {
+    /// Whether no client knows a meta of it.
+    fn is_nothing(&self) -> bool {
+        self.announced.is_none() && self.shown.is_empty()
+    }
+
+    /// Whether clients know the meta with this tag.
+    fn names(&self, tag: Tag) -> bool {
+        self.announced.iter().chain(&self.shown).any(|meta| meta.tag == tag)
+    }
+
+    fn shown_bytes(&self) -> usize {
+        self.shown.iter().map(|meta| meta.json.len() + size_of::<Meta>()).sum()
+    }
+}
+
 impl Meta {
-    /// A meta in place of the one with the tag `before`, if any.
-    fn new(member: MemberId, meta: &[u8], before: Option<Tag>) -> Self {
+    /// A meta in place of the one with the tag `before`, if any, when a state had been shown `since` times.
+    fn new(member: MemberId, meta: &[u8], before: Option<Tag>, since: u64) -> Self {
         let tag = Tag::next();
         let json = with_refs(meta, tag, before);
-        Self { member, tag, json }
+        Self {
+            member,
+            tag,
+            before,
+            since,
+            json,
+        }
     }
 }
 
@@ -345,17 +506,12 @@ impl Replica {
     }
 }
 
-/// Writes changes as a map of key to metas, those of one key together and in the order they came.
-fn write_changes<'a>(
-    out: &mut Vec<u8>,
-    changes: &mut [(ByteString, Bytes)],
-    beside: impl Fn(&ByteString) -> Option<&'a Bytes>,
-) {
-    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
-    write_map(out, changes.iter().map(|(key, json)| (key, json)), beside);
+/// A meta of a key as [`write_map`] takes it.
+fn written<'a>((key, meta): (&'a ByteString, &'a Meta)) -> (&'a ByteString, &'a Bytes) {
+    (key, &meta.json)
 }
 
-/// Writes `{"key":{"metas":[…],…},…}`; the metas of one key stand together in `all`.
+/// Writes `{"key":{"metas":[…],…},…}`; the metas of one key are together in `all`.
 fn write_map<'a, 'b>(
     out: &mut Vec<u8>,
     all: impl Iterator<Item = (&'a ByteString, &'a Bytes)>,
@@ -394,12 +550,12 @@ fn end_entry(out: &mut Vec<u8>, beside: &Bytes) {
     out.push(b'}');
 }
 
-/// Whether a meta may have keys that are the host's: as they are, or escaped.
+/// Whether a meta may have keys that belong to the host, plain or escaped.
 fn may_name_refs(meta: &[u8]) -> bool {
     memchr::memchr(b'\\', meta).is_some() || memchr::memmem::find(meta, b"\"phx_ref").is_some()
 }
 
-/// A meta without them. With them, one client could pass for another.
+/// A meta without them. With them, one client could impersonate another.
 fn without_refs(meta: &[u8]) -> Vec<u8> {
     let Ok(mut keys) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(meta) else {
         return meta.to_owned();

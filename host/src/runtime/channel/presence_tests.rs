@@ -209,6 +209,113 @@ fn a_storm_of_joins_is_as_many_diffs_as_it_takes_intervals() {
 }
 
 #[test]
+fn of_many_changes_between_two_diffs_only_the_outcome_is_kept_and_said() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), br#"{"n":0}"#).unwrap();
+    let first = diff(&mut presence)["joins"]["u"]["metas"][0].clone();
+    for n in 1..=1_000 {
+        let meta = format!(r#"{{"n":{n}}}"#);
+        presence.update(ANN, &key("u"), meta.as_bytes()).unwrap();
+        presence
+            .track(BOB, &key(&n.to_string()), br#"{"short":"lived"}"#)
+            .unwrap();
+        presence.untrack(BOB, &key(&n.to_string()));
+        presence.commit();
+    }
+    assert_eq!(presence.changes.len(), 1);
+    assert_eq!(
+        presence
+            .changes
+            .values()
+            .map(|change| change.shown.len())
+            .sum::<usize>(),
+        0
+    );
+    let said = diff(&mut presence);
+    assert_eq!(said["leaves"], serde_json::json!({ "u": { "metas": [first] } }));
+    let last = &said["joins"]["u"]["metas"];
+    assert_eq!(
+        (last.as_array().unwrap().len(), &last[0]["n"]),
+        (1, &Value::from(1_000))
+    );
+    assert_eq!(last[0]["phx_ref_prev"], first["phx_ref"]);
+}
+
+#[test]
+fn what_came_and_went_unseen_is_not_said() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    presence.describe(&key("u"), br#"{"n":1}"#).unwrap();
+    presence.leave(ANN);
+    presence.commit();
+    assert_eq!(presence.flush(Instant::now(), Duration::ZERO), Flush::Nothing);
+    assert!(presence.changes.is_empty() && presence.gone.is_empty());
+}
+
+#[test]
+fn a_meta_that_a_state_has_shown_leaves_in_the_next_diff() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
+    presence.track(BOB, &key("v"), b"{}").unwrap();
+    // A client that joins now keeps both of these, though no diff has announced them.
+    let state = json(&presence.state());
+    presence.update(ANN, &key("u"), br#"{"n":2}"#).unwrap();
+    presence.leave(BOB);
+    presence.commit();
+    let said = diff(&mut presence);
+    for key in ["u", "v"] {
+        assert_eq!(said["leaves"][key], state[key]);
+    }
+    let joins = &said["joins"]["u"]["metas"];
+    assert_eq!((&joins[0], &joins[1]["n"]), (&state["u"]["metas"][0], &Value::from(2)));
+    assert_eq!(joins[1]["phx_ref_prev"], joins[0]["phx_ref"]);
+    assert_eq!(said["joins"]["v"], state["v"]);
+}
+
+#[test]
+fn metas_that_were_shown_and_are_gone_are_bounded() {
+    const INTERVAL: Duration = Duration::from_secs(3_600);
+    let (mut presence, start) = (Presence::default(), Instant::now());
+    let (mut diffs, mut most) = (0, 0);
+    let meta = format!(r#"{{"text":"{}"}}"#, "x".repeat(1_000));
+    presence.track(ANN, &key("u"), b"{}").unwrap();
+    for _ in 0..1_000 {
+        let _ = presence.state();
+        presence.update(ANN, &key("u"), meta.as_bytes()).unwrap();
+        presence.commit();
+        let kept = presence.changes.values().map(Change::shown_bytes).sum();
+        assert_eq!(presence.shown_bytes, kept);
+        most = most.max(kept);
+        diffs += usize::from(matches!(presence.flush(start, INTERVAL), Flush::Diff(_)));
+    }
+    assert!(most < MAX_SHOWN_BYTES + 2_000, "{most} bytes");
+    assert!((10..100).contains(&diffs), "{diffs} diffs in the time of one");
+}
+
+#[test]
+fn a_change_of_a_failed_event_is_taken_back_whole() {
+    let mut presence = Presence::default();
+    presence.track(ANN, &key("u"), br#"{"n":1}"#).unwrap();
+    presence.commit();
+    diff(&mut presence);
+    presence.update(ANN, &key("u"), br#"{"n":2}"#).unwrap();
+    presence.track(BOB, &key("v"), b"{}").unwrap();
+    presence.commit();
+    let shown = json(&presence.state());
+    // This event fails: what the one before changed is still said.
+    presence.update(ANN, &key("u"), br#"{"n":3}"#).unwrap();
+    presence.untrack(ANN, &key("u"));
+    presence.untrack(BOB, &key("v"));
+    presence.track(BOB, &key("w"), b"{}").unwrap();
+    presence.roll_back();
+    assert_eq!(presence.shown_bytes, 0);
+    let said = diff(&mut presence);
+    assert_eq!(said["joins"], shown);
+    assert_eq!(said["leaves"]["u"]["metas"][0]["n"], 1);
+    assert_eq!(said["leaves"].as_object().unwrap().len(), 1);
+}
+
+#[test]
 fn a_meta_names_the_replica_that_made_it() {
     let mut presence = Presence::default();
     presence.track(ANN, &key("u"), b"{}").unwrap();

@@ -5,26 +5,27 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bennu_wire::message::Ref;
 use bytes::Bytes;
 
-use super::Input;
 use super::presence::Presence;
+use super::{Charge, Input, Origin};
 use crate::runtime::id::MemberId;
 
 /// Members, presence, timers and promises of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    /// Who is in, or about to be.
+    /// The members, including those whose join is pending.
     pub(crate) members: HashMap<MemberId, Member>,
-    /// Who is here, as clients see it. Made with the first that is tracked.
+    /// The presence list as clients see it. Created with the first presence that is tracked.
     pub(crate) presence: Option<Box<Presence>>,
     /// Answers that the plugin owes.
     pub(crate) promises: HashMap<u64, Promise>,
-    /// Those that nobody has kept yet, those of the event at hand included: a thread of the plugin may be quicker than that.
+    /// The promises that nobody has kept yet. Those of the current event are among them, because a thread of the plugin may be
+    /// quicker than the end of the event.
     pub(crate) awaited: HashSet<u64>,
-    /// Timers that have not fired, and whose they are: the topic's own where nobody's.
+    /// Timers that have not fired, and their members; `None` for the topic's own.
     pub(crate) timers: HashMap<u64, Option<MemberId>>,
     /// The plugin holds state of this topic.
     pub(crate) live: bool,
-    /// The timer that has run since the last of its members left.
+    /// The timer that has run since the last member left.
     pub(crate) lingering: Option<u64>,
     /// Changes whenever somebody joins, so that an old linger timer does nothing.
     pub(crate) epoch: u64,
@@ -33,36 +34,42 @@ pub(crate) struct Record {
 /// One client in the topic.
 #[derive(Debug)]
 pub(crate) enum Member {
-    /// Its join answers later.
+    /// Its join is answered later.
     Pending(Box<PendingJoin>),
-    /// It is in. With its `info`, for a reload.
+    /// It has joined. With its `info`, for a reload.
     Joined(Bytes),
 }
 
-/// A join that answers later.
+/// A join that is answered later.
 #[derive(Debug)]
 pub(crate) struct PendingJoin {
     /// JSON of `wire::MemberInfo`, or empty.
     pub(crate) info: Bytes,
-    /// What its client sent in the meantime.
+    /// Events that the client sent in the meantime.
     pub(crate) waiting: VecDeque<Input>,
+    /// Counts the memory of these.
+    pub(crate) charge: Charge,
+    /// The timer of its deadline.
+    pub(crate) deadline: u64,
 }
 
 /// An answer that the plugin owes.
 #[derive(Debug)]
 pub(crate) enum Promise {
-    /// To an event.
+    /// A reply to an event.
     Reply {
-        /// Whose.
+        /// The sender of the event.
         member: MemberId,
-        /// What the reply repeats.
+        /// The `ref` for the reply.
         msg_ref: Ref,
-        /// The generation that answers for it; 0: nobody, it is data on its way.
+        /// The generation that will answer; 0 for none, while the promise is data on its way.
         by: u64,
+        /// Counts the memory of the promise.
+        _charge: Charge,
     },
-    /// To a join.
+    /// The answer to a join.
     Join {
-        /// Whose.
+        /// The member that joins.
         member: MemberId,
         /// As above.
         by: u64,
@@ -70,7 +77,10 @@ pub(crate) enum Promise {
 }
 
 impl Promise {
-    /// The generation that answers for it; 0: nobody, it is data on its way.
+    /// What one takes with its place in the map, in bytes, besides its `ref`.
+    pub(crate) const BYTES: usize = 3 * size_of::<(u64, Self)>();
+
+    /// The generation that will answer; 0 for none, while the promise is data on its way.
     #[must_use]
     pub(crate) fn by(&self) -> u64 {
         match self {
@@ -78,7 +88,7 @@ impl Promise {
         }
     }
 
-    /// Another generation answers for it.
+    /// Another generation will answer.
     pub(crate) fn pass_to(&mut self, generation: u64) {
         match self {
             Self::Reply { by, .. } | Self::Join { by, .. } => *by = generation,
@@ -86,14 +96,24 @@ impl Promise {
     }
 }
 
+impl PendingJoin {
+    /// Keeps an event until the join is answered.
+    pub(crate) fn keep(&mut self, input: Input) {
+        if let Origin::Client(bytes) = input.origin() {
+            self.charge.grow(bytes);
+        }
+        self.waiting.push_back(input);
+    }
+}
+
 impl Record {
-    /// The presence list, made where there is none.
+    /// The presence list, created if there is none.
     pub(crate) fn presence_mut(&mut self) -> &mut Presence {
         self.presence.get_or_insert_default()
     }
 
-    /// Forgets a member: its presence, its timers and what it is owed end with it. Returns what waited for its pending
-    /// join, and the timers to be cancelled.
+    /// Forgets a member: its presence, its timers and its promises end with it. Returns the events that waited for its pending
+    /// join, and the timers that have to be cancelled.
     pub(crate) fn forget(&mut self, member: MemberId) -> (VecDeque<Input>, Vec<u64>) {
         if let Some(presence) = &mut self.presence {
             presence.leave(member);
@@ -110,9 +130,12 @@ impl Record {
             });
         }
         let own = |_: &u64, owner: &mut Option<MemberId>| *owner == Some(member);
-        let timers = self.timers.extract_if(own).map(|(number, _)| number).collect();
+        let mut timers: Vec<u64> = self.timers.extract_if(own).map(|(number, _)| number).collect();
         let waiting = match self.members.remove(&member) {
-            Some(Member::Pending(pending)) => pending.waiting,
+            Some(Member::Pending(pending)) => {
+                timers.push(pending.deadline);
+                pending.waiting
+            }
             _ => VecDeque::new(),
         };
         (waiting, timers)

@@ -1,7 +1,7 @@
-//! The run queue of a shard: the topics that have something to be handled, and whether the shard is asked for anything else.
+//! The run queue of a shard: the topics with waiting inputs, and the number of other calls to the shard.
 //!
-//! A [`Topic`] and the run queue of its owner know each other, as a task and its scheduler do. What else a shard is asked for
-//! is kept elsewhere; here it only counts.
+//! A [`Topic`] and the run queue of its owner know each other, as a task and its scheduler do. The other calls are kept elsewhere;
+//! here they are only counted.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,14 +12,14 @@ use bytestring::ByteString;
 use super::Topic;
 use crate::runtime::wake::{self, Sleeper};
 
-/// What waits for a shard.
+/// The work that waits for a shard.
 #[derive(Debug)]
 pub(crate) struct RunQueue {
-    /// Of the generation that it belongs to.
+    /// The generation that it belongs to.
     pub(crate) generation: u64,
     /// The events that this generation's code intercepts.
     intercepts: Arc<HashSet<String>>,
-    /// Topics that this generation owns, all its shards together.
+    /// How many topics all shards of this generation own.
     residents: Arc<AtomicUsize>,
     waiting: Mutex<Waiting>,
     ready: Condvar,
@@ -29,23 +29,23 @@ pub(crate) struct RunQueue {
 #[derive(Debug, Default)]
 struct Waiting {
     topics: VecDeque<Arc<Topic>>,
-    /// Times that the shard was called for something else.
+    /// How often the shard was called for something else.
     calls: usize,
-    /// Topics go first this time: a flood of calls does not keep them waiting.
+    /// Topics go first this time, so that a flood of calls does not keep them waiting.
     topics_first: bool,
     stopping: bool,
-    /// The thread has found nothing, and sleeps.
+    /// The thread has found no work, and sleeps.
     asleep: bool,
 }
 
 /// What a shard does next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// It handles these.
+    /// Handle these.
     Topics(Vec<Arc<Topic>>),
-    /// It looks what it is called for.
+    /// Answer a call.
     Call,
-    /// It ends.
+    /// End.
     Stop,
 }
 
@@ -67,13 +67,13 @@ impl RunQueue {
         self.waiting.lock().expect("no holder of the run queue panics")
     }
 
-    /// Whether this generation's code wants the event for its `handle_out`.
+    /// Whether this generation's code intercepts the event.
     #[must_use]
     pub(crate) fn intercepts(&self, event: &ByteString) -> bool {
         !self.intercepts.is_empty() && self.intercepts.contains(&**event)
     }
 
-    /// Adds a topic that has something to be handled.
+    /// Adds a topic with waiting inputs.
     pub(crate) fn schedule(self: &Arc<Self>, topic: Arc<Topic>) {
         let mut waiting = self.waiting();
         waiting.topics.push_back(topic);
@@ -84,7 +84,7 @@ impl RunQueue {
         }
     }
 
-    /// Puts topics back that were taken and not handled, in front of all others.
+    /// Puts back topics that were not handled, in front of all others.
     pub(crate) fn put_back(&self, topics: impl DoubleEndedIterator<Item = Arc<Topic>>) {
         let mut topics = topics.rev().peekable();
         if topics.peek().is_none() {
@@ -94,19 +94,19 @@ impl RunQueue {
         topics.for_each(|topic| waiting.topics.push_front(topic));
     }
 
-    /// Says that the shard is asked for something else.
+    /// Calls the shard for something else.
     pub(crate) fn call(&self) {
         self.waiting().calls += 1;
         self.wake();
     }
 
-    /// The shard ends once nothing waits.
+    /// The shard ends once no work waits.
     pub(crate) fn stop(&self) {
         self.waiting().stopping = true;
         self.wake();
     }
 
-    /// The shard does nothing any more.
+    /// The shard does no more work.
     pub(crate) fn close(&self) {
         let mut waiting = self.waiting();
         self.closed.store(true, Ordering::Release);
@@ -115,23 +115,23 @@ impl RunQueue {
         self.wake();
     }
 
-    /// Whether it does nothing any more.
+    /// Whether the shard does no more work.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// It owns one topic more.
+    /// Counts one more topic.
     pub(crate) fn enter(&self) {
         self.residents.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// It owns one less.
+    /// Counts one topic less.
     pub(crate) fn leave(&self) {
         self.residents.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Waits for something to do; at most so many topics at once.
+    /// Waits for work: at most so many topics at once.
     pub(crate) fn next(&self, most: usize) -> Next {
         let mut waiting = self.waiting();
         loop {

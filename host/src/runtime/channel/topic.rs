@@ -1,8 +1,8 @@
 //! One topic of one plugin, and its mailbox.
 //!
-//! Whoever has something for a topic pushes it here; the mailbox then puts the topic, once, on the run queue of the
-//! shard that owns it. During a reload the mailbox is *held*: inputs stay in it, in order, until the new owner takes
-//! them up. That is all there is to losing, doubling or reordering nothing: there is one queue, and it never moves.
+//! Other threads push inputs for the topic here. The mailbox puts the topic, once, on the run queue of its owner shard. During a
+//! reload the mailbox is *held*: inputs stay in it, in order, until the new owner takes the topic over. So no input is lost,
+//! doubled or reordered: there is one queue, and it never moves.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use bennu_plugin::abi::reason;
 use bennu_wire::message::{self, Payload};
 use bytestring::ByteString;
 
+use super::charge::{Account, Charge, Totals};
 use super::run_queue::RunQueue;
 use super::{Input, Notice, Origin, Record};
 use crate::runtime::id::MemberId;
@@ -26,6 +27,8 @@ pub(crate) struct Topic {
     bounds: Bounds,
     mailbox: Mutex<Mailbox>,
     record: Mutex<Record>,
+    /// What the record keeps of its clients' messages.
+    account: Arc<Account>,
     handled: AtomicU64,
 }
 
@@ -34,30 +37,37 @@ pub(crate) struct Topic {
 pub(crate) struct Bounds {
     /// Events and joins of clients.
     pub(crate) events: usize,
-    /// Their payloads, in bytes.
+    /// Their bytes, and those of what the record keeps of earlier ones.
     pub(crate) bytes: usize,
-    /// The same for all topics of the plugin together.
-    pub(crate) total_bytes: usize,
     /// Messages of plugins: intercepted broadcasts, messages to itself, kept promises.
     pub(crate) messages: usize,
+    /// Their bytes.
+    pub(crate) message_bytes: usize,
+    /// The bytes of clients for all topics of the plugin together, and likewise those of plugins.
+    pub(crate) total_bytes: usize,
+    /// What a topic for which nothing waits may still take if those are used up.
+    pub(crate) share_bytes: usize,
 }
 
-/// What waits for one topic, and counts against its bounds.
-#[derive(Debug)]
+/// What counts against the bounds of a mailbox, of inputs of one origin.
+#[derive(Debug, Default)]
 struct Load {
-    events: usize,
+    /// Inputs in the queue.
+    count: usize,
+    /// Bytes of these, and of those that the owner is handling.
     bytes: usize,
-    messages: usize,
-    /// Bytes of all topics of the plugin.
-    total_bytes: Arc<AtomicUsize>,
+    /// The latter alone.
+    in_hand: usize,
 }
 
 /// What waits for a topic, and where it is handled.
 #[derive(Debug)]
 struct Mailbox {
     queue: VecDeque<Input>,
-    /// What in `queue` counts against the bounds.
-    load: Load,
+    clients: Load,
+    plugins: Load,
+    /// Of all topics of the plugin.
+    totals: Arc<Totals>,
     state: State,
     owner: Owner,
 }
@@ -65,49 +75,40 @@ struct Mailbox {
 /// The run queue of the shard that handles a topic.
 pub(crate) type Owner = Arc<RunQueue>;
 
-/// Who is busy with the mailbox.
+/// What happens with the mailbox at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nobody: it is empty.
+    /// Nothing: it is empty.
     Idle,
-    /// The topic stands on its owner's run queue.
+    /// The topic is on its owner's run queue.
     Scheduled,
-    /// Its owner is handling some of it.
+    /// The owner is handling some of its inputs.
     Running,
-    /// It moves to another owner; what comes waits.
+    /// The topic moves to another owner; inputs wait.
     Held,
-    /// It is gone from the directory; nothing comes any more.
+    /// The topic is gone from the directory; no more inputs come.
     Closed,
 }
 
 /// Why a mailbox did not take a client's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Too many wait already.
+    /// Too much is waiting.
     Overloaded,
-    /// The topic is no more.
+    /// The topic has ended.
     Closed,
 }
 
 impl Topic {
-    /// An empty topic whose events `owner` handles. What waits for it counts in `total_bytes`, too.
+    /// An empty topic that `owner` handles. What waits for it also counts in the `totals` of its plugin.
     #[must_use]
-    pub(crate) fn new(
-        name: ByteString,
-        number: u64,
-        bounds: Bounds,
-        total_bytes: Arc<AtomicUsize>,
-        owner: Owner,
-    ) -> Self {
-        let load = Load {
-            events: 0,
-            bytes: 0,
-            messages: 0,
-            total_bytes,
-        };
+    pub(crate) fn new(name: ByteString, number: u64, bounds: Bounds, totals: Arc<Totals>, owner: Owner) -> Self {
+        let account = Arc::new(Account::new(Arc::clone(&totals)));
         let mailbox = Mailbox {
             queue: VecDeque::new(),
-            load,
+            clients: Load::default(),
+            plugins: Load::default(),
+            totals,
             state: State::Idle,
             owner,
         };
@@ -117,11 +118,18 @@ impl Topic {
             bounds,
             mailbox: Mutex::new(mailbox),
             record: Mutex::default(),
+            account,
             handled: AtomicU64::new(0),
         }
     }
 
-    /// Counts an event that the plugin has handled, of those that may change its state.
+    /// Counts `bytes` that the record keeps of a client's message, until the charge is dropped.
+    #[must_use]
+    pub(crate) fn charge(&self, bytes: usize) -> Charge {
+        self.account.charge(bytes)
+    }
+
+    /// Counts an event that the plugin has handled and that may have changed its state.
     pub(crate) fn count_handled(&self) {
         self.handled.fetch_add(1, Ordering::Relaxed);
     }
@@ -136,41 +144,43 @@ impl Topic {
         self.mailbox.lock().expect("no holder of the mailbox panics")
     }
 
-    /// The host's records of the topic. Held for moments only, never across a call into the plugin.
+    /// The host's record of the topic. The lock is held for moments only, never across a call into the plugin.
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().expect("no holder of the record panics")
     }
 
-    /// Adds one input and sees to it that the topic runs.
+    /// Adds one input and schedules the topic.
     ///
     /// # Errors
     ///
-    /// If too much of its kind waits already, or if the topic is closed.
+    /// If too much of its origin is waiting, or if the topic is closed.
     pub(crate) fn push(self: &Arc<Self>, input: Input) -> Result<(), Refused> {
         let mut mailbox = self.mailbox();
         if mailbox.state == State::Closed {
             return Err(Refused::Closed);
         }
-        if !mailbox.has_room(&input, &self.bounds) {
+        let origin = input.origin();
+        if !self.has_room(&mailbox, origin) {
             return Err(Refused::Overloaded);
         }
-        mailbox.add(input);
+        mailbox.add(input, origin);
         self.schedule(mailbox);
         Ok(())
     }
 
-    /// Adds an input that the host itself owes the topic: it is never refused. A closed topic is owed nothing.
+    /// Adds an input that the host itself owes the topic. It is never refused; a closed topic drops it.
     pub(crate) fn owe(self: &Arc<Self>, input: Input) {
         let mut mailbox = self.mailbox();
         if mailbox.state == State::Closed {
             return;
         }
-        mailbox.add(input);
+        let origin = input.origin();
+        mailbox.add(input, origin);
         self.schedule(mailbox);
     }
 
-    /// Hands a broadcast to the plugin if the code that serves the topic at this moment intercepts it. A topic whose
-    /// plugin is too far behind to take it ends: its members would miss it without knowing.
+    /// Hands a broadcast to the plugin if the code that serves the topic at this moment intercepts it. If the plugin is too far
+    /// behind to take it, the topic ends, because its members would miss the broadcast without knowing.
     pub(crate) fn intercept(self: &Arc<Self>, event: &ByteString, payload: &Payload, except: Option<MemberId>) -> bool {
         let mut mailbox = self.mailbox();
         if mailbox.state == State::Closed || !mailbox.owner.intercepts(event) {
@@ -181,13 +191,15 @@ impl Topic {
             payload: payload.clone(),
             except,
         };
-        if mailbox.has_room(&input, &self.bounds) {
-            mailbox.add(input);
+        let origin = input.origin();
+        if self.has_room(&mailbox, origin) {
+            mailbox.add(input, origin);
         } else if !matches!(mailbox.queue.back(), Some(Input::EndAll { .. })) {
-            mailbox.add(Input::EndAll {
+            let input = Input::EndAll {
                 reason: reason::OVERLOADED,
                 notice: Notice::Error(message::reason::OVERLOADED),
-            });
+            };
+            mailbox.add(input, Origin::Host);
         }
         self.schedule(mailbox);
         true
@@ -203,7 +215,31 @@ impl Topic {
         owner.schedule(Arc::clone(self));
     }
 
-    /// Its owner starts to handle it: takes up to `most` inputs. `None` if it is held or has moved since it was scheduled.
+    fn has_room(&self, mailbox: &Mailbox, origin: Origin) -> bool {
+        let (bounds, totals) = (&self.bounds, &mailbox.totals);
+        let (bytes, load, kept, total, most, most_bytes) = match origin {
+            Origin::Client(bytes) => {
+                let kept = self.account.bytes();
+                let most = (bounds.events, bounds.bytes);
+                (bytes, &mailbox.clients, kept, &totals.clients, most.0, most.1)
+            }
+            Origin::Plugin(bytes) => {
+                let most = (bounds.messages, bounds.message_bytes);
+                (bytes, &mailbox.plugins, 0, &totals.plugins, most.0, most.1)
+            }
+            Origin::Host => return true,
+        };
+        let total = total.load(Ordering::Relaxed);
+        // One may always wait for a topic, however large, or the topic could never handle it.
+        let fits = load.count == 0 || load.bytes + kept + bytes <= most_bytes;
+        // Likewise one for all topics together. And a topic for which nothing waits is not locked out by others.
+        let fits_total = total == 0 || total + bytes <= bounds.total_bytes;
+        let has_share = load.bytes == 0 && bytes <= bounds.share_bytes;
+        load.count < most && fits && (fits_total || has_share)
+    }
+
+    /// The owner starts to handle the topic: it takes up to `most` inputs. `None` if the topic is held or has moved since it was
+    /// scheduled.
     pub(crate) fn start(&self, owner: &Owner, most: usize) -> Option<VecDeque<Input>> {
         let mut mailbox = self.mailbox();
         if mailbox.state != State::Scheduled || !Arc::ptr_eq(&mailbox.owner, owner) {
@@ -215,16 +251,16 @@ impl Topic {
         } else {
             mailbox.queue.drain(..most).collect()
         };
-        taken.iter().for_each(|input| mailbox.load.subtract(input));
+        taken.iter().for_each(|input| mailbox.take(input));
         Some(taken)
     }
 
-    /// Its owner has handled what it took, but for `rest`, which goes back to the front.
+    /// The owner has handled the inputs that it took, except for `rest`, which goes back to the front.
     pub(crate) fn finish(self: &Arc<Self>, rest: impl DoubleEndedIterator<Item = Input>) {
         let mut mailbox = self.mailbox();
+        mailbox.settle();
         for input in rest.rev() {
-            mailbox.load.add(&input);
-            mailbox.queue.push_front(input);
+            mailbox.add_first(input);
         }
         if mailbox.state != State::Running {
             return;
@@ -246,8 +282,8 @@ impl Topic {
         true
     }
 
-    /// Ends a hold: from now on `owner` handles the topic. What is `first` goes before what has waited. Returns how much
-    /// has.
+    /// Ends a hold: from now on `owner` handles the topic. The inputs in `first` go before those that have waited. Returns how
+    /// many have waited.
     pub(crate) fn release(self: &Arc<Self>, owner: &Owner, first: Vec<Input>) -> usize {
         let mut mailbox = self.mailbox();
         if mailbox.state == State::Closed {
@@ -259,8 +295,7 @@ impl Topic {
         mailbox.owner = Arc::clone(owner);
         mailbox.state = State::Idle;
         for input in first.into_iter().rev() {
-            mailbox.load.add(&input);
-            mailbox.queue.push_front(input);
+            mailbox.add_first(input);
         }
         if !mailbox.queue.is_empty() {
             self.schedule(mailbox);
@@ -268,9 +303,9 @@ impl Topic {
         waited
     }
 
-    /// Closes the topic for good if `owner`, which will never run again, handles it. Returns what has waited. One that is
-    /// held stays: it is on its way to another owner, unless `held` says that it never left. Called under the directory's
-    /// lock, as [`Topic::close`].
+    /// Closes the topic for good if `owner`, which will never run again, handles it. Returns the inputs that have waited. A topic
+    /// that is held stays, because it is on its way to another owner, unless `held` says that it never left. Called under the
+    /// directory's lock, as [`Topic::close`] is.
     pub(crate) fn abandon(&self, owner: &Owner, held: bool) -> Option<VecDeque<Input>> {
         let mut mailbox = self.mailbox();
         let stays = mailbox.state == State::Closed || (mailbox.state == State::Held && !held);
@@ -280,18 +315,19 @@ impl Topic {
         mailbox.state = State::Closed;
         mailbox.owner.leave();
         let waited = std::mem::take(&mut mailbox.queue);
-        waited.iter().for_each(|input| mailbox.load.subtract(input));
+        waited.iter().for_each(|input| mailbox.take(input));
+        mailbox.settle();
         Some(waited)
     }
 
-    /// The shard that handles it now.
+    /// The run queue of the shard that handles it now.
     #[must_use]
     pub(crate) fn owner(&self) -> Owner {
         Arc::clone(&self.mailbox().owner)
     }
 
-    /// Closes the topic for good, unless something has come in for it. Called under the directory's lock, so that
-    /// nobody can find it between the look and the removal.
+    /// Closes the topic for good, unless an input is waiting. Called under the directory's lock, so that no thread can find the
+    /// topic between this check and its removal.
     pub(crate) fn close(&self) -> bool {
         let mut mailbox = self.mailbox();
         if mailbox.state == State::Closed {
@@ -307,55 +343,68 @@ impl Topic {
 }
 
 impl Mailbox {
-    fn has_room(&self, input: &Input, bounds: &Bounds) -> bool {
-        match input.origin() {
-            // One event may always wait, however large, or it could never be handled.
-            Origin::Client(bytes) => {
-                let has_room = || {
-                    self.load.bytes + bytes <= bounds.bytes
-                        && self.load.total_bytes.load(Ordering::Relaxed) + bytes <= bounds.total_bytes
-                };
-                self.load.events < bounds.events && (self.load.bytes == 0 || has_room())
-            }
-            Origin::Plugin => self.load.messages < bounds.messages,
-            Origin::Host => true,
+    fn add(&mut self, input: Input, origin: Origin) {
+        self.count(origin);
+        self.queue.push_back(input);
+    }
+
+    fn add_first(&mut self, input: Input) {
+        self.count(input.origin());
+        self.queue.push_front(input);
+    }
+
+    fn count(&mut self, origin: Origin) {
+        match origin {
+            Origin::Client(bytes) => self.clients.add(bytes, &self.totals.clients),
+            Origin::Plugin(bytes) => self.plugins.add(bytes, &self.totals.plugins),
+            Origin::Host => {}
         }
     }
 
-    fn add(&mut self, input: Input) {
-        self.load.add(&input);
-        self.queue.push_back(input);
+    /// The owner takes an input out of the queue. Its bytes count until the owner has [settled](Self::settle).
+    fn take(&mut self, input: &Input) {
+        match input.origin() {
+            Origin::Client(bytes) => self.clients.take(bytes),
+            Origin::Plugin(bytes) => self.plugins.take(bytes),
+            Origin::Host => {}
+        }
+    }
+
+    /// The owner has no input in hand any more.
+    fn settle(&mut self) {
+        self.clients.settle(&self.totals.clients);
+        self.plugins.settle(&self.totals.plugins);
     }
 }
 
 impl Load {
-    fn add(&mut self, input: &Input) {
-        match input.origin() {
-            Origin::Client(bytes) => {
-                self.events += 1;
-                self.bytes += bytes;
-                self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Origin::Plugin => self.messages += 1,
-            Origin::Host => {}
-        }
+    fn add(&mut self, bytes: usize, total: &AtomicUsize) {
+        self.count += 1;
+        self.bytes += bytes;
+        total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn subtract(&mut self, input: &Input) {
-        match input.origin() {
-            Origin::Client(bytes) => {
-                self.events -= 1;
-                self.bytes -= bytes;
-                self.total_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            }
-            Origin::Plugin => self.messages -= 1,
-            Origin::Host => {}
+    fn take(&mut self, bytes: usize) {
+        self.count -= 1;
+        self.in_hand += bytes;
+    }
+
+    fn settle(&mut self, total: &AtomicUsize) {
+        let handled = std::mem::take(&mut self.in_hand);
+        if handled > 0 {
+            self.bytes -= handled;
+            total.fetch_sub(handled, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Load {
+impl Drop for Mailbox {
     fn drop(&mut self) {
-        self.total_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.totals.clients.fetch_sub(self.clients.bytes, Ordering::Relaxed);
+        self.totals.plugins.fetch_sub(self.plugins.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "topic_tests.rs"]
+mod tests;

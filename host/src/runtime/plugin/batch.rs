@@ -366,7 +366,7 @@ fn stash(record: &mut Record, member: MemberId, input: Input, env: &Env) {
         return;
     };
     if pending.waiting.len() < env.slot.config().max_pending_events {
-        pending.waiting.push_back(input);
+        pending.keep(input);
     } else if let Input::In { msg_ref, .. } = input {
         env.reply_error(member, msg_ref, reason::OVERLOADED);
     }

@@ -117,7 +117,7 @@ impl Bridge {
     fn counted(&self, what: &'static str, topic: Option<&Topic>, code: i64) -> i64 {
         if matches!(code, error::INVALID | error::LIMIT) {
             let why = || match code {
-                error::LIMIT => "max_mailbox_messages is reached".to_owned(),
+                error::LIMIT => "max_mailbox_messages or max_mailbox_message_bytes is reached".to_owned(),
                 error => refusal::text(error),
             };
             self.env.refused(what, topic, "", (code, why));

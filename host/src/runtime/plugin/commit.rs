@@ -333,12 +333,14 @@ impl<'a> Commit<'a> {
             }
             Fx::Later(serial) => {
                 if let Input::In { member, msg_ref, .. } = &step.input {
+                    let bytes = Promise::BYTES + msg_ref.as_deref().map_or(0, str::len);
                     record.promises.insert(
                         serial,
                         Promise::Reply {
                             member: *member,
                             msg_ref: msg_ref.clone(),
                             by: self.env.generation,
+                            _charge: topic.charge(bytes),
                         },
                     );
                 }

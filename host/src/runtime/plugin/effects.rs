@@ -360,6 +360,7 @@ pub(super) fn payload(effect: &Effect<'_>, step: &Step) -> Result<Payload, i64> 
         .filter(|lent| lent.is_binary() == effect.binary && !effect.payload.is_empty())
         && lent.bytes().as_ptr_range().start == effect.payload.as_ptr()
         && lent.bytes().len() == effect.payload.len()
+        && step.input.is_mostly(lent)
     {
         return Ok(lent.clone());
     }

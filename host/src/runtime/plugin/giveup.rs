@@ -196,6 +196,7 @@ fn end(
         match entry {
             Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error(reason::CHANNEL_CRASH))),
             Member::Pending(pending) => {
+                env.hub.timers.cancel(pending.deadline);
                 env.refuse(member, Payload::reason(reason::JOIN_CRASHED));
                 for input in pending.waiting {
                     if let Input::In { join_ref, msg_ref, .. } = input {

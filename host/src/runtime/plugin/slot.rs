@@ -16,7 +16,7 @@ use super::journal::Journal;
 use super::refusals::Refusals;
 use super::shard::Shard;
 use crate::config;
-use crate::runtime::channel::{Bounds, Input, Owner, Topic};
+use crate::runtime::channel::{Bounds, Input, Owner, Topic, Totals};
 use crate::runtime::metrics::PluginStats;
 
 /// One plugin of the configuration.
@@ -37,8 +37,8 @@ pub(crate) struct PluginSlot {
     directory: Mutex<Directory>,
     hasher: RandomState,
     next_connect: AtomicUsize,
-    /// Payloads that wait for all its topics, in bytes.
-    waiting_bytes: Arc<AtomicUsize>,
+    /// The bytes that wait for all its topics.
+    waiting: Arc<Totals>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl PluginSlot {
             directory: Mutex::default(),
             hasher: RandomState::new(),
             next_connect: AtomicUsize::new(0),
-            waiting_bytes: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -132,19 +132,19 @@ impl PluginSlot {
         let bounds = Bounds {
             events: config.max_mailbox_events,
             bytes: config.max_mailbox_bytes,
-            total_bytes: config.max_mailbox_total_bytes,
             messages: config.max_mailbox_messages,
+            message_bytes: config.max_mailbox_message_bytes,
+            total_bytes: config.max_mailbox_total_bytes,
+            share_bytes: config.max_mailbox_total_bytes / config.max_topics,
         };
         // A copy, because the name is a slice of the join's frame and would keep all of it in memory.
         let name = ByteString::from(&**name);
-        let topic = Arc::new(Topic::new(
-            name,
-            number(),
-            bounds,
-            Arc::clone(&self.waiting_bytes),
-            owner,
-        ));
-        topic.owe(join);
+        let totals = Arc::clone(&self.waiting);
+        let topic = Arc::new(Topic::new(name, number(), bounds, totals, Arc::clone(&owner)));
+        if topic.push(join).is_err() {
+            owner.leave();
+            return Err(JoinRefused::Overloaded);
+        }
         directory.by_name.insert(topic.name.clone(), Arc::clone(&topic));
         directory.by_number.insert(topic.number, Arc::downgrade(&topic));
         Ok(topic)

@@ -102,7 +102,8 @@ impl Exchange {
                     ..position
                 });
                 let payloads: Vec<_> = answer.messages.iter().map(body::message).collect();
-                json(body::envelope(payloads.iter().map(|payload| &payload[..]), 200, &token))
+                let body = body::envelope(payloads.iter().map(|payload| &payload[..]), 200, &token);
+                relay::messages(&self.endpoint, body).map_or_else(status, with_cors)
             }
             Polled::Nothing => json(body::envelope(std::iter::empty(), 204, &self.token(&position))),
             // A new session would end as soon, and phoenix.js before 1.8 takes 410 for the start of one. After an empty body
@@ -173,13 +174,14 @@ impl Exchange {
         let Some(position) = self.position(&params) else {
             return status(410);
         };
-        if !relay::is_there(&self.endpoint, &self.config, &position).await {
-            return status(410);
+        match relay::is_alive(&self.endpoint, &self.config, &position).await {
+            Some(true) => {}
+            Some(false) => return status(410),
+            None => return status(408),
         }
-        let limits = self.endpoint.state.routing().config.limits.clone();
-        let limit = limits.max_message_bytes;
-        // Several messages, of which each has its own bound.
-        let request = match relay::collect(request, limit.saturating_mul(4), limits.header_timeout).await {
+        let limit = self.endpoint.state.routing().config.limits.max_message_bytes;
+        // Base64 and line ends around a hundred messages at most, of which each has its own bound.
+        let (request, _share) = match relay::collect(&self.endpoint, request, limit.saturating_mul(4)).await {
             Ok(request) => request,
             Err(code) => return status(code),
         };
@@ -192,6 +194,8 @@ impl Exchange {
             Ok(frames) => frames,
             Err(error) => return status(error.status()),
         };
+        // Each of a hundred lines is a copy.
+        drop(request);
         match relay::publish(&self.endpoint, &self.config, &position, frames).await {
             Some(Published::Accepted | Published::Refused) => status(200),
             Some(Published::Malformed) => status(400),

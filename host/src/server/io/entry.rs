@@ -3,53 +3,58 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 
+use bennu_wire::serializer::Incoming;
 use tokio::sync::{mpsc as channel, oneshot};
 
 use crate::runtime::delivery::Delivery;
 use crate::server::routing::Routing;
 use crate::server::socket::NewSocket;
 use crate::server::transport::PendingConnection;
-use crate::server::transport::longpoll::{PollRequest, PublishRequest, SessionOpened};
+use crate::server::transport::longpoll::{PollRequest, PublishRequest, SessionId, SessionOpened};
 
-/// Something for an I/O thread to do.
+/// A task for an I/O thread.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    /// What a shard has for clients.
+    /// Send this to clients: from a shard.
     Deliver(Delivery),
-    /// A new connection, and where it comes from.
+    /// Serve a new connection from this address.
     Accept(TcpStream, SocketAddr),
-    /// A client that may connect: a new WebSocket, or whatever else carries its messages.
+    /// Take over a client that may connect: a new WebSocket, or another transport.
     Adopt(Box<dyn PendingConnection>, NewSocket),
-    /// The transport in this slot may have more to receive, or room to send.
+    /// Look at the transport in this slot: it may have messages, or room for more.
     Ready(usize),
-    /// What long polling asks of a session.
+    /// Do this with a long-poll session.
     Session(SessionRequest),
-    /// Other routes. Says when they are taken up.
+    /// Take up other routes, and say so.
     Routing(Arc<Routing>, mpsc::Sender<()>),
-    /// Close that many connections, for a shutdown. Says how many are left.
+    /// Close that many connections, for a shutdown, and say how many are left.
     Drain(usize, channel::UnboundedSender<usize>),
     /// End the thread.
     Stop,
 }
 
-/// What long polling asks for.
+/// A request of long polling.
 #[derive(Debug)]
 pub(crate) enum SessionRequest {
-    /// A new session.
+    /// Open a session.
     Open(NewSocket, oneshot::Sender<SessionOpened>),
-    /// A poll of one.
+    /// Does the session exist? It need not be asked about its messages before these have come.
+    Find(SessionId, oneshot::Sender<bool>),
+    /// Poll a session.
     Poll(PollRequest),
-    /// Messages for one.
+    /// Dispatch messages in a session.
     Publish(PublishRequest),
 }
 
 impl Entry {
-    /// What it takes of the inbox, in bytes: its own, and those of the message that it brings.
+    /// What it takes of the inbox, in bytes: its own place, twice because the inbox may have twice as many places as it needs, and
+    /// the message that it brings.
     pub(super) fn weight(&self) -> usize {
         let message = match self {
-            Self::Deliver(delivery) => delivery.payload_bytes(),
+            Self::Deliver(delivery) => delivery.message_bytes(),
+            Self::Session(SessionRequest::Publish(request)) => request.frames.iter().map(Incoming::size).sum(),
             _ => 0,
         };
-        size_of::<Self>() + message
+        2 * size_of::<Self>() + message
     }
 }

@@ -46,7 +46,7 @@ impl Http {
             // hyper takes no buffer below 8 KiB.
             .max_buf_size(limits.max_header_bytes.max(8192));
         let app = TowerToHyperService::new(self.app.clone());
-        let stream = LazyStream::new(stream);
+        let stream = LazyStream::new(stream, limits.response_timeout);
         let content_length = stream.content_length();
         let service = service_fn(move |mut request| {
             let extensions = request.extensions_mut();

@@ -1,8 +1,7 @@
 //! The one way into an I/O thread.
 //!
-//! Whatever shards and other threads have for a connection goes through here, and is done in the order in which it was
-//! sent, whoever sent it. That is what keeps a reply before the push that followed it, and the old generation's messages
-//! before the new one's.
+//! Shards and other threads send everything for a connection through here. The thread handles it in the order of sending, across
+//! all senders. So a reply arrives before the push that followed it, and the old generation's messages before the new one's.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -10,12 +9,12 @@ use super::entry::Entry;
 use crate::runtime::delivery::{Delivery, Outlet};
 use crate::runtime::wake::{self, Sleeper};
 
-/// What waits for one I/O thread.
+/// The entries that wait for one I/O thread.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     room: Condvar,
-    /// Bytes that may wait. Beyond, senders wait for the thread: it never waits for them.
+    /// How many bytes may wait. Beyond it, senders wait for the thread; the thread never waits for them.
     limit: usize,
     waker: mio::Waker,
 }
@@ -23,14 +22,14 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Waiting {
     entries: Vec<Entry>,
-    /// What they weigh.
+    /// The sum of their weights.
     bytes: usize,
     /// The thread sleeps, or is about to.
     asleep: bool,
 }
 
 impl Inbox {
-    /// An inbox for `limit` bytes, or one message that is larger, that wakes the poll which `waker` belongs to.
+    /// An inbox for `limit` bytes, or one larger message. It wakes the poll of `waker`.
     #[must_use]
     pub(crate) fn new(waker: mio::Waker, limit: usize) -> Self {
         Self {
@@ -41,7 +40,7 @@ impl Inbox {
         }
     }
 
-    /// Adds an entry. Waits while the inbox is full: for shards and other threads that may wait.
+    /// Adds an entry. Waits while the inbox is full. For shards and other threads that may wait.
     pub(crate) fn push(self: &Arc<Self>, entry: Entry) {
         let mut waiting = self.waiting();
         while waiting.bytes >= self.limit {
@@ -55,7 +54,7 @@ impl Inbox {
         self.add(waiting, entry);
     }
 
-    /// Adds an entry without ever waiting: for I/O threads, whose requests are bounded by their connections.
+    /// Adds an entry without waiting. For I/O threads: they have at most a few requests per connection.
     pub(crate) fn push_now(self: &Arc<Self>, entry: Entry) {
         self.add(self.waiting(), entry);
     }
@@ -74,7 +73,7 @@ impl Inbox {
         }
     }
 
-    /// Takes all that waits. `into` is empty and gives its memory.
+    /// Takes all entries. `into` is empty and leaves its memory here.
     pub(crate) fn take(&self, into: &mut Vec<Entry>) {
         let mut waiting = self.waiting();
         let was_full = std::mem::take(&mut waiting.bytes) >= self.limit;
@@ -87,7 +86,7 @@ impl Inbox {
 }
 
 impl Inbox {
-    /// The thread is about to sleep: whoever has something for it has to wake it. `false` if something waits already.
+    /// The thread is about to sleep: the next sender has to wake it. `false` if an entry waits already.
     #[must_use]
     pub(crate) fn doze(&self) -> bool {
         let mut waiting = self.waiting();
@@ -156,7 +155,7 @@ mod tests {
         };
         let (mut taken, mut entries) = (0, Vec::new());
         while taken < COUNT {
-            // As long as the sender does not wait, it goes on.
+            // The sender goes on until it has to wait.
             while inbox.waiting().bytes < LIMIT && !sender.is_finished() {
                 std::thread::yield_now();
             }

@@ -12,7 +12,7 @@ use crate::server::routing::Routing;
 pub(crate) struct Inboxes(Arc<[Arc<Inbox>]>);
 
 impl Inboxes {
-    /// Of these threads.
+    /// The inboxes of these threads.
     #[must_use]
     pub(crate) fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
         Self(inboxes.into())
@@ -24,7 +24,7 @@ impl Inboxes {
         self.0.len()
     }
 
-    /// That of one thread.
+    /// The inbox of one thread.
     #[must_use]
     pub(crate) fn get(&self, thread: usize) -> Option<&Arc<Inbox>> {
         self.0.get(thread)
@@ -35,14 +35,14 @@ impl Inboxes {
         self.0.iter().for_each(|inbox| inbox.push(entry()));
     }
 
-    /// The same for shards, which have deliveries only.
+    /// The same inboxes for shards, which only send deliveries.
     #[must_use]
     pub(crate) fn outlets(&self) -> Vec<Box<dyn Outlet>> {
         let outlet = |inbox: &Arc<Inbox>| Box::new(Arc::clone(inbox)) as Box<dyn Outlet>;
         self.0.iter().map(outlet).collect()
     }
 
-    /// Has every thread take up other routes; each says when it has.
+    /// Has every thread take up other routes. The receiver ends when all have.
     #[must_use]
     pub(crate) fn set_routing(&self, routing: &Arc<Routing>) -> mpsc::Receiver<()> {
         let (done, all_done) = mpsc::channel();

@@ -1,8 +1,8 @@
 //! I/O threads: each owns its connections, from the handshake to the last byte, and its part of every subscription.
 //!
-//! A thread is a tokio runtime of its own. hyper serves HTTP on it; connections that became WebSockets stand in the
-//! [`Core`]'s slab and are polled by it directly. All that comes from elsewhere comes through its [`Inbox`].
-//! An I/O thread never waits for a shard, and never runs plugin code.
+//! Each thread has a tokio runtime. hyper serves HTTP on it; connections that became WebSockets are in the [`Core`]'s slab, which
+//! polls them directly. Other threads reach it only through its [`Inbox`]. An I/O thread never waits for a shard, and never runs
+//! plugin code.
 
 mod acceptor;
 mod content_length;
@@ -13,7 +13,6 @@ mod inbox;
 mod inboxes;
 mod stream;
 mod subscriptions;
-mod unsent;
 mod writes;
 
 use std::io;

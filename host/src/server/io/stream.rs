@@ -1,74 +1,101 @@
-//! A connection that the runtime learns of only if it has to be waited for.
+//! A connection that is registered with the runtime only if it has to wait.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::content_length::ContentLength;
 
-/// What is read before the runtime is asked: a request's head, most often.
+/// How much is read before the stream is registered: usually the head of a request.
 const FIRST: usize = 2048;
 
-/// A stream that does not block, as hyper reads and writes it. Most clients have sent their request by the time that they are
-/// accepted, and the response finds room: those that then become WebSockets, which another poll is to watch, were never known
-/// to the runtime's.
+/// How much a client has to take of a response in its time. With more, the time starts anew.
+const PROGRESS: usize = 64 * 1024;
+
+/// A non-blocking stream as hyper reads and writes it. Most clients have sent their request before they are accepted, and the
+/// response finds room. So a connection that becomes a WebSocket, and moves to another poll, was usually never registered with the
+/// runtime.
+///
+/// A write that waits too long for the client fails, and the connection is then reset.
 #[derive(Debug)]
-pub(crate) struct LazyStream(State, ContentLength);
+pub(crate) struct LazyStream {
+    state: State,
+    /// How long a client may take for the next [`PROGRESS`] bytes of a response, or for the rest.
+    write_timeout: Duration,
+    /// The client has not taken all of a response.
+    blocked: Option<Box<Blocked>>,
+    content_length: ContentLength,
+}
+
+/// A write that waits, or has waited since the last request came.
+#[derive(Debug)]
+struct Blocked {
+    until: Pin<Box<Sleep>>,
+    /// Bytes that the client has taken since it began.
+    taken: usize,
+}
 
 #[derive(Debug)]
 enum State {
     Unknown {
         stream: TcpStream,
-        /// All that has come was read just now, and what it brought about may be the end of this.
+        /// All bytes that have come were read just now. The answer to them may end this stream.
         drained: bool,
     },
     Known(tokio::net::TcpStream),
-    /// It could not be made known.
+    /// It could not be registered.
     Lost,
 }
 
 impl LazyStream {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         let drained = false;
-        Self(State::Unknown { stream, drained }, ContentLength::default())
+        Self {
+            state: State::Unknown { stream, drained },
+            write_timeout,
+            blocked: None,
+            content_length: ContentLength::default(),
+        }
     }
 
     /// What is noticed of the requests that it brings.
     pub(super) fn content_length(&self) -> ContentLength {
-        self.1.clone()
+        self.content_length.clone()
     }
 
-    /// The stream, which the runtime has forgotten.
+    /// The stream, no longer registered with the runtime.
     ///
     /// # Errors
     ///
     /// If the runtime cannot forget it, or it was lost.
     pub(crate) fn into_std(self) -> io::Result<TcpStream> {
-        match self.0 {
+        match self.state {
             State::Unknown { stream, .. } => Ok(stream),
             State::Known(stream) => stream.into_std(),
             State::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Makes it known to the runtime.
+    /// Registers it with the runtime.
     fn known(&mut self) -> io::Result<Pin<&mut tokio::net::TcpStream>> {
-        self.0 = match std::mem::replace(&mut self.0, State::Lost) {
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
             State::Unknown { stream, .. } => State::Known(tokio::net::TcpStream::from_std(stream)?),
             other => other,
         };
-        match &mut self.0 {
+        match &mut self.state {
             State::Known(stream) => Ok(Pin::new(stream)),
             _ => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Tries it at once; nothing if it has to be waited for, or is known.
+    /// Tries it at once. `None` if it would block, or the stream is registered.
     fn at_once<T>(&mut self, mut attempt: impl FnMut(&mut TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
-        let State::Unknown { stream, .. } = &mut self.0 else {
+        let State::Unknown { stream, .. } = &mut self.state else {
             return None;
         };
         loop {
@@ -81,12 +108,12 @@ impl LazyStream {
     }
 }
 
-impl AsyncRead for LazyStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let State::Unknown { drained, .. } = &mut self.0
+impl LazyStream {
+    fn fill(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let State::Unknown { drained, .. } = &mut self.state
             && std::mem::take(drained)
         {
-            // Asked again if this is still needed when all else that is due has been done.
+            // hyper asks again if it still needs this once it has done all else that is due.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -94,26 +121,72 @@ impl AsyncRead for LazyStream {
         let before = into.filled().len();
         let Some(read) = self.at_once(|stream| stream.read(into.initialize_unfilled_to(most))) else {
             let polled = self.known()?.poll_read(context, into);
-            self.1.read(&into.filled()[before..]);
+            self.content_length.read(&into.filled()[before..]);
             return polled;
         };
         let read = read?;
         into.advance(read);
-        self.1.read(&into.filled()[before..]);
-        if let State::Unknown { drained, .. } = &mut self.0 {
+        self.content_length.read(&into.filled()[before..]);
+        if let State::Unknown { drained, .. } = &mut self.state {
             *drained = read < most;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes how a write went. One that has waited too long fails.
+    fn after_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            if let Some(blocked) = &mut self.blocked
+                && let Ok(written) = &written
+            {
+                blocked.taken += written;
+                self.blocked.take_if(|blocked| blocked.taken >= PROGRESS);
+            }
+            return Poll::Ready(written);
+        }
+        let timeout = self.write_timeout;
+        let blocked = self.blocked.get_or_insert_with(|| {
+            let until = Box::pin(sleep(timeout));
+            Box::new(Blocked { until, taken: 0 })
+        });
+        if blocked.until.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.reset_on_close();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Has the kernel drop what it has not sent, which it would keep for minutes otherwise.
+    fn reset_on_close(&self) {
+        let at_once = Some(Duration::ZERO);
+        let _ = match &self.state {
+            State::Unknown { stream, .. } => rustix::net::sockopt::set_socket_linger(stream, at_once),
+            State::Known(stream) => rustix::net::sockopt::set_socket_linger(stream, at_once),
+            State::Lost => Ok(()),
+        };
+    }
+}
+
+impl AsyncRead for LazyStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = self.fill(context, into);
+        if into.filled().len() > before {
+            // Another request: the client has taken the response to the one before.
+            self.blocked = None;
+        }
+        read
     }
 }
 
 impl AsyncWrite for LazyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.1.wrote();
-        match self.at_once(|stream| stream.write(bytes)) {
+        self.content_length.wrote();
+        let written = match self.at_once(|stream| stream.write(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write(context, bytes),
-        }
+        };
+        self.after_write(context, written)
     }
 
     fn poll_write_vectored(
@@ -121,18 +194,19 @@ impl AsyncWrite for LazyStream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.1.wrote();
-        match self.at_once(|stream| stream.write_vectored(bytes)) {
+        self.content_length.wrote();
+        let written = match self.at_once(|stream| stream.write_vectored(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write_vectored(context, bytes),
-        }
+        };
+        self.after_write(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    /// Nothing is kept back here.
+    /// It keeps no bytes back.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -148,6 +222,7 @@ impl AsyncWrite for LazyStream {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::task::Waker;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -158,17 +233,17 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
         let (server, _) = listener.accept().expect("accepted");
         server.set_nonblocking(true).expect("set");
-        (client, LazyStream::new(server))
+        (client, LazyStream::new(server, Duration::from_secs(60)))
     }
 
     fn is_known(stream: &LazyStream) -> bool {
-        matches!(stream.0, State::Known(_))
+        matches!(stream.state, State::Known(_))
     }
 
-    /// Until it is there: the other end is in this process.
+    /// Waits until the bytes are there: the other end is in this process.
     async fn arrived(client: &mut TcpStream, server: &LazyStream, bytes: &[u8]) {
         client.write_all(bytes).expect("sent");
-        let State::Unknown { stream, .. } = &server.0 else {
+        let State::Unknown { stream, .. } = &server.state else {
             unreachable!("asked before it is known")
         };
         while stream.peek(&mut [0; 1]).is_err() {
@@ -212,6 +287,41 @@ mod tests {
         drop(client);
         assert_eq!(server.read(&mut heard).await.expect("read"), 0);
         server.into_std().expect("it is there");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (mut client, mut server) = pair();
+        server.write_timeout = Duration::from_millis(100);
+        let error = server
+            .write_all(&vec![b'x'; 8 << 20])
+            .await
+            .expect_err("nothing is read");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(server);
+        let error = client.read_to_end(&mut Vec::new()).expect_err("reset, not ended");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn the_time_of_a_write_starts_anew_with_progress_and_with_the_next_request() {
+        let (mut client, mut server) = pair();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut wrote = |server: &mut LazyStream, written| {
+            assert_eq!(
+                server.after_write(&mut context, written).is_pending(),
+                server.blocked.is_some()
+            );
+            server.blocked.as_ref().map(|blocked| blocked.taken)
+        };
+        assert_eq!(wrote(&mut server, Poll::Pending), Some(0));
+        let _ = server.after_write(&mut Context::from_waker(Waker::noop()), Poll::Ready(Ok(PROGRESS - 1)));
+        assert_eq!(wrote(&mut server, Poll::Pending), Some(PROGRESS - 1));
+        assert_eq!(wrote(&mut server, Poll::Ready(Ok(1))), None);
+        assert_eq!(wrote(&mut server, Poll::Pending), Some(0));
+        arrived(&mut client, &server, b"next").await;
+        assert_eq!(server.read(&mut [0; 100]).await.expect("read"), 4);
+        assert!(server.blocked.is_none());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Which members on this I/O thread get what is broadcast on a topic.
+//! The members on this I/O thread that get the broadcasts of a topic.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use bytestring::ByteString;
 
 use crate::runtime::id::MemberId;
 
-/// Subscribers by topic. A subscriber knows its place in the list, so that leaving costs the same in a room of ten
-/// thousand as in one of two.
+/// Subscribers by topic. A subscriber knows its place in the list, so that leaving costs the same in a room of ten thousand members
+/// as in a room of two.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     topics: HashMap<ByteString, Vec<MemberId>>,
@@ -25,7 +25,7 @@ impl Subscriptions {
         (list.len() - 1) as u32
     }
 
-    /// Removes the subscriber at `place`. Returns the one that has taken its place, if any.
+    /// Removes the subscriber at `place`. Returns the subscriber that took its place, if any.
     pub(crate) fn remove(&mut self, topic: &ByteString, place: u32) -> Option<MemberId> {
         let list = self.topics.get_mut(topic)?;
         let place = place as usize;
@@ -39,14 +39,14 @@ impl Subscriptions {
         moved
     }
 
-    /// Lends the subscribers of a topic for a walk that adds and removes none. They are to be [taken
+    /// Lends the subscribers of a topic for a walk that adds and removes none. The caller [gives them
     /// back](Subscriptions::take_back).
     #[must_use]
     pub(crate) fn lend(&mut self, topic: &str) -> Vec<MemberId> {
         self.topics.get_mut(topic).map(std::mem::take).unwrap_or_default()
     }
 
-    /// Takes back what was lent.
+    /// Takes lent subscribers back.
     pub(crate) fn take_back(&mut self, topic: &str, subscribers: Vec<MemberId>) {
         if let Some(list) = self.topics.get_mut(topic) {
             *list = subscribers;

@@ -1,11 +1,11 @@
 //! Writes to many connections with one system call.
 //!
-//! A broadcast is one small write to each subscriber, and a good part of what such a write costs is the system call. Linux
-//! takes many at once through io_uring. Where it does not (a kernel before 6.1, a container that forbids it, `io_uring =
-//! false`), each connection is written to by itself, as it also is while only few wait.
+//! A broadcast is one small write to each subscriber, and the system call is a good part of the cost of such a write. Linux takes
+//! many writes at once through io_uring. Without it (a kernel before 6.1, a container that forbids it, `io_uring = false`), and for
+//! a few connections, each connection is written to separately.
 #![allow(
     unsafe_code,
-    reason = "the kernel is handed addresses of bytes, and reads them during the call"
+    reason = "the kernel gets addresses of bytes, and reads them during the call"
 )]
 
 use std::fmt;
@@ -15,19 +15,19 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use io_uring::{IoUring, opcode, types};
 
-/// Connections that are written to at once.
+/// How many connections are written to at once.
 pub(super) const MOST: usize = 256;
-/// So few are written to one by one.
+/// So few connections are written to one by one.
 const FEW: usize = 3;
 
-/// What came of a connection's write; `None` if it was not made.
+/// The outcome of a connection's write; `None` if it was not made.
 pub(super) type Written = Option<io::Result<usize>>;
 
-/// Writes of one thread.
+/// The writes of one thread.
 pub(super) struct Writes {
     ring: Option<IoUring>,
-    /// What is written, of all connections. Empty between two calls, and kept for its memory: at most 2 MiB, as each of
-    /// [`MOST`] offers 8 KiB at once.
+    /// The bytes for all connections. Empty between two calls, and kept for its memory: at most 2 MiB, because each of [`MOST`]
+    /// connections offers 8 KiB at once.
     bytes: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Writes {
 }
 
 impl Writes {
-    /// For the thread that calls this, and no other. With io_uring if it is wanted and there.
+    /// The writes of the calling thread, which must not pass them on. With io_uring if it is wanted and available.
     pub(super) fn new(io_uring: bool) -> Self {
         let ring = io_uring.then(open).and_then(|ring| {
             ring.inspect_err(|error| tracing::debug!(%error, "without io_uring, which the system does not give"))
@@ -53,8 +53,8 @@ impl Writes {
         }
     }
 
-    /// Makes a write to each of these connections, at most [`MOST`], if it is worth it. `offer` appends what is to be written,
-    /// and says where to; what it offers `None` for is left out. Appends what came of each, in their order.
+    /// Writes to each of these connections, at most [`MOST`], if it is worth it. `offer` appends the bytes of a connection and returns
+    /// its socket, or `None` to leave it out. Appends the outcome of each connection, in their order.
     pub(super) fn make<'a>(
         &mut self,
         connections: &[usize],

@@ -1,14 +1,16 @@
-//! What brings messages and takes them away: WebSocket and long polling.
+//! Transports carry messages: WebSocket and long polling.
 //!
-//! A transport knows bytes and a client; it knows no channel and no topic. The [I/O thread](crate::server::io) that owns it asks
-//! it for what has arrived, hands it what is to go out, and flushes it once per turn.
+//! A transport knows bytes and one client, but no channel and no topic. The [I/O thread](crate::server::io) that owns it receives
+//! messages from it, sends messages with it, and flushes it once per turn.
 
 pub(crate) mod longpoll;
 mod pending;
+mod queue;
 mod replaceable;
 pub(crate) mod websocket;
 
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 use std::{fmt, io};
 
 #[cfg(doc)]
@@ -16,88 +18,109 @@ use bennu_wire::message::Payload;
 use bennu_wire::serializer::Incoming;
 
 pub use pending::{PendingConnection, Registration, Waker};
+pub(crate) use queue::takes;
 pub use replaceable::Replaceable;
 pub use websocket::frame::Frame;
 
-/// How one client's messages travel. `websocket` is the worked example; the smallest one is the tests' own, which carries
-/// messages in memory (`host/tests/it/seams/memory.rs`).
+/// Carries the messages of one client. `websocket` is the worked example. The smallest one is in the tests: it carries messages in
+/// memory (`host/tests/it/seams/memory.rs`).
 ///
-/// Who keeps Phoenix's contract for transports, duty by duty:
+/// Who fulfils Phoenix's contract for transports, duty by duty:
 ///
 /// | Duty | Who |
 /// |---|---|
 /// | receive encoded messages of the client, whole, in their order | the transport: [`receive`](Self::receive) hands on each once |
-/// | decode them, keys as strings, and dispatch them | the socket, by its [serializer](bennu_wire::serializer::Serializer); one `dispatch` for all transports |
-/// | keep topic to channel, and channel to topic | the socket; a transport knows no topic |
-/// | encode what channels push, and forward it to the client | the socket encodes; the transport takes each message by [`send`](Self::send), and they leave in that order |
+/// | decode them, keys as strings, and dispatch them | the socket, with its [serializer](bennu_wire::serializer::Serializer); one `dispatch` for all transports |
+/// | map topics to channels and back | the socket; a transport knows no topic |
+/// | encode what channels push, and forward it to the client | the socket encodes; the transport takes each message by [`send`](Self::send) and sends them in that order |
 /// | when a channel exits, forget it, then say `phx_close` or `phx_error` | the socket; for a transport these are messages like any other |
 /// | when the client goes, end its channels | the transport says that it has gone: [`Received::Closed`], [`Received::Lost`], [`Flushed::Ended`] |
-/// | heartbeats | the socket answers them; what a transport has of its own counts by [`pinged`](Self::pinged) |
+/// | heartbeats | the socket answers them; a transport's own signs of life count by [`pinged`](Self::pinged) |
 ///
-/// Whoever implements it promises besides: nothing that was refused or given up is sent later, and nothing behind a goodbye;
-/// no call blocks; what waits is bounded; a call does a bounded share of work, and says [`Received::More`] if there is more.
+/// An implementation also promises:
+///
+/// * It never sends a message later that it refused or gave up, and none after a goodbye.
+/// * No call blocks. A call does a bounded share of work, and says [`Received::More`] if there is more.
+/// * What it keeps is bounded, and counted with the memory that it takes: [`waiting`](Self::waiting) and
+///   [`unfinished`](Self::unfinished). A message that it hands on is in memory of its own size, because channels keep slices of it.
+///
 /// All calls come from the one thread that owns it.
 ///
-/// It gets there as an [`PendingConnection`]: by [`Entrance`](crate::server::endpoint::Entrance) for one of your own, whose clients are asked
-/// what those of the host's own are asked, and no more.
+/// A transport comes to its thread as a [`PendingConnection`], your own by [`Entrance`](crate::server::endpoint::Entrance), whose
+/// clients pass the same checks as those of the host's own transports.
 pub trait Transport: fmt::Debug {
-    /// Its name, as `transports` of a route lists it.
+    /// Its name in the `transports` of a route.
     fn name(&self) -> &'static str;
 
     /// Whether it carries binary messages to the client. If not, binary payloads are sent as [`Payload::as_text`] makes them.
     fn takes_binary(&self) -> bool;
 
-    /// Reads what has arrived, at most `scratch` at a time, and hands on every complete message.
+    /// Reads bytes that have arrived, at most `scratch` at a time, and hands on every complete message.
     fn receive(&mut self, scratch: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received;
 
-    /// Whether the client has sent what is no message but a sign of life since this was last asked: a ping or a pong. With
-    /// messages, this is what keeps a connection from counting as silent.
+    /// Whether the client has sent a sign of life other than a message since the last call: a ping or a pong. A connection without
+    /// messages and signs of life counts as silent.
     fn pinged(&mut self) -> bool {
         false
     }
 
-    /// Takes a message to be sent with the next [`Transport::flush`]. If it is `replaceable`, it may take the place of those
-    /// with the same key that a client which has fallen behind was not yet sent. Returns how many it took the place of.
+    /// The message that has begun and is not complete, if there is one. It has a deadline, and all clients together a limit.
+    fn unfinished(&self) -> Option<Unfinished> {
+        None
+    }
+
+    /// Takes a message to be sent with the next [`Transport::flush`]. If it is `replaceable` and the client has fallen behind, it may
+    /// replace messages with the same key that are not sent yet. Returns how many it replaced.
     ///
     /// # Errors
     ///
-    /// If more would wait than may. The connection is then to be closed.
+    /// If more would wait than may. The caller then closes the connection.
     fn send(&mut self, frame: &Frame, replaceable: Option<Replaceable>) -> Result<usize, Overflow>;
 
-    /// Bytes that wait for the client. All that a thread's clients leave waiting has a limit of its own.
+    /// The memory that unsent messages take, in bytes. All clients of a thread together have a limit of their own.
     fn waiting(&self) -> usize {
         0
     }
 
-    /// Sends what waits, as far as the client takes it.
+    /// Sends waiting messages, as far as the client takes them.
     fn flush(&mut self) -> Flushed;
 
-    /// Offers what waits first to be written together with what waits for others: appends it to `bytes`, and says to which
-    /// socket it goes. `None`, as by default: what waits is to be [flushed](Self::flush).
+    /// Offers its first messages to be written together with those of other clients: appends them to `bytes`, and returns the socket
+    /// that they go to. `None`, the default: the caller [flushes](Self::flush) instead.
     fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
         let _ = bytes;
         None
     }
 
-    /// Learns how much of what it [offered](Self::offer) was written, and flushes the rest.
+    /// Learns how much of its [offer](Self::offer) was written, and flushes the rest.
     fn written(&mut self, written: io::Result<usize>) -> Flushed {
         let _ = written;
         self.flush()
     }
 
-    /// Says goodbye with a close code (as for WebSocket) and a reason, after what waits. Nothing else is sent after it.
+    /// Says goodbye with a WebSocket close code and a reason, behind the waiting messages. It sends nothing afterwards, and drops an
+    /// unfinished message of the client.
     fn close(&mut self, code: u16, reason: &str);
 
-    /// Learns that it is dropped next, with all that still waits: the system is not to go on sending what it has taken.
+    /// Learns that it is dropped next, with all that still waits. The kernel should not go on sending what it has taken.
     fn abandon(&mut self) {}
+}
+
+/// A message that has begun and is not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The memory that it takes, in bytes.
+    pub bytes: usize,
+    /// When its first byte came.
+    pub since: Instant,
 }
 
 /// How far a [`Transport::receive`] came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// All that has arrived is taken; the poll will tell when there is more.
+    /// It has read all that has arrived; the poll reports when there is more.
     All,
-    /// There may be more: ask again in the next turn.
+    /// There may be more: call again in the next turn.
     More,
     /// The client said goodbye, and was answered.
     Closed,
@@ -110,9 +133,9 @@ pub enum Received {
 /// How far a [`Transport::flush`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
-    /// Nothing waits any more.
+    /// All messages are sent.
     All,
-    /// The client does not take more now; the poll will tell when it does.
+    /// The client takes no more now; the poll reports when it does.
     Blocked,
     /// The connection is gone, or has said its goodbye.
     Ended,

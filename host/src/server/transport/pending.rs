@@ -1,4 +1,4 @@
-//! How a transport gets to the I/O thread that is going to own it, and to that thread's attention from then on.
+//! How a transport comes to the I/O thread that will own it, and how it calls that thread from then on.
 
 use std::fmt;
 use std::io;
@@ -10,12 +10,12 @@ use mio::{Interest, Registry, Token};
 use super::Transport;
 use crate::config::Limits;
 
-/// A transport on its way to its thread, which it never leaves again.
+/// A transport on its way to its thread. It never leaves that thread again.
 pub trait PendingConnection: fmt::Debug + Send {
-    /// As [`Transport::name`]: what the connect handler is told.
+    /// As [`Transport::name`], for the connect handler.
     fn name(&self) -> &'static str;
 
-    /// Becomes a transport, on its thread. By `registration` the thread hears of what has arrived. Must not block.
+    /// Becomes a transport, on its thread. With `registration` it arranges how the thread hears of arrived bytes. Must not block.
     ///
     /// # Errors
     ///
@@ -23,10 +23,10 @@ pub trait PendingConnection: fmt::Debug + Send {
     fn register(self: Box<Self>, registration: &Registration<'_>) -> io::Result<Box<dyn Transport>>;
 }
 
-/// What an I/O thread has for a transport that comes to it. [`Transport::receive`] and [`Transport::flush`] are called
-/// when what was given to [`Registration::watch`] is ready, as it may be from the beginning, or when its [`Waker`] was called.
+/// What an I/O thread offers to a transport that comes to it. The thread calls [`Transport::receive`] and [`Transport::flush`] when
+/// the source given to [`Registration::watch`] is ready, which it may be from the beginning, or after a call of its [`Waker`].
 pub struct Registration<'a> {
-    /// Of messages, and of what may wait for a client.
+    /// The limits of the configuration.
     pub(crate) limits: &'a Limits,
     registry: &'a Registry,
     slot: usize,
@@ -34,7 +34,7 @@ pub struct Registration<'a> {
 }
 
 impl<'a> Registration<'a> {
-    /// For the transport that gets this slot.
+    /// The registration of the transport in this slot.
     pub(in crate::server) fn new(
         limits: &'a Limits,
         registry: &'a Registry,
@@ -55,13 +55,13 @@ impl<'a> Registration<'a> {
         self.limits.max_message_bytes
     }
 
-    /// What may wait for one client, in bytes. Beyond, [`Transport::send`] is to refuse.
+    /// The memory that unsent messages of one client may take, in bytes. Beyond it, [`Transport::send`] has to refuse.
     #[must_use]
     pub fn max_outbound_bytes(&self) -> usize {
         self.limits.max_outbound_bytes
     }
 
-    /// Has the thread poll a descriptor for as long as it is open. Edges are told, not levels.
+    /// Has the thread poll a descriptor for as long as it is open. The poll is edge-triggered.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl<'a> Registration<'a> {
         self.registry.register(source, Token(self.slot), both)
     }
 
-    /// For a transport without a descriptor.
+    /// The waker of this transport, if it has no descriptor.
     #[must_use]
     pub fn waker(&self) -> Waker {
         (self.wake)(self.slot)
@@ -83,13 +83,13 @@ impl<'a> Registration<'a> {
 pub struct Waker(Arc<dyn Fn() + Send + Sync>);
 
 impl Waker {
-    /// One that does this.
+    /// A waker that does this.
     pub(in crate::server) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(wake))
     }
 
-    /// Says that something may have arrived, or that there is room for more. A call for nothing does no harm, also when the
-    /// transport is gone. Does not wait: whoever calls for each message has a bound for those of its own.
+    /// Says that bytes may have arrived, or that there is room for more. A needless call does no harm, even if the transport is
+    /// gone. Does not wait: a caller that calls for each message must bound their number itself.
     pub fn wake(&self) {
         (self.0)();
     }

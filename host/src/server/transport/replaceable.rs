@@ -1,17 +1,17 @@
-//! Messages of which a client that has fallen behind gets the newest only (`replaceable` of a route).
+//! Messages of which a client that has fallen behind gets only the newest (`replaceable` of a route).
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 
-/// What a newer message stands in for: that event of that topic.
+/// The key of a replaceable message: its topic and its event.
 ///
-/// A hash of both, with a key of this process: two of them are taken for the same once in 2^64.
+/// It is a hash of both, keyed for this process: two different pairs are equal once in 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Replaceable(u64);
 
 impl Replaceable {
-    /// The event of a topic.
+    /// The key of this event of this topic.
     #[must_use]
     pub fn new(topic: &str, event: &str) -> Self {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -19,8 +19,8 @@ impl Replaceable {
     }
 }
 
-/// Removes, from the message at `from` on, each whose place a later one takes, and says which those were. Their order stays.
-/// Takes time in proportion to the queue's length.
+/// Removes each message, from the one at `from` on, that a later one replaces, and passes it to `removed`. The others keep their
+/// order. Takes time in proportion to the queue's length.
 pub(super) fn keep_newest<T>(
     queue: &mut VecDeque<T>,
     from: usize,

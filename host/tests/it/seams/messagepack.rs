@@ -1,6 +1,6 @@
 //! A serializer that the host does not have: `[join_ref, ref, topic, event, payload]` as in version 2, in MessagePack.
 
-use bennu_wire::message::{Message, Outgoing, Payload, Ref, TopicName, event};
+use bennu_wire::message::{Message, Outgoing, Payload, Ref, RefText, TopicName, event};
 use bennu_wire::serializer::{DecodeError, EncodeError, Incoming, Kind, Serializer};
 use bytes::{BufMut as _, BytesMut};
 use rmpv::{Value, decode::read_value_with_max_depth, encode::write_value};
@@ -87,7 +87,11 @@ fn reply(status: &str, response: Value) -> Value {
 }
 
 fn reference(value: &Value) -> Result<Ref, DecodeError> {
-    Ok(Some(json(value)?.into()).filter(|_| !value.is_nil()))
+    if value.is_nil() {
+        return Ok(None);
+    }
+    let text = RefText::new(&json(value)?);
+    text.map(Some).map_err(|_| DecodeError::Malformed("a ref is too long"))
 }
 
 fn json(value: &Value) -> Result<String, DecodeError> {

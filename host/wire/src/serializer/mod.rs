@@ -27,6 +27,17 @@ pub enum Incoming {
     Binary(Bytes),
 }
 
+impl Incoming {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Whether an encoded message is text or binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -62,7 +73,7 @@ pub trait Serializer: Any + fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Reads one message. It consists of slices of `frame`; only what is unescaped is copied.
+    /// Reads one message. Its topic, event and payload are slices of `frame` where nothing has to be unescaped; refs are copies.
     ///
     /// # Errors
     ///

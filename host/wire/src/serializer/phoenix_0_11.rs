@@ -54,8 +54,8 @@ fn decode(text: &ByteString) -> Result<Message, &'static str> {
     let (topic, event) = (name(parts.topic)?, name(parts.event)?);
     let payload = parts.payload.ok_or(MISSING)?;
     let msg_ref = match parts.msg_ref {
-        Some(raw) => text_ref(text, raw),
-        // Phoenix 0.11 documents it with three keys.
+        Some(raw) => text_ref(raw)?,
+        // Phoenix 0.11 lists three keys for it.
         None if &*topic == PHOENIX && &*event == event::HEARTBEAT => None,
         None => return Err(MISSING),
     };
@@ -179,6 +179,17 @@ mod tests {
             "e",
             "null",
         );
+    }
+
+    #[test]
+    fn a_ref_of_more_than_255_bytes_is_no_ref() {
+        for (len, is_ref) in [(255, true), (256, false)] {
+            let frame = format!(
+                r#"{{"topic":"t","event":"e","payload":{{}},"ref":{}}}"#,
+                "7".repeat(len)
+            );
+            assert_eq!(read(&frame).is_ok(), is_ref, "{frame}");
+        }
     }
 
     #[test]

@@ -4,11 +4,17 @@ use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
 
 use super::json;
-use crate::message::Ref;
+use crate::message::{Ref, RefText};
 
-/// A ref as it stands in the message, which is sliced, not copied. Null is none.
-pub(super) fn text_ref(text: &ByteString, raw: &str) -> Ref {
-    (raw != "null").then(|| text.slice_ref(raw))
+/// What is said of a message whose ref is too long.
+pub(super) const LONG_REF: &str = "a ref has at most 255 bytes";
+
+/// A copy of a ref. Null is none.
+pub(super) fn text_ref(raw: &str) -> Result<Ref, &'static str> {
+    match raw {
+        "null" => Ok(None),
+        raw => RefText::new(raw).map(Some).map_err(|_| LONG_REF),
+    }
 }
 
 /// What `raw` says if it is a JSON string.

@@ -43,8 +43,8 @@ fn decode(text: &ByteString) -> Result<Message, &'static str> {
     let parts = Parts::of(text)?;
     let (topic, event) = (parts.topic.ok_or(MISSING)?, parts.event.ok_or(MISSING)?);
     Ok(Message {
-        join_ref: parts.join_ref.and_then(|raw| text_ref(text, raw)),
-        msg_ref: text_ref(text, parts.msg_ref.ok_or(MISSING)?),
+        join_ref: parts.join_ref.map_or(Ok(None), text_ref)?,
+        msg_ref: text_ref(parts.msg_ref.ok_or(MISSING)?)?,
         topic: match string(text, topic)? {
             Some(name) => TopicName::Text(name),
             None => TopicName::Other(text.slice_ref(topic)),
@@ -146,6 +146,17 @@ mod tests {
             Ok(message(None, Some("\"1\""), "{}"))
         );
         assert!(V1.decode(Incoming::Binary(Bytes::from_static(b"\xff"))).is_err());
+    }
+
+    #[test]
+    fn a_ref_of_more_than_255_bytes_is_no_ref() {
+        for (len, is_ref) in [(255, true), (256, false)] {
+            let long = "7".repeat(len);
+            for refs in [format!(r#""ref":"{long}""#), format!(r#""ref":1,"join_ref":{long}"#)] {
+                let frame = format!(r#"{{"topic":"t","event":"e","payload":{{}},{refs}}}"#);
+                assert_eq!(V1.decode(text(&frame)).is_ok(), is_ref, "{frame}");
+            }
+        }
     }
 
     #[test]

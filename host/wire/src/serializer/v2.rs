@@ -1,15 +1,15 @@
 //! Protocol version 2: arrays `[join_ref, ref, topic, event, payload]` as text, and binary frames with a header of lengths.
 //!
-//! A decoded [`Message`] consists of slices of its frame: keeping one part (a `join_ref`, say) keeps the whole frame in memory, so
-//! copy what you keep.
+//! The topic, event and payload of a decoded [`Message`] are slices of its frame: whoever keeps one of them keeps the whole frame
+//! in memory. Refs are copies.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::json::{self, Scanner};
-use super::text::{put_string, string, text_ref};
+use super::text::{LONG_REF, put_string, string, text_ref};
 use super::{DecodeError, EncodeError, Incoming, Kind, Serializer};
-use crate::message::{Message, Outgoing, PHOENIX, Payload, TopicName, event};
+use crate::message::{Message, Outgoing, PHOENIX, Payload, RefText, TopicName, event};
 
 /// The serializer for `vsn` 2.0.x.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +66,8 @@ fn decode_text(text: &ByteString) -> Result<Message, &'static str> {
     }
     let [join_ref, msg_ref, topic, event, payload] = elements;
     Ok(Message {
-        join_ref: text_ref(text, join_ref),
-        msg_ref: text_ref(text, msg_ref),
+        join_ref: text_ref(join_ref)?,
+        msg_ref: text_ref(msg_ref)?,
         topic: match string(text, topic)? {
             Some(name) => TopicName::Text(name),
             None => TopicName::Other(text.slice_ref(topic)),
@@ -103,25 +103,22 @@ fn decode_binary(frame: &Bytes) -> Result<Message, &'static str> {
     };
     let [join_ref, msg_ref, topic, event] = lens;
     Ok(Message {
-        join_ref: Some(binary_ref(&field(join_ref)?)),
-        msg_ref: Some(binary_ref(&field(msg_ref)?)),
+        join_ref: Some(binary_ref(&field(join_ref)?)?),
+        msg_ref: Some(binary_ref(&field(msg_ref)?)?),
         topic: TopicName::Text(field(topic)?),
         event: field(event)?,
         payload: Payload::Binary(rest),
     })
 }
 
-/// The refs of a binary frame are always strings, even if empty: never null, never a number.
-fn binary_ref(content: &str) -> ByteString {
-    if content.is_empty() {
-        return ByteString::from_static("\"\"");
-    }
+/// A ref of a binary frame is always a string, also the empty one: never null, never a number.
+fn binary_ref(content: &str) -> Result<RefText, &'static str> {
     let content = json::escape(content);
     let mut quoted = String::with_capacity(content.len() + 2);
     quoted.push('"');
     quoted.push_str(&content);
     quoted.push('"');
-    quoted.into()
+    RefText::new(&quoted).map_err(|_| LONG_REF)
 }
 
 fn encode_text(message: &Outgoing<'_>, json: &[u8], out: &mut BytesMut) {

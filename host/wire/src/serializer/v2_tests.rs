@@ -176,21 +176,38 @@ fn what_is_no_message_is_refused() {
 }
 
 #[test]
-fn decoding_copies_nothing() {
+fn decoding_copies_refs_and_nothing_else() {
     let frame: ByteString = r#"["11","1","room:a","phx_join",{"p":1}]"#.into();
     let range = frame.as_bytes().as_ptr_range();
     let message = V2.decode(Incoming::Text(frame)).unwrap();
     let TopicName::Text(topic) = message.topic else {
         panic!()
     };
-    for part in [
-        message.join_ref.unwrap().as_ptr(),
-        topic.as_ptr(),
-        message.event.as_ptr(),
-        message.payload.bytes().as_ptr(),
-    ] {
+    for part in [topic.as_ptr(), message.event.as_ptr(), message.payload.bytes().as_ptr()] {
         assert!(range.contains(&part));
     }
+    for part in [message.join_ref, message.msg_ref] {
+        assert!(!range.contains(&part.unwrap().as_ptr()));
+    }
+}
+
+#[test]
+fn a_ref_of_more_than_255_bytes_is_no_ref() {
+    for (len, is_ref) in [(255, true), (256, false)] {
+        let long = "7".repeat(len);
+        for frame in [
+            format!(r#"["{long}","1","t","e",{{}}]"#),
+            format!(r#"["1","{long}","t","e",{{}}]"#),
+            format!(r#"[null,{long},"t","e",{{}}]"#),
+        ] {
+            assert_eq!(text(&frame).is_ok(), is_ref, "{frame}");
+        }
+    }
+    // Escaped as JSON, a control character has six bytes.
+    let escaped = [b"\x00\x00\xff\x01\x01", &[1; 255][..], b"te"].concat();
+    assert!(binary(&escaped).is_err());
+    let plain = [b"\x00\x00\xff\x01\x01", &[b'7'; 255][..], b"te"].concat();
+    assert!(binary(&plain).is_ok());
 }
 
 #[test]

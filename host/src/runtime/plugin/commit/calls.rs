@@ -60,11 +60,11 @@ impl Calls for Commit<'_> {
         let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };
-        let record = self.topic(step).record();
-        let found = match (what, &record.presence) {
+        let mut record = self.topic(step).record();
+        let found = match (what, &mut record.presence) {
             (read::PRESENCE, Some(presence)) => presence.state(),
             (read::PRESENCE, None) => Bytes::from_static(b"{}"),
-            (read::PRESENCE_KEY, presence) => match presence.as_ref().and_then(|presence| presence.get_by_key(key)) {
+            (read::PRESENCE_KEY, presence) => match presence.as_mut().and_then(|presence| presence.get_by_key(key)) {
                 Some(entry) => entry,
                 None => return error::UNTRACKED,
             },

@@ -42,6 +42,7 @@ impl Commit<'_> {
                 let joined = record.members.insert(member, Member::Joined(step.info.clone()));
                 record.epoch += 1;
                 if let Some(Member::Pending(pending)) = joined {
+                    self.env.hub.timers.cancel(pending.deadline);
                     self.followups
                         .extend(pending.waiting.into_iter().map(|input| (step.topic, input)));
                     // The rest of the batch was planned while the member was pending.
@@ -74,22 +75,28 @@ impl Commit<'_> {
     }
 
     pub(super) fn postpone(&self, step: &Step, member: MemberId, serial: u64, record: &mut Record) {
-        let waiting = match record.members.remove(&member) {
-            Some(Member::Pending(pending)) => pending.waiting,
-            _ => VecDeque::new(),
+        let (topic, timers) = (self.topic(step), &self.env.hub.timers);
+        let deadline = timers.number();
+        let pending = match record.members.remove(&member) {
+            // Its answer is late once more.
+            Some(Member::Pending(mut pending)) => {
+                timers.cancel(std::mem::replace(&mut pending.deadline, deadline));
+                pending
+            }
+            _ => Box::new(PendingJoin {
+                info: step.info.clone(),
+                waiting: VecDeque::new(),
+                charge: topic.charge(size_of::<PendingJoin>() + Promise::BYTES + step.info.len()),
+                deadline,
+            }),
         };
-        let pending = PendingJoin {
-            info: step.info.clone(),
-            waiting,
-        };
-        record.members.insert(member, Member::Pending(Box::new(pending)));
+        record.members.insert(member, Member::Pending(pending));
         let by = self.env.generation;
         record.promises.insert(serial, Promise::Join { member, by });
-        let (timers, deadline) = (&self.env.hub.timers, self.env.slot.config().join_deadline);
         timers.set(
-            timers.number(),
             deadline,
-            Arc::downgrade(self.topic(step)),
+            self.env.slot.config().join_deadline,
+            Arc::downgrade(topic),
             Input::JoinDeadline { serial },
         );
     }

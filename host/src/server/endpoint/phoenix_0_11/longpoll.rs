@@ -17,6 +17,7 @@ use super::super::connect::Attempt;
 use super::super::params::Params;
 use super::super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
+use crate::server::held::Share;
 use crate::server::io::Client;
 use crate::server::transport::Frame;
 use crate::server::transport::longpoll::Published;
@@ -41,7 +42,7 @@ impl LongPoller {
         })
     }
 
-    /// Answers a request: origin, CORS, then what is asked for.
+    /// Answers a request: origin, CORS, then what it asks for.
     pub(in crate::server::endpoint) async fn call(
         &self,
         endpoint: Arc<Endpoint>,
@@ -126,10 +127,12 @@ impl<'a> Conn<'a> {
         let Some(position) = self.resume_session() else {
             return status(410);
         };
-        if !relay::is_there(&self.endpoint, &self.handler.settings, &position).await {
-            return status(410);
+        match relay::is_alive(&self.endpoint, &self.handler.settings, &position).await {
+            Some(true) => {}
+            Some(false) => return status(410),
+            None => return status(401),
         }
-        let message = match self.read(body).await {
+        let (message, _share) = match self.read(body).await {
             Ok(message) => message,
             Err(code) => return status(code),
         };
@@ -146,17 +149,15 @@ impl<'a> Conn<'a> {
     /// # Errors
     ///
     /// If it holds none: the `status` to answer with.
-    async fn read(&self, body: Body) -> Result<Vec<Incoming>, u16> {
+    async fn read(&self, body: Body) -> Result<(Vec<Incoming>, Share), u16> {
         if !is_json(&self.parts.headers) {
             return Err(415);
         }
-        let limits = self.endpoint.state.routing().config.limits.clone();
-        let body_limits = BodyLimits {
-            message_bytes: limits.max_message_bytes,
-            lines: 1,
-        };
-        let body = relay::collect(body, limits.max_message_bytes, limits.header_timeout).await?;
-        body::messages(None, &body, body_limits).map_err(|error| error.status())
+        let message_bytes = self.endpoint.state.routing().config.limits.max_message_bytes;
+        let (body, share) = relay::collect(&self.endpoint, body, message_bytes).await?;
+        let limits = BodyLimits { message_bytes, lines: 1 };
+        let message = body::messages(None, &body, limits).map_err(|error| error.status())?;
+        Ok((message, share))
     }
 
     /// Has the session dispatch a message. `None` if the outcome is not known in time.
@@ -212,7 +213,8 @@ impl<'a> Conn<'a> {
         let (token, sig) = self.key.seal_parts(position);
         let payloads: Vec<_> = messages.iter().map(body::message).collect();
         let messages = payloads.iter().map(|payload| &payload[..]);
-        relay::json(body::phoenix_0_11_envelope(messages, status, &token, &sig))
+        let body = body::phoenix_0_11_envelope(messages, status, &token, &sig);
+        relay::messages(&self.endpoint, body).unwrap_or_else(self::status)
     }
 }
 

@@ -55,12 +55,13 @@ impl Core {
         Some(slot)
     }
 
-    /// A client that still reads has more time to read its goodbye, which stands behind all that waited.
-    pub(super) fn spare(&mut self, slot: usize, now: Instant) {
-        if let Some(socket) = self.sockets.get_mut(slot)
-            && socket.closing
-        {
-            socket.heard = now;
+    /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
+    pub(super) fn has_taken(&mut self, slot: usize, now: Instant) {
+        if let Some(socket) = self.sockets.get_mut(slot) {
+            socket.stalled = None;
+            if socket.closing {
+                socket.heard = now;
+            }
         }
     }
 
@@ -73,6 +74,7 @@ impl Core {
         if let Some(transport) = &mut self.sockets[slot].transport {
             transport.close(code, reason);
         }
+        self.forget_unfinished(slot);
         self.mark(slot);
     }
 
@@ -110,6 +112,7 @@ impl Core {
         };
         self.sessions.forget(slot);
         self.unsent.change(socket.unsent, 0);
+        self.unfinished.change(socket.unfinished, 0);
         let id = socket
             .info
             .identity
@@ -139,6 +142,8 @@ impl Core {
                 silent.push(slot);
             }
         }
+        self.end_unfinished(now);
+        self.end_stalled(now);
         for slot in silent {
             self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
         }

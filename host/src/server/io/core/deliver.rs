@@ -1,9 +1,9 @@
-//! What a client is sent: everything that shards have put into this thread's inbox, and its own quick answers.
+//! Deliveries: what shards have put into this thread's inbox becomes messages to clients.
 
 use std::sync::Arc;
 
 use bennu_plugin::abi::reason as end;
-use bennu_wire::message::{Outgoing, Payload, Ref, TopicName, event, reason};
+use bennu_wire::message::{Outgoing, Payload, Ref, RefText, TopicName, event, reason};
 use bennu_wire::serializer::EncodeError;
 use bytestring::ByteString;
 
@@ -20,7 +20,7 @@ use crate::server::transport::longpoll::Published;
 use crate::server::transport::websocket::frame::close_code;
 
 impl Core {
-    /// Does what a shard has sent for a client, or for all subscribers of a topic.
+    /// Handles a delivery of a shard, for one client or for all subscribers of a topic.
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Joined { member, reply } => self.joined(member, &reply),
@@ -45,8 +45,8 @@ impl Core {
         }
     }
 
-    /// A join is accepted. Subscribed first, so that no broadcast after the reply is missed; unless another join has
-    /// replaced it since.
+    /// A join is accepted. Subscribes first, so that the client misses no broadcast after the reply; but not if another join has
+    /// replaced this one.
     fn joined(&mut self, member: MemberId, reply: &Payload) {
         let Some((slot, index)) = self.locate(member) else {
             return;
@@ -89,7 +89,7 @@ impl Core {
         self.close_replaced(slot, &channel.topic.name, &channel.replaced);
     }
 
-    /// Answers a join, and the request that brought it if that one waits.
+    /// Answers a join, and its request if that one waits.
     fn answer_join(&mut self, slot: usize, index: usize, status: &str, payload: &Payload, published: Published) {
         self.sockets[slot].channels[index].tell(published);
         let socket = &self.sockets[slot];
@@ -105,9 +105,9 @@ impl Core {
         self.send_encoded(slot, frame);
     }
 
-    /// The channels that a join replaced are closed after its reply, each with its own ref: with another, or with null, the
-    /// client would close the new one.
-    pub(super) fn close_replaced(&mut self, slot: usize, topic: &str, replaced: &[Box<str>]) {
+    /// Closes the channels that a join replaced, after its reply, each with its own ref: with another one, or with null, the
+    /// client would close the new channel.
+    pub(super) fn close_replaced(&mut self, slot: usize, topic: &str, replaced: &[RefText]) {
         for own_ref in replaced {
             self.send_close(slot, topic, Some(own_ref));
         }
@@ -123,7 +123,7 @@ impl Core {
         self.send(slot, &close);
     }
 
-    /// A join that was refused opened no channel that could be closed, though another join of its topic came meanwhile.
+    /// A refused join has opened no channel. If another join has replaced it meanwhile, that one closes none for it.
     fn forget_replaced(&mut self, slot: usize, refused: &Channel) {
         let later =
             { self.sockets[slot].channels.iter_mut() }.filter(|channel| channel.topic.name == refused.topic.name);
@@ -180,7 +180,7 @@ impl Core {
         );
     }
 
-    /// To one client.
+    /// Pushes a message to one client.
     fn pushed(&mut self, member: MemberId, event: &str, payload: &Payload) {
         let Some((slot, index)) = self.locate(member) else {
             return;
@@ -188,7 +188,7 @@ impl Core {
         let socket = &self.sockets[slot];
         let channel = &socket.channels[index];
         if channel.status == Status::Ended && !socket.info.dialect.names_joins() {
-            // Another join has replaced it: the client would take this for the new one's.
+            // Another join has replaced this one, and the client would take the message for the new channel's.
             return;
         }
         let push = Outgoing::Push {
@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// A channel's client cannot take what was sent to it: counted each time, said once.
+    /// A message of this channel cannot be sent to its client. Each is counted, and the first is logged.
     fn withhold(&mut self, slot: usize, index: usize, event: &str, error: &EncodeError) {
         self.hub().metrics.withheld_messages.inc();
         let channel = &mut self.sockets[slot].channels[index];
@@ -216,7 +216,7 @@ impl Core {
         }
     }
 
-    /// To all subscribers on this thread. Encoded once for each version that some of them speak.
+    /// Sends a message to all subscribers on this thread. Encodes it once for each encoding that they use.
     fn broadcast(&mut self, broadcast: &Arc<Broadcast>) {
         let Broadcast {
             topic,
@@ -229,7 +229,7 @@ impl Core {
             self.disconnect(topic);
         }
         let mut frames: Vec<(Encoding, Result<Frame, EncodeError>)> = Vec::new();
-        // Nobody is subscribed or unsubscribed on the way: who is too slow is closed at the end of the turn.
+        // No member subscribes or unsubscribes during the walk: slow clients are closed at the end of the turn.
         let subscribers = self.subscriptions.lend(topic);
         for &member in &subscribers {
             if Some(member) == *except {
@@ -269,7 +269,7 @@ impl Core {
         }
     }
 
-    /// A channel has ended: its client is told, its topic is free, broadcasts pass it by.
+    /// A channel has ended: tells its client, frees its topic, and unsubscribes it.
     fn ended(&mut self, member: MemberId, notice: Notice) {
         let Some((slot, index)) = self.locate(member) else {
             return;
@@ -284,7 +284,7 @@ impl Core {
         let closes_last = self.sockets[slot].info.dialect.closes_last();
         let channel = &mut self.sockets[slot].channels[index];
         match (notice, channel.status) {
-            // Replaced by another join, behind whose reply the client is told.
+            // Another join has replaced it, and the client is told behind the reply to that one.
             (_, Status::Ended) => return,
             (Notice::Close(_), _) if closes_last => {
                 channel.status = Status::Closing;
@@ -306,7 +306,7 @@ impl Core {
         self.close_replaced(slot, &topic, &replaced);
     }
 
-    /// Nothing more comes from a member.
+    /// No further delivery comes for a member.
     fn gone(&mut self, member: MemberId) {
         let Some((slot, index)) = self.locate(member) else {
             return;
@@ -318,7 +318,7 @@ impl Core {
         }
     }
 
-    /// Other routes: whose topic leads elsewhere now is told, and rejoins there.
+    /// Takes up other routes. Clients whose topic has another plugin now are told, and rejoin there.
     pub(super) fn reroute(&mut self, routing: Arc<Routing>) {
         for (_, socket) in &mut self.sockets {
             let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
@@ -339,13 +339,13 @@ impl Core {
         self.set_routing(routing);
     }
 
-    /// Takes a channel out of its socket.
+    /// Removes a channel from its socket.
     pub(super) fn take_channel(&mut self, slot: usize, index: usize) -> Channel {
         self.unsubscribe(slot, index);
         self.sockets[slot].channels.swap_remove(index)
     }
 
-    /// Sees to it that no broadcast reaches a channel any more.
+    /// Unsubscribes a channel from the broadcasts of its topic.
     pub(super) fn unsubscribe(&mut self, slot: usize, index: usize) {
         let channel = &self.sockets[slot].channels[index];
         let (topic, place, member) = (channel.topic.name.clone(), channel.place, channel.member);
@@ -359,7 +359,7 @@ impl Core {
         }
     }
 
-    /// Where a member is, if it still is.
+    /// The slot of a member's socket and the index of its channel, if they exist.
     fn locate(&self, member: MemberId) -> Option<(usize, usize)> {
         let slot = member.slot();
         Some((slot, self.sockets.get(slot)?.by_member(member)?))

@@ -1,10 +1,10 @@
-//! What becomes of a message that a client sent (Phoenix's per-connection dispatch).
+//! Dispatches the messages of clients, as Phoenix does per connection.
 
 use std::sync::Arc;
 
 use bennu_plugin::abi::reason as end;
 use bennu_plugin::wire::MemberInfo;
-use bennu_wire::message::{Message, Outgoing, PHOENIX, Payload, Ref, TopicName, event, reason};
+use bennu_wire::message::{Message, Outgoing, PHOENIX, Payload, Ref, RefText, TopicName, event, reason};
 use bennu_wire::serializer::Incoming;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -17,14 +17,17 @@ use crate::runtime::id::MemberId;
 use crate::runtime::plugin::JoinRefused;
 use crate::server::socket::{Channel, Identity, Status};
 
-/// What became of a message that was dispatched.
+/// Channels of one client that were replaced and that their plugins still owe an ending: at least so many are kept.
+const MIN_REPLACED: usize = 16;
+
+/// The outcome of a message that was dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dispatched {
     /// The host or a channel has it.
     Taken,
-    /// There is no route, or the topic is not joined, or a join was refused at once.
+    /// There is no route, or the topic is not joined, or the join was refused at once.
     Refused,
-    /// A plugin is asked whether this member may join.
+    /// A plugin decides whether this member may join.
     Joining(MemberId),
 }
 
@@ -33,16 +36,17 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// If it is no message of the socket's version.
+    /// If it is not a message of the socket's version.
     pub(super) fn incoming(&mut self, slot: usize, frame: Incoming) -> Result<(), bennu_wire::serializer::DecodeError> {
+        let frame_bytes = frame.size();
         let message = self.sockets[slot].info.serializer.decode(frame)?;
         self.hub().metrics.messages_in.inc();
-        self.dispatch(slot, message);
+        self.dispatch(slot, message, frame_bytes);
         Ok(())
     }
 
-    /// Does what a message asks for. Every transport's messages come here, in every dialect.
-    pub(super) fn dispatch(&mut self, slot: usize, message: Message) -> Dispatched {
+    /// Handles a message that came in a frame of this size. The messages of every transport and dialect come here.
+    pub(super) fn dispatch(&mut self, slot: usize, message: Message, frame_bytes: usize) -> Dispatched {
         let TopicName::Text(topic) = &message.topic else {
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
@@ -52,18 +56,26 @@ impl Core {
             return Dispatched::Taken;
         }
         match (self.sockets[slot].by_topic(topic), &*message.event) {
-            (known, event::JOIN) => self.join(slot, known, &topic.clone(), message),
+            (known, event::JOIN) => self.join(slot, known, &topic.clone(), message, frame_bytes),
             (None, event::LEAVE) if self.sockets[slot].info.dialect.answers_unmatched() => {
                 let join_ref = message.join_ref.as_deref();
                 self.reply(slot, join_ref, &message.msg_ref, &message.topic, "ok", &Payload::EMPTY);
                 Dispatched::Taken
             }
             (None, _) => self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic),
-            (Some(channel), event) => self.forward(slot, channel, event == event::LEAVE, message),
+            (Some(channel), event::LEAVE) => self.leave(slot, channel, message),
+            (Some(channel), _) => self.forward(slot, channel, message, frame_bytes),
         }
     }
 
-    fn join(&mut self, slot: usize, known: Option<usize>, topic: &ByteString, message: Message) -> Dispatched {
+    fn join(
+        &mut self,
+        slot: usize,
+        known: Option<usize>,
+        topic: &ByteString,
+        message: Message,
+        frame_bytes: usize,
+    ) -> Dispatched {
         let routing = Arc::clone(self.routing());
         if topic.len() > routing.config.limits.max_topic_bytes {
             return self.refuse(slot, &message, reason::TOPIC_TOO_LONG);
@@ -77,9 +89,15 @@ impl Core {
             tracing::warn!(topic = &**topic, mount = mount.path, "no route for a join");
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
-        let count = socket.channels.iter().filter(|channel| !channel.is_over()).count();
-        if known.is_none() && count >= mount.max_channels_per_socket {
+        let most = mount.max_channels_per_socket;
+        let open = socket.channels.iter().filter(|channel| !channel.is_over()).count();
+        if known.is_none() && open >= most {
             return self.refuse(slot, &message, reason::TOO_MANY_CHANNELS);
+        }
+        // Channels that were replaced keep their place until their plugin has caught up, and their refs until a join is answered.
+        let replaced = known.map_or(0, |known| socket.channels[known].replaced.len());
+        if socket.channels.len() - open + replaced >= most.max(MIN_REPLACED) {
+            return self.refuse(slot, &message, reason::OVERLOADED);
         }
         let info = member_info(socket.info.identity.as_deref(), route);
         let replaced = match known {
@@ -98,19 +116,18 @@ impl Core {
             member,
             params: payload.clone(),
             info,
+            frame_bytes,
         };
         let hub = Arc::clone(self.hub());
         match plugin.join(topic, || hub.number(), input) {
             Ok(topic) => {
-                let boxed = |text: &Ref| text.as_deref().map(Box::from);
-                let (join_ref, msg_ref) = (boxed(join_ref), boxed(msg_ref));
                 let channel = Channel {
                     member,
                     topic,
                     route: Arc::clone(route),
                     plugin: plugin.index,
-                    join_ref,
-                    msg_ref,
+                    join_ref: join_ref.clone(),
+                    msg_ref: msg_ref.clone(),
                     status: Status::Joining,
                     place: 0,
                     replaced,
@@ -119,7 +136,7 @@ impl Core {
                 };
                 let channels = &mut self.sockets[slot].channels;
                 if channels.is_empty() {
-                    // Most clients join one topic, and a vector makes room for four.
+                    // Most clients join one topic, and a vector reserves four places.
                     channels.reserve_exact(1);
                 }
                 channels.push(channel);
@@ -137,9 +154,9 @@ impl Core {
         }
     }
 
-    /// Ends the channel that a second join of its topic replaces. It keeps its place until all that it has been asked is
-    /// answered. Returns whom the client is to be told of, later.
-    fn replace(&mut self, slot: usize, channel: usize) -> Vec<Box<str>> {
+    /// Ends the channel that a second join of its topic replaces. The channel keeps its place until all its messages are answered.
+    /// Returns the refs of channels that the client has to be told of later.
+    fn replace(&mut self, slot: usize, channel: usize) -> Vec<RefText> {
         self.unsubscribe(slot, channel);
         let old = &mut self.sockets[slot].channels[channel];
         old.status = Status::Ended;
@@ -147,13 +164,13 @@ impl Core {
             .owe(Input::End(Ending::new(old.member, end::DUPLICATE_JOIN, Notice::None)));
         let mut replaced = std::mem::take(&mut old.replaced);
         // Without a ref its client would take its end for that of the new channel.
-        replaced.extend(old.own_ref().map(Box::from));
+        replaced.extend(old.join_ref.as_ref().or(old.msg_ref.as_ref()).cloned());
         replaced
     }
 
-    /// Ends all that the client had of a topic without a word, as it would take it for the end of what it joins now.
-    /// What it has been asked is still answered.
-    fn silence(&mut self, slot: usize, known: Option<usize>, topic: &str) -> Vec<Box<str>> {
+    /// Ends all channels that the client had of a topic without telling it, because it would take that for the end of the new one.
+    /// Their messages are still answered.
+    fn silence(&mut self, slot: usize, known: Option<usize>, topic: &str) -> Vec<RefText> {
         if let Some(known) = known {
             self.replace(slot, known);
         }
@@ -165,8 +182,24 @@ impl Core {
         Vec::new()
     }
 
-    /// Hands an event or a leave to the channel, unless it belongs to an earlier join.
-    fn forward(&mut self, slot: usize, index: usize, leave: bool, message: Message) -> Dispatched {
+    /// Asks the channel to end, unless the leave belongs to an earlier join. A channel is left once: further leaves change nothing.
+    fn leave(&mut self, slot: usize, index: usize, message: Message) -> Dispatched {
+        let Message { join_ref, msg_ref, .. } = message;
+        let channel = &mut self.sockets[slot].channels[index];
+        if !channel.is_meant(&join_ref) || channel.status == Status::Leaving {
+            return Dispatched::Taken;
+        }
+        channel.status = Status::Leaving;
+        let leave = Some(Box::new(Leave { join_ref, msg_ref }));
+        channel.topic.owe(Input::End(Ending {
+            leave,
+            ..Ending::new(channel.member, end::LEFT, Notice::Close(None))
+        }));
+        Dispatched::Taken
+    }
+
+    /// Hands an event to the channel, unless it belongs to an earlier join.
+    fn forward(&mut self, slot: usize, index: usize, message: Message, frame_bytes: usize) -> Dispatched {
         let Message {
             join_ref,
             msg_ref,
@@ -175,25 +208,17 @@ impl Core {
             ..
         } = message;
         let channel = &mut self.sockets[slot].channels[index];
-        if !join_ref.as_deref().is_none_or(|join_ref| channel.is_named_by(join_ref)) {
+        if !channel.is_meant(&join_ref) {
             return Dispatched::Taken;
         }
         let (member, topic) = (channel.member, Arc::clone(&channel.topic));
-        if leave {
-            channel.status = Status::Leaving;
-            let leave = Some(Box::new(Leave { join_ref, msg_ref }));
-            topic.owe(Input::End(Ending {
-                leave,
-                ..Ending::new(member, end::LEFT, Notice::Close(None))
-            }));
-            return Dispatched::Taken;
-        }
         let input = Input::In {
             member,
             join_ref: join_ref.clone(),
             msg_ref: msg_ref.clone(),
             event,
             payload,
+            frame_bytes,
         };
         let Err(refused) = topic.push(input) else {
             return Dispatched::Taken;
@@ -252,12 +277,12 @@ impl Core {
 
     fn new_member(&mut self, slot: usize) -> MemberId {
         let serial = self.next_serial();
-        // A slab index is below the 2^24 sockets that a thread takes.
+        // A slab index is below the 2^24 sockets that a thread can have.
         MemberId::new(self.thread(), slot as u32, serial)
     }
 }
 
-/// What a plugin gets to know of a member besides its join: empty where there is nothing.
+/// What a plugin learns of a member besides its join; empty if there is nothing.
 fn member_info(identity: Option<&Identity>, route: &Route) -> Bytes {
     if identity.is_none() && route.assigns.is_none() {
         return Bytes::new();

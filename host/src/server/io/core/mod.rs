@@ -20,11 +20,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::entry::SessionRequest;
 use super::http::Http;
-use super::unsent::Unsent;
 use super::writes::{self, Writes, Written};
 use super::{Entry, Inbox, Subscriptions, WAKER};
 use crate::runtime::plugin::Hub;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::held::Held;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
 use crate::server::state::State;
@@ -80,8 +80,10 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
     slow: Vec<(usize, u32)>,
-    /// Bytes that clients have not taken.
-    unsent: Unsent,
+    /// Bytes that wait for clients.
+    unsent: Held,
+    /// Bytes of messages that are not complete.
+    unfinished: Held,
     http: Http,
     stopping: bool,
 }
@@ -127,7 +129,8 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
-            unsent: Unsent::default(),
+            unsent: Held::default(),
+            unfinished: Held::default(),
             stopping: false,
         })
     }
@@ -189,8 +192,8 @@ impl Core {
             }
             let slot = event.token().0;
             if event.is_writable() {
+                self.has_taken(slot, now);
                 self.flush(slot);
-                self.spare(slot, now);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.receive(slot, now);
@@ -228,6 +231,9 @@ impl Core {
                 self.receive(slot, now);
             }
             Entry::Session(SessionRequest::Open(info, reply)) => self.open_session(info, reply, now),
+            Entry::Session(SessionRequest::Find(session, reply)) => {
+                let _ = reply.send(self.sessions.has(&session));
+            }
             Entry::Session(SessionRequest::Poll(request)) => self.poll_session(request, now),
             Entry::Session(SessionRequest::Publish(request)) => self.publish(request),
             Entry::Routing(routing, done) => {
@@ -262,9 +268,13 @@ impl Core {
         let mut frames = std::mem::take(&mut self.frames);
         let received = transport.receive(&mut self.scratch, &mut |frame| frames.push(frame));
         let heard = transport.pinged() || !frames.is_empty();
+        let unfinished = transport.unfinished().map_or(0, |unfinished| unfinished.bytes);
         socket.transport = Some(transport);
         if !socket.closing && heard {
             socket.heard = now;
+        }
+        if unfinished != socket.unfinished {
+            self.account_unfinished(slot, unfinished);
         }
         for frame in frames.drain(..) {
             if self.sockets.get(slot).is_none_or(|socket| socket.closing) {

@@ -1,4 +1,7 @@
-//! How messages go out: encoded, queued, gathered until the end of the turn, and written; and who does not keep up.
+//! How messages go out: encoded, queued, gathered until the end of the turn, and written. And what happens to clients that do not
+//! keep up, or do not finish their own messages.
+
+use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
 use bennu_wire::message::Outgoing;
@@ -6,9 +9,9 @@ use bennu_wire::serializer::EncodeError;
 
 use super::{Core, WRITES};
 use crate::server::io::writes::Written;
-use crate::server::socket::Encoding;
+use crate::server::socket::{Encoding, Socket};
 use crate::server::transport::websocket::frame::close_code;
-use crate::server::transport::{Flushed, Frame, Replaceable};
+use crate::server::transport::{Flushed, Frame, Replaceable, takes};
 
 impl Core {
     /// Encodes and queues one message for one client.
@@ -18,7 +21,7 @@ impl Core {
         self.send_encoded(slot, frame);
     }
 
-    /// Queues what was encoded for one client.
+    /// Queues a message that was encoded for one client.
     pub(super) fn send_encoded(&mut self, slot: usize, frame: Result<Frame, EncodeError>) {
         match frame {
             Ok(frame) => self.send_frame(slot, &frame, None),
@@ -29,8 +32,8 @@ impl Core {
         }
     }
 
-    /// Queues an encoded message; it goes out at the end of the turn, together with what else waits. A client that has
-    /// more waiting than it may, even after another write, is closed at the end of the turn, and gets nothing more.
+    /// Queues an encoded message; it goes out at the end of the turn, together with the other messages of the client. If too much
+    /// waits for the client, even after another write, the client is closed at the end of the turn, and gets no further message.
     pub(super) fn send_frame(&mut self, slot: usize, frame: &Frame, replaceable: Option<Replaceable>) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
@@ -48,7 +51,7 @@ impl Core {
             self.slow.push((slot, socket.serial));
             return;
         };
-        self.gathered += frame.wire().len();
+        self.gathered += takes(frame.wire().len());
         let metrics = &self.state.hub.metrics;
         metrics.messages_out.inc();
         if replaced > 0 {
@@ -69,7 +72,7 @@ impl Core {
         self.flush_after(slot, None);
     }
 
-    /// Writes what waits for a client, after this was written of it.
+    /// Writes the messages that wait for a client. `written` is the outcome of what it offered before.
     pub(super) fn flush_after(&mut self, slot: usize, written: Written) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
@@ -79,7 +82,12 @@ impl Core {
             Some(written) => transport.written(written),
             None => transport.flush(),
         };
-        // A connection that has said its goodbye keeps its slot until the client hangs up, or the tick sees it.
+        // A connection that has said goodbye keeps its slot until the client hangs up or the tick finds it.
+        match flushed {
+            Flushed::All => socket.stalled = None,
+            Flushed::Blocked => drop(socket.stalled.get_or_insert_with(Instant::now)),
+            Flushed::Ended => {}
+        }
         if flushed == Flushed::Ended && !socket.closing {
             self.drop_socket(slot, end::CLOSED);
         } else {
@@ -87,8 +95,8 @@ impl Core {
         }
     }
 
-    /// Takes note of what a client has not taken. If that is too much of what all of the thread's clients may leave, it is
-    /// let go of at once: a goodbye would have to wait behind all the rest.
+    /// Notes how much waits for a client. If that is too much for all clients of the thread together, drops the client at once: a
+    /// goodbye would have to wait behind all the rest.
     pub(super) fn account(&mut self, slot: usize) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
@@ -106,7 +114,66 @@ impl Core {
         }
     }
 
-    /// Writes what has gathered, and lets go of those that do not keep up.
+    /// Notes how much a client has sent of a message that is not complete. If that is too much for all clients of the thread together,
+    /// closes the client.
+    pub(super) fn account_unfinished(&mut self, slot: usize, now: usize) {
+        let Some(socket) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let before = std::mem::replace(&mut socket.unfinished, now);
+        self.unfinished.change(before, now);
+        let limit = self.routing.config.limits.max_inbound_total_bytes / self.state.threads();
+        if now > before && self.unfinished.is_too_much(now, limit) {
+            self.close(
+                slot,
+                close_code::TRY_AGAIN_LATER,
+                "too many unfinished messages",
+                end::OVERLOADED,
+            );
+        }
+    }
+
+    /// Closes clients that take too long for a message.
+    pub(super) fn end_unfinished(&mut self, now: Instant) {
+        let timeout = self.routing.config.limits.message_timeout;
+        let is_late = |socket: &Socket| {
+            let unfinished = socket.transport.as_ref().and_then(|transport| transport.unfinished());
+            unfinished.is_some_and(|unfinished| now.saturating_duration_since(unfinished.since) > timeout)
+        };
+        let sockets = self.sockets.iter();
+        let late: Vec<usize> = sockets
+            .filter(|(_, socket)| socket.unfinished > 0 && !socket.closing && is_late(socket))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in late {
+            self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+        }
+    }
+
+    /// Drops clients that take nothing of what waits for them, though they may send.
+    pub(super) fn end_stalled(&mut self, now: Instant) {
+        let timeout = self.routing.config.limits.idle_timeout;
+        let is_late = |since: Instant| now.saturating_duration_since(since) > timeout;
+        let sockets = self.sockets.iter();
+        let late: Vec<usize> = sockets
+            .filter(|(_, socket)| !socket.closing && socket.stalled.is_some_and(is_late))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in late {
+            self.hub().metrics.slow_consumers.inc();
+            self.abandon(slot, end::OVERLOADED);
+        }
+    }
+
+    /// A transport that says goodbye drops a message that is not complete.
+    pub(super) fn forget_unfinished(&mut self, slot: usize) {
+        if let Some(socket) = self.sockets.get_mut(slot) {
+            let before = std::mem::take(&mut socket.unfinished);
+            self.unfinished.change(before, 0);
+        }
+    }
+
+    /// Writes the gathered messages, and closes clients that do not keep up.
     pub(super) fn finish_turn(&mut self) {
         for (slot, serial) in std::mem::take(&mut self.slow) {
             if self.sockets.get(slot).is_some_and(|socket| socket.serial == serial) {

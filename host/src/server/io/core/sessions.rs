@@ -1,4 +1,4 @@
-//! The long-poll sessions of one I/O thread: each is a socket whose transport is a buffer and, at times, a waiting poll.
+//! The long-poll sessions of one I/O thread. Each is a socket whose transport is a buffer and, at times, a waiting poll.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
 use bennu_wire::dialect::Dialect;
+use bennu_wire::serializer::DecodeError;
 use tokio::sync::oneshot;
 
 use super::Core;
@@ -26,7 +27,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Whether the socket in this slot is a session: it is looked after here, not by its silence.
+    /// Whether the socket in this slot is a session. A session ends by its own rules, not by its silence.
     #[must_use]
     pub(crate) fn owns(&self, slot: usize) -> bool {
         self.by_slot.contains_key(&slot)
@@ -39,6 +40,12 @@ impl Sessions {
         }
     }
 
+    /// Whether this session is alive.
+    #[must_use]
+    pub(crate) fn has(&self, id: &SessionId) -> bool {
+        self.find(id).is_some()
+    }
+
     fn find(&self, id: &SessionId) -> Option<(usize, Rc<RefCell<Live>>)> {
         self.by_id
             .get(id)
@@ -48,7 +55,7 @@ impl Sessions {
 }
 
 impl Core {
-    /// Opens a session. Its id goes to the one who asked.
+    /// Opens a session, and replies with its id.
     pub(super) fn open_session(&mut self, info: NewSocket, reply: oneshot::Sender<SessionOpened>, now: Instant) {
         let Some(limits) = info.mount.longpoll_of(info.dialect).map(Limits::from) else {
             return;
@@ -66,7 +73,7 @@ impl Core {
         if reply.send(slot.map(|_| id)).is_err()
             && let Some(slot) = slot
         {
-            // The client hung up before it knew of its session.
+            // The client hung up before it learned of its session.
             self.drop_socket(slot, end::CLOSED);
         }
     }
@@ -91,19 +98,22 @@ impl Core {
         let NewSocket {
             serializer, dialect, ..
         } = self.sockets[slot].info;
-        let messages: Result<Vec<_>, _> = request
+        let messages: Result<Vec<_>, DecodeError> = request
             .frames
             .into_iter()
-            .map(|frame| serializer.decode(frame))
+            .map(|frame| {
+                let bytes = frame.size();
+                Ok((serializer.decode(frame)?, bytes))
+            })
             .collect();
         let Ok(messages) = messages else {
             let _ = request.reply.send(Published::Malformed);
             return;
         };
         let mut last = Dispatched::Taken;
-        for message in messages {
+        for (message, frame_bytes) in messages {
             self.hub().metrics.messages_in.inc();
-            last = self.dispatch(slot, message);
+            last = self.dispatch(slot, message, frame_bytes);
         }
         if let Some((member, waiting)) = outcome(dialect, last, request.reply) {
             self.await_join(member, waiting);
@@ -124,15 +134,15 @@ impl Core {
     }
 }
 
-/// Answers a POST as soon as its outcome is known. Where that is the outcome of a join which nobody knows yet, gives
-/// back whom to tell, and whose it is.
+/// Answers a POST as soon as its outcome is known. If that is the outcome of a join and not known yet, returns the member that
+/// joins, and the waiting request.
 fn outcome(dialect: Dialect, dispatched: Dispatched, reply: Waiting) -> Option<(MemberId, Waiting)> {
     let published = match (dialect, dispatched) {
         (Dialect::Modern, _) | (Dialect::Phoenix011, Dispatched::Taken) => Published::Accepted,
         (Dialect::Phoenix011, Dispatched::Refused) => Published::Refused,
         (Dialect::Phoenix011, Dispatched::Joining(member)) => return Some((member, reply)),
     };
-    // Whoever asked may have stopped waiting.
+    // The request may have ended.
     let _ = reply.send(published);
     None
 }

@@ -1,9 +1,9 @@
-//! The bodies of long polling: messages out of a POST, and the JSON envelope of every response.
+//! The bodies of long polling: the messages of a POST, and the JSON envelope of every response.
 //!
-//! A message to a client stands in the envelope as a string that holds its text. A payload that is binary was turned to text
-//! before ([`Payload::as_text`](bennu_wire::message::Payload::as_text)), as phoenix.js reads nothing else here; Phoenix cannot
-//! send it this way at all. Only a serializer that writes no text has binary messages here: they travel as base64, as those
-//! of clients do.
+//! A message to a client is a string in the envelope. A binary payload has become text before
+//! ([`Payload::as_text`](bennu_wire::message::Payload::as_text)), because phoenix.js reads nothing else here; Phoenix cannot send
+//! it this way at all. Only a serializer that writes no text has binary messages here: they travel as base64, as those of clients
+//! do.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use bytestring::ByteString;
 
 use crate::server::transport::Frame;
 
-/// The content type of a body that holds one message a line. It counts only if it is written just so.
+/// The content type of a body with one message per line. It must be spelled exactly so.
 pub(crate) const NDJSON: &[u8] = b"application/x-ndjson";
 
 /// What a body may hold.
@@ -27,6 +27,7 @@ pub(crate) struct BodyLimits {
 
 /// Takes the messages out of the body of a POST: all of them, or none if one of them is bad or there are too many. (Phoenix
 /// takes the first hundred lines and drops the rest without a word.)
+/// Each line is a copy, because a slice would keep the whole body in memory.
 ///
 /// # Errors
 ///
@@ -48,7 +49,7 @@ pub(crate) fn messages(
         .map(|line| match line {
             [] => Err(BodyError::Empty),
             // V2 and V1; base64 knows neither. Phoenix takes V1's lines for base64, and fails.
-            [b'[' | b'{', ..] => text(body.slice_ref(line), max_message),
+            [b'[' | b'{', ..] => text(Bytes::copy_from_slice(line), max_message),
             base64 => binary(base64, max_message),
         })
         .collect()
@@ -110,7 +111,7 @@ fn binary(base64: &[u8], max_message: usize) -> Result<Incoming, BodyError> {
     }
 }
 
-/// A message as it stands in an envelope.
+/// The text of a message in an envelope.
 #[must_use]
 pub(crate) fn message(frame: &Frame) -> Bytes {
     match frame.kind() {
@@ -140,7 +141,7 @@ pub(crate) fn envelope<'a>(messages: impl IntoIterator<Item = &'a [u8]>, status:
 
 /// The same in the Phoenix 0.11 dialect: `{"status":200,"messages":[{…}],"token":"…","sig":"…"}`.
 ///
-/// Messages stand in it as the objects that they are. Without any, the key is not there.
+/// Messages are objects in it. Without messages, the key is missing.
 #[must_use]
 pub(crate) fn phoenix_0_11_envelope<'a>(
     messages: impl IntoIterator<Item = &'a [u8]>,
@@ -165,14 +166,14 @@ pub(crate) fn phoenix_0_11_envelope<'a>(
     out.freeze()
 }
 
-/// The response to a POST, and to what is refused: `{"status":200}`.
+/// The response to a POST or a refused request: `{"status":200}`.
 #[must_use]
 pub(crate) fn status(status: u16) -> Bytes {
     format!("{{\"status\":{status}}}").into()
 }
 
 fn put_json(out: &mut BytesMut, text: &str) {
-    // Messages are JSON, full of quotes to be escaped.
+    // Messages are JSON with many quotes, which are escaped here.
     out.reserve(text.len() + text.len() / 4 + 2);
     serde_json::to_writer(out.writer(), text).expect("text is JSON, and memory grows");
 }

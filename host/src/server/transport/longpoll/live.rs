@@ -1,4 +1,4 @@
-//! A session that lives: what waits for its client, the poll that waits for it, and the transport that its socket has.
+//! A live session: its messages, the poll that waits for them, and the transport of its socket.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 use super::request::PollAnswer;
 use super::session::{Limits, Polled, Session, Ticket};
-use crate::server::transport::{Flushed, Frame, Overflow, Received, Replaceable, Transport};
+use crate::server::transport::{Flushed, Frame, Overflow, Received, Replaceable, Transport, takes};
 
-/// A session that lives.
+/// A live session.
 #[derive(Debug)]
 pub(crate) struct Live {
     session: Session<Frame>,
@@ -24,7 +24,7 @@ pub(crate) struct Live {
 pub(crate) struct LongPoll(Rc<RefCell<Live>>);
 
 impl Live {
-    /// A session that has just been opened.
+    /// A new session.
     #[must_use]
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         Self {
@@ -40,8 +40,8 @@ impl Live {
         self.closed
     }
 
-    /// Answers a poll of a client that has everything up to `position`, or lets it wait. An older poll that waits hears
-    /// nothing, and runs to the end of its window.
+    /// Answers a poll of a client that has all messages up to `position`, or lets it wait. An older poll that waits gets no answer,
+    /// and waits to the end of its window.
     pub(crate) fn poll(&mut self, position: u64, reply: oneshot::Sender<PollAnswer>, now: Instant) {
         match self.session.poll(position, now) {
             Polled::Answer(answer) => {
@@ -52,18 +52,18 @@ impl Live {
         }
     }
 
-    /// A POST came of a client that has everything up to `position`.
+    /// Takes note of a POST of a client that has all messages up to `position`.
     pub(crate) fn posted(&mut self, position: u64) {
         self.session.posted(position);
     }
 
-    /// Whether it has not been polled for too long.
+    /// Whether its last poll was too long ago.
     pub(crate) fn expired(&mut self, now: Instant) -> bool {
         self.let_go(now);
         self.session.expired(now)
     }
 
-    /// Ends the wait of a poll whose window is over, or whose client has hung up.
+    /// Ends the wait of a poll whose window is over or whose client has hung up.
     fn let_go(&mut self, now: Instant) {
         if let Some((ticket, _)) = self.waiting.take_if(|(_, reply)| reply.is_closed()) {
             self.session.end_wait(ticket, now);
@@ -90,7 +90,7 @@ impl Transport for LongPoll {
     }
 
     fn receive(&mut self, _scratch: &mut [u8], _take: &mut dyn FnMut(Incoming)) -> Received {
-        // What a client says comes by POST, as an entry of the inbox.
+        // A client's messages come by POST, as entries of the inbox.
         Received::All
     }
 
@@ -99,8 +99,11 @@ impl Transport for LongPoll {
         if live.closed {
             return Ok(0);
         }
+        let wire = frame.wire().clone();
+        let takes = takes(wire.len());
+        // Without the compressed forms that other clients of a broadcast get.
         live.session
-            .push(frame.clone(), frame.wire().len(), replaceable)
+            .push(Frame::from(wire), takes, replaceable)
             .map_err(|_| Overflow)
     }
 
@@ -118,7 +121,7 @@ impl Transport for LongPoll {
         if let Some(answer) = live.session.take(ticket, now)
             && let Some((_, reply)) = live.waiting.take()
         {
-            // If the client hangs up just now, the messages stay, and its next poll gets them.
+            // If the client hangs up at this moment, the messages stay, and its next poll gets them.
             let _ = reply.send(PollAnswer::Messages(answer));
         }
         Flushed::All

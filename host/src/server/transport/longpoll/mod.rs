@@ -1,4 +1,4 @@
-//! Long polling, for clients that no WebSocket reaches: what stands in its bodies and tokens, and what waits between polls.
+//! Long polling, for clients that cannot use a WebSocket: its bodies, its tokens, and the messages between two polls.
 
 pub(crate) mod body;
 mod live;

@@ -1,4 +1,4 @@
-//! What is asked of a session, by HTTP requests that may arrive on any I/O thread.
+//! Requests to a session. The HTTP request may arrive on any I/O thread.
 
 use bennu_wire::serializer::Incoming;
 use tokio::sync::oneshot;
@@ -6,10 +6,10 @@ use tokio::sync::oneshot;
 use super::session::Answer;
 use crate::server::transport::Frame;
 
-/// Tells a session from all others: random.
+/// Identifies a session: random.
 pub(crate) type SessionId = [u8; 16];
 
-/// A session has been opened, if there was room for it.
+/// The new session; `None` if there was no room for it.
 pub(crate) type SessionOpened = Option<SessionId>;
 
 /// A GET of a client that has a token.
@@ -19,16 +19,16 @@ pub(crate) struct PollRequest {
     pub(crate) session: SessionId,
     /// From the token: the last message that the client has.
     pub(crate) position: u64,
-    /// Where the response waits; gone when its window is over, or the client is.
+    /// Where the response waits. Closed when the window is over or the client is gone.
     pub(crate) reply: oneshot::Sender<PollAnswer>,
 }
 
-/// What a poll leads to.
+/// The outcome of a poll.
 #[derive(Debug)]
 pub(crate) enum PollAnswer {
     /// There are messages.
     Messages(Answer<Frame>),
-    /// There is no such session any more.
+    /// The session has ended.
     Gone,
 }
 
@@ -39,21 +39,21 @@ pub(crate) struct PublishRequest {
     pub(crate) session: SessionId,
     /// From the token: the last message that the client has.
     pub(crate) position: u64,
-    /// What it said.
+    /// Its messages.
     pub(crate) frames: Vec<Incoming>,
     /// Where the response waits.
     pub(crate) reply: oneshot::Sender<Published>,
 }
 
-/// What became of the messages of a POST.
+/// The outcome of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// They were dispatched; in the Phoenix 0.11 dialect, and nobody refused it.
+    /// Its messages were dispatched; in the Phoenix 0.11 dialect, and not refused.
     Accepted,
     /// In the Phoenix 0.11 dialect: no route, a topic that is not joined, or a join that was refused.
     Refused,
-    /// One of them is no message. None was dispatched.
+    /// One of its messages cannot be decoded. None was dispatched.
     Malformed,
-    /// There is no such session any more.
+    /// The session has ended.
     Gone,
 }

@@ -1,19 +1,21 @@
-//! What waits for the client of a long-poll session, from one poll to the next.
+//! The messages that wait for the client of a long-poll session, from one poll to the next.
 //!
-//! Messages have sequence numbers from 1. Each response says how far it goes, in its token, and the client's next poll brings
-//! that position back: it is the ack. Until then messages are kept, so a response that gets lost loses nothing.
+//! Messages have sequence numbers from 1. The token of each response holds the position of its last message, and the client's next
+//! poll brings that position back: it is the ack. The session keeps messages until then, so a lost response loses none.
 //!
-//! A client that sends the first token for ever acks nothing that way. It is taken for one once it has had two answers with
-//! messages and still polls from position 0; from then on each of its polls acks what the answer before it held. (So until a
-//! client has taken up its first token, one lost response is made good, but not two in a row.)
+//! A client that always sends its first token acks nothing that way. The session recognises it when it has had two answers with
+//! messages and still polls from position 0; from then on each of its polls acks the messages of the previous answer. (So until a
+//! client has sent its second token, one lost response loses no message, but two in a row do.)
 //!
-//! There is no clock in here, and nobody waits: [`Session::poll`] says that a poll has to wait, and whoever pushes looks at
-//! [`Session::waiting`].
+//! There is no clock here, and no call waits: [`Session::poll`] says that a poll has to wait, and the caller that pushes a message
+//! looks at [`Session::waiting`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::config::LongPoll;
+use crate::server::transport::Frame;
+use crate::server::transport::queue;
 use crate::server::transport::replaceable::{Replaceable, keep_newest};
 
 /// How many windows a client may let pass between the end of one poll and the next, in halves.
@@ -26,7 +28,7 @@ const UNACKED_ANSWERS: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Session<M> {
     limits: Limits,
-    /// Those that are not acked.
+    /// The messages that are not acked.
     kept: VecDeque<Kept<M>>,
     kept_bytes: usize,
     /// The sequence number before the first kept message's.
@@ -40,6 +42,8 @@ pub(crate) struct Session<M> {
     last_poll: Instant,
 }
 
+const _: () = assert!(queue::PLACE >= queue::place::<Kept<Frame>>());
+
 #[derive(Debug)]
 struct Kept<M> {
     message: M,
@@ -52,9 +56,9 @@ struct Kept<M> {
 pub(crate) struct Limits {
     /// How long a poll waits.
     pub(crate) window: Duration,
-    /// Messages that may be kept.
+    /// How many messages it keeps.
     pub(crate) messages: usize,
-    /// And their size in bytes.
+    /// How much memory they may take, in bytes.
     pub(crate) bytes: usize,
 }
 
@@ -71,29 +75,29 @@ impl From<&LongPoll> for Limits {
 /// Whether the client sends back the tokens that it is given.
 #[derive(Clone, Copy, Debug)]
 enum Uptake {
-    /// Nobody knows yet; it has had so many answers with messages.
+    /// It is not known yet. The client has had so many answers with messages.
     Unknown(u8),
     Yes,
     No,
 }
 
-/// A poll that waits. Only the newest one of a session is ever answered with messages.
+/// A poll that waits. Only the newest poll of a session is answered with messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     number: u64,
     position: u64,
 }
 
-/// What a poll leads to.
+/// The outcome of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Polled<M> {
     /// There are messages: status 200.
     Answer(Answer<M>),
-    /// There are none. Ends with [`Session::take`] or [`Session::end_wait`].
+    /// There are none. The wait ends with [`Session::take`] or [`Session::end_wait`].
     Wait(Ticket),
 }
 
-/// What a response holds.
+/// The content of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer<M> {
     /// In order; none for status 204.
@@ -102,13 +106,13 @@ pub(crate) struct Answer<M> {
     pub(crate) position: u64,
 }
 
-/// The client has too much to read. Its session is to be ended.
+/// Too much waits for the client. The caller ends the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{messages} messages of {bytes} bytes wait for a long-poll client")]
 pub(crate) struct Overflow {
-    /// How many there are without the one that did not fit.
+    /// How many messages wait, without the one that did not fit.
     pub(crate) messages: usize,
-    /// How big they are.
+    /// How much memory they take.
     pub(crate) bytes: usize,
 }
 
@@ -129,12 +133,12 @@ impl<M: Clone> Session<M> {
         }
     }
 
-    /// Stores a message of so many bytes for the next answer. Where the limits do not allow it, replaceable ones that no
-    /// answer has held give way to newer ones. Returns how many did.
+    /// Stores a message that takes so many bytes for the next answer. If the limits do not allow it, newer replaceable messages first
+    /// replace older ones that no answer has held. Returns how many they replaced.
     ///
     /// # Errors
     ///
-    /// If the limits do not allow it even so. The message is then not stored.
+    /// If the limits still do not allow it. The message is then not stored.
     pub(crate) fn push(
         &mut self,
         message: M,
@@ -149,7 +153,7 @@ impl<M: Clone> Session<M> {
         let mut replaced = 0;
         if self.kept.len() >= max_messages || self.kept_bytes + bytes > max_bytes {
             replaced = self.keep_newest();
-            // With less room than this, the next message would have all of them looked through again.
+            // With less room than this, the next message would search all of them again.
             if self.kept.len() > max_messages - max_messages.div_ceil(8)
                 || self.kept_bytes + bytes > max_bytes - max_bytes / 8
             {
@@ -168,13 +172,13 @@ impl<M: Clone> Session<M> {
         Ok(replaced)
     }
 
-    /// The size of all that is not acked.
+    /// The memory of the messages that are not acked, in bytes.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// What an answer has held keeps its sequence number; what comes behind has none yet.
+    /// Messages that an answer has held keep their sequence numbers; those behind them have none yet.
     fn keep_newest(&mut self) -> usize {
         let answered = usize::try_from(self.answered - self.acked).unwrap_or(usize::MAX);
         let (mut gone, mut bytes) = (0, 0);
@@ -191,8 +195,8 @@ impl<M: Clone> Session<M> {
         gone
     }
 
-    /// Takes a poll with the position of its token. From now on it is the newest: one that waits already will get nothing,
-    /// and runs to the end of its window.
+    /// Takes a poll with the position of its token. It is the newest from now on: an earlier one that waits gets no message, and
+    /// waits to the end of its window.
     pub(crate) fn poll(&mut self, position: u64, now: Instant) -> Polled<M> {
         self.last_poll = now;
         let arrived = match (self.uptake, position) {
@@ -217,19 +221,19 @@ impl<M: Clone> Session<M> {
         }
     }
 
-    /// Takes note of the position in the token that came with a POST: it acks as that of a poll does.
+    /// Acks with the position in the token of a POST, as a poll does.
     pub(crate) fn posted(&mut self, position: u64) {
         let arrived = self.taken_up(position);
         self.ack(arrived);
     }
 
-    /// The poll to be answered with [`take`](Self::take), if there is one that waits, and something to say.
+    /// The poll that [`take`](Self::take) would answer: one waits, and there are messages.
     #[must_use]
     pub(crate) fn waiting(&self) -> Option<Ticket> {
         self.waiting.filter(|_| !self.kept.is_empty())
     }
 
-    /// Answers a poll that waits, if it is the newest and there is something to say.
+    /// Answers a waiting poll, if it is the newest and there are messages.
     pub(crate) fn take(&mut self, ticket: Ticket, now: Instant) -> Option<Answer<M>> {
         if self.waiting() != Some(ticket) {
             return None;
@@ -239,7 +243,7 @@ impl<M: Clone> Session<M> {
         Some(self.answer())
     }
 
-    /// Ends a poll that has waited for its window (the answer is for status 204), or whose client has hung up.
+    /// Ends a poll whose window is over (the answer is for status 204) or whose client has hung up.
     pub(crate) fn end_wait(&mut self, ticket: Ticket, now: Instant) -> Answer<M> {
         if self.waiting == Some(ticket) {
             self.waiting = None;
@@ -251,7 +255,7 @@ impl<M: Clone> Session<M> {
         }
     }
 
-    /// When the session dies if no poll comes: one and a half windows after the last one ended. While one waits, never.
+    /// When the session ends if no poll comes: one and a half windows after the end of the last poll. `None` while a poll waits.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.waiting
@@ -259,13 +263,14 @@ impl<M: Clone> Session<M> {
             .then(|| self.last_poll + self.limits.window * PATIENCE_HALF_WINDOWS / 2)
     }
 
-    /// Whether the client has gone. Asked at least every one and a half windows, this is true within three of its last poll.
+    /// Whether the client has gone. If called at least every one and a half windows, it is true within three windows of the last
+    /// poll.
     #[must_use]
     pub(crate) fn expired(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline)
     }
 
-    /// Everything that is not acked. An older position than before is a retry, and gets the same again.
+    /// All messages that are not acked. A poll with an older position is a retry, and gets the same messages again.
     fn answer(&mut self) -> Answer<M> {
         if let Uptake::Unknown(answers) = &mut self.uptake {
             *answers = answers.saturating_add(1);
@@ -278,7 +283,7 @@ impl<M: Clone> Session<M> {
         }
     }
 
-    /// What has arrived by the position of a token. Only one that came with an answer has any.
+    /// The position up to which messages have arrived, by that of a token.
     fn taken_up(&mut self, position: u64) -> u64 {
         if position > 0 {
             self.uptake = Uptake::Yes;
@@ -286,7 +291,7 @@ impl<M: Clone> Session<M> {
         position.min(self.answered)
     }
 
-    /// Forgets what has arrived.
+    /// Forgets messages that have arrived.
     fn ack(&mut self, arrived: u64) {
         while self.acked < arrived
             && let Some(kept) = self.kept.pop_front()
@@ -295,8 +300,10 @@ impl<M: Clone> Session<M> {
             self.kept_bytes -= kept.bytes;
         }
         if self.kept.is_empty() {
-            // A session that is idle holds no memory for messages.
+            // An idle session holds no memory for messages.
             self.kept = VecDeque::new();
+        } else {
+            queue::shrink(&mut self.kept);
         }
     }
 }

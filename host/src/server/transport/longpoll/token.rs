@@ -1,8 +1,8 @@
 //! The tokens of long-poll sessions: where a session lives and how far its client has read, sealed with AES-GCM.
 //!
-//! A token says all that is needed to find its session, and to nobody else anything. What does not open is no session.
-//! Nonces are never used twice with one key: they are a random prefix and a counter, both drawn anew at each start of the
-//! process, and shared by all keys.
+//! A token contains all that is needed to find its session, and only this server can read it. A token that does not open means that
+//! there is no session. A nonce is never used twice with one key: it is a random prefix and a counter, which are new at each start
+//! of the process and shared by all keys.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,25 +19,25 @@ use sha2::{Sha256, Sha384, Sha512};
 
 use crate::config::{Crypto, Digest};
 
-/// How long a token opens.
+/// How long a token is valid.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 const VERSION: u8 = 1;
 const PLAIN: usize = 1 + 8 + 2 + 16 + 8 + 8;
 const NONCE: usize = 12;
 const TAG: usize = 16;
-/// The two forms of a token, sealed with it: one does not open as the other, as a mount may have one key for both dialects.
+/// The two forms of a token are sealed with it. One does not open as the other, because a mount may have one key for both dialects.
 const ONE: &[u8] = b"one string";
 const TWO: &[u8] = b"token and sig";
 
-/// What a token says.
+/// The content of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Which node.
+    /// The node.
     pub(crate) node: u64,
-    /// Which of its I/O threads.
+    /// The I/O thread of the session.
     pub(crate) io_thread: u16,
-    /// Which session. Random.
+    /// The session. Random.
     pub(crate) session: [u8; 16],
     /// When the token was made, in milliseconds since 1970.
     pub(crate) created_ms: u64,
@@ -91,7 +91,7 @@ impl TokenKey {
         URL_SAFE_NO_PAD.encode([&nonce[..], &ciphertext, &tag].concat())
     }
 
-    /// What a token says, unless it is not ours or too old.
+    /// Reads a token. `None` if another server made it or it is too old.
     #[must_use]
     pub(crate) fn open(&self, token: &str, now_ms: u64) -> Option<Position> {
         let mut bytes = [0; NONCE + PLAIN + TAG];
@@ -101,7 +101,7 @@ impl TokenKey {
         self.decrypt((*nonce, *ciphertext, *tag.first_chunk()?), ONE, now_ms)
     }
 
-    /// A token in two strings, `token` and `sig`, as the Phoenix 0.11 dialect has it.
+    /// A token in two strings, `token` and `sig`, for the Phoenix 0.11 dialect.
     #[must_use]
     pub(crate) fn seal_parts(&self, position: &Position) -> (String, String) {
         let (nonce, ciphertext, tag) = self.encrypt(position, TWO);
@@ -111,7 +111,7 @@ impl TokenKey {
         )
     }
 
-    /// What a token in two strings says, unless it is not ours or too old.
+    /// Reads a token in two strings. `None` if another server made it or it is too old.
     #[must_use]
     pub(crate) fn open_parts(&self, token: &str, sig: &str, now_ms: u64) -> Option<Position> {
         let mut bytes = [0; NONCE + PLAIN];
@@ -146,12 +146,12 @@ impl TokenKey {
     }
 }
 
-/// The keys that have been derived so far.
+/// The keys that have been derived.
 #[derive(Debug, Default)]
 pub(crate) struct TokenKeys(Mutex<HashMap<String, Arc<TokenKey>>>);
 
 impl TokenKeys {
-    /// The key of a mount, see [`TokenKey::derive`]; derived anew each time where `cache` is off.
+    /// The key of a mount, see [`TokenKey::derive`]. Derived anew each time if `cache` is off.
     #[must_use]
     pub(crate) fn get(&self, secret: &[u8], mount_path: &str, crypto: &Crypto) -> Arc<TokenKey> {
         let derive = || Arc::new(TokenKey::derive(secret, mount_path, crypto));
@@ -199,9 +199,9 @@ impl Position {
     }
 }
 
-/// Base64 of exactly as many bytes as `bytes` has.
+/// Decodes base64 of exactly as many bytes as `bytes` has.
 fn decode(text: &str, bytes: &mut [u8]) -> Option<()> {
-    // Said first, so that nobody makes us decode megabytes.
+    // Checked first, so that no client makes the server decode megabytes.
     if text.len() != base64::encoded_len(bytes.len(), false)? {
         return None;
     }
@@ -214,8 +214,7 @@ fn decode(text: &str, bytes: &mut [u8]) -> Option<()> {
 
 /// A nonce that this process has not used before.
 ///
-/// The counter begins at a random number too: nodes and restarts with the same secret then collide by chance only, and
-/// that of 2^96.
+/// The counter also begins at a random number, so nodes and restarts with the same secret collide only with a chance of 1 in 2^96.
 fn next_nonce() -> [u8; NONCE] {
     static START: OnceLock<([u8; 4], AtomicU64)> = OnceLock::new();
     let (prefix, counter) = START.get_or_init(|| {

@@ -1,11 +1,11 @@
-//! A WebSocket that has left hyper: a socket, a decoder that is empty while nothing is half read, and a queue that is
-//! empty while nothing waits. An idle connection keeps no buffer.
+//! A WebSocket that has left hyper: a socket, a decoder that is empty between two messages, and a queue that is empty while no
+//! frame waits. An idle connection keeps no buffer.
 
 use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bennu_wire::serializer::Incoming;
 use bytes::Bytes;
@@ -14,9 +14,12 @@ use super::Echo;
 use super::extension::Deflate;
 use super::frame::{self, Decoder, Frame, Input, Rules};
 use super::outbox::Outbox;
-use crate::server::transport::{Flushed, Overflow, PendingConnection, Received, Registration, Replaceable, Transport};
+use crate::server::transport::queue::takes;
+use crate::server::transport::{
+    Flushed, Overflow, PendingConnection, Received, Registration, Replaceable, Transport, Unfinished,
+};
 
-/// As routes list it.
+/// The name in the `transports` of a route.
 const NAME: &str = "websocket";
 
 /// A connection after the handshake, on its way to an I/O thread's slab.
@@ -24,11 +27,11 @@ const NAME: &str = "websocket";
 pub(crate) struct Upgraded {
     /// Non-blocking.
     pub(crate) stream: std::net::TcpStream,
-    /// What hyper had read already.
+    /// The bytes that hyper has read behind the handshake.
     pub(crate) leftover: Bytes,
-    /// It is to send back what it gets.
+    /// Whether it sends back each message.
     pub(crate) echo: bool,
-    /// What was agreed about compression.
+    /// The compression that was agreed on.
     pub(crate) deflate: Option<Deflate>,
 }
 
@@ -39,26 +42,26 @@ pub(crate) struct WebSocket {
     decoder: Decoder,
     outbox: Outbox,
     rules: Rules,
-    /// The window of those who get compressed messages.
+    /// The window of a client that gets compressed messages.
     window_bits: Option<u8>,
     max_waiting: usize,
     leftover: Bytes,
     state: State,
-    /// A ping or pong has come since it was last asked for.
+    /// A ping or pong has come since the last call of `pinged`.
     pinged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// A close frame stands in the queue; nothing goes in behind it.
+    /// A close frame is in the queue; no frame is queued behind it.
     Closing,
-    /// It is out. What the client still sends is read and dropped, so that the close frame reaches it.
+    /// The close frame is sent. The thread reads and drops what the client still sends, so that the close frame reaches it.
     Closed,
 }
 
 impl WebSocket {
-    /// Takes over an upgraded connection. Limits in bytes: of one message, and of what may wait to be written.
+    /// Takes over an upgraded connection. `max_message` and `max_waiting` limit the bytes of one message and of the queue.
     #[must_use]
     pub(crate) fn new(upgraded: Upgraded, max_message: usize, max_waiting: usize) -> Self {
         Self {
@@ -77,7 +80,7 @@ impl WebSocket {
         }
     }
 
-    /// Takes in bytes of the client. Answers pings and closes itself.
+    /// Reads bytes of the client. Answers pings and close frames.
     fn feed(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
         let (mut pongs, mut goodbye) = (Vec::new(), None);
         let mut pinged = false;
@@ -97,22 +100,29 @@ impl WebSocket {
             ControlFlow::Continue(())
         });
         self.pinged |= pinged;
+        self.decoder.note_time(Instant::now);
         for pong in pongs {
-            if self.state == State::Open && self.outbox.bytes() + pong.len() <= self.max_waiting {
+            if self.state == State::Open && self.outbox.bytes() + takes(pong.len()) <= self.max_waiting {
                 self.outbox.push(pong, None);
             }
         }
         if let Some(code) = goodbye {
-            // The client's own code goes back to it: 1000 is sent in no other case.
-            if self.state == State::Open {
-                self.outbox.push(frame::close(code, ""), None);
-                self.state = State::Closing;
-            }
+            // The client gets its own code back. This is the only case in which 1000 is sent.
+            self.say_goodbye(code, "");
             return Received::Closed;
         }
         match fed {
             Ok(_) => Received::All,
             Err(error) => Received::Broken(error.close_code(), error.to_string()),
+        }
+    }
+
+    fn say_goodbye(&mut self, code: Option<u16>, reason: &str) {
+        if self.state == State::Open {
+            self.outbox.push(frame::close(code, reason), None);
+            self.state = State::Closing;
+            // No more bytes are decoded.
+            self.decoder = Decoder::default();
         }
     }
 }
@@ -185,16 +195,17 @@ impl Transport for WebSocket {
             Some(window_bits) => frame.deflated(window_bits),
         };
         let mut replaced = 0;
+        let takes = takes(wire.len());
         // One message may always wait, however large, or it could never be sent.
-        if !self.outbox.is_empty() && self.outbox.bytes() + wire.len() > self.max_waiting {
+        if !self.outbox.is_empty() && self.outbox.bytes() + takes > self.max_waiting {
             replaced = self.outbox.keep_newest();
-            // With less room than this, the next message would have all of the queue looked through again.
-            if self.outbox.bytes() + wire.len() > self.max_waiting - self.max_waiting / 8 {
+            // With less room than this, the next message would search the whole queue again.
+            if self.outbox.bytes() + takes > self.max_waiting - self.max_waiting / 8 {
                 return Err(Overflow);
             }
         }
         self.outbox.push(wire.clone(), replaceable);
-        // A client that reads is sent every message, however many come at once.
+        // A client that reads gets every message, however many come at once.
         if replaceable.is_some() && self.outbox.is_behind() && self.flush() == Flushed::Blocked {
             replaced += self.outbox.keep_newest();
         }
@@ -203,6 +214,10 @@ impl Transport for WebSocket {
 
     fn waiting(&self) -> usize {
         self.outbox.bytes()
+    }
+
+    fn unfinished(&self) -> Option<Unfinished> {
+        self.decoder.unfinished()
     }
 
     fn flush(&mut self) -> Flushed {
@@ -234,14 +249,12 @@ impl Transport for WebSocket {
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        if self.state == State::Open {
-            self.outbox.push(frame::close(Some(code), reason), None);
-            self.state = State::Closing;
-        }
+        self.say_goodbye(Some(code), reason);
     }
 
     fn abandon(&mut self) {
-        // Closed by a reset. Otherwise the system keeps its own queue, megabytes for a client that does not read, for minutes.
+        // Close the connection by a reset. Otherwise the kernel keeps its own queue for minutes: megabytes for a client that does not
+        // read.
         let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
     }
 }

@@ -1,6 +1,6 @@
-//! A WebSocket that sends back what it gets: what conformance suites talk to.
+//! A WebSocket that sends back each message, for conformance suites.
 //!
-//! It is the channels' own [`WebSocket`], so that what a suite finds out holds for them. No message gets any further.
+//! It uses the [`WebSocket`] of channels, so the results of a suite hold for channels too. No message goes any further.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,18 +9,18 @@ use bennu_wire::serializer::{Incoming, Kind};
 
 use super::WebSocket;
 use super::frame::{Frame, close_code};
-use crate::server::transport::{Flushed, Overflow, Received, Replaceable, Transport};
+use crate::server::transport::{Flushed, Overflow, Received, Replaceable, Transport, Unfinished};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Echo {
     socket: WebSocket,
-    /// A message has come since it was last asked for: to the core, which sees none, it is a sign of life.
+    /// A message has come since the last call of `pinged`. The core sees none of them, so they count there as pings.
     heard: bool,
 }
 
 impl Echo {
-    /// Sends back what comes in on this connection.
+    /// Sends back each message of this connection.
     #[must_use]
     pub(crate) fn new(socket: WebSocket) -> Self {
         Self { socket, heard: false }
@@ -64,6 +64,10 @@ impl Transport for Echo {
         self.socket.waiting()
     }
 
+    fn unfinished(&self) -> Option<Unfinished> {
+        self.socket.unfinished()
+    }
+
     fn flush(&mut self) -> Flushed {
         self.socket.flush()
     }
@@ -78,5 +82,9 @@ impl Transport for Echo {
 
     fn close(&mut self, code: u16, reason: &str) {
         self.socket.close(code, reason);
+    }
+
+    fn abandon(&mut self) {
+        self.socket.abandon();
     }
 }

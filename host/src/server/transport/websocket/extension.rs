@@ -1,7 +1,7 @@
-//! Reads `Sec-WebSocket-Extensions`: whether messages may be compressed, by permessage-deflate (RFC 7692).
+//! Reads `Sec-WebSocket-Extensions`: whether messages may be compressed with permessage-deflate (RFC 7692).
 //!
-//! Both sides compress each message by itself, whatever the client would rather: then one compressed message goes to all
-//! who agreed on the same window, and a connection that is idle costs no more for being able to.
+//! Both sides compress each message by itself, whatever the client prefers. So one compressed message serves all clients with the
+//! same window, and compression costs an idle connection nothing.
 
 use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
 
@@ -9,16 +9,16 @@ use super::frame::WINDOW_BITS;
 
 const NAME: &str = "permessage-deflate";
 
-/// What was agreed on.
+/// The agreed compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deflate {
-    /// How far back the client can look when it inflates: 2 to the power of 9 to 15 bytes.
+    /// The window with which the client inflates: 2 to the power of 9 to 15 bytes.
     pub(crate) window_bits: u8,
-    /// The client has asked for that window, and is told that it is kept to.
+    /// The client has asked for that window, so the answer confirms it.
     asked: bool,
 }
 
-/// Takes the first offer that can be met. `None`: nothing is compressed.
+/// Takes the first offer that can be met. `None`: no message is compressed.
 #[must_use]
 pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Deflate> {
     let lines = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
@@ -42,8 +42,8 @@ impl Deflate {
         HeaderValue::try_from(answer).expect("letters and digits")
     }
 
-    /// Reads an offer. `None` if it is none of deflate, or has a parameter that RFC 7692 does not know, or one twice, or
-    /// wants a window that is too small for us.
+    /// Reads an offer. `None` if it is for another extension, has a parameter that RFC 7692 does not define, has a parameter twice, or
+    /// asks for a window that is too small.
     fn accept(offer: &str) -> Option<Self> {
         let mut parts = offer.split(';').map(str::trim);
         if !parts.next()?.eq_ignore_ascii_case(NAME) {
@@ -57,9 +57,9 @@ impl Deflate {
             };
             match (name, value) {
                 _ if seen.contains(&name) => return None,
-                // Ours to give, and given anyway.
+                // The answer always contains both.
                 ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
-                // The client would keep to a smaller window. Inflating takes any.
+                // The client offers to use a smaller window. The server can inflate with any.
                 ("client_max_window_bits", None) => {}
                 ("client_max_window_bits", Some(value)) => drop(bits(value)?),
                 ("server_max_window_bits", Some(value)) => {

@@ -15,16 +15,16 @@ pub(crate) use deflate::WINDOW_BITS;
 pub use encode::Frame;
 pub(crate) use encode::{close, pong};
 
-/// What a frame is for.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opcode {
-    /// More of the message before.
+    /// A further fragment of a message.
     Continuation,
-    /// A message, or its first part, in UTF-8.
+    /// A message in UTF-8, or its first fragment.
     Text,
-    /// A message, or its first part.
+    /// A binary message, or its first fragment.
     Binary,
-    /// The end of the connection.
+    /// Ends the connection.
     Close,
     /// Asks for a pong with the same payload.
     Ping,
@@ -33,7 +33,7 @@ pub(crate) enum Opcode {
 }
 
 impl Opcode {
-    /// As in the low half of a frame's first byte.
+    /// Reads the low half of a frame's first byte.
     fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0 => Self::Continuation,
@@ -62,17 +62,17 @@ impl Opcode {
     }
 }
 
-/// The codes of close frames that the server sends (protocol.md 2.11). 1000 is not among them: clients take it as final.
+/// The codes of close frames that the server sends. 1000 is not among them, because clients take it as final.
 pub(crate) mod close_code {
-    /// Told to by a broadcast of `disconnect`.
+    /// A broadcast of `disconnect` closed it.
     pub(crate) const GOING_AWAY: u16 = 1001;
-    /// The client broke RFC 6455, or was silent too long.
+    /// The client broke RFC 6455, was silent too long, or took too long for a message.
     pub(crate) const PROTOCOL_ERROR: u16 = 1002;
     /// Text that is not UTF-8.
     pub(crate) const INVALID_PAYLOAD: u16 = 1007;
-    /// A message that is too big.
+    /// The message is too big.
     pub(crate) const TOO_BIG: u16 = 1009;
-    /// A frame that cannot be decoded, or a fault of ours.
+    /// A frame that cannot be decoded, or a fault of the server.
     pub(crate) const INTERNAL_ERROR: u16 = 1011;
     /// The server is shutting down.
     pub(crate) const RESTART: u16 = 1012;

@@ -1,6 +1,6 @@
-//! Decides whether a request may become a WebSocket, and what is answered.
+//! Decides whether a request may become a WebSocket, and builds the answer.
 //!
-//! Origin, subprotocol, token and connect handler are checked elsewhere, before this (protocol.md 2.4).
+//! Origin, subprotocol, token and connect handler are checked elsewhere, before this.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,13 +14,13 @@ use sha1::{Digest, Sha1};
 
 use super::extension::Deflate;
 
-/// What RFC 6455 appends to a client's key before hashing.
+/// RFC 6455 appends this to a client's key before hashing.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The one version of WebSocket there is.
+/// The only version of WebSocket.
 const VERSION: &str = "13";
 
-/// A request that asks properly for a WebSocket.
+/// A valid request for a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     accept: HeaderValue,
@@ -31,7 +31,7 @@ impl Upgrade {
     ///
     /// # Errors
     ///
-    /// If it is no request for a WebSocket of version 13; the [`Refusal`] is its answer.
+    /// If it is not a valid request for a WebSocket of version 13. The [`Refusal`] is the answer.
     pub(crate) fn check(request: &Parts) -> Result<Self, Refusal> {
         let headers = &request.headers;
         if request.method != Method::GET {
@@ -61,7 +61,7 @@ impl Upgrade {
         }
     }
 
-    /// The answer, 101, after which the connection speaks WebSocket.
+    /// The answer, 101. The connection is a WebSocket afterwards.
     #[must_use]
     pub(crate) fn response(self, subprotocol: Option<&str>, deflate: Option<Deflate>) -> Response<()> {
         let mut response = Response::new(());
@@ -70,7 +70,7 @@ impl Upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
-        // What is no header value cannot have come from a client either.
+        // A name that is not a header value cannot have come from a client either.
         if let Some(value) = subprotocol.and_then(|name| HeaderValue::from_str(name).ok()) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
         }
@@ -87,22 +87,22 @@ pub(crate) enum Refusal {
     /// Not a GET.
     #[error("a WebSocket begins with GET")]
     Method,
-    /// A GET that does not ask for a WebSocket, or not properly.
+    /// A GET that does not ask for a WebSocket, or does so with invalid headers.
     #[error("{0}")]
     NotUpgrade(&'static str),
     /// Another version of WebSocket.
     #[error("expected the header `sec-websocket-version: 13`")]
     Version,
-    /// None of the client's subprotocols is spoken here.
-    #[error("none of the subprotocols is spoken here")]
+    /// None of the client's subprotocols is served here.
+    #[error("none of the subprotocols is served here")]
     Subprotocol,
     /// The auth token cannot be read.
-    #[error("the auth token is no base64 of text")]
+    #[error("the auth token is not base64 of text")]
     Token,
 }
 
 impl Refusal {
-    /// What is answered.
+    /// The answer.
     #[must_use]
     pub(crate) fn response(self) -> Response<String> {
         let (status, body) = match self {
@@ -125,7 +125,7 @@ impl Refusal {
     }
 }
 
-/// The elements of a header that holds a list, over all its lines.
+/// The elements of a header with a list, from all its lines.
 pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)

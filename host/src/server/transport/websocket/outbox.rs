@@ -1,34 +1,43 @@
-//! What waits to be written to one client.
+//! The queue of frames for one client.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use bytes::{Buf as _, Bytes};
 
+use crate::server::transport::queue::{self, takes};
 use crate::server::transport::replaceable::{Replaceable, keep_newest};
 
 /// How much is joined into one write.
 const JOIN: usize = 64 * 1024;
-/// How much of it is offered to be written together with what others wait for. With more, a system call of its own is little.
+/// How much is offered to be written together with the frames of other clients. For more, a system call of its own costs little.
 const OFFER: usize = 8 * 1024;
 /// Bytes that may wait before replaceable messages take each other's place.
 const BEHIND: usize = 16 * 1024;
 
+const _: () = assert!(queue::PLACE >= queue::place::<Queued>());
+
 thread_local! {
-    /// What is joined for one write. One buffer a thread, not one a connection.
+    /// Holds the frames that are joined for one write. One buffer per thread, not one per connection.
     static JOINED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Frames in their order. Keeps no memory while nothing waits.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    queue: VecDeque<(Bytes, Option<Replaceable>)>,
+    queue: VecDeque<Queued>,
     bytes: usize,
-    /// Of the first frame, what is written already.
+    /// How much of the first frame has been written.
     begun: usize,
-    /// From how many bytes on it is worth looking for messages that others can replace: twice what was left the last time,
-    /// so that each is looked at a few times only, however many wait.
+    /// From how many bytes on [`keep_newest`](Self::keep_newest) is worth its time: twice as many as it left the last time, so
+    /// that it looks at each frame only a few times, however many wait.
     look_at: usize,
+}
+
+#[derive(Debug)]
+struct Queued {
+    frame: Bytes,
+    replaceable: Option<Replaceable>,
 }
 
 impl Default for Outbox {
@@ -43,7 +52,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Bytes that wait. A frame counts whole until all of it is written, as its memory is kept for as long.
+    /// The memory that it takes, in bytes. A frame counts whole until all of it is written, because its memory is kept for as long.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -53,25 +62,25 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, frame: Bytes, replaceable: Option<Replaceable>) {
-        self.bytes += frame.len();
-        self.queue.push_back((frame, replaceable));
+        self.bytes += takes(frame.len());
+        self.queue.push_back(Queued { frame, replaceable });
     }
 
-    /// Whether so much waits that replaceable messages should take each other's place.
+    /// Whether so much waits that newer replaceable messages should replace older ones.
     pub(super) fn is_behind(&self) -> bool {
         self.bytes >= self.look_at
     }
 
-    /// Has replaceable messages take each other's place. Returns how many have gone.
+    /// Removes each replaceable message that a newer one replaces. Returns how many.
     pub(super) fn keep_newest(&mut self) -> usize {
         let (mut gone, mut bytes) = (0, 0);
         keep_newest(
             &mut self.queue,
             0,
-            |(_, replaceable)| *replaceable,
-            |(frame, _)| {
+            |queued| queued.replaceable,
+            |queued| {
                 gone += 1;
-                bytes += frame.len();
+                bytes += takes(queued.frame.len());
             },
         );
         self.bytes -= bytes;
@@ -79,7 +88,7 @@ impl Outbox {
         gone
     }
 
-    /// Appends what comes first to `bytes`, if it is not much. Returns whether it did.
+    /// Appends the first frames to `bytes`, unless the first alone is too long. Returns whether it did.
     pub(super) fn offer(&self, bytes: &mut Vec<u8>) -> bool {
         let before = bytes.len();
         self.join(OFFER, bytes);
@@ -89,7 +98,7 @@ impl Outbox {
     /// Appends as many frames as `most` bytes hold.
     fn join(&self, most: usize, bytes: &mut Vec<u8>) {
         let most = bytes.len() + most;
-        for (frame, _) in &self.queue {
+        for Queued { frame, .. } in &self.queue {
             if bytes.len() + frame.len() > most {
                 break;
             }
@@ -97,10 +106,10 @@ impl Outbox {
         }
     }
 
-    /// Writes what comes first. `Ok(false)`: the client takes no more now.
+    /// Writes the first frames. `Ok(false)`: the client takes no more now.
     pub(super) fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
         let written = match self.queue.front() {
-            Some((first, _)) if self.queue.len() == 1 || first.len() >= JOIN => to.write(first),
+            Some(Queued { frame, .. }) if self.queue.len() == 1 || frame.len() >= JOIN => to.write(frame),
             _ => JOINED.with_borrow_mut(|joined| {
                 joined.clear();
                 self.join(JOIN, joined);
@@ -124,18 +133,19 @@ impl Outbox {
     }
 
     fn advance(&mut self, mut written: usize) {
-        while let Some((first, replaceable)) = self.queue.front_mut() {
-            if written < first.len() {
-                first.advance(written);
+        while let Some(Queued { frame, replaceable }) = self.queue.front_mut() {
+            if written < frame.len() {
+                frame.advance(written);
                 self.begun += written;
                 if written > 0 {
-                    // Begun, it must go out whole.
+                    // A frame that has begun must go out whole.
                     *replaceable = None;
                 }
+                queue::shrink(&mut self.queue);
                 return;
             }
-            written -= first.len();
-            self.bytes -= self.begun + first.len();
+            written -= frame.len();
+            self.bytes -= takes(self.begun + frame.len());
             self.begun = 0;
             self.queue.pop_front();
         }
@@ -177,7 +187,7 @@ mod tests {
         assert!(outbox.write(&mut client).expect("written"));
         assert!(!outbox.write(&mut client).expect("taken no more"));
         assert_eq!(outbox.keep_newest(), 1);
-        assert_eq!(outbox.bytes(), "one".len() + "three".len());
+        assert_eq!(outbox.bytes(), takes("one".len()) + takes("three".len()));
         client.1 = 100;
         assert!(outbox.write(&mut client).expect("written"));
         assert_eq!(client.0, b"onethree");
@@ -204,6 +214,26 @@ mod tests {
         assert_eq!(client.0, b"wothree");
         outbox.push(Bytes::from(vec![0; OFFER + 1]), None);
         assert!(!outbox.offer(&mut offered), "it is much");
+    }
+
+    #[test]
+    fn small_frames_count_with_their_places() {
+        const COUNT: usize = 10_000;
+        let mut outbox = Outbox::default();
+        for _ in 0..COUNT {
+            outbox.push(Bytes::from(vec![b'x'; 62]), None);
+        }
+        let takes = |outbox: &Outbox| outbox.queue.capacity() * size_of::<Queued>() + outbox.queue.len() * 62;
+        assert!(outbox.bytes() >= takes(&outbox), "{} bytes", outbox.bytes());
+        // The client takes all but a few.
+        let mut client = Narrow(Vec::new(), (COUNT - 5) * 62);
+        while outbox.write(&mut client).expect("written") {}
+        assert!(outbox.bytes() >= takes(&outbox), "{} bytes", outbox.bytes());
+        client.1 = usize::MAX;
+        while !outbox.is_empty() {
+            outbox.write(&mut client).expect("written");
+        }
+        assert_eq!(outbox.bytes(), 0);
     }
 
     #[test]

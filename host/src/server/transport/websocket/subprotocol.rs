@@ -1,4 +1,4 @@
-//! Reads `Sec-WebSocket-Protocol`: which subprotocol is spoken, and the auth token that may stand among them.
+//! Reads `Sec-WebSocket-Protocol`: the subprotocols that a client offers, and the auth token that may be among them.
 //!
 //! A browser lets a page set no other header of a WebSocket's handshake, so phoenix.js sends its `authToken` here.
 
@@ -9,28 +9,28 @@ use http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
 use super::handshake::{Refusal, tokens};
 
-/// What an entry begins with that is a token.
+/// The prefix of an entry that is a token.
 const TOKEN: &str = "base64url.bearer.phx.";
 
-/// What a client that sends a token offers beside it.
+/// The subprotocol that a client with a token offers beside it.
 const PHOENIX: &str = "phoenix";
 
-/// What becomes of a client's offer.
+/// The result of a client's offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agreed<'a> {
-    /// What is spoken, to be echoed.
+    /// The subprotocol, for the answer.
     pub(crate) subprotocol: Option<&'a str>,
     /// The token, decoded.
     pub(crate) auth_token: Option<String>,
 }
 
-/// Picks the first of `served` that the client offers. A client that offers none is let in without, and so is everyone
-/// where none is served. With `takes_token` the subprotocol `phoenix` is served before the others, and a token is read if
-/// there is exactly one.
+/// Picks the first of `served` that the client offers. A client that offers none may connect without one, and so may every client
+/// if none is served. With `takes_token` the subprotocol `phoenix` is served before the others, and a token is read if there is
+/// exactly one.
 ///
 /// # Errors
 ///
-/// If the client offers some, and none is served; if the token is no base64 of UTF-8.
+/// If the client offers some and none of them is served; if the token is not base64 of UTF-8.
 pub(crate) fn negotiate<'a>(
     headers: &HeaderMap,
     takes_token: bool,
@@ -43,7 +43,7 @@ pub(crate) fn negotiate<'a>(
         .filter(|entry| !entry.is_empty())
         .collect();
     let auth_token = if takes_token { take_token(&mut offered)? } else { None };
-    // A token alone is no offer: its client speaks what there is. (Browsers do not go on then; others do.)
+    // A token alone is no offer, so the client may connect without a subprotocol. (Browsers do not accept that; others do.)
     let only_token = auth_token.is_some() && offered.is_empty();
     let served = takes_token
         .then_some(PHOENIX)
@@ -82,7 +82,7 @@ fn take_token(offered: &mut Vec<&str>) -> Result<Option<String>, Refusal> {
     Ok(Some(token))
 }
 
-/// Either alphabet of base64, as phoenix.js and its name for it differ; with or without padding.
+/// Decodes both alphabets of base64, because phoenix.js uses another one than the prefix says; with or without padding.
 fn decode(text: &str) -> Option<String> {
     let decode = |alphabet: &Alphabet| {
         let config = GeneralPurposeConfig::new()

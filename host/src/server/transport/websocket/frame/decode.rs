@@ -1,6 +1,7 @@
-//! Reads what a client sends, however the network cuts it up.
+//! Reads a client's frames, however the network splits them.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use bennu_wire::serializer::{Incoming, Kind};
 use bytes::Bytes;
@@ -8,48 +9,55 @@ use bytestring::ByteString;
 
 use super::utf8::Progress;
 use super::{Opcode, close_code, deflate, mask};
+use crate::server::transport::Unfinished;
 
-/// Reserved at most for a message of which only the header has come: whoever wants more memory has to send something.
+/// The most that is reserved for a message when only its header has come: a client that wants more memory has to send bytes.
 const FIRST_RESERVE: usize = 64 * 1024;
 
-/// What a client said.
+/// How many fragments of one message may be empty.
+const MAX_EMPTY: u8 = 16;
+
+/// What a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// A complete message.
     Message(Incoming),
-    /// Wants a [`pong`](super::pong) with the same payload.
+    /// A ping. It needs a [`pong`](super::pong) with the same payload.
     Ping(Bytes),
-    /// A pong, asked for or not.
+    /// A pong.
     Pong,
-    /// The client closes, perhaps with a code and a reason. Nothing it sends afterwards means anything.
+    /// The client closes, perhaps with a code and a reason. What it sends afterwards has no meaning.
     Close(Option<(u16, ByteString)>),
 }
 
 /// Why a connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProtocolError {
-    /// A reserved bit is set that no extension has given a meaning.
+    /// A reserved bit is set, and no extension gives it a meaning.
     #[error("a reserved bit is set")]
     ReservedBit,
     /// An opcode that RFC 6455 does not define.
     #[error("unknown opcode")]
     Opcode,
-    /// A client's frames are masked.
+    /// A client must mask its frames.
     #[error("frame without a mask")]
     Unmasked,
-    /// A ping, pong or close in parts, or with more than 125 bytes.
-    #[error("control frame in parts, or longer than 125 bytes")]
+    /// A ping, pong or close in fragments, or with more than 125 bytes.
+    #[error("control frame in fragments, or longer than 125 bytes")]
     Control,
-    /// More of a message of which there is no beginning.
+    /// A continuation without a first fragment.
     #[error("continuation of nothing")]
     Continuation,
     /// A new message inside another.
-    #[error("new message before the last part of the one before")]
+    #[error("new message before the last fragment of the previous one")]
     Interleaved,
+    /// A message has too many empty fragments.
+    #[error("too many empty fragments")]
+    Empty,
     /// A length with its highest bit set.
     #[error("invalid length")]
     Length,
-    /// A close frame with half a code, or with one that must not be sent.
+    /// A close frame with half a code, or with a code that must not be sent.
     #[error("invalid close code")]
     CloseCode,
     /// Text, or the reason of a close, is not UTF-8.
@@ -64,7 +72,7 @@ pub(crate) enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The code to close with.
+    /// The close code for it.
     #[must_use]
     pub(crate) fn close_code(self) -> u16 {
         match self {
@@ -78,14 +86,14 @@ impl ProtocolError {
 /// What a client may send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// One message, in bytes, compressed or not.
+    /// The length of one message in bytes, compressed or not.
     pub(crate) max_message: usize,
-    /// Messages may be compressed: permessage-deflate was agreed on.
+    /// Messages may be compressed, because permessage-deflate was agreed on.
     pub(crate) deflate: bool,
 }
 
 impl Rules {
-    /// How long a message may be as it comes in. What cannot be compressed becomes a little longer.
+    /// How long a message may be on the wire. A message that cannot be compressed becomes a little longer.
     fn most(self, compressed: bool) -> usize {
         if compressed {
             self.max_message.saturating_add(self.max_message / 256 + 64)
@@ -95,13 +103,13 @@ impl Rules {
     }
 }
 
-/// Makes messages of bytes. One per connection; a pointer in size while no message is half received.
+/// Turns bytes into messages. One per connection; it has the size of a pointer between two messages.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     partial: Option<Box<Partial>>,
 }
 
-/// What has come so far of a frame or of a message in parts.
+/// The received part of a frame, or of a message in fragments.
 #[derive(Debug, Default)]
 struct Partial {
     /// The beginning of a header.
@@ -110,8 +118,10 @@ struct Partial {
     frame: Option<Header>,
     /// The payload so far, if that frame is a control frame.
     control: Vec<u8>,
-    /// The message whose parts are being received.
+    /// The message whose fragments are being received.
     message: Option<Assembly>,
+    /// When its first bytes came. A control frame between two fragments changes nothing about that.
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -120,31 +130,33 @@ struct Assembly {
     compressed: bool,
     bytes: Vec<u8>,
     utf8: Progress,
+    /// Its empty fragments.
+    empty: u8,
 }
 
-/// The header of a frame, its length reduced and its key turned as the payload comes in.
+/// The header of a frame. Its length and its key change as the payload comes in.
 #[derive(Clone, Copy, Debug)]
 struct Header {
     opcode: Opcode,
     last: bool,
-    /// It begins a message that is compressed.
+    /// It begins a compressed message.
     compressed: bool,
     len: usize,
     key: [u8; 4],
 }
 
 impl Decoder {
-    /// Takes in what has been read, and hands each thing that it completes to `sink`, in order.
+    /// Reads bytes, and hands each input that they complete to `sink`, in order.
     ///
     /// Stops early when `sink` breaks. Returns how many bytes were used; the others are untouched, and can be fed again.
-    /// `bytes` is unmasked in place. A message that lies whole in `bytes` costs one allocation, and nothing is kept of it.
+    /// Unmasks `bytes` in place. A message that is whole in `bytes` costs one allocation, and the decoder keeps nothing of it.
     /// A message longer than the `rules` allow is an error as soon as a header says so; a compressed one, as soon as it is
     /// inflated that far.
     ///
     /// # Errors
     ///
-    /// If the client breaks RFC 6455. The connection is to be closed with [`ProtocolError::close_code`], and the decoder of
-    /// no more use.
+    /// If the client breaks RFC 6455. The caller then closes the connection with [`ProtocolError::close_code`], and drops the
+    /// decoder.
     pub(crate) fn feed(
         &mut self,
         bytes: &mut [u8],
@@ -173,14 +185,32 @@ impl Decoder {
         Ok(used)
     }
 
-    /// Whether nothing is kept from one call to the next.
+    /// Notes the time for a message that has begun since the last call.
+    pub(crate) fn note_time(&mut self, now: impl FnOnce() -> Instant) {
+        if let Some(partial) = &mut self.partial {
+            partial.since.get_or_insert_with(now);
+        }
+    }
+
+    /// The message or frame that is not complete.
+    pub(crate) fn unfinished(&self) -> Option<Unfinished> {
+        let partial = self.partial.as_ref()?;
+        let bytes = size_of::<Partial>()
+            + partial.head.capacity()
+            + partial.control.capacity()
+            + partial.message.as_ref().map_or(0, |message| message.bytes.capacity());
+        let since = partial.since?;
+        Some(Unfinished { bytes, since })
+    }
+
+    /// Whether it keeps nothing from one call to the next.
     #[must_use]
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         self.partial.is_none()
     }
 
-    /// One frame, with nothing before it that is incomplete.
+    /// Reads one frame with no incomplete one before it.
     fn feed_idle(&mut self, bytes: &mut [u8], rules: Rules) -> Result<(usize, Option<Input>), ProtocolError> {
         if let Some((header, head)) = Header::parse(bytes, rules)? {
             header.check(None, rules)?;
@@ -200,11 +230,11 @@ impl Decoder {
 }
 
 impl Partial {
-    /// Takes what belongs to one header or one payload.
+    /// Reads the bytes of one header or of one payload.
     fn feed(&mut self, bytes: &mut [u8], rules: Rules) -> Result<(usize, Option<Input>), ProtocolError> {
         let Some(mut header) = self.frame else {
             let taken = self.feed_header(bytes, rules)?;
-            // A frame may have no payload, and nothing may ever follow it.
+            // The frame may have no payload, and no byte may ever follow it.
             let input = self.finish_frame(rules)?;
             return Ok((taken, input));
         };
@@ -221,7 +251,7 @@ impl Partial {
         Ok((taken, self.finish_frame(rules)?))
     }
 
-    /// Takes bytes up to the end of the header, or all.
+    /// Reads bytes up to the end of the header, or all.
     fn feed_header(&mut self, bytes: &[u8], rules: Rules) -> Result<usize, ProtocolError> {
         let before = self.head.len();
         self.head.extend(bytes.iter().take(Header::MAX - before));
@@ -235,7 +265,17 @@ impl Partial {
                 compressed: header.compressed,
                 bytes: Vec::new(),
                 utf8: Progress::default(),
+                empty: 0,
             });
+        }
+        if header.len == 0
+            && !header.last
+            && let Some(message) = &mut self.message
+        {
+            message.empty += 1;
+            if message.empty > MAX_EMPTY {
+                return Err(ProtocolError::Empty);
+            }
         }
         self.head = Vec::new();
         self.frame = Some(header);
@@ -250,12 +290,20 @@ impl Partial {
         if header.opcode.is_control() {
             return finish(header.opcode, std::mem::take(&mut self.control).into()).map(Some);
         }
-        match self.message.take_if(|_| header.last) {
+        let message = self.message.take_if(|_| header.last);
+        if message.is_some() {
+            self.since = None;
+        }
+        match message {
             Some(message) if message.compressed => {
                 let inflated = deflate::inflate(&message.bytes, rules.max_message)?;
                 finish(message.opcode(), inflated).map(Some)
             }
-            Some(message) => finish(message.opcode(), message.bytes.into()).map(Some),
+            Some(mut message) => {
+                // A channel may keep it for long.
+                message.bytes.shrink_to_fit();
+                finish(message.opcode(), message.bytes.into()).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -266,9 +314,9 @@ impl Partial {
 }
 
 impl Assembly {
-    /// Adds part of a frame of which `header.len` bytes are still to come.
+    /// Appends a part of a frame; `header.len` bytes of the frame are still to come.
     fn append(&mut self, payload: &[u8], header: &Header) -> Result<(), ProtocolError> {
-        // No more than has come already, beyond a first piece, whatever the header promises.
+        // Reserve no more than has come already, or a first piece, whatever the header promises.
         let ahead = header.len.min(self.bytes.len().max(FIRST_RESERVE));
         if self.bytes.capacity() - self.bytes.len() < payload.len() {
             if header.last {
@@ -296,7 +344,7 @@ impl Header {
     /// Two bytes, eight of length, four of key.
     const MAX: usize = 14;
 
-    /// Reads a header from the front of `bytes`, and its own length; `None` if more bytes are needed. A fault is found as
+    /// Reads a header at the front of `bytes`. Returns it with its own length; `None` if more bytes are needed. Reports a fault as
     /// soon as its byte is there.
     fn parse(bytes: &[u8], rules: Rules) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else {
@@ -307,7 +355,7 @@ impl Header {
             return Err(ProtocolError::ReservedBit);
         }
         let opcode = Opcode::from_bits(first & 0x0f).ok_or(ProtocolError::Opcode)?;
-        // Only what begins a message says whether it is compressed.
+        // Only the first frame of a message says whether it is compressed.
         if reserved != 0 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
             return Err(ProtocolError::ReservedBit);
         }
@@ -322,7 +370,7 @@ impl Header {
         if opcode.is_control() && (!last || short > 125) {
             return Err(ProtocolError::Control);
         }
-        // A length that would fit a shorter form is taken as it is: RFC 6455 forbids sending it, and it harms nobody.
+        // RFC 6455 forbids a length that would fit a shorter form. Accepting it does no harm.
         let rest = &bytes[2..];
         let (len, rest) = match short {
             126 => match rest.split_first_chunk::<2>() {
@@ -354,7 +402,7 @@ impl Header {
         )))
     }
 
-    /// Whether the frame may come now, inside `message` if that is not complete.
+    /// Whether the frame may come now; `message` is the one that is not complete.
     fn check(&self, message: Option<&Assembly>, rules: Rules) -> Result<(), ProtocolError> {
         if self.opcode.is_control() {
             return Ok(());
@@ -381,7 +429,7 @@ impl Header {
     }
 }
 
-/// What a complete payload means.
+/// The input that a complete payload is.
 fn finish(opcode: Opcode, payload: Bytes) -> Result<Input, ProtocolError> {
     Ok(match opcode {
         Opcode::Text => Input::Message(Incoming::Text(payload.try_into().map_err(|_| ProtocolError::Utf8)?)),
@@ -398,7 +446,7 @@ fn close_reason(mut payload: Bytes) -> Result<Option<(u16, ByteString)>, Protoco
     }
     let &code = payload.first_chunk().ok_or(ProtocolError::CloseCode)?;
     let code = u16::from_be_bytes(code);
-    // 1004 to 1006 and 1015 are never sent; 1016 to 2999 have no meaning yet.
+    // 1004 to 1006 and 1015 must not be sent; 1016 to 2999 have no meaning yet.
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(ProtocolError::CloseCode);
     }
@@ -408,6 +456,8 @@ fn close_reason(mut payload: Bytes) -> Result<Option<(u16, ByteString)>, Protoco
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -427,5 +477,81 @@ mod tests {
         assert_eq!(capacity(&mut [0; 100]), FIRST_RESERVE + 100);
         assert_eq!(capacity(&mut vec![0; FIRST_RESERVE]), FIRST_RESERVE + 100);
         assert!(capacity(&mut [0; 1]) <= 3 * (FIRST_RESERVE + 101));
+    }
+
+    const RULES: Rules = Rules {
+        max_message: 1 << 20,
+        deflate: false,
+    };
+
+    /// A frame with a mask of zeros and a short payload.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    #[test]
+    fn a_message_is_unfinished_from_its_first_byte_to_its_last_whatever_comes_in_between() {
+        let (mut decoder, start) = (Decoder::default(), Instant::now());
+        let mut second = 0;
+        // Returns since when a message is unfinished, in seconds. A second passes with each call.
+        let mut feed = |bytes: &[u8]| {
+            decoder
+                .feed(&mut bytes.to_vec(), RULES, |_| ControlFlow::Continue(()))
+                .unwrap();
+            decoder.note_time(|| start + Duration::from_secs(second));
+            second += 1;
+            decoder
+                .unfinished()
+                .map(|unfinished| (unfinished.since - start).as_secs())
+        };
+        assert_eq!(feed(&frame(0x81, b"[]")), None);
+        assert_eq!(feed(&frame(0x01, b"[")), Some(1));
+        assert_eq!(feed(&frame(0x89, b"ping")), Some(1));
+        assert_eq!(feed(&frame(0x00, b"1")), Some(1));
+        // Its end and the beginning of the next in one read.
+        let end = [frame(0x80, b"]"), frame(0x01, b"[")].concat();
+        assert_eq!(feed(&end), Some(4));
+        assert_eq!(feed(&frame(0x80, b"]")), None);
+        assert_eq!(feed(b"\x89"), Some(6));
+        assert_eq!(feed(b"\x80\0\0\0\0"), None);
+    }
+
+    #[test]
+    fn an_unfinished_message_counts_with_its_memory_and_a_finished_one_has_no_more_than_it_needs() {
+        let mut decoder = Decoder::default();
+        let mut message = None;
+        for part in 0..3_001 {
+            let first = if part == 0 { 0x02 } else { 0x00 };
+            let part = &mut frame(first, &[b'x'; 100]);
+            decoder.feed(part, RULES, |_| ControlFlow::Continue(())).unwrap();
+        }
+        decoder.note_time(Instant::now);
+        let unfinished = decoder.unfinished().unwrap();
+        assert!(unfinished.bytes >= 300_100, "{unfinished:?}");
+        let end = &mut frame(0x80, b"");
+        let taken = decoder.feed(end, RULES, |input| {
+            message = Some(input);
+            ControlFlow::Continue(())
+        });
+        assert!(taken.is_ok());
+        let Some(Input::Message(Incoming::Binary(bytes))) = message else {
+            panic!("{message:?}")
+        };
+        let len = bytes.len();
+        assert_eq!(Vec::from(bytes).capacity(), len);
+    }
+
+    #[test]
+    fn some_fragments_may_be_empty_and_many_may_not() {
+        for (count, expected) in [(MAX_EMPTY, Ok(())), (MAX_EMPTY + 1, Err(ProtocolError::Empty))] {
+            let mut bytes = [
+                frame(0x01, b"["),
+                frame(0x00, b"").repeat(count.into()),
+                frame(0x80, b"]"),
+            ]
+            .concat();
+            let fed = Decoder::default().feed(&mut bytes, RULES, |_| ControlFlow::Continue(()));
+            assert_eq!(fed.map(drop), expected);
+        }
     }
 }

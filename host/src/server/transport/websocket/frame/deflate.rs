@@ -1,7 +1,6 @@
-//! The bytes of permessage-deflate (RFC 7692): each message compressed by itself, so that nothing has to be remembered
-//! between two of them.
+//! The bytes of permessage-deflate (RFC 7692). Each message is compressed by itself, so no state is kept between two of them.
 //!
-//! What compressing and inflating needs, 300 KB or so for each size of window, belongs to the thread.
+//! Compressing and inflating need some 300 KB for each window size. That memory belongs to the thread.
 
 use std::cell::RefCell;
 
@@ -10,19 +9,19 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::ProtocolError;
 
-/// The smallest and the largest window that can be agreed on, as powers of two. RFC 7692 knows 8 too, zlib does not.
+/// The smallest and the largest window, as powers of two. RFC 7692 also allows 8, which zlib does not support.
 pub(crate) const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
 
-/// The bit of a frame's first byte that says that it begins a compressed message.
+/// The bit of a frame's first byte that marks the beginning of a compressed message.
 pub(super) const COMPRESSED: u8 = 0x40;
 
-/// Sizes of windows.
+/// How many window sizes there are.
 pub(super) const WINDOWS: usize = 7;
 
-/// What every compressed message ends with, and is sent without.
+/// The end of every compressed message, which is not sent.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Reserved for what a message inflates to, before it is known.
+/// How much is reserved for an inflated message before its size is known.
 const FIRST_RESERVE: usize = 4 * 1024;
 
 /// How much memory a thread keeps from one message to the next.
@@ -34,12 +33,12 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The place of a window among all sizes.
+/// The index of a window size.
 pub(super) fn place(window_bits: u8) -> usize {
     usize::from(window_bits.clamp(*WINDOW_BITS.start(), *WINDOW_BITS.end()) - WINDOW_BITS.start())
 }
 
-/// Compresses a message, which its receiver can inflate with a window of that many bits.
+/// Compresses a message for a receiver that inflates with a window of so many bits.
 pub(super) fn deflate(payload: &[u8], window_bits: u8) -> Bytes {
     with_scratch(|out| {
         DEFLATERS.with_borrow_mut(|deflaters| {
@@ -64,7 +63,7 @@ pub(super) fn deflate(payload: &[u8], window_bits: u8) -> Bytes {
 ///
 /// # Errors
 ///
-/// If it is longer, of which no more than `max` bytes are ever made; or if it is no deflated message.
+/// If it inflates to more than `max` bytes, of which no more than `max` are ever produced; or if it is not a deflated message.
 pub(super) fn inflate(payload: &[u8], max: usize) -> Result<Bytes, ProtocolError> {
     let mut result = Ok(());
     let inflated = with_scratch(|out| {
@@ -108,7 +107,7 @@ fn inflate_part(
     }
 }
 
-/// Runs with an empty buffer, and returns what was put there.
+/// Runs `fill` with an empty buffer, and returns its content.
 fn with_scratch(fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     SCRATCH.with_borrow_mut(|out| {
         out.clear();

@@ -1,5 +1,6 @@
 //! Frames for clients: never masked, never fragmented.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 use bennu_wire::serializer::Kind;
@@ -13,8 +14,16 @@ const MAX_HEADER: usize = 10;
 /// Room that [`Frame::build`] starts with, enough for most messages.
 const FIRST_RESERVE: usize = 256;
 
-/// Below so many bytes a message is not worth compressing.
+/// How much memory a thread keeps from one [`Frame::build`] to the next. A longer frame keeps the buffer that it was written to.
+const KEPT: usize = 4 * 1024;
+
+/// A shorter message is not worth compressing.
 const MIN_DEFLATED: usize = 128;
+
+thread_local! {
+    /// Where frames are written before they get memory of their own size.
+    static SCRATCH: Cell<BytesMut> = Cell::default();
+}
 
 /// One message as it goes over the wire, header included, in one piece of memory that all its receivers share.
 #[derive(Clone, Debug)]
@@ -33,36 +42,47 @@ impl PartialEq for Frame {
 impl Eq for Frame {}
 
 impl Frame {
-    /// Makes a frame of what `write` appends, which may look at nothing that was in the buffer before.
+    /// Makes a frame of the bytes that `write` appends. `write` must not look at the bytes that are in the buffer before.
     ///
     /// # Errors
     ///
     /// Those of `write`.
     pub fn build<E>(write: impl FnOnce(&mut BytesMut) -> Result<Kind, E>) -> Result<Self, E> {
-        let mut out = BytesMut::with_capacity(FIRST_RESERVE);
-        // The header is as long as the payload's length demands, so it is put in last, right before the payload.
+        let mut out = SCRATCH.take();
+        out.reserve(FIRST_RESERVE);
+        // The length of the header depends on that of the payload, so it is written last, right before the payload.
         out.put_bytes(0, MAX_HEADER);
         let kind = write(&mut out)?;
         let (header, len) = frame_header(opcode(kind), out.len() - MAX_HEADER);
-        out.advance(MAX_HEADER - len);
-        out[..len].copy_from_slice(&header[..len]);
-        Ok(Self::from(out.freeze()))
+        let start = MAX_HEADER - len;
+        out[start..MAX_HEADER].copy_from_slice(&header[..len]);
+        if out.capacity() > KEPT && out.len() > out.capacity() / 8 * 7 {
+            out.advance(start);
+            return Ok(Self::from(out.freeze()));
+        }
+        // No more memory than it needs: it may wait in a queue for long.
+        let wire = Bytes::copy_from_slice(&out[start..]);
+        if out.capacity() <= KEPT {
+            out.clear();
+            SCRATCH.set(out);
+        }
+        Ok(Self::from(wire))
     }
 
-    /// Makes a frame with a payload that is there already.
+    /// Makes a frame with this payload.
     #[must_use]
     pub fn of(kind: Kind, payload: &[u8]) -> Self {
         Self::from(whole(opcode(kind), payload))
     }
 
-    /// What is written to a socket.
+    /// The bytes for a socket.
     #[must_use]
     pub fn wire(&self) -> &Bytes {
         &self.wire
     }
 
-    /// What is written to the socket of a client that inflates with a window of so many bits. Compressed once for all of
-    /// them; as it is, where that is no shorter.
+    /// The bytes for the socket of a client that inflates with a window of so many bits. Compressed once for all of them;
+    /// uncompressed if that is no longer.
     #[must_use]
     pub fn deflated(&self, window_bits: u8) -> &Bytes {
         let all = self.deflated.get_or_init(Box::default);
@@ -83,7 +103,7 @@ impl Frame {
         wire.into()
     }
 
-    /// What the message says, without a copy.
+    /// The payload, without a copy.
     #[must_use]
     pub fn payload(&self) -> Bytes {
         let header = match self.wire[1] {
@@ -120,7 +140,7 @@ fn opcode(kind: Kind) -> Opcode {
     }
 }
 
-/// The header of an unfragmented frame, and how many of its bytes count.
+/// The header of an unfragmented frame, and its length.
 #[must_use]
 pub(crate) fn frame_header(opcode: Opcode, payload_len: usize) -> ([u8; MAX_HEADER], usize) {
     let mut header = [0; MAX_HEADER];
@@ -144,7 +164,7 @@ pub(crate) fn frame_header(opcode: Opcode, payload_len: usize) -> ([u8; MAX_HEAD
     (header, len)
 }
 
-/// A whole close frame. Of `reason`, the first 123 bytes at most are sent, in whole characters.
+/// A whole close frame. Cuts `reason` after 123 bytes at most, between two characters.
 #[must_use]
 pub(crate) fn close(code: Option<u16>, reason: &str) -> Bytes {
     let mut payload = Vec::new();
@@ -222,6 +242,24 @@ mod tests {
         for payload in [&b"xxxxxxxxxxxxxxxx"[..], &noise] {
             let frame = Frame::of(Kind::Binary, payload);
             assert_eq!(frame.deflated(15).as_ptr(), frame.wire().as_ptr());
+        }
+    }
+
+    #[test]
+    fn a_frame_takes_hardly_more_memory_than_its_length() {
+        let mut text = vec![];
+        for len in [0, 62, 1_000, KEPT, 5_000, 100_000] {
+            text.resize(len, b'x');
+            let built = Frame::build(|out| {
+                // In pieces, as serializers write.
+                text.chunks(7).for_each(|piece| out.put_slice(piece));
+                Ok::<_, ()>(Kind::Text)
+            })
+            .unwrap();
+            let wire = built.wire().clone();
+            drop(built);
+            let (len, memory) = (wire.len(), Vec::from(wire).capacity());
+            assert!(memory <= len + len / 7 + MAX_HEADER, "{memory} bytes for {len}");
         }
     }
 

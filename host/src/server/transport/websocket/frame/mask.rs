@@ -1,6 +1,6 @@
 //! Masking: every byte from a client is XORed with a key of four.
 
-/// Unmasks `bytes`, whose first byte meets the first of `key`. Masks just as well.
+/// Masks or unmasks `bytes`. The first byte goes with the first byte of `key`.
 pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     let word = u128::from(u32::from_ne_bytes(key)) * 0x0000_0001_0000_0001_0000_0001_0000_0001;
     let (words, rest) = bytes.as_chunks_mut::<16>();
@@ -12,7 +12,7 @@ pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// The key for what follows the first `len` bytes.
+/// The key for the bytes behind the first `len`.
 pub(super) fn advance(mut key: [u8; 4], len: usize) -> [u8; 4] {
     key.rotate_left(len % 4);
     key

@@ -1,4 +1,4 @@
-//! Checks UTF-8 that arrives in pieces, and finds a fault as soon as its byte is there.
+//! Checks UTF-8 that arrives in pieces. Finds a fault as soon as its byte is there.
 
 /// How much of a growing text has been checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -7,11 +7,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Looks at what has been appended to `text` since the last call. False if no continuation can make it UTF-8.
+    /// Checks the bytes that were appended to `text` since the last call. False if no continuation can make it UTF-8.
     pub(super) fn check(&mut self, text: &[u8]) -> bool {
         match std::str::from_utf8(&text[self.valid..]) {
             Ok(_) => self.valid = text.len(),
-            // Without a length the fault is only that the text ends inside a character.
+            // An error without a length only means that the text ends inside a character.
             Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
             Err(_) => return false,
         }
