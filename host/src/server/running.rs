@@ -361,6 +361,7 @@ pub(crate) fn pipeline(config: &Config) -> Result<(Pipeline, StageFolder), Start
         stage_dir: staging.path().to_owned(),
         quarantine: Arc::new(Quarantine::new(&server.state_dir, server.max_quarantined)),
         kept: Kept::new(&server.state_dir, server.max_kept_libraries),
+        config: config.file.clone(),
         reports: Some(server.state_dir.join("reports")),
     };
     Ok((pipeline, staging))

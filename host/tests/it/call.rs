@@ -52,6 +52,15 @@ async fn an_event_is_answered_over_either_transport() {
 }
 
 #[tokio::test]
+async fn the_plugin_to_copy_answers_a_shout() {
+    let server = Bench::new().serve().await;
+    let mut other = Client::joined(&server, "echo:1").await;
+    let reply = said(0, |command| call(command, &server, &["echo:1", "shout", "{\"n\": 1}"]));
+    assert_eq!(reply, "{}\n");
+    assert_eq!(other.event("echo:1", "shout").await, json!({ "n": 1 }));
+}
+
+#[tokio::test]
 async fn lines_of_the_standard_input_are_events() {
     let server = Bench::new().serve().await;
     let said = told(&server, &["echo:1"], "echo {\"n\": 1}\n\necho {\"n\": 2}\n", 0);

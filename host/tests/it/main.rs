@@ -39,6 +39,7 @@ mod noticed;
 mod on_disk;
 mod operating;
 mod origins;
+mod own_program;
 mod panics;
 mod phoenix_0_11;
 mod policies;

@@ -89,7 +89,8 @@ async fn without_a_last_good_library_the_others_are_served() {
         .log
         .line(&["plugin refused", &of("misbehave"), "code=\"quarantined\""])
         .await;
-    assert!(said.contains("bennu plugins --lift"), "it says what to do: {said}");
+    let lift = format!("`bennu plugins --config {} --lift ", bench.config().display());
+    assert!(said.contains(&lift), "it says what to do: {said}");
     let options = Options::new(server.address, Transport::WebSocket);
     let mut client = bennu_tools::client::Client::connect(&options).await.expect("connected");
     let refused = client.join(TOPIC, json!({})).await.expect("answered");

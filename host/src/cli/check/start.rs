@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Diagnostic, Mode};
+use crate::config::{nearest, Config, Diagnostic, Mode};
 use crate::runtime::plugin::step::Refusal;
 use crate::server::preflight::Unavailable;
 use crate::server::{StartError, descriptors, preflight};
@@ -103,5 +103,21 @@ fn how_to_build(plugin: &str, library: &Path) -> String {
         Some("release") => format!("build it with `cargo build --release -p {plugin}`"),
         _ => "put it there".to_owned(),
     };
-    format!("{make}, or check with --dev, which needs no library")
+    let near = neighbour(library).map(|near| format!("did you mean `{near}`? If not, "));
+    format!("{}{make}, or check with --dev, which needs no library", near.unwrap_or_default())
+}
+
+/// The library in the same folder whose name is nearly that of one that is not there.
+fn neighbour(library: &Path) -> Option<String> {
+    let files = std::fs::read_dir(library.parent()?)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let names: Vec<String> = files.filter_map(|name| name.into_string().ok()).collect();
+    let libraries: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name.ends_with(".so"))
+        .collect();
+    nearest(library.file_name()?.to_str()?, &libraries).map(str::to_owned)
 }

@@ -1,6 +1,7 @@
 //! `bennu dev`: builds the plugins, serves them with a page to try them, and replaces them when their sources change.
 
 mod brief;
+mod building;
 mod keys;
 mod reloads;
 mod screen;

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Instant, SystemTime};
 
 use anstream::adapter::strip_str;
-use serde_json::json;
 
+use super::building::{Building, Due, WAITS, waiting};
 use super::screen::Screen;
 use crate::cargo::{CargoError, Library, Outcome, Processes, Stage, Workspace};
 use crate::cli::terminal::{BAD, ODD, STRONG, has_colours, styled};
@@ -22,9 +21,6 @@ use crate::server::routing::Routing;
 
 /// The watcher's name for what decides over all plugins. No plugin can have this name.
 const WORKSPACE: &str = "/workspace";
-/// What cargo writes while another cargo holds a lock that it needs.
-const WAITS: &str = "Blocking waiting for file lock";
-
 /// What starts a build.
 pub(super) enum Change {
     /// A source of this plugin has changed, or one of [`WORKSPACE`].
@@ -93,15 +89,6 @@ pub(super) struct Sources {
     stage: Arc<Stage>,
     processes: Processes,
     screen: Screen,
-}
-
-/// What a build is for.
-struct Due {
-    /// Plugins with changes of their own: what comes of them is always told.
-    changed: BTreeSet<String>,
-    /// Whether something has changed that decides over all plugins. Of a plugin without changes of its own it is then told
-    /// only if cargo had to compile something.
-    all: bool,
 }
 
 impl Sources {
@@ -430,80 +417,6 @@ impl Sources {
     }
 }
 
-/// Tells the terminal and the page that plugins are being built.
-#[derive(Clone)]
-struct Building {
-    screen: Screen,
-    service: Service,
-    shown: String,
-    /// Plugins that are built only because something has changed that decides over all. They are told of when cargo compiles something.
-    others: Arc<[String]>,
-    is_compiling: Arc<AtomicBool>,
-}
-
-impl Building {
-    fn start(screen: Screen, service: Service, due: &Due, names: &[String]) -> Self {
-        let changed: Vec<String> = due.changed.iter().cloned().collect();
-        let others = names
-            .iter()
-            .filter(|name| due.all && !due.changed.contains(*name))
-            .cloned();
-        let building = Self {
-            shown: if changed.is_empty() {
-                "plugins".to_owned()
-            } else {
-                changed.join(", ")
-            },
-            others: others.collect(),
-            is_compiling: Arc::default(),
-            screen,
-            service,
-        };
-        building.tell(&changed);
-        building.screen.status(&format!("building {}", building.shown));
-        building
-    }
-
-    fn tell(&self, names: &[String]) {
-        for name in names {
-            let event = json!({ "plugin": name }).to_string();
-            self.service.send(Command::News(("building", event)));
-        }
-    }
-
-    /// Hears each line that cargo says.
-    fn listener(&self) -> impl FnMut(&str) + Send + 'static {
-        let building = self.clone();
-        move |line| {
-            let line = strip_str(line).to_string();
-            if line.contains(WAITS) {
-                building.screen.say(&waiting(&line));
-            }
-            if line.contains("Compiling") && !building.is_compiling.swap(true, Ordering::AcqRel) {
-                building.tell(&building.others);
-            }
-            building
-                .screen
-                .status(&format!("building {}: {}", building.shown, line.trim()));
-        }
-    }
-
-    fn is_told(&self, name: &String) -> bool {
-        self.is_compiling.load(Ordering::Acquire) && self.others.contains(name)
-    }
-}
-
-/// What cargo waits for.
-fn waiting(line: &str) -> String {
-    let lock = line
-        .split_once(" on ")
-        .map_or("target directory", |(_, lock)| lock.trim());
-    format!(
-        "{} waiting for cargo's lock on the {lock}: another cargo runs",
-        styled(ODD, "!")
-    )
-}
-
 /// Why there is no library, as the page and the admin listener show it.
 fn refusal(error: &CargoError) -> Refusal {
     let code = match error {
@@ -514,19 +427,21 @@ fn refusal(error: &CargoError) -> Refusal {
     Refusal::new(Step::Build, code, strip_str(&error.to_string()).to_string())
 }
 
-/// Has cargo describe the workspace.
+/// Has cargo describe the workspace. That may take a while: cargo downloads what the workspace needs.
 fn find(folder: &Path, processes: &Processes, screen: &Screen) -> Result<Workspace, CargoError> {
     let out = std::io::stdout();
-    let screen = screen.clone();
+    let shown = screen.clone();
     let said = move |line: &str| {
         let line = strip_str(line).to_string();
         if line.contains(WAITS) {
-            screen.say(&waiting(&line));
+            shown.say(&waiting(&line));
         } else if !line.starts_with("error") {
-            screen.status(line.trim());
+            shown.status(line.trim());
         }
     };
-    Ok(Workspace::find(folder, processes, said)?.with_colours(out.is_terminal() && has_colours(&out)))
+    let found = Workspace::find(folder, processes, said);
+    screen.status("");
+    Ok(found?.with_colours(out.is_terminal() && has_colours(&out)))
 }
 
 /// Whether the package that is built from these sources is gone. Its own folder is the first.

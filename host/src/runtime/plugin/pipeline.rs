@@ -32,6 +32,8 @@ pub(crate) struct Pipeline {
     pub(crate) quarantine: Arc<Quarantine>,
     /// Contents to go back to.
     pub(crate) kept: Kept,
+    /// The configuration, as messages name it to commands.
+    pub(crate) config: PathBuf,
     /// Where to write long reports, one for each plugin. `None`: nowhere, and the probe puts nothing in quarantine.
     pub(crate) reports: Option<PathBuf>,
 }
@@ -211,8 +213,9 @@ impl Pipeline {
             Some(why) => {
                 let file = self.quarantine.file(hash);
                 let message = format!(
-                    "its contents are in quarantine: {}; lift it with `bennu plugins --lift {hash:#}`, or remove {}",
+                    "its contents are in quarantine: {}; lift it with `bennu plugins --config {} --lift {hash:#}`, or remove {}",
                     why.reason,
+                    self.config.display(),
                     file.display()
                 );
                 Err(Refusal::new(Step::Quarantine, "quarantined", message))
