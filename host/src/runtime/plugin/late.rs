@@ -1,4 +1,4 @@
-//! Tries loaded code on state that was not to be had before it was loaded: in a child, as the probe does.
+//! Tries loaded code on state that could not be sampled before it was loaded: in a child process, as the probe does.
 //!
 //! A generation that was too busy to be sampled keeps its topics. They move once it has been sampled and the new code has
 //! passed on that sample. And before a roll back, the code before is tried on the state that the new code has written.
@@ -35,7 +35,7 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
         tracing::warn!(
             plugin,
             from,
-            "its topics move later, as nothing of it could be tried: {error}"
+            "its topics move later: their state could not be tried on the new code: {error}"
         );
         return new.untried().put_off(heard);
     }
@@ -76,7 +76,7 @@ pub(super) fn takes_back(
     if !reads.contains(&version) {
         return Err(format!("the code before does not read state of version {version}"));
     }
-    // A busy shard is not waited for: topics are to leave the bad code soon.
+    // Does not wait for a busy shard: topics have to leave the bad code soon.
     let samples = sample::of(slot, std::slice::from_ref(bad), reads, &slot.config());
     match pipeline.try_on(good, samples.taken, &slot.config().probe) {
         Ok(()) => Ok(()),

@@ -64,7 +64,7 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 25] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,

@@ -150,7 +150,13 @@ fn build(name: &str, edit: impl FnOnce(String) -> String) -> PathBuf {
     let (root, dir) = (repository(), folder().join(name));
     // Its own name: cargo tells packages of one target folder apart by their place in the workspace.
     let api = format!("{name}-api");
-    for file in ["Cargo.toml", "src/manifest.rs", "src/wire.rs"] {
+    for file in [
+        "Cargo.toml",
+        "src/manifest.rs",
+        "src/wire.rs",
+        "src/abi/effect.rs",
+        "src/abi/event.rs",
+    ] {
         let text = fs::read_to_string(root.join("plugin-api").join(file)).unwrap();
         write_if_new(&dir.join(&api).join(file), &text);
     }

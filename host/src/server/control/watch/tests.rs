@@ -138,12 +138,21 @@ fn an_editor_that_keeps_a_backup_makes_one_change() {
 }
 
 #[test]
-fn the_same_contents_are_no_change() {
+fn the_same_contents_are_no_change_but_a_save() {
     let world = World::with_library(by_events());
     world.write("lib/room.so", "one");
+    world.hears("room", What::Saved);
     world.nothing_else();
     fs::remove_file(world.path("lib/room.so")).unwrap();
     world.write("lib/room.so", "one");
+    world.hears("room", What::Saved);
+    world.nothing_else();
+}
+
+#[test]
+fn another_name_for_the_file_is_no_save() {
+    let world = World::with_library(by_events());
+    fs::hard_link(world.path("lib/room.so"), world.path("lib/other.so")).unwrap();
     world.nothing_else();
 }
 
