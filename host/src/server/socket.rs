@@ -211,5 +211,4 @@ impl Channel {
     pub(crate) fn own_ref(&self) -> Option<&str> {
         self.join_ref.as_deref().or(self.msg_ref.as_deref())
     }
-
 }

@@ -172,7 +172,10 @@ async fn a_topic_that_is_too_large_for_a_sample_is_said_to_be() {
     count(&mut client, TOPIC).await;
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
-    let said = server.log.line(&["the sample has nothing of this generation", TOPIC]).await;
+    let said = server
+        .log
+        .line(&["the sample has nothing of this generation", TOPIC])
+        .await;
     assert!(said.contains(" INFO ") && said.contains("probe_bytes=8"), "{said}");
     assert_eq!(count(&mut client, TOPIC).await["version"], 2);
     assert_eq!(server.log.count(&["effect refused"]), 0);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{nearest, Config, Diagnostic, Mode};
+use crate::config::{Config, Diagnostic, Mode, nearest};
 use crate::runtime::plugin::step::Refusal;
 use crate::server::preflight::Unavailable;
 use crate::server::{StartError, descriptors, preflight};
@@ -104,7 +104,10 @@ fn how_to_build(plugin: &str, library: &Path) -> String {
         _ => "put it there".to_owned(),
     };
     let near = neighbour(library).map(|near| format!("did you mean `{near}`? If not, "));
-    format!("{}{make}, or check with --dev, which needs no library", near.unwrap_or_default())
+    format!(
+        "{}{make}, or check with --dev, which needs no library",
+        near.unwrap_or_default()
+    )
 }
 
 /// The library in the same folder whose name is nearly that of one that is not there.

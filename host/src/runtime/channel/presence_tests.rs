@@ -219,7 +219,7 @@ fn of_many_changes_between_two_diffs_only_the_outcome_is_kept_and_said() {
         presence
             .track(BOB, &key(&n.to_string()), br#"{"short":"lived"}"#)
             .unwrap();
-        presence.untrack(BOB, &key(&n.to_string()));
+        presence.untrack(BOB, &key(&n.to_string())).unwrap();
         presence.commit();
     }
     assert_eq!(presence.changes.len(), 1);
@@ -304,8 +304,8 @@ fn a_change_of_a_failed_event_is_taken_back_whole() {
     let shown = json(&presence.state());
     // This event fails: what the one before changed is still said.
     presence.update(ANN, &key("u"), br#"{"n":3}"#).unwrap();
-    presence.untrack(ANN, &key("u"));
-    presence.untrack(BOB, &key("v"));
+    presence.untrack(ANN, &key("u")).unwrap();
+    presence.untrack(BOB, &key("v")).unwrap();
     presence.track(BOB, &key("w"), b"{}").unwrap();
     presence.roll_back();
     assert_eq!(presence.shown_bytes, 0);

@@ -64,7 +64,9 @@ impl Kept {
                 let trusted = |file: &File, path: &Path| check_file(file, path, Use::State);
                 let read = || Contents::read_from(&path, trusted);
                 let contents = (meta.len() <= MAX_LIBRARY_BYTES).then(read)?;
-                let contents = contents.inspect_err(|error| tracing::warn!(%error, "a kept library is not used")).ok()?;
+                let contents = contents
+                    .inspect_err(|error| tracing::warn!(%error, "a kept library is not used"))
+                    .ok()?;
                 // A file that has changed on the disk is not the one that was good.
                 (contents.hash == hash).then_some(contents)
             })

@@ -291,6 +291,7 @@ mod tests {
     fn a_stage_folder_from_which_no_code_runs_is_named_with_its_setting() {
         let dir = Folder::new();
         let pipeline = Pipeline {
+            config: "bennu.toml".into(),
             exe: PathBuf::new(),
             stage_dir: dir.to_path_buf(),
             quarantine: Arc::new(Quarantine::new(&dir, 1)),

@@ -61,11 +61,11 @@ impl Elf<'_> {
     #[must_use]
     pub(crate) fn facts(&self) -> Facts {
         let flags = |tag| self.values(tag).into_iter().fold(0, |flags, value| flags | value);
-        let static_tls = flags(DT_FLAGS) & u64::from(DF_STATIC_TLS.0) != 0;
+        let static_tls = flags(DT_FLAGS) & DF_STATIC_TLS.0 != 0;
         let (has_unique_symbols, uses_on_exit) = self.symbols();
         Facts {
             static_tls: static_tls.then(|| self.thread_local_bytes()),
-            nodelete: flags(DT_FLAGS_1) & u64::from(DF_1_NODELETE.0) != 0,
+            nodelete: flags(DT_FLAGS_1) & DF_1_NODELETE.0 != 0,
             has_unique_symbols,
             uses_on_exit,
         }

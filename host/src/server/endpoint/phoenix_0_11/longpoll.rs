@@ -155,7 +155,10 @@ impl<'a> Conn<'a> {
         }
         let message_bytes = self.endpoint.state.routing().config.limits.max_message_bytes;
         let (body, share) = relay::collect(&self.endpoint, body, message_bytes).await?;
-        let limits = BodyLimits { message_bytes, lines: 1 };
+        let limits = BodyLimits {
+            message_bytes,
+            lines: 1,
+        };
         let message = body::messages(None, &body, limits).map_err(|error| error.status())?;
         Ok((message, share))
     }
