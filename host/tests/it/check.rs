@@ -206,7 +206,7 @@ impl Workspace {
 
     /// Puts a library where `bennu dev` builds, with the list of what it is built from, as cargo writes it.
     fn put_built(&self) {
-        let (library, folder) = (Build::Room.bytes(), self.0.path("target/bennu-dev/debug"));
+        let (library, folder) = (Build::Room.bytes(), self.0.path("target/debug"));
         fs::create_dir_all(&folder).expect("made");
         fs::write(folder.join("libroom.so"), library).expect("written");
         let list = format!("/libroom.so: {}\n", self.0.path("src/lib.rs").display());

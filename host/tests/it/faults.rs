@@ -479,7 +479,10 @@ async fn a_library_that_the_disk_had_no_room_for_is_tried_again() {
 async fn a_folder_that_nothing_can_be_staged_in_is_named_at_the_start() {
     let bench = Bench::new();
     fs::write(bench.path("stage"), "in the way").expect("written");
-    let words = format!("can be made in {}: File exists", bench.path("stage").display());
+    let words = format!(
+        "libraries in {}; set `[server] stage_dir` to another folder: File exists",
+        bench.path("stage").display()
+    );
     check_refused(
         |command| command.args(["serve", "--config"]).arg(bench.config()),
         &words,

@@ -259,7 +259,7 @@ fn a_library_says_what_settings_it_takes() {
     assert_eq!(of("lookup").1, said, "by its name in the configuration");
     let (_, _, complained) = of("lokup");
     assert!(
-        complained.contains("is called `lokup`: did you mean `lookup`?"),
+        complained.contains("has no plugin `lokup`: did you mean `lookup`?"),
         "{complained}"
     );
     let schema: Value = serde_json::from_str(&said).expect("JSON");

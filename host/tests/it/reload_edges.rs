@@ -62,7 +62,7 @@ async fn a_library_whose_probe_is_killed_from_outside_is_tried_again() {
     let mut client = Client::joined(&server, TOPIC).await;
     bench.put("misbehave", Build::MisbehaveAtLoad);
     let mut probe = None;
-    for (round, (signal, again_in_s)) in [(Signal::KILL, "again_in_s=1"), (Signal::TERM, "again_in_s=2")]
+    for (round, (signal, again_in_s)) in [(Signal::KILL, "again_in_s=1"), (Signal::KILL, "again_in_s=2")]
         .into_iter()
         .enumerate()
     {
