@@ -59,7 +59,10 @@ async fn a_request_of_http_1_1_has_one_host() {
     ] {
         assert_eq!(answer(admin, head).await.0, "400", "{head}");
     }
-    assert_eq!(answer(admin, "GET /health HTTP/1.1\r\nhost: localhost\r\n").await.0, "200");
+    assert_eq!(
+        answer(admin, "GET /health HTTP/1.1\r\nhost: localhost\r\n").await.0,
+        "200"
+    );
 }
 
 #[tokio::test]

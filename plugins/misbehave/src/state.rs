@@ -156,6 +156,9 @@ fn write_traps<S: serde::Serializer>(traps: &[String], serializer: S) -> Result<
 /// Reads a member, then springs its traps.
 pub(crate) fn read_member(old: Old<'_>) -> Result<Member, MigrateError> {
     let member: Member = old.read()?;
+    if cfg!(feature = "bad_restore") {
+        return Err(MigrateError::new("built never to read a member"));
+    }
     member.pass("restore");
     if member.is_trapped("restore_error") {
         return Err(MigrateError::new("trap in restore"));

@@ -74,7 +74,7 @@ impl Subject {
         subject
     }
 
-    /// Sources as they were at `since`: if one of them has changed after that, nothing counts as seen.
+    /// Sources as they were at `since`: if one of them has changed after that, or what was built from is gone, nothing counts as seen.
     pub(super) fn sources(set: SourceSet, since: SystemTime) -> Self {
         let Walk {
             folders: found,
@@ -82,7 +82,8 @@ impl Subject {
             print,
             ..
         } = Walk::over(&set);
-        let seen = (newest <= since).then(|| ContentHash::of(&print));
+        let is_gone = !set.files.is_empty() && set.folders.first().is_some_and(|own| !own.exists());
+        let seen = (newest <= since && !is_gone).then(|| ContentHash::of(&print));
         Self::Sources { set, found, seen }
     }
 
