@@ -192,7 +192,10 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
     world.edit(SOURCE, ONE_FIELD, NO_FIELDS);
     server
         .log
-        .line_within(BUILD, &["greeter generation 5: built in", "1 topic carried over in"])
+        .line_within(
+            BUILD,
+            &["✗ greeter: library refused", "`since`: dropped", "STATE_VERSION"],
+        )
         .await;
     assert_eq!(
         client.push("greeter:1", "hello", hello.clone()).await,
