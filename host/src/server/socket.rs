@@ -2,6 +2,7 @@
 //!
 //! Its I/O thread dispatches what it sends and delivers what is for it ([`Core`](super::io)).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ pub(crate) type Waiting = oneshot::Sender<Published>;
 /// What a connection is, once it may connect.
 #[derive(Debug)]
 pub(crate) struct NewSocket {
+    /// Where the client is.
+    pub(crate) peer: IpAddr,
     /// Where it connected.
     pub(crate) mount: Arc<Mount>,
     /// The version it speaks.

@@ -11,6 +11,9 @@ const PARTS: [Part; 3] = [
     ("limits", Some("max_inbox_bytes"), |a, b| {
         a.limits.max_inbox_bytes == b.limits.max_inbox_bytes
     }),
+    ("log", Some("max_queue_bytes"), |a, b| {
+        a.log.max_queue_bytes == b.log.max_queue_bytes
+    }),
 ];
 
 /// The parts that need a restart because `config` differs from what the host was started with, as `FILE:LINE: [SECTION] KEY`. Leaves

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Endpoint;
 use crate::config::LongPoll;
+use crate::runtime::clock;
 use crate::server::io::{Entry, SessionRequest};
 use crate::server::socket::NewSocket;
 use crate::server::transport::Frame;
@@ -42,7 +43,6 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, thread: u8, socket: NewSocket
         node: endpoint.node,
         io_thread: u16::from(thread),
         session: opened.await.ok()??,
-        created_ms: now_ms(),
         last: 0,
     })
 }
@@ -94,7 +94,7 @@ pub(super) async fn publish(
         frames,
         reply,
     })));
-    let published = timeout(config.pubsub_timeout, published).await.ok()?;
+    let published = clock::timeout(config.pubsub_timeout, published).await.ok()?;
     Some(published.unwrap_or(Published::Gone))
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn publish(
 ///
 /// If it is longer than `limit`, takes longer than `within`, or ends too early: the `status` to answer with.
 pub(super) async fn collect(body: Body, limit: usize, within: Duration) -> Result<Bytes, u16> {
-    match timeout(within, Limited::new(body, limit).collect()).await {
+    match clock::timeout(within, Limited::new(body, limit).collect()).await {
         Err(_) => Err(408),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(413),

@@ -1,7 +1,7 @@
 //! I/O threads: each owns its connections, from the handshake to the last byte, and its part of every subscription.
 //!
-//! A thread is a tokio runtime of its own. hyper serves HTTP on it; connections that became WebSockets stand in the
-//! [`Core`]'s slab and are polled by it directly. All that comes from elsewhere comes through its [`Inbox`].
+//! Each thread has a tokio runtime of its own. hyper serves HTTP on it. Connections that became WebSockets live in the slab of the
+//! [`Core`], which polls them itself. Everything from other threads comes through the thread's [`Inbox`].
 //! An I/O thread never waits for a shard, and never runs plugin code.
 
 mod acceptor;
@@ -31,12 +31,13 @@ pub(crate) use stream::LazyStream;
 pub(crate) use subscriptions::Subscriptions;
 
 use self::core::Core;
+use crate::runtime::threads;
 use crate::server::state::State;
 
 /// The token of the inbox's waker; connections count from 0.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// An I/O thread that is not running yet. Its inbox takes entries already.
+/// An I/O thread that does not run yet. Its inbox takes entries already.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// The way in.
@@ -44,7 +45,7 @@ pub(crate) struct Prepared {
     poll: mio::Poll,
 }
 
-/// Makes what an I/O thread needs; so many bytes may wait in its inbox.
+/// Makes what an I/O thread needs. `max_inbox_bytes` may wait in its inbox.
 ///
 /// # Errors
 ///
@@ -59,25 +60,34 @@ pub(crate) fn prepare(max_inbox_bytes: usize) -> io::Result<Prepared> {
 }
 
 impl Prepared {
-    /// Starts the thread, the `index`th of its host, with what answers its HTTP requests.
+    /// Starts I/O thread `index`, with the router that answers its HTTP requests.
     ///
     /// # Errors
     ///
     /// If the system gives no thread or no runtime.
     pub(crate) fn start(self, index: u8, state: Arc<State>, app: Router) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name(format!("io.{index}")).spawn(move || {
+        threads::spawn(name(index), move || {
+            // Dropped last, also in a panic: nobody may wait for a thread that has ended.
+            let _closes = Closes(Arc::clone(&self.inbox));
             let local = tokio::task::LocalSet::new();
-            let ended = local.block_on(&runtime, async move {
+            local.block_on(&runtime, async move {
                 Core::new(index, self.inbox, self.poll, state, app)?.run().await
-            });
-            if let Err(error) = ended {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    thread = index,
-                    "an I/O thread has failed"
-                );
-            }
+            })
         })
+    }
+}
+
+/// The name of I/O thread `index`.
+fn name(index: u8) -> String {
+    format!("io.{index}")
+}
+
+/// Closes the inbox of a thread that ends.
+struct Closes(Arc<Inbox>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

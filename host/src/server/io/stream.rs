@@ -3,11 +3,13 @@
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::content_length::ContentLength;
+use super::http::Phases;
 
 /// What is read before the runtime is asked: a request's head, most often.
 const FIRST: usize = 2048;
@@ -16,7 +18,11 @@ const FIRST: usize = 2048;
 /// accepted, and the response finds room: those that then become WebSockets, which another poll is to watch, were never known
 /// to the runtime's.
 #[derive(Debug)]
-pub(crate) struct LazyStream(State, ContentLength);
+pub(crate) struct LazyStream {
+    state: State,
+    phases: Arc<Phases>,
+    content_length: ContentLength,
+}
 
 #[derive(Debug)]
 enum State {
@@ -31,14 +37,27 @@ enum State {
 }
 
 impl LazyStream {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    /// A stream that tells `phases` when something was read.
+    pub(super) fn new(stream: TcpStream, phases: Arc<Phases>) -> Self {
         let drained = false;
-        Self(State::Unknown { stream, drained }, ContentLength::default())
+        Self {
+            state: State::Unknown { stream, drained },
+            phases,
+            content_length: ContentLength::default(),
+        }
     }
 
     /// What is noticed of the requests that it brings.
     pub(super) fn content_length(&self) -> ContentLength {
-        self.1.clone()
+        self.content_length.clone()
+    }
+
+    /// Takes note of bytes that were read.
+    fn was_read(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.phases.read();
+        }
+        self.content_length.read(bytes);
     }
 
     /// The stream, which the runtime has forgotten.
@@ -47,7 +66,7 @@ impl LazyStream {
     ///
     /// If the runtime cannot forget it, or it was lost.
     pub(crate) fn into_std(self) -> io::Result<TcpStream> {
-        match self.0 {
+        match self.state {
             State::Unknown { stream, .. } => Ok(stream),
             State::Known(stream) => stream.into_std(),
             State::Lost => Err(io::ErrorKind::NotConnected.into()),
@@ -56,11 +75,11 @@ impl LazyStream {
 
     /// Makes it known to the runtime.
     fn known(&mut self) -> io::Result<Pin<&mut tokio::net::TcpStream>> {
-        self.0 = match std::mem::replace(&mut self.0, State::Lost) {
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
             State::Unknown { stream, .. } => State::Known(tokio::net::TcpStream::from_std(stream)?),
             other => other,
         };
-        match &mut self.0 {
+        match &mut self.state {
             State::Known(stream) => Ok(Pin::new(stream)),
             _ => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -68,7 +87,7 @@ impl LazyStream {
 
     /// Tries it at once; nothing if it has to be waited for, or is known.
     fn at_once<T>(&mut self, mut attempt: impl FnMut(&mut TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
-        let State::Unknown { stream, .. } = &mut self.0 else {
+        let State::Unknown { stream, .. } = &mut self.state else {
             return None;
         };
         loop {
@@ -83,7 +102,7 @@ impl LazyStream {
 
 impl AsyncRead for LazyStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let State::Unknown { drained, .. } = &mut self.0
+        if let State::Unknown { drained, .. } = &mut self.state
             && std::mem::take(drained)
         {
             // Asked again if this is still needed when all else that is due has been done.
@@ -94,13 +113,13 @@ impl AsyncRead for LazyStream {
         let before = into.filled().len();
         let Some(read) = self.at_once(|stream| stream.read(into.initialize_unfilled_to(most))) else {
             let polled = self.known()?.poll_read(context, into);
-            self.1.read(&into.filled()[before..]);
+            self.was_read(&into.filled()[before..]);
             return polled;
         };
         let read = read?;
         into.advance(read);
-        self.1.read(&into.filled()[before..]);
-        if let State::Unknown { drained, .. } = &mut self.0 {
+        self.was_read(&into.filled()[before..]);
+        if let State::Unknown { drained, .. } = &mut self.state {
             *drained = read < most;
         }
         Poll::Ready(Ok(()))
@@ -109,7 +128,7 @@ impl AsyncRead for LazyStream {
 
 impl AsyncWrite for LazyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.1.wrote();
+        self.content_length.wrote();
         match self.at_once(|stream| stream.write(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write(context, bytes),
@@ -121,7 +140,7 @@ impl AsyncWrite for LazyStream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.1.wrote();
+        self.content_length.wrote();
         match self.at_once(|stream| stream.write_vectored(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write_vectored(context, bytes),
@@ -158,17 +177,17 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
         let (server, _) = listener.accept().expect("accepted");
         server.set_nonblocking(true).expect("set");
-        (client, LazyStream::new(server))
+        (client, LazyStream::new(server, Arc::default()))
     }
 
     fn is_known(stream: &LazyStream) -> bool {
-        matches!(stream.0, State::Known(_))
+        matches!(stream.state, State::Known(_))
     }
 
     /// Until it is there: the other end is in this process.
     async fn arrived(client: &mut TcpStream, server: &LazyStream, bytes: &[u8]) {
         client.write_all(bytes).expect("sent");
-        let State::Unknown { stream, .. } = &server.0 else {
+        let State::Unknown { stream, .. } = &server.state else {
             unreachable!("asked before it is known")
         };
         while stream.peek(&mut [0; 1]).is_err() {

@@ -86,7 +86,7 @@ impl Commit<'_> {
         let by = self.env.generation;
         record.promises.insert(serial, Promise::Join { member, by });
         let (timers, deadline) = (&self.env.hub.timers, self.env.slot.config().join_deadline);
-        timers.set(
+        timers.set_deadline(
             timers.number(),
             deadline,
             Arc::downgrade(self.topic(step)),

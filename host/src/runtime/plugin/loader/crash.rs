@@ -250,8 +250,17 @@ fn note(how: &str, place: Place, plugin: &Name) {
     line.end();
 }
 
-/// A sentence on standard error, which nobody writes to in pieces.
+/// A sentence on standard error, which nobody writes to in pieces. If nobody reads that, the crash does not wait for it.
 fn tell(how: &str, place: Place, plugin: &Name) {
+    let mut stderr = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: it is one entry, and the call is async-signal-safe. A pipe that takes anything takes more than one line.
+    if unsafe { libc::poll(&raw mut stderr, 1, 0) } < 1 {
+        return;
+    }
     let mut line = Line::to(libc::STDERR_FILENO);
     line.add(b"bennu: plugin ");
     line.show(plugin.as_bytes());

@@ -5,6 +5,7 @@ use bennu_wire::message::Outgoing;
 use bennu_wire::serializer::EncodeError;
 
 use super::{Core, WRITES};
+use crate::runtime::client_lines::{Source, client_line};
 use crate::server::io::writes::Written;
 use crate::server::socket::Encoding;
 use crate::server::transport::websocket::frame::close_code;
@@ -24,7 +25,17 @@ impl Core {
             Ok(frame) => self.send_frame(slot, &frame, None),
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
-                tracing::error!(%error, "a message cannot be encoded");
+                let Some(socket) = self.sockets.get(slot) else { return };
+                let peer = socket.info.peer;
+                client_line!(
+                    ERROR,
+                    self.hub().client_lines,
+                    "not encoded",
+                    Source::of(peer),
+                    %peer,
+                    %error,
+                    "a message cannot be encoded"
+                );
             }
         }
     }
