@@ -20,7 +20,7 @@ use crate::state;
 /// [`Context::spawn`] and [`Context::later`]. A panic ends the member in whose callback it happened. The effects of that callback
 /// are dropped; the topic's state stays as the callback left it.
 ///
-/// Both states survive a reload of the plugin: see [`state`](crate::state).
+/// Both states survive a reload of the plugin: see [`crate::state`].
 ///
 /// | callback | called when | a panic in it |
 /// |---|---|---|
@@ -103,7 +103,7 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
     /// renamed with `#[serde(alias = "…")]`, or removed in a new `STATE_VERSION`.
     ///
     /// State of the present version must come back whole. Bennu writes the result again, and counts a value that is missing or
-    /// different as an error. State of another version may be changed at will here: see [`state`](crate::state).
+    /// different as an error. State of another version may be changed at will here: see [`crate::state`].
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! What runs channels: topics and their mailboxes, plugins and their shards, broadcasts, timers.
 //!
-//! Nothing here knows a transport or a connection: what is for clients goes through [`outlet`]s.
+//! Nothing here knows a transport or a connection: what is for clients goes through the outlets of [`delivery`].
 
 pub(crate) mod channel;
 pub(crate) mod delivery;

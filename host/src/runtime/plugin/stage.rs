@@ -1,6 +1,6 @@
 //! Reads a library that has stopped changing, and keeps a private copy of exactly these bytes to load from.
 //!
-//! Libraries that lie beside it and that it needs come with it ([`companions`](super::companions)); only the names of those differ in
+//! Libraries that lie beside it and that it needs come with it (`companions.rs`); only the names of those differ in
 //! the copies. Never here: a link. The system's loader knows files by name and by inode, and would return the library that it has.
 
 mod folder;

@@ -1,7 +1,7 @@
 //! Records which plugin crashed the process, and what it was called for.
 //!
 //! Each thread that calls plugins keeps in a thread-local where it is. On a thread that a plugin has started itself, the stack
-//! tells whose code it runs ([`code`](super::code)). Nothing is written before a fatal signal comes, or a plugin calls `exit`.
+//! tells whose code it runs ([`super::code`] finds it). Nothing is written before a fatal signal comes, or a plugin calls `exit`.
 //! The handlers then append one line to a file that is already open, print the same to standard error, and pass the signal on to
 //! the handler before them. [`plugin::crash`](crate::runtime::plugin::crash) reads the file at the next start.
 //!

@@ -1,7 +1,7 @@
 //! Closes a library, after a look at who still points into it.
 //!
 //! 1. Nothing else of the host holds it.
-//! 2. Nobody runs in it or would be called there: threads, signal handlers, timers ([`references`](super::super::references)).
+//! 2. Nobody runs in it or would be called there: threads, signal handlers, timers (`references.rs`).
 //! 3. Its destructors run on a thread of their own, which may take as long as a callback.
 //! 4. The system unmaps it, and [`mapping`](super::super::mapping) tells whether it has.
 //!
