@@ -232,9 +232,12 @@ impl Server {
     /// #     fn handle_in(&mut self, room: &mut Room, _: &str, _: Payload, _: &mut Context) -> Handled {
     /// #         Ok(Reply::ok_with(&room.messages))
     /// #     }
-    /// #     fn migrate_shared(_: u32, old: Old) -> Result<Room, MigrateError> {
+    /// #     fn migrate_shared(version: u32, old: Old) -> Result<Room, MigrateError> {
     /// #         #[derive(Deserialize)]
     /// #         struct RoomV1 { messages: Vec<String> }
+    /// #         if version == 2 {
+    /// #             return old.read();
+    /// #         }
     /// #         let RoomV1 { messages } = old.read()?;
     /// #         Ok(Room { messages: messages.into_iter().map(|text| json!({ "text": text })).collect() })
     /// #     }
