@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 51] = [
+const PARTS: [&str; 52] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -50,6 +50,7 @@ const PARTS: [&str; 51] = [
     "server::routing",
     "server::transport",
     "server::socket",
+    "server::held",
     "server::state",
     "server::io",
     "server::endpoint",
