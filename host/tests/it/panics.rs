@@ -425,6 +425,18 @@ async fn the_whole_topic_where_the_configuration_says_so() {
 }
 
 #[tokio::test]
+async fn a_panic_in_join_only_refuses_the_join_whatever_the_configuration_says() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "on_panic", "\"topic\"");
+    let mut two = Two::on(bench).await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    let reply = two.ann.try_join(TOPIC, json!({ "do": "panic" })).await;
+    assert_eq!(reply["response"]["reason"], "join crashed");
+    two.check("join").await;
+}
+
+#[tokio::test]
 async fn code_that_always_panics_can_be_replaced() {
     let bench = Bench::new();
     let server = bench.serve().await;
