@@ -218,7 +218,7 @@ function reloaded(reload) {
   note(plugin, null);
   const counts = [
     `probed in ${time(probedMs)}`,
-    topics === 0 ? "no topics" : `${amount(topics, "topic")} carried over in ${time(swapMs)}`,
+    topics === 0 ? "no topics" : `${amount(topics, "topic")} moved in ${time(swapMs)}`,
     failed > 0 && `${amount(failed, "topic")} not`,
     rejoined > 0 && `${amount(rejoined, "topic")} joined again`,
   ];

@@ -68,7 +68,7 @@ fn refused(file: &Path, errors: ConfigErrors) -> anyhow::Error {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
             let _ = writeln!(io::stderr(), "{}", mistakes.render(has_colours(&io::stderr())));
-            anyhow::anyhow!("{} is refused", file.display())
+            anyhow::anyhow!("{} has mistakes", file.display())
         }
     }
 }
@@ -106,7 +106,7 @@ fn set_log_level<E: std::error::Error>(set: impl Fn(&str) -> Result<(), E> + Sen
         }
         match set(level) {
             Ok(()) => tracing::info!(level, "log level changed"),
-            Err(error) => tracing::error!(level, %error, "the log level cannot be changed"),
+            Err(error) => tracing::error!(level, %error, "cannot change the log level"),
         }
     })
 }
@@ -119,7 +119,7 @@ fn raise_open_files(config: &Config) {
                 tracing::warn!("{shortage}");
             }
         }
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 

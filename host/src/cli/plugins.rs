@@ -241,7 +241,7 @@ fn notes(plugin: &Value) -> Vec<String> {
     if !refusal.is_null() {
         let (step, code) = (shown(&refusal["step"]), shown(&refusal["code"]));
         let message = shown(&refusal["message"]);
-        note("refused", format!("{message} ({step}, {code}, {})", when(refusal)));
+        note("rejected", format!("{message} ({step}, {code}, {})", when(refusal)));
     }
     let rollback = &plugin["last_rollback"];
     if !rollback.is_null() {

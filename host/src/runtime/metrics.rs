@@ -43,7 +43,7 @@ pub(crate) struct PluginStats {
     pub(crate) slow_handlers: Counter,
     /// Callbacks that took longer than `deadline_ms`, whose shard was given up.
     pub(crate) hangs: Counter,
-    /// Threads that were given up and have not come back.
+    /// Abandoned threads that have not returned.
     pub(crate) stuck_threads: Gauge,
     /// Effects that the host refused.
     pub(crate) refused_effects: Counter,
@@ -53,9 +53,9 @@ pub(crate) struct PluginStats {
     pub(crate) refused_loads: Counter,
     /// Topics that were carried over.
     pub(crate) migrated_topics: Counter,
-    /// Topics that could not be carried over.
+    /// Topics that could not be moved.
     pub(crate) failed_migrations: Counter,
-    /// Generations that gave their topics back to the one before.
+    /// Rollbacks to the previous code.
     pub(crate) rollbacks: Counter,
     /// Generations whose library is still in memory though nothing of it runs.
     pub(crate) leaked_generations: Gauge,

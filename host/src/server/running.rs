@@ -97,7 +97,9 @@ impl Server {
         let secret = SecretKeyBase::obtain(&config, mode)?;
         if secret.generated {
             // Only in `dev`, where it is as it should be.
-            tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
+            tracing::info!(
+                "no secret_key_base is set: Bennu generated one. Long-poll sessions end when the server stops"
+            );
         }
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
@@ -263,7 +265,7 @@ impl Server {
             }
         };
         if timeout_at(deadline, in_batches).await.is_err() {
-            tracing::warn!("not all connections were drained in time, the rest is closed at once");
+            tracing::warn!("not all connections closed in time; the rest are closed now");
             endpoint
                 .inboxes
                 .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
@@ -274,7 +276,7 @@ impl Server {
         if timeout(PATIENCE, &mut ended).await.is_err() {
             say_awaited(&state.hub, deadline);
             if timeout_at(deadline + GRACE, ended).await.is_err() {
-                tracing::warn!("a plugin did not end in time");
+                tracing::warn!("a plugin did not shut down in time");
             }
         }
         endpoint.inboxes.send_all(|| Entry::Stop);
@@ -301,7 +303,7 @@ fn say_awaited(hub: &Hub, deadline: Instant) {
             topic,
             callback,
             event,
-            "stopping waits up to {seconds} s for this handler to return: a second signal (or q) stops at once"
+            "waiting up to {seconds} s for this handler to return. Send a second signal (or press q) to stop at once"
         );
     }
 }
@@ -316,7 +318,7 @@ async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
         open += more;
     }
     if open > 0 {
-        tracing::info!(open, "draining");
+        tracing::info!(open, "closing connections");
     }
     open
 }
@@ -386,7 +388,7 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
     Ok(())
 }
 
-/// Prepares a library. One whose probe somebody else has killed gets another chance before the start fails.
+/// Prepares a library. One whose probe another process has killed gets another chance before the start fails.
 fn prepare_patiently(
     plugins: &mut Plugins,
     slot: &Arc<PluginSlot>,
@@ -398,7 +400,12 @@ fn prepare_patiently(
         match plugins.prepare(slot, library, config, Occasion::Needed) {
             Err(refusal) if refusal.may_pass && refusal.step == Step::Probe => {
                 let again_in_s = wait.as_secs();
-                tracing::warn!(plugin = slot.name, again_in_s, "the probe failed: {}", refusal.message);
+                tracing::warn!(
+                    plugin = slot.name,
+                    again_in_s,
+                    "the probe could not run; Bennu tries again: {}",
+                    refusal.message
+                );
                 std::thread::sleep(wait);
                 wait *= 2;
             }
@@ -422,7 +429,7 @@ fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> 
         plugin = slot.name,
         step = refusal.step.name(),
         code = refusal.code,
-        "plugin refused: {message}"
+        "plugin not loaded: {message}"
     );
     Ok(())
 }

@@ -280,7 +280,7 @@ async fn in_the_snapshot_of_the_topic_and_in_restore() {
         two.put(Build::MisbehaveV2).await;
         two.server
             .log
-            .line(&["could not be carried over", "failed=1", "trap in"])
+            .line(&["could not be moved", "failed=1", "trap in"])
             .await;
         let expected = json!({ "topic": 2, "member": 2, "version": 1 });
         assert_eq!(two.bob.push(TOPIC, "count", json!({})).await, expected, "{trap}");
@@ -321,7 +321,11 @@ async fn in_drop_of_the_plugins_own_value() {
     two.server.log.line(&words).await;
     two.server
         .log
-        .line(&["what is left of it", "generation=1", "did not shut down cleanly"])
+        .line(&[
+            "parts of this generation stay in memory",
+            "generation=1",
+            "did not shut down cleanly",
+        ])
         .await;
     for client in [&mut two.ann, &mut two.bob] {
         assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);
@@ -358,7 +362,7 @@ async fn in_init_the_code_in_service_stays() {
     bench.set("plugins.misbehave", "settings", "{ init = \"panic\" }");
     server
         .log
-        .line(&["the configuration is refused", "init panicked", "panics on request"])
+        .line(&["configuration rejected", "init panicked", "panics on request"])
         .await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 1);
     assert_eq!(client.rest().await, []);

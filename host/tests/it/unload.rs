@@ -90,7 +90,10 @@ async fn so_does_an_exit_hook_that_nothing_takes_back() {
     let mut client = Client::joined(&server, "exit_hook:1").await;
     client.push("exit_hook:1", "set", json!({})).await;
     replace(&bench, &server, Build::ExitHook, 2).await;
-    server.log.line(&["what is left of it", "exit hooks: "]).await;
+    server
+        .log
+        .line(&["parts of this generation stay in memory", "exit hooks: "])
+        .await;
     assert_eq!(server.stop().await.code(), Some(0));
 }
 
@@ -189,7 +192,7 @@ async fn static_thread_locals_are_said_at_the_first_load_and_have_room_for_many_
     server
         .log
         .line(&[
-            "thread-locals are static",
+            "static thread-local storage",
             &of("static_tls"),
             "room_bytes=65536",
             "-ftls-model=global-dynamic",
@@ -211,7 +214,7 @@ async fn without_room_for_static_thread_locals_the_refusal_says_what_to_do() {
     let refusal = loop {
         number += 1;
         bench.put_numbered("static_tls", Build::StaticTls, number);
-        let notice = [&*of("static_tls"), "static_tls_bytes", "library refused"];
+        let notice = [&*of("static_tls"), "static_tls_bytes", "library rejected"];
         let served = server.in_service("static_tls", number);
         tokio::select! {
             () = served => assert!(number < 20, "there is room without end"),
@@ -219,7 +222,7 @@ async fn without_room_for_static_thread_locals_the_refusal_says_what_to_do() {
         }
     };
     assert!(
-        refusal.contains("step=\"load\"") && refusal.contains("restart the host"),
+        refusal.contains("step=\"load\"") && refusal.contains("restart the server"),
         "{refusal}"
     );
     Client::joined(&server, "static_tls:1").await;
@@ -270,7 +273,7 @@ async fn a_library_that_is_not_beside_the_plugin_is_named() {
     fs::remove_file(bench.path("helpers/libhelper.so.1")).expect("removed");
     server
         .log
-        .line(&["library refused", &of("companion"), "libhelper.so.1", "-rpath,$ORIGIN"])
+        .line(&["library rejected", &of("companion"), "libhelper.so.1", "-rpath,$ORIGIN"])
         .await;
     assert_eq!(answer(&server).await, 1, "the code in service goes on");
 }
@@ -286,10 +289,7 @@ async fn memory_that_stays_at_each_reload_is_said_past_the_bound() {
         replace(&bench, &server, Build::Leaves, generation).await;
         server.unloaded("leaves", generation - 1).await;
     }
-    server
-        .log
-        .line(&["each reload leaves memory behind", &of("leaves")])
-        .await;
+    server.log.line(&["each reload leaks memory", &of("leaves")]).await;
     let name = "bennu_plugin_leaked_bytes_per_reload{plugin=\"leaves\"}";
     assert!(metric(server.admin().await, name).await >= BYTES / 2);
 }
@@ -308,7 +308,7 @@ async fn a_destructor_that_does_not_return_holds_up_neither_other_reloads_nor_th
     server.unloaded("echo", 1).await;
     server
         .log
-        .line(&["what is left of it", &of("leaves"), "destructor: "])
+        .line(&["parts of this generation stay in memory", &of("leaves"), "destructor: "])
         .await;
     replace(&bench, &server, Build::Echo, 3).await;
     server.unloaded("echo", 2).await;
@@ -329,7 +329,7 @@ async fn a_plugin_whose_shards_are_all_given_up_is_not_in_service() {
     client.start("misbehave:1", "unruly", json!({ "at": "hang" })).await;
     server
         .log
-        .line(&["plugin out of service: all its shards were given up"])
+        .line(&["plugin out of service: all its threads are abandoned"])
         .await;
     let ready = get(admin, "/ready").await;
     assert_eq!((ready.status, &*ready.body), (503, "not in service: misbehave\n"));

@@ -74,7 +74,7 @@ fn text(library: &Path, found: &Found) -> String {
             let help = help.map_or(String::new(), |help| format!("\n  = help: {help}"));
             let error = styled(BAD, "error");
             return format!(
-                "{error}: {} is refused ({}): {}{help}",
+                "{error}: {} is rejected (step `{}`): {}{help}",
                 library.display(),
                 refusal.step,
                 refusal.message

@@ -57,7 +57,7 @@ pub(super) fn plugins(config: &Config, libraries: &BTreeMap<String, PathBuf>) ->
 pub(super) fn refused_library(config: &Config, name: &str, refusal: &Refusal, library: &Path) -> Diagnostic {
     let diagnostic = match &refusal.settings {
         Some(said) => config.settings_error(name, &said.path, &said.message),
-        None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
+        None => config.library_error(name, &format!("{} (step `{}`)", refusal.message, refusal.step)),
     };
     match library.exists() {
         true => diagnostic,

@@ -90,18 +90,18 @@ pub(crate) enum GenerationError {
     #[error("the plugin did not start: {0}")]
     Init(String),
     /// The system started no thread.
-    #[error("a shard thread could not be started")]
+    #[error("a thread of the plugin could not be started")]
     Thread(#[source] std::io::Error),
     /// A shard ended before it was ready.
-    #[error("a shard ended while starting")]
+    #[error("a thread of the plugin ended while it was starting")]
     Ended,
     /// The plugin's `init` does not return. Its thread is left.
     #[error("the plugin did not start within {} ms: its `init` does not return", .0.as_millis())]
     Hangs(Duration),
     /// The library's constructors do not return. Their thread is left, and nothing else can be loaded.
     #[error(
-        "the library did not load within {} ms: a constructor of it does not return, and holds the system's loader; no plugin can be \
-         loaded before the host is restarted", .0.as_millis()
+        "the library did not load within {} ms: one of its constructors does not return and blocks the dynamic loader; restart \
+         the server before you load another plugin", .0.as_millis()
     )]
     LoadHangs(Duration),
 }
@@ -486,8 +486,9 @@ impl ShardSet {
         if slot.stats.stuck_threads.get() > most {
             tracing::error!(
                 plugin = slot.name,
-                most,
-                "too many threads of the plugin are stuck: the shard is not replaced, and joins that lead to it are refused"
+                max_stuck_threads = most,
+                "too many threads of the plugin are stuck: Bennu starts no replacement, and refuses joins to the topics of this one. \
+                 Restart the server"
             );
             return None;
         }
@@ -498,7 +499,8 @@ impl ShardSet {
             .index;
         let (set, instance, shard) = (Arc::clone(self), running.instance.clone(), self.new_shard());
         let thread = self.thread(index, &shard, move |shard| set.reopen(index, shard, instance));
-        let thread = thread.inspect_err(|error| tracing::error!(plugin = slot.name, %error, "no shard can be opened"));
+        let thread = thread
+            .inspect_err(|error| tracing::error!(plugin = slot.name, %error, "cannot start a thread of the plugin"));
         running.threads.push(thread.ok()?);
         self.env.hub.watchdog.watch(Arc::downgrade(self), Arc::clone(&shard));
         self.shards.write().expect("no holder panics")[index] = Arc::clone(&shard);
@@ -513,7 +515,7 @@ impl ShardSet {
         let opened = match in_plugin(shard, "open", open) {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {
-                tracing::error!(plugin = env.slot.name, error, "no shard can be opened");
+                tracing::error!(plugin = env.slot.name, error, "cannot start a thread of the plugin");
                 giveup::close(&self, shard, false);
                 return;
             }
@@ -565,8 +567,5 @@ fn shut_down(shard: &Arc<Shard>, instance: &Instance, env: &Env) {
 /// Notes that a thread which was given up has returned from the plugin after all, and ends.
 fn came_back(env: &Env) {
     env.slot.stats.stuck_threads.dec();
-    tracing::info!(
-        plugin = env.slot.name,
-        "a thread that was given up has returned and ends"
-    );
+    tracing::info!(plugin = env.slot.name, "an abandoned thread has returned and ended");
 }

@@ -20,7 +20,7 @@ use crate::runtime::channel::{Called, Caller, Ending, Input, Member, Notice, Pro
 use crate::runtime::id::MemberId;
 
 /// Why a topic could not be moved.
-const HUNG: &str = "the code that serves it hangs";
+const HUNG: &str = "its thread does not return";
 
 /// What was lost with a shard.
 #[derive(Debug, Default)]

@@ -151,7 +151,7 @@ pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstanc
                 state,
             };
             if let Err(Control::Take(carried)) = to.control(Control::Take(Box::new(carried))) {
-                give_back(*carried, "the shard that was to take it is closed", env);
+                give_back(*carried, "the new code has stopped", env);
             }
         }
     }
@@ -186,7 +186,7 @@ fn end_first(
     // Asked for before the ends run: if one of them hangs, the thread that gives the shard up finds the move.
     if let Err(Control::Give(moving)) = shard.control(Control::Give(Box::new(moving))) {
         giveup::sweep(shard, env);
-        return moving.fail(since, 0, "the shard that serves it is closed");
+        return moving.fail(since, 0, "its thread has ended");
     }
     for _ in 0..batches {
         shard.run_topics(vec![Arc::clone(&topic)], instance, env);
@@ -340,7 +340,7 @@ pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
     fail(moving, &from, since, why, env);
 }
 
-/// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
+/// The state could not be moved: the topic stays where it was, or its members rejoin on the new code.
 fn fail(moving: Move, from: &Arc<Shard>, since: Instant, why: &str, env: &Env) {
     let waited = moving.topic.release(&from.queue, Vec::new());
     if from.is_closed() {

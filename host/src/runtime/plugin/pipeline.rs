@@ -173,7 +173,7 @@ impl Pipeline {
     /// Keeps a copy of a good library, to go back to.
     pub(super) fn keep(&self, slot: &PluginSlot, generation: &Generation) {
         if let Err(error) = self.kept.keep(&slot.name, generation.hash, generation.library()) {
-            tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
+            tracing::warn!(plugin = slot.name, %error, "cannot store a copy of a good library");
         }
     }
 
@@ -270,7 +270,7 @@ impl Pipeline {
         let file = dir.join(format!("{}.txt", plugin.replace('/', "_")));
         let written = private_dir(dir).and_then(|()| write_whole(&file, text.as_bytes()));
         written
-            .inspect_err(|error| tracing::warn!(%error, file = %file.display(), "a report cannot be written"))
+            .inspect_err(|error| tracing::warn!(%error, file = %file.display(), "cannot write a report"))
             .ok()?;
         Some(file)
     }

@@ -24,10 +24,10 @@ use crate::runtime::channel::{Input, Notice, Topic};
 const IN_FLIGHT: usize = 1;
 
 /// Why a topic has not moved yet.
-const BUSY: &str = "the code that serves it is busy; it moves when that has a moment";
+const BUSY: &str = "its handler is still running; the topic moves when the handler returns";
 
 /// What is said of topics that stayed, or started anew.
-pub(super) const NOT_CARRIED: &str = "topics could not be carried over";
+pub(super) const NOT_CARRIED: &str = "topics could not be moved";
 
 /// How a swap went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Snapshots {
 }
 
 /// Puts `new` in service and moves the topics of the `old` generations, as `reload` says. Returns when every topic has moved, or is
-/// known to stay. Keeps the state that was carried over in `snapshots`.
+/// known to stay. Keeps the state that was moved in `snapshots`.
 pub(crate) fn swap(
     slot: &Arc<PluginSlot>,
     new: &Arc<Generation>,

@@ -26,9 +26,9 @@ const TICK: Duration = Duration::from_millis(20);
 const SIGNAL_TICKS: u32 = 5;
 
 /// What is said of a handler past `warn_ms`,
-const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
+const SLOW: &str = "slow handler: move blocking work to a thread (`cx.spawn`)";
 /// and from then on, at growing intervals.
-const STILL: &str = "handler still runs: the other topics of its shard wait for it";
+const STILL: &str = "handler still running: other topics of the same thread wait";
 
 /// The shards of all generations.
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ fn look_after_signals() {
     for signal in signals::fired() {
         tracing::error!(
             signal,
-            "a timer of a plugin fired, and nothing handles its signal: ignored; stop timers when the plugin's value is dropped"
+            "ignored a timer signal that no handler expects: a plugin left a timer behind. Delete timers when the plugin's value is dropped"
         );
     }
 }
@@ -263,13 +263,13 @@ impl Alarm {
             topics = lost.topics,
             channels = lost.channels,
             replaced = lost.replaced,
-            "handler hangs: its shard is given up, its clients join again"
+            "handler did not return within `deadline_ms`: Bennu abandoned its thread; clients of its topics get `phx_error` and join again"
         );
         if self.set.is_given_up() {
             tracing::error!(
                 plugin = self.set.env.slot.name,
                 generation = self.shard.generation(),
-                "plugin out of service: all its shards were given up; replace its library, or restart the host"
+                "plugin out of service: all its threads are abandoned. Replace its library, or restart the server"
             );
         }
     }

@@ -17,7 +17,7 @@ use crate::server::routing::Routing;
 const REROUTE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Keeper {
-    /// The file may have changed. A configuration that is refused changes nothing.
+    /// The file may have changed. A rejected configuration changes nothing.
     pub(super) fn config(&mut self) {
         let Some(config) = self.read_config() else { return };
         // Before they are read, so that no change is missed.
@@ -61,7 +61,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the file. `None`: it is refused, and the log says why.
+    /// Reads the file. `None`: it is rejected, and the log says why.
     fn read_config(&mut self) -> Option<Config> {
         let old = self.endpoint.state.routing();
         let mut config = match Config::read(&old.config.file, self.mode) {
@@ -69,7 +69,9 @@ impl Keeper {
             Err(errors) => {
                 let shown = errors.render(false);
                 if self.rejects_config(Vec::new(), &shown) {
-                    tracing::error!("the configuration is refused, the one before stays\n{shown}");
+                    tracing::error!(
+                        "configuration rejected; the previous one stays in force. Correct it and save it again:\n{shown}"
+                    );
                     self.configuration_refused(shown);
                 }
                 return None;
@@ -84,7 +86,7 @@ impl Keeper {
             tracing::warn!("{warning}");
         }
         for place in needs_restart(&config, &old.config, &self.started) {
-            tracing::warn!("{place}: a change here needs a restart");
+            tracing::warn!("{place}: restart the server to apply this change");
         }
         Some(config)
     }
@@ -100,11 +102,14 @@ impl Keeper {
             rerouted.recv_timeout(left).is_ok()
         };
         if !(0..self.endpoint.inboxes.count()).all(told) {
-            tracing::warn!("an I/O thread is slow to take up the new routes");
+            tracing::warn!(
+                "an I/O thread has not taken over the new routes after {} s",
+                REROUTE_PATIENCE.as_secs()
+            );
         }
     }
 
-    /// Refuses the configuration, because these libraries were refused with it.
+    /// Rejects the configuration, because these libraries were rejected with it.
     fn libraries_refused(&mut self, config: &Config, refused: &[(String, Refusal)]) {
         // All of them have to pass, so the one with the fewest retries decides.
         let retries = refused.iter().map(|(name, refusal)| {
@@ -129,7 +134,7 @@ impl Keeper {
             tracing::error!(
                 plugin = name,
                 again_in_s = again.map(|again| again.as_secs()),
-                "the configuration is refused, the one before stays: {why}"
+                "configuration rejected; the previous one stays in force: {why}"
             );
         }
         self.configuration_refused(all);

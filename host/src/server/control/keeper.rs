@@ -20,7 +20,7 @@ use crate::server::endpoint::{DevEvent, Endpoint};
 const RETIRE_TICK: Duration = Duration::from_millis(20);
 /// After how long without a command the thread looks at everything.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often the thread looks whether the topics have ended over whose state it refused a library.
+/// How often the thread looks whether the topics have ended over whose state it rejected a library.
 const STATE_TICK: Duration = Duration::from_secs(1);
 
 /// What the thread works with.
@@ -123,7 +123,7 @@ impl Keeper {
         }
     }
 
-    /// Retries what the start has refused, if the machine was to blame.
+    /// Retries what the start has rejected, if the machine was to blame.
     fn retry_what_was_refused(&mut self) {
         for slot in self.plugins.slots() {
             if let Some(refusal) = slot.journal.read().refusal {
@@ -162,11 +162,14 @@ impl Keeper {
             Verdict::OutOfService(slot, why) => {
                 tracing::error!(
                     plugin = slot.name,
-                    "out of service until its library changes, after {why}"
+                    "plugin taken out of service after {why}; replace its library to load it again"
                 );
             }
             Verdict::Failed(slot, what) => {
-                tracing::error!(plugin = slot.name, "the code in service goes on: {what}");
+                tracing::error!(
+                    plugin = slot.name,
+                    "`on_panics` could not be carried out ({what}); the code in service stays"
+                );
             }
         }
     }

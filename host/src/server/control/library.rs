@@ -78,7 +78,7 @@ impl Keeper {
         }
     }
 
-    /// What was saved or built is in service already, or was refused before for a reason that lasts.
+    /// What was saved or built is in service already, or was rejected before for a reason that lasts.
     fn unchanged(&self, slot: &PluginSlot) {
         let (plugin, in_service) = (&slot.name, self.plugins.is_in_service(&slot.name));
         match slot.journal.read().refusal.filter(|_| !in_service) {
@@ -88,9 +88,10 @@ impl Keeper {
                 in_service,
                 step = refusal.step.name(),
                 code = refusal.code,
-                refused_before = refusal.message,
+                rejected_before = refusal.message,
                 help = format!("`bennu plugins --reload {plugin}` tries it once more"),
-                "library unchanged"
+                "library not loaded: it has not changed since it was rejected; {}",
+                holds(slot)
             ),
         }
         let event = json!({ "plugin": slot.name, "in_service": in_service });
@@ -116,17 +117,14 @@ impl Keeper {
 
     fn refused(&mut self, slot: &PluginSlot, refusal: &Refusal) {
         let shown = self.shown(refusal, &slot.name);
-        let holds = match slot.current() {
-            Some(_) => "the one before stays",
-            None => "none is in service",
-        };
+        let holds = holds(slot);
         if refusal.over_state {
             self.over_state.insert(slot.name.clone());
         }
         let again = self.retries.later(&slot.name, refusal.retries(&slot.config()));
         let ends = match again {
             None if refusal.may_pass => format!(
-                "; Bennu tries it again when it is saved again, or at once with `bennu plugins --reload {}`",
+                ". Save it again to have Bennu try it again, or run `bennu plugins --reload {}`",
                 slot.name
             ),
             _ => String::new(),
@@ -136,7 +134,7 @@ impl Keeper {
             step = refusal.step.name(),
             code = refusal.code,
             again_in_s = again.map(|again| again.as_secs()),
-            "library refused, {holds}: {shown}{ends}"
+            "library rejected; {holds}: {shown}{ends}"
         );
         let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
         self.news(("refused", event.to_string()));
@@ -147,20 +145,30 @@ impl Keeper {
         let file = path.display();
         if name == CONFIG {
             match why {
-                Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
-                None => tracing::info!(%file, "the configuration is back"),
+                Some(why) => {
+                    tracing::warn!(%file, "the configuration file is missing ({why}); the previous configuration stays in force")
+                }
+                None => tracing::info!(%file, "the configuration file exists again"),
             }
             return;
         }
         let Some(why) = why else {
-            tracing::info!(plugin = name, %file, "the file is back");
+            tracing::info!(plugin = name, %file, "the library file exists again");
             return;
         };
         let current = self.plugins.slot(name).and_then(|slot| slot.current());
         let goes_on = current.map_or_else(
-            || "nothing of the plugin is in service".to_owned(),
-            |current| format!("generation {} serves on", current.number),
+            || "no code of this plugin is in service".to_owned(),
+            |current| format!("generation {} stays in service", current.number),
         );
-        tracing::warn!(plugin = name, %file, "the file is gone: {why}; {goes_on}");
+        tracing::warn!(plugin = name, %file, "the library file is missing ({why}); {goes_on}");
+    }
+}
+
+/// What goes on although a library was rejected.
+fn holds(slot: &PluginSlot) -> &'static str {
+    match slot.current() {
+        Some(_) => "the previous code stays in service",
+        None => "no code of this plugin is in service",
     }
 }

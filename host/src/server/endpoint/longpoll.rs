@@ -124,7 +124,7 @@ impl Exchange {
             return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
         }
         let Ok(auth_token) = self.auth_token() else {
-            tracing::info!(mount = mount.path, "client refused: the auth token is no text");
+            tracing::info!(mount = mount.path, "client refused: the auth token is not UTF-8");
             return status(403);
         };
         let attempt = Attempt {

@@ -127,7 +127,7 @@ fn upgrade(
 async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
-        tracing::error!("an upgraded connection is not the stream that was accepted");
+        tracing::error!("internal error: an upgraded connection has an unexpected type");
         return None;
     };
     // Copied: it is a slice of hyper's buffer, which is large.

@@ -93,14 +93,14 @@ impl Trouble {
         self.last = Some(now);
         if let Some((_, more)) = self.said.say(error.raw_os_error(), || (), now) {
             let more = (more > 0).then_some(more);
-            tracing::error!(error = error as &dyn Error, more, "a connection cannot be accepted");
+            tracing::error!(error = error as &dyn Error, more, "cannot accept a connection");
         }
     }
 
     fn went_well(&mut self) {
         if self.last.is_some_and(|last| last.elapsed() >= WELL) {
             *self = Self::default();
-            tracing::info!("connections are accepted again");
+            tracing::info!("accepting connections again");
         }
     }
 }

@@ -63,7 +63,7 @@ impl Http {
                 .with_upgrades()
                 .await;
             if let Err(error) = served {
-                tracing::trace!(error = &error as &dyn std::error::Error, "a connection ended badly");
+                tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
             }
             state.release(thread);
         });

@@ -39,7 +39,7 @@ pub(super) enum Variant {
 pub(super) enum Outcome {
     /// The library comes into service.
     Served,
-    /// The server refuses it.
+    /// The server rejects it.
     Refused,
     /// It comes into service, and then the server rolls back to the library before.
     RolledBack,

@@ -83,7 +83,7 @@ pub(super) async fn run(
 /// How far a run is, in one line.
 pub(super) fn line(plan: &Plan, reloads: &Reloads, tally: &Tally) -> String {
     format!(
-        "reload {} of {}, {} refused: {} sent, {} received, {} in flight, {} lost",
+        "reload {} of {}, {} rejected: {} sent, {} received, {} in flight, {} lost",
         reloads.done,
         plan.reloads,
         reloads.refused,
@@ -195,7 +195,7 @@ impl Reloading {
         Ok(())
     }
 
-    /// Waits until the library is in service, refused or rolled back. Returns how long a good one took to replace the
+    /// Waits until the library is in service, rejected or rolled back. Returns how long a good one took to replace the
     /// other.
     async fn outcome(&mut self, server: &mut Server, expected: Outcome) -> Result<Option<Duration>, TortureError> {
         let mut served = None;

@@ -170,7 +170,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.link.cut();
         if !self.life().clean {
-            tracing::warn!(library = %self.library.path.display(), "library kept mapped: its plugin was not shut down");
+            tracing::warn!(library = %self.library.path.display(), "library stays in memory: its plugin was not shut down");
             return;
         }
         // SAFETY: dropped once, here, and not used afterwards.

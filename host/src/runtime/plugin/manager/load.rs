@@ -134,7 +134,7 @@ impl Plugins {
             step = refusal.step.name(),
             code = refusal.code,
             instead = %good.hash,
-            "library refused, the last good one is loaded: {}",
+            "library rejected; Bennu loads the last good one instead: {}",
             refusal.message
         );
         self.load(slot, &good, config, &mut Trail::of(&slot.name)).map(Some)
@@ -256,7 +256,7 @@ fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Refusal> {
         .map(|(cause, count)| format!("{count} × {cause}"))
         .collect();
     let message = format!(
-        "{} replaced libraries of this plugin are still in memory ({}): restart the host, or raise max_leaked",
+        "{} replaced libraries of this plugin are still in memory ({}): restart the server, or raise max_leaked",
         left.len(),
         causes.join("; ")
     );

@@ -28,10 +28,7 @@ impl Core {
             Ok(transport) => {
                 self.open(info, transport, now);
             }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a connection cannot be polled"
-            ),
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot watch a connection"),
         }
     }
 

@@ -212,7 +212,7 @@ impl Core {
         let channel = &mut self.sockets[slot].channels[index];
         if !std::mem::replace(&mut channel.withheld, true) {
             let topic = &*channel.topic.name;
-            tracing::warn!(topic, event, %error, "a message is not sent; more of this channel may follow, which are only counted");
+            tracing::warn!(topic, event, %error, "message not sent: this client cannot receive it. Further ones on this channel are only counted");
         }
     }
 

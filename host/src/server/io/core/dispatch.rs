@@ -86,7 +86,11 @@ impl Core {
             &socket.info.mount,
         );
         let Some((route, plugin)) = routing.find(topic, transport, &mount.path) else {
-            tracing::warn!(topic = &**topic, mount = mount.path, "no route for a join");
+            tracing::warn!(
+                topic = &**topic,
+                mount = mount.path,
+                "join refused: no route matches the topic"
+            );
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
         let most = mount.max_channels_per_socket;

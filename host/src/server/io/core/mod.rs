@@ -281,7 +281,7 @@ impl Core {
                 break;
             }
             if let Err(error) = self.incoming(slot, frame) {
-                tracing::debug!(%error, "a client sent what is no message");
+                tracing::debug!(%error, "a client sent an invalid message");
                 self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);
             }
         }

@@ -27,7 +27,7 @@ impl Core {
             Ok(frame) => self.send_frame(slot, &frame, None),
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
-                tracing::error!(%error, "a message cannot be encoded");
+                tracing::error!(%error, "cannot encode a message");
             }
         }
     }

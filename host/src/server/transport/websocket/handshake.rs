@@ -94,10 +94,10 @@ pub(crate) enum Refusal {
     #[error("expected the header `sec-websocket-version: 13`")]
     Version,
     /// None of the client's subprotocols is served here.
-    #[error("none of the subprotocols is served here")]
+    #[error("the mount supports none of the requested subprotocols")]
     Subprotocol,
     /// The auth token cannot be read.
-    #[error("the auth token is not base64 of text")]
+    #[error("the auth token is not base64-encoded UTF-8")]
     Token,
 }
 
