@@ -8,6 +8,8 @@ use bennu_wire::message::Outgoing;
 use bennu_wire::serializer::EncodeError;
 
 use super::{Core, WRITES};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock;
 use crate::server::io::writes::Written;
 use crate::server::socket::{Encoding, Socket};
 use crate::server::transport::websocket::frame::close_code;
@@ -27,7 +29,17 @@ impl Core {
             Ok(frame) => self.send_frame(slot, &frame, None),
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
-                tracing::error!(%error, "a message cannot be encoded");
+                let Some(socket) = self.sockets.get(slot) else { return };
+                let peer = socket.info.peer;
+                client_line!(
+                    ERROR,
+                    self.hub().client_lines,
+                    "not encoded",
+                    Source::of(peer),
+                    %peer,
+                    %error,
+                    "a message cannot be encoded"
+                );
             }
         }
     }
@@ -85,7 +97,7 @@ impl Core {
         // A connection that has said goodbye keeps its slot until the client hangs up or the tick finds it.
         match flushed {
             Flushed::All => socket.stalled = None,
-            Flushed::Blocked => drop(socket.stalled.get_or_insert_with(Instant::now)),
+            Flushed::Blocked => drop(socket.stalled.get_or_insert_with(clock::now)),
             Flushed::Ended => {}
         }
         if flushed == Flushed::Ended && !socket.closing {
