@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 54] = [
+const PARTS: [&str; 55] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -53,6 +53,7 @@ const PARTS: [&str; 54] = [
     "server::routing",
     "server::transport",
     "server::socket",
+    "server::held",
     "server::state",
     "server::io",
     "server::endpoint",

@@ -46,7 +46,7 @@ static QUEUES: [OnceLock<Arc<Queue>>; 2] = [OnceLock::new(), OnceLock::new()];
 pub(super) fn start(max_bytes: usize) -> io::Result<Counter> {
     for stream in [Stream::Out, Stream::Log] {
         let queue = Arc::clone(stream.queue().get_or_init(|| Arc::new(Queue::new(max_bytes))));
-        threads::spawn(stream.name(), move || -> io::Result<()> {
+        threads::try_spawn(stream.name(), move || -> io::Result<()> {
             let _marks = MarksEnd(&queue);
             let mut writer = Writer::new(stream);
             loop {
@@ -273,26 +273,29 @@ impl Drop for MarksEnd<'_> {
 
 /// One stream, and what became of the lines so far.
 struct Writer<W> {
+    stream: Stream,
     write: W,
     /// The last line was cut off.
     is_cut: bool,
     works: bool,
-    /// Dropped lines that the log has told.
+    /// How many dropped lines the log has told.
     told: u64,
 }
 
 impl Writer<fn(&[u8]) -> Result<(), Stopped>> {
     fn new(stream: Stream) -> Self {
-        Self::to(match stream {
+        let write: fn(&[u8]) -> _ = match stream {
             Stream::Out => |bytes| Stream::Out.write_all(bytes),
             Stream::Log => |bytes| Stream::Log.write_all(bytes),
-        })
+        };
+        Self::to(stream, write)
     }
 }
 
 impl<W: FnMut(&[u8]) -> Result<(), Stopped>> Writer<W> {
-    fn to(write: W) -> Self {
+    fn to(stream: Stream, write: W) -> Self {
         Self {
+            stream,
             write,
             is_cut: false,
             works: true,
@@ -322,10 +325,13 @@ impl<W: FnMut(&[u8]) -> Result<(), Stopped>> Writer<W> {
         if self.works && dropped > self.told {
             let lines = dropped - self.told;
             self.told = dropped;
-            tracing::warn!(
-                lines,
-                "lines of the log were dropped: standard error was slow, full or closed"
-            );
+            match self.stream {
+                Stream::Out => tracing::warn!(lines, "lines were dropped: standard output was slow, full or closed"),
+                Stream::Log => tracing::warn!(
+                    lines,
+                    "lines of the log were dropped: standard error was slow, full or closed"
+                ),
+            }
         }
     }
 }
@@ -352,7 +358,7 @@ mod tests {
         let (says, said) = mpsc::channel();
         let writes = Arc::clone(&queue);
         let thread = thread::spawn(move || {
-            let mut writer = Writer::to(|bytes: &[u8]| {
+            let mut writer = Writer::to(Stream::Log, |bytes: &[u8]| {
                 blocked.recv().map_err(|_| Stopped(0))?;
                 says.send(bytes.to_vec()).map_err(|_| Stopped(0))
             });
@@ -383,10 +389,10 @@ mod tests {
     fn lines_that_are_not_written_whole_are_lost_and_the_next_one_begins_anew() {
         let mut written = Vec::new();
         let mut room = 7;
-        let mut writer = Writer::to(|bytes: &[u8]| {
+        let mut writer = Writer::to(Stream::Log, |bytes: &[u8]| {
             let fits = bytes.len().min(room);
             written.extend_from_slice(&bytes[..fits]);
-            room = if room > fits { room - fits } else { 0 };
+            room = room.saturating_sub(fits);
             if fits == bytes.len() {
                 return Ok(());
             }

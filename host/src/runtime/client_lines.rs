@@ -41,6 +41,8 @@ pub(crate) struct ClientLines {
 struct Lines {
     limits: LineLimits,
     sources: HashMap<(&'static str, Source), Said>,
+    /// When room was last made. That takes a look at all sources, so it is done once in a pause.
+    swept: Option<Instant>,
 }
 
 /// Who caused a line.
@@ -94,6 +96,7 @@ impl ClientLines {
             lines: Mutex::new(Lines {
                 limits,
                 sources: HashMap::new(),
+                swept: None,
             }),
             untold: AtomicBool::new(false),
             left_out: Family::default(),
@@ -145,7 +148,7 @@ impl Lines {
         let LineLimits { burst, pause, sources } = self.limits;
         let mut key = (kind, source);
         if !self.sources.contains_key(&key) && self.sources.len() >= sources {
-            self.sources.retain(|_, said| !said.is_over(burst, pause, now));
+            self.make_room(now);
             if self.sources.len() >= sources {
                 key.1 = Source::Others;
             }
@@ -168,6 +171,18 @@ impl Lines {
                 said.unsaid += 1;
                 None
             }
+        }
+    }
+
+    /// Forgets sources of which there is nothing left to know.
+    fn make_room(&mut self, now: Instant) {
+        let LineLimits { burst, pause, .. } = self.limits;
+        if self
+            .swept
+            .is_none_or(|swept| now.saturating_duration_since(swept) >= pause)
+        {
+            self.swept = Some(now);
+            self.sources.retain(|_, said| !said.is_over(burst, pause, now));
         }
     }
 
@@ -236,6 +251,7 @@ mod tests {
             let lines = Lines {
                 limits: LIMITS,
                 sources: HashMap::new(),
+                swept: None,
             };
             let start = Instant::now();
             Self { lines, start }

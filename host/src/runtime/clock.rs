@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const MOST: Duration = Duration::from_millis(100);
 const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long nobody is judged after a standstill: what has come meanwhile is read in that time.
 const RECOVERY: Duration = Duration::from_secs(2);
+/// How long to wait before another look at a deadline that is over for the system and not for this clock.
+const AGAIN: Duration = Duration::from_millis(100);
 
 static CLOCK: LazyLock<Clock> = LazyLock::new(|| Clock::new(Instant::now()));
 
@@ -29,10 +32,22 @@ pub(crate) fn now() -> Instant {
     CLOCK.at(Instant::now())
 }
 
-/// Whether clients may be judged by their silence: not during a standstill, and not just after one.
+/// The time that has passed on this clock since it showed `then`.
+#[must_use]
+pub(crate) fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
+
+/// Whether anybody may be judged by their silence: not during a standstill, and not just after one.
 #[must_use]
 pub(crate) fn may_judge() -> bool {
     CLOCK.may_judge(Instant::now())
+}
+
+/// How long to wait for a deadline before another look. `None`: it is over, and whoever missed it may be judged.
+#[must_use]
+pub(crate) fn rest(until: Instant) -> Option<Duration> {
+    CLOCK.rest(until, Instant::now())
 }
 
 /// Waits for `future`, for at most `limit` of the time for which the process runs.
@@ -42,11 +57,25 @@ pub(crate) fn may_judge() -> bool {
 /// If `future` takes longer.
 pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let end = now() + limit;
-    let mut future = pin!(future);
+    let (mut future, mut wait) = (pin!(future), limit);
     loop {
-        let rest = end.saturating_duration_since(now());
-        match tokio::time::timeout(rest, &mut future).await {
-            Err(_) if now() < end => {}
+        match tokio::time::timeout(wait, &mut future).await {
+            Ok(done) => return Ok(done),
+            Err(elapsed) => wait = rest(end).ok_or(elapsed)?,
+        }
+    }
+}
+
+/// Waits for a message, for at most `limit` of the time for which the process runs.
+///
+/// # Errors
+///
+/// If none comes in time, or no sender is left.
+pub(crate) fn recv_timeout<T>(receiver: &Receiver<T>, limit: Duration) -> Result<T, RecvTimeoutError> {
+    let (end, mut wait) = (now() + limit, limit);
+    loop {
+        match receiver.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => wait = rest(end).ok_or(RecvTimeoutError::Timeout)?,
             done => return done,
         }
     }
@@ -118,6 +147,12 @@ impl Clock {
         let resumed = self.resumed.load(Ordering::Acquire);
         let shown = self.shown(time);
         shown < ceiling && (resumed == 0 || shown >= resumed + nanos(RECOVERY))
+    }
+
+    fn rest(&self, until: Instant, time: Instant) -> Option<Duration> {
+        let rest = until.saturating_duration_since(self.at(time));
+        let is_over = rest.is_zero() && self.may_judge(time);
+        (!is_over).then(|| rest.max(AGAIN))
     }
 
     fn start(&self, time: Instant) {
@@ -203,6 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_is_over_when_the_process_ran_for_so_long_and_what_came_was_read() {
+        let (clock, start) = beating();
+        let at = |ms| start + Duration::from_millis(ms);
+        let until = at(1_000);
+        assert_eq!(clock.rest(until, at(0)), Some(Duration::from_secs(1)));
+        // It stands still for a minute, half a second before the deadline.
+        (0..=500).step_by(20).for_each(|beat| clock.beat(at(beat)));
+        clock.beat(at(60_600));
+        assert_eq!(clock.rest(until, at(60_600)), Some(Duration::from_millis(400)));
+        (60_600..=61_200).step_by(20).for_each(|beat| clock.beat(at(beat)));
+        assert_eq!(
+            clock.rest(until, at(61_200)),
+            Some(AGAIN),
+            "not just after a standstill"
+        );
+        (61_200..=62_600).step_by(20).for_each(|beat| clock.beat(at(beat)));
+        assert_eq!(clock.rest(until, at(62_600)), None);
+    }
+
+    #[test]
     fn a_beat_that_is_a_little_late_keeps_nobody_from_being_judged() {
         let (clock, start) = beating();
         let at = |ms| start + Duration::from_millis(ms);
@@ -217,6 +272,17 @@ mod tests {
         clock.beat(start + Duration::from_secs(60));
         clock.end();
         assert_eq!(ms(&clock, start, 70_000), 10_100);
+    }
+
+    #[test]
+    fn a_message_that_is_too_slow_is_not_waited_for() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let limit = Duration::from_millis(1);
+        assert_eq!(recv_timeout(&receiver, limit), Err(RecvTimeoutError::Timeout));
+        sender.send(7).expect("there is a receiver");
+        assert_eq!(recv_timeout(&receiver, limit), Ok(7));
+        drop(sender);
+        assert_eq!(recv_timeout(&receiver, limit), Err(RecvTimeoutError::Disconnected));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! that panics or fails is noticed here: the log says so, `/ready` answers 503, and the server stops with an error.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,12 +26,24 @@ pub struct ThreadEnded {
 /// The threads of the process.
 static THREADS: LazyLock<Threads> = LazyLock::new(Threads::default);
 
+/// Starts a thread of the host. Once `body` panics, the server stops.
+///
+/// # Errors
+///
+/// If the system gives no thread.
+pub(crate) fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    try_spawn(name, move || {
+        body();
+        Ok::<_, Infallible>(())
+    })
+}
+
 /// Starts a thread of the host. Once `body` panics or fails, the server stops.
 ///
 /// # Errors
 ///
 /// If the system gives no thread.
-pub(crate) fn spawn<E: Display>(
+pub(crate) fn try_spawn<E: Display>(
     name: impl Into<String>,
     body: impl FnOnce() -> Result<(), E> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
@@ -43,7 +56,7 @@ pub(crate) fn spawn<E: Display>(
 pub(crate) fn guard(name: &str, body: impl FnOnce()) {
     THREADS.run(name, || {
         body();
-        Ok::<_, io::Error>(())
+        Ok::<_, Infallible>(())
     });
 }
 

@@ -4,7 +4,6 @@
 //! still. Nothing here calls a plugin or waits for one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,10 +48,7 @@ impl Timers {
     pub(crate) fn start() -> std::io::Result<Arc<Self>> {
         let timers = Arc::new(Self::default());
         let weak = Arc::downgrade(&timers);
-        threads::spawn(NAME, move || {
-            run(&weak);
-            Ok::<_, Infallible>(())
-        })?;
+        threads::spawn(NAME, move || run(&weak))?;
         Ok(timers)
     }
 
@@ -119,12 +115,11 @@ impl Queue {
         first.is_none_or(|first| at < first)
     }
 
-    /// Takes the timer that is due first. `None`: the process stood still, and the deadline is not over yet.
-    fn take_first(&mut self, now: Instant, clock: Instant) -> Option<Timer> {
+    /// Takes the timer that is due first. `None`: it is a deadline with a `rest`, because the process stood still.
+    fn take_first(&mut self, now: Instant, rest: impl FnOnce(Instant) -> Option<Duration>) -> Option<Timer> {
         let ((_, number), timer) = self.due.pop_first()?;
         self.times.remove(&number);
-        let rest = { timer.until }.map(|until| until.saturating_duration_since(clock));
-        match rest.filter(|rest| !rest.is_zero()) {
+        match timer.until.and_then(rest) {
             Some(rest) => {
                 self.add(number, now + rest, timer);
                 None
@@ -152,7 +147,7 @@ fn run(timers: &Weak<Timers>) {
             drop(timers.changed.wait_timeout(queue, wait.min(Duration::from_secs(1))));
             continue;
         }
-        let timer = queue.take_first(now, clock::now());
+        let timer = queue.take_first(now, clock::rest);
         drop(queue);
         if let Some(Timer { topic, input, .. }) = timer
             && let Some(topic) = topic.upgrade()
@@ -166,7 +161,7 @@ fn run(timers: &Weak<Timers>) {
 mod tests {
     use super::*;
 
-    /// A deadline that is over after `rest` on the clock that stands still with the process.
+    /// A queue with one timer that is due at `at`.
     fn queue(until: Option<Instant>, at: Instant) -> Queue {
         let mut queue = Queue::default();
         let (topic, input) = (Weak::new(), Input::PresenceDiff);
@@ -177,17 +172,17 @@ mod tests {
     #[test]
     fn a_deadline_waits_for_as_long_as_the_process_stood_still_and_a_timer_does_not() {
         let start = Instant::now();
-        let (due, stood_still) = (start + Duration::from_secs(10), Duration::from_secs(60));
-        let now = due + stood_still;
-        assert!(queue(None, due).take_first(now, now - stood_still).is_some());
-
+        let due = start + Duration::from_secs(10);
+        let now = due + Duration::from_secs(60);
         let rest = Duration::from_secs(4);
+        assert!(queue(None, due).take_first(now, |_| Some(rest)).is_some());
+
         let mut queue = queue(Some(due), due);
-        assert!(queue.take_first(now, due - rest).is_none());
+        assert!(queue.take_first(now, |until| (until == due).then_some(rest)).is_none());
         let later: Vec<Instant> = queue.due.keys().map(|(at, _)| *at).collect();
         assert_eq!(later, [now + rest]);
         assert_eq!(queue.times.get(&1), Some(&(now + rest)), "it can still be cancelled");
-        assert!(queue.take_first(now + rest, due).is_some());
+        assert!(queue.take_first(now + rest, |_| None).is_some());
         assert!(queue.due.is_empty() && queue.times.is_empty());
     }
 }

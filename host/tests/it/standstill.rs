@@ -1,13 +1,18 @@
 //! A process that was stopped, or whose machine was paused, holds nobody to account for that time.
 
+use std::fs;
 use std::time::Duration;
 
 use bennu_tools::client::Transport;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::client::Client;
 use crate::support::http::{Connection, get, metric};
-use crate::support::server::Bench;
+use crate::support::server::{Bench, Server};
+use crate::support::wire::Wire;
+use crate::support::within;
 
 const TOPIC: &str = "misbehave:1";
 
@@ -75,6 +80,56 @@ async fn a_client_that_polls_stays_in_its_topics_over_a_standstill() {
 }
 
 #[tokio::test]
+async fn a_message_whose_end_came_during_a_standstill_is_taken() {
+    let bench = Bench::new();
+    bench.set("limits", "message_timeout_ms", "1_000");
+    let server = bench.serve().await;
+    let mut wire = Wire::open(&server).await;
+    wire.send(0x01, br#"[null,"1","phoenix","#).await;
+    // A pong says that the beginning was read.
+    wire.send(0x89, b"p").await;
+    assert_eq!(wire.next().await, (0x8a, b"p".to_vec()));
+    let end = wire.send(0x80, br#""heartbeat",{}]"#);
+    server.stand_still(Duration::from_secs(3), end).await;
+    assert_eq!(wire.next().await.0, 0x81);
+    // A message that does not end while the server runs is closed as ever.
+    wire.send(0x01, b"[").await;
+    assert_eq!(wire.closed().await, 1002);
+}
+
+#[tokio::test]
+async fn a_request_whose_end_came_during_a_standstill_is_answered() {
+    let bench = Bench::new();
+    bench.set("limits", "header_timeout_ms", "1_000");
+    let server = bench.serve().await;
+    let opened = get(server.address, "/socket/longpoll?vsn=2.0.0").await.json();
+    let token = opened["token"].as_str().expect("a token");
+    let body = r#"[null,"1","phoenix","heartbeat",{}]"#;
+    let head = format!(
+        "POST /socket/longpoll?vsn=2.0.0&token={token} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = format!("{head}{body}");
+    // In the head of one request, and in the body of the other.
+    for sent in [20, head.len() + 5] {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        let (before, rest) = request.split_at(sent);
+        stream.write_all(before.as_bytes()).await.expect("sent");
+        // Whoever connects later is accepted later: the server has read the beginning.
+        for _ in 0..2 {
+            get(server.address, "/nothing").await;
+        }
+        let end = async { stream.write_all(rest.as_bytes()).await.expect("sent") };
+        server.stand_still(Duration::from_secs(3), end).await;
+        let mut answer = String::new();
+        within("answer", stream.read_to_string(&mut answer))
+            .await
+            .expect("text");
+        assert!(answer.ends_with(r#"{"status":200}"#), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_handler_is_not_taken_for_one_that_hangs_because_the_process_stood_still() {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "shards", "1");
@@ -94,6 +149,29 @@ async fn a_handler_is_not_taken_for_one_that_hangs_because_the_process_stood_sti
     );
     let hangs = metric(server.admin().await, "bennu_plugin_hangs_total{plugin=\"misbehave\"}").await;
     assert_eq!(hangs, 0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_starts_during_a_standstill_is_not_refused() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "settings", "{ init = \"wait\" }");
+    bench.set("plugins.misbehave", "deadline_ms", "2_000");
+    let gate = bench.path("gate");
+    fs::write(&gate, "").expect("written");
+    let mut command = bench.command();
+    command.env("MISBEHAVE_WAITS_FOR", &gate);
+    let mut server = Server::starting(command);
+    within("thread that starts the plugin", async {
+        while !server.thread_names().iter().any(|name| name == "misbehave.1.0") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.stand_still(Duration::from_secs(3), async {}).await;
+    // By then the clock of the system says that `init` takes too long.
+    fs::remove_file(&gate).expect("it is there");
+    server.listens().await;
+    Client::joined(&server, TOPIC).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use super::{LOG_VARIABLE, log_filter, log_panics, output, raise_open_files, read
 use crate::cargo::Processes;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
+use crate::runtime::threads;
 use crate::server::admin;
 use crate::server::control::SetLogLevel;
 use crate::server::routing::Routing;
@@ -137,9 +138,7 @@ async fn serve(
     let state_dir = server.routing().config.server.state_dir.clone();
     note_admin(&state_dir, found_elsewhere(&server));
     let (service, routing) = (server.service().clone(), server.current_routing());
-    std::thread::Builder::new()
-        .name("builder".into())
-        .spawn(move || sources.build(&changes, &service, routing))?;
+    threads::spawn("builder", move || sources.build(&changes, &service, routing))?;
     let _modes = listen_to_keys(&server, &screen, stop)?;
     let done = server.run(ending_builds(stopped, processes.clone())).await;
     note_admin(&state_dir, None);

@@ -25,6 +25,7 @@ use super::watchdog::GivenUp;
 use crate::config;
 use crate::config::ContentHash;
 use crate::runtime::channel::Owner;
+use crate::runtime::clock;
 use crate::runtime::threads;
 
 /// The deadline that a plugin's own `shutdown` is told.
@@ -465,7 +466,7 @@ impl ShardSet {
         started: &mpsc::Receiver<Result<T, GenerationError>>,
         config: &config::Plugin,
     ) -> Result<T, GenerationError> {
-        match started.recv_timeout(config.deadline) {
+        match clock::recv_timeout(started, config.deadline) {
             Ok(started) => started,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(GenerationError::Ended),
             Err(mpsc::RecvTimeoutError::Timeout) => {

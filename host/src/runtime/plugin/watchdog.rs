@@ -7,7 +7,6 @@
 mod pulse;
 mod thread;
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -115,7 +114,6 @@ pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
             }
             std::thread::sleep(TICK);
         }
-        Ok::<_, Infallible>(())
     };
     threads::spawn(NAME, body).map(drop)
 }
@@ -200,7 +198,7 @@ impl Watched {
         }
         let (config, taken) = (set.env.slot.config(), now.saturating_duration_since(since));
         // Past the deadline, each look tries again: a handler that calls the host at that moment cannot be given up.
-        let hangs = mode == Mode::Serve && taken >= config.deadline;
+        let hangs = mode == Mode::Serve && taken >= config.deadline && clock::may_judge();
         let report = match self.again {
             None => (taken >= config.warn).then_some(Report::First),
             Some(again) => (taken >= again).then_some(Report::Again),
@@ -287,7 +285,7 @@ impl Alarm {
     }
 
     fn ms(&self) -> u128 {
-        clock::now().saturating_duration_since(self.since).as_millis()
+        clock::since(self.since).as_millis()
     }
 }
 

@@ -8,7 +8,6 @@ mod restart;
 mod retries;
 pub(crate) mod watch;
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -108,10 +107,7 @@ impl Service {
         let tell = move |what| drop(Command::of(what).map(|command| news.send(command)));
         let mut keeper = Keeper::new(plugins, endpoint, mode, follower, tell)?;
         keeper.set_log_level = set_log_level;
-        let thread = threads::spawn(THREAD, move || {
-            keeper.run(&commands);
-            Ok::<_, Infallible>(())
-        })?;
+        let thread = threads::spawn(THREAD, move || keeper.run(&commands))?;
         Ok((Self(sender), thread))
     }
 

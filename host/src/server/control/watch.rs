@@ -8,7 +8,6 @@
 mod subject;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -107,10 +106,7 @@ impl Watcher {
             entries: HashMap::new(),
             on_news,
         };
-        let thread = threads::spawn("bennu-watch", move || {
-            worker.run();
-            Ok::<_, Infallible>(())
-        })?;
+        let thread = threads::spawn("bennu-watch", move || worker.run())?;
         Ok(Self {
             commands,
             thread: Some(thread),

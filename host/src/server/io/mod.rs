@@ -66,7 +66,7 @@ impl Prepared {
     /// If the system gives no thread or no runtime.
     pub(crate) fn start(self, index: u8, state: Arc<State>, app: Router) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        threads::spawn(name(index), move || {
+        threads::try_spawn(name(index), move || {
             // Dropped last, also in a panic: nobody may wait for a thread that has ended.
             let _closes = Closes(Arc::clone(&self.inbox));
             let local = tokio::task::LocalSet::new();

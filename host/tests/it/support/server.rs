@@ -232,8 +232,21 @@ impl Server {
     pub(crate) async fn start_within(deadline: Duration, command: Command) -> Self {
         let mut server = Self::starting(command);
         server.log.line_within(deadline, &[LISTENING]).await;
-        server.address = server.said_address(LISTENING).await;
+        server.listens().await;
         server
+    }
+
+    /// Waits until a server that is [starting](Self::starting) accepts clients.
+    pub(crate) async fn listens(&mut self) {
+        self.address = self.said_address(LISTENING).await;
+    }
+
+    /// The names of its threads.
+    pub(crate) fn thread_names(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it is running");
+        let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
+        let names = threads.flatten().filter_map(|thread| name(thread).ok());
+        names.map(|name| name.trim_end().to_owned()).collect()
     }
 
     async fn said_address(&self, words: &str) -> SocketAddr {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
 
-use super::Core;
+use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
@@ -142,6 +142,8 @@ impl Core {
     /// A client is judged only by what the server has read: not right after a standstill of the process, and not before one more
     /// look into its socket.
     pub(super) fn tick(&mut self, now: Instant) {
+        let is_late = now.saturating_duration_since(self.ticked) >= LATE;
+        self.ticked = now;
         if !clock::may_judge() {
             return;
         }
@@ -160,15 +162,29 @@ impl Core {
         self.end_unfinished(now);
         self.end_stalled(now);
         for slot in silent {
-            self.receive(slot, now);
-            if self.sockets.get(slot).is_none_or(|socket| socket.heard == now) {
-                continue;
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
+                self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
             }
-            self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
         }
         for slot in over {
+            self.flush(slot);
             self.abandon(slot, end::CLOSED);
         }
-        self.expire_sessions(now);
+        // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
+        if !is_late {
+            self.expire_sessions(now);
+        }
+    }
+
+    /// Reads what a client has sent, before it is judged. Not without end: nobody is safe by sending more and more.
+    pub(super) fn receive_rest(&mut self, slot: usize, now: Instant) {
+        for _ in 0..READS {
+            self.receive(slot, now);
+            if self.again.pop_if(|again| *again == slot).is_none() {
+                return;
+            }
+        }
+        self.again.push(slot);
     }
 }

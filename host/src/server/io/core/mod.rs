@@ -39,6 +39,10 @@ use sessions::Sessions;
 const SCRATCH: usize = 64 * 1024;
 /// How often the thread looks after what has no event of its own.
 const TICK: Duration = Duration::from_millis(250);
+/// How often a client is read from before it is judged: enough for a message of the usual maximum size.
+const READS: usize = 32;
+/// The time between two such looks from which the thread counts as busy.
+const LATE: Duration = Duration::from_secs(1);
 /// How long pending HTTP responses have to be written when the thread ends.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How many connections are written to in a turn. Then others are read from: what that adds for connections that still wait goes
@@ -88,6 +92,8 @@ pub(super) struct Core {
     /// Bytes of messages that are not complete.
     unfinished: Held,
     http: Http,
+    /// When it last looked after what has no event of its own.
+    ticked: Instant,
     stopping: bool,
 }
 
@@ -134,6 +140,7 @@ impl Core {
             slow: Vec::new(),
             unsent: Held::default(),
             unfinished: Held::default(),
+            ticked: clock::now(),
             stopping: false,
         })
     }

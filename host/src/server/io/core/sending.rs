@@ -149,16 +149,22 @@ impl Core {
     pub(super) fn end_unfinished(&mut self, now: Instant) {
         let timeout = self.routing.config.limits.message_timeout;
         let is_late = |socket: &Socket| {
+            if socket.unfinished == 0 || socket.closing {
+                return false;
+            }
             let unfinished = socket.transport.as_ref().and_then(|transport| transport.unfinished());
             unfinished.is_some_and(|unfinished| now.saturating_duration_since(unfinished.since) > timeout)
         };
         let sockets = self.sockets.iter();
         let late: Vec<usize> = sockets
-            .filter(|(_, socket)| socket.unfinished > 0 && !socket.closing && is_late(socket))
+            .filter(|(_, socket)| is_late(socket))
             .map(|(slot, _)| slot)
             .collect();
         for slot in late {
-            self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(is_late) {
+                self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+            }
         }
     }
 
@@ -172,8 +178,11 @@ impl Core {
             .map(|(slot, _)| slot)
             .collect();
         for slot in late {
-            self.hub().metrics.slow_consumers.inc();
-            self.abandon(slot, end::OVERLOADED);
+            self.flush(slot);
+            if { self.sockets.get(slot) }.is_some_and(|socket| socket.stalled.is_some_and(is_late)) {
+                self.hub().metrics.slow_consumers.inc();
+                self.abandon(slot, end::OVERLOADED);
+            }
         }
     }
 

@@ -9,9 +9,6 @@ use tokio::time::{self, Sleep};
 
 use crate::runtime::clock;
 
-/// How long a deadline waits where nobody may be judged just now.
-const AGAIN: Duration = Duration::from_millis(100);
-
 /// Is over after so long of the time for which the process runs.
 #[derive(Debug)]
 pub(in crate::server::io) struct Deadline {
@@ -45,11 +42,10 @@ impl Deadline {
             .poll(cx)
             .is_ready()
         {
-            let rest = self.over.saturating_duration_since(clock::now());
-            if rest.is_zero() && clock::may_judge() {
-                return Poll::Ready(());
+            match clock::rest(self.over) {
+                Some(rest) => self.sleep_for(rest),
+                None => return Poll::Ready(()),
             }
-            self.sleep_for(rest.max(AGAIN));
         }
         Poll::Pending
     }
