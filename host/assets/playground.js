@@ -18,6 +18,8 @@ export class Playground {
   #mounts = [];
   #pluginOf;
   #reconnect;
+  /** What is wrong with the connect parameters, or "". */
+  #mistake = "";
 
   /**
    * @param {import("./connection.js").Connection} connection
@@ -76,8 +78,10 @@ export class Playground {
     const [params, token] = [$("connect-params").value, $("token").value.trim()];
     try {
       readParams(params);
+      this.#mistake = "";
     } catch (error) {
-      $("connect-error").textContent = error.message;
+      this.#mistake = error.message;
+      this.showRefusal();
       return;
     }
     const mount = this.#chosen();
@@ -91,7 +95,9 @@ export class Playground {
 
   showRefusal() {
     const { refusal, refusalText, mount } = this.#connection;
-    $("connect-error").textContent = refusal ? `${mount.path} refuses the connection: ${refusalText}` : "";
+    const refused = refusal ? `${mount.path} refuses the connection: ${refusalText}` : "";
+    // The client tries again and is refused again; that must not hide what is wrong with the parameters.
+    $("connect-error").textContent = this.#mistake || refused;
     $("access").open ||= refusal !== null;
   }
 

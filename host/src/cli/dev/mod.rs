@@ -74,7 +74,7 @@ lines: BENNU_LOG=info.";
 pub(crate) struct DevArgs {
     #[command(flatten)]
     pub(super) config: ConfigArg,
-    /// Where clients connect; overrides `[server] listen`
+    /// Address for clients; overrides `[server] listen`
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(super) listen: Option<SocketAddr>,
 }

@@ -160,8 +160,11 @@ impl Journal {
             .filter(|(_, left)| !left.is_there())
             .map(|(number, _)| number)
             .collect();
-        self.entries().left.retain(|number, _| !gone.contains(number));
-        gone
+        // Two generations may be retired at once: each is told of what it has found first.
+        let mut entries = self.entries();
+        gone.into_iter()
+            .filter(|number| entries.left.remove(number).is_some())
+            .collect()
     }
 
     /// A generation gave its topics back.

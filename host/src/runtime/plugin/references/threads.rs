@@ -101,30 +101,13 @@ impl ThreadId {
                 // It has ended.
                 None => return false,
                 Some(Place::Running) => std::thread::sleep(Duration::from_millis(1)),
-                Some(Place::Waiting { stack, code }) => return self.is_on(owner, stack, code, maps),
+                Some(Place::Waiting { stack, code }) => return is_on(owner, name, maps, stack, code),
             }
         }
         match whose_code(self.number) {
             Some(found) => found.is_some_and(|found| std::ptr::eq(found, owner)),
             None => !is_of_another(name, owner),
         }
-    }
-
-    /// Whether an address of the library is on the stack; also if nothing is there that is known.
-    fn is_on(&self, owner: &'static Owner, stack: u64, code: u64, maps: &Maps) -> bool {
-        let mut found = Found::Nothing;
-        let mut note = |word: u64| {
-            let word = usize::try_from(word).unwrap_or_default();
-            match owner_of(word) {
-                Some(other) if std::ptr::eq(other, owner) => found = Found::Library,
-                Some(_) if found != Found::Library => found = Found::Another,
-                None if found == Found::Nothing && maps.is_program(word) => found = Found::Program,
-                _ => {}
-            }
-        };
-        note(code);
-        maps.words_of_stack(stack).into_iter().for_each(&mut note);
-        matches!(found, Found::Library | Found::Nothing)
     }
 
     fn place(&self) -> Option<Place> {
@@ -142,6 +125,23 @@ impl ThreadId {
             _ => Some(Place::Running),
         }
     }
+}
+
+/// Whether a waiting thread runs in the library, or returns to it; also if nothing is there that is known.
+///
+/// A stack was often another thread's before, and old addresses are left between the frames. So the function that the
+/// thread was started with decides first: a thread that another library started, or the host for another generation,
+/// runs no code of this one.
+fn is_on(owner: &'static Owner, name: &str, maps: &Maps, stack: u64, code: u64) -> bool {
+    let Stack { frames, kept } = maps.stack(stack);
+    let whose = |word: u64| maps.whose(word, owner);
+    match kept.into_iter().map(whose).find(|found| *found != Found::Nothing) {
+        Some(Found::Another) => return false,
+        Some(Found::Program) if is_of_another(name, owner) => return false,
+        _ => {}
+    }
+    let found = frames.into_iter().chain([code]).map(whose).max();
+    matches!(found, Some(Found::Library | Found::Nothing))
 }
 
 /// Whether a name belongs to the threads of some other generation: `PLUGIN.NUMBER.` and more.
@@ -163,8 +163,8 @@ enum Place {
     },
 }
 
-/// What lies on a stack.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a word on a stack points to, if it is an address at all; the one that says more is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     /// Nothing that says whose thread it is.
     Nothing,
@@ -210,15 +210,20 @@ impl Maps {
         maps
     }
 
-    fn is_program(&self, word: usize) -> bool {
-        self.program.iter().any(|code| code.contains(&(word as u64)))
+    fn whose(&self, word: u64, owner: &'static Owner) -> Found {
+        match owner_of(usize::try_from(word).unwrap_or_default()) {
+            Some(found) if std::ptr::eq(found, owner) => Found::Library,
+            Some(_) => Found::Another,
+            None if self.program.iter().any(|code| code.contains(&word)) => Found::Program,
+            None => Found::Nothing,
+        }
     }
 
     /// What lies on a stack, from its end to its top.
-    fn words_of_stack(&self, end: u64) -> Vec<u64> {
+    fn stack(&self, end: u64) -> Stack {
         let end = end & !7;
         let Some(mapped) = self.readable.iter().find(|range| range.contains(&end)) else {
-            return Vec::new();
+            return Stack::default();
         };
         let len = (mapped.end - end).min(MOST_STACK as u64);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
@@ -228,20 +233,36 @@ impl Maps {
             .unwrap_or(0);
         let words = bytes[..read].chunks_exact(8);
         let words = words.map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
-        let words: Vec<u64> = words.collect();
-        let top = top(&words, end).unwrap_or(words.len());
-        words[..top].to_vec()
+        Stack::of(words.collect(), end)
     }
 }
 
-/// Where a stack ends at the latest: behind what the C library keeps of the thread, which begins with its own address. Memory
-/// behind it may be anything.
-fn top(words: &[u64], start: u64) -> Option<usize> {
-    /// That is long enough for what it keeps, in words.
-    const KEPT: usize = 320;
-    let own = |at: &usize| words[*at] == start + 8 * *at as u64 && words.get(at + 2) == Some(&words[*at]);
-    let at = (0..words.len()).find(own)?;
-    Some((at + KEPT).min(words.len()))
+/// The words of a thread's stack.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stack {
+    /// From its end to its top.
+    frames: Vec<u64>,
+    /// Above the top: what the C library keeps of the thread, with the function that it was started with.
+    kept: Vec<u64>,
+}
+
+impl Stack {
+    /// `words` begin at the address `start`. What the C library keeps begins with its own address, twice. Memory behind it may be
+    /// anything; where it is not found, all words may be frames.
+    fn of(mut words: Vec<u64>, start: u64) -> Self {
+        /// How much the C library keeps of a thread, in words.
+        const KEPT: usize = 288;
+        let own = |at: &usize| words[*at] == start + 8 * *at as u64 && words.get(at + 2) == Some(&words[*at]);
+        let Some(top) = (0..words.len()).find(own) else {
+            return Self {
+                frames: words,
+                kept: Vec::new(),
+            };
+        };
+        let mut kept = words.split_off(top);
+        kept.truncate(KEPT);
+        Self { frames: words, kept }
+    }
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -279,8 +300,9 @@ mod tests {
         let mut words = vec![1, 2, 3, start + 8 * 3, 0, start + 8 * 3];
         words[3] = start + 8 * 3;
         words.extend([7; 400]);
-        assert_eq!(top(&words, start), Some(3 + 320));
-        assert_eq!(top(&words[..3], start), None);
+        let stack = Stack::of(words.clone(), start);
+        assert_eq!((&stack.frames[..], stack.kept.len()), (&words[..3], 288));
+        assert_eq!(Stack::of(words[..3].to_vec(), start).frames, [1, 2, 3]);
     }
 
     #[test]
