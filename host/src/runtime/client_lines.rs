@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use tracing::Level;
 
 use crate::config::LineLimits;
 
@@ -20,7 +21,7 @@ use crate::config::LineLimits;
 macro_rules! client_line {
     ($level:ident, $lines:expr, $kind:literal, $source:expr, $($event:tt)+) => {
         if tracing::enabled!(tracing::Level::$level)
-            && let Some(line) = $lines.admit($kind, $source)
+            && let Some(line) = $lines.admit(tracing::Level::$level, $kind, $source)
         {
             tracing::event!(tracing::Level::$level, left_out = line.left_out, $($event)+);
         }
@@ -59,12 +60,22 @@ pub(crate) enum Source {
 /// What was said lately of one source.
 #[derive(Debug)]
 struct Said {
+    /// The level of these lines.
+    level: Level,
     /// Lines that may follow at once.
     left: u32,
     /// When `left` was last filled up.
     filled: Instant,
     /// Lines that were left out since the last one.
     unsaid: u64,
+}
+
+/// Lines of one kind and source that no line has told.
+#[derive(Debug)]
+struct Rest {
+    level: Level,
+    key: (&'static str, Source),
+    left_out: u64,
 }
 
 /// Permission to write one line; [`client_line`] asks for it.
@@ -109,8 +120,8 @@ impl ClientLines {
     }
 
     /// Asks whether a line of this kind may be written. `None`: it is only counted.
-    pub(crate) fn admit(&self, kind: &'static str, source: Source) -> Option<Line> {
-        let line = self.lines().admit((kind, source), Instant::now());
+    pub(crate) fn admit(&self, level: Level, kind: &'static str, source: Source) -> Option<Line> {
+        let line = self.lines().admit(level, (kind, source), Instant::now());
         if line.is_none() {
             self.left_out.get_or_create(&[("kind", kind)]).inc();
             self.untold.store(true, Ordering::Relaxed);
@@ -126,8 +137,13 @@ impl ClientLines {
         let mut rest = Vec::new();
         let waits = self.lines().take_rest(Instant::now(), &mut rest);
         self.untold.fetch_or(waits, Ordering::Relaxed);
-        for ((kind, source), left_out) in rest {
-            tracing::warn!(kind, %source, left_out, "more lines like these were left out");
+        for Rest { level, key, left_out } in rest {
+            let (kind, source) = key;
+            if level <= Level::WARN {
+                tracing::warn!(kind, %source, left_out, "more lines like these were left out");
+            } else {
+                tracing::info!(kind, %source, left_out, "more lines like these were left out");
+            }
         }
     }
 
@@ -144,7 +160,7 @@ impl ClientLines {
 }
 
 impl Lines {
-    fn admit(&mut self, (kind, source): (&'static str, Source), now: Instant) -> Option<Line> {
+    fn admit(&mut self, level: Level, (kind, source): (&'static str, Source), now: Instant) -> Option<Line> {
         let LineLimits { burst, pause, sources } = self.limits;
         let mut key = (kind, source);
         if !self.sources.contains_key(&key) && self.sources.len() >= sources {
@@ -154,6 +170,7 @@ impl Lines {
             }
         }
         let said = self.sources.entry(key).or_insert(Said {
+            level,
             left: burst,
             filled: now,
             unsaid: 0,
@@ -187,14 +204,18 @@ impl Lines {
     }
 
     /// Takes what is to be told now. True: there is more that is to be told later.
-    fn take_rest(&mut self, now: Instant, into: &mut Vec<((&'static str, Source), u64)>) -> bool {
+    fn take_rest(&mut self, now: Instant, into: &mut Vec<Rest>) -> bool {
         let LineLimits { burst, pause, .. } = self.limits;
         let mut waits = false;
         for (key, said) in &mut self.sources {
             said.fill(burst, pause, now);
             if said.unsaid > 0 && said.left > 0 {
                 said.left -= 1;
-                into.push((key.clone(), std::mem::take(&mut said.unsaid)));
+                into.push(Rest {
+                    level: said.level,
+                    key: key.clone(),
+                    left_out: std::mem::take(&mut said.unsaid),
+                });
             }
             waits |= said.unsaid > 0;
         }
@@ -260,14 +281,15 @@ mod tests {
         /// What comes of a line at that time: how many were left out before it, or `None` where it is left out itself.
         fn at(&mut self, ms: u64, kind: &'static str, address: &str) -> Option<u64> {
             let source = Source::of(address.parse().expect("an address"));
-            let line = self.lines.admit((kind, source), self.start + Duration::from_millis(ms));
+            let now = self.start + Duration::from_millis(ms);
+            let line = self.lines.admit(Level::WARN, (kind, source), now);
             line.map(|line| line.left_out.unwrap_or(0))
         }
 
         fn rest(&mut self, ms: u64) -> Vec<u64> {
             let mut rest = Vec::new();
             self.lines.take_rest(self.start + Duration::from_millis(ms), &mut rest);
-            rest.into_iter().map(|(_, left_out)| left_out).collect()
+            rest.into_iter().map(|rest| rest.left_out).collect()
         }
     }
 
