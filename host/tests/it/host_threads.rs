@@ -68,8 +68,10 @@ async fn a_server_that_can_change_no_plugin_any_more_ends() {
 async fn a_server_that_writes_no_log_any_more_ends() {
     let bench = Bench::new();
     let mut server = faulty(&bench).await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
     end(&bench, "log");
-    let _client = Client::joined(&server, "misbehave:1").await;
+    // The thread writes this, and then looks whether it is to end.
+    client.start("misbehave:1", "log", json!({})).await;
     assert_eq!(server.ended().await.code(), Some(1));
     let said = "error: the thread log has ended: it panicked: ended on purpose";
     assert_eq!(server.log.count(&[said]), 1, "{}", server.log.text());
@@ -87,7 +89,16 @@ async fn a_server_with_a_dead_thread_is_not_ready_while_others_finish() {
     server.log.line(&["handler takes long"]).await;
     end(&bench, "io.0");
     server.log.line(&["a thread of the host has ended"]).await;
-    let ready = get(admin, "/ready").await;
+    // Said a moment after the line.
+    let not_ready = async {
+        loop {
+            let ready = get(admin, "/ready").await;
+            if ready.status != 200 {
+                return ready;
+            }
+        }
+    };
+    let ready = within("end of readiness", not_ready).await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.body, "the thread io.0 has ended: it panicked: ended on purpose\n");
     server.signal(Signal::TERM);

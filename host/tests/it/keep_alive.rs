@@ -30,6 +30,7 @@ async fn an_idle_connection_outlives_the_deadline_of_a_head_and_says_for_how_lon
 async fn an_idle_connection_ends_after_its_own_time() {
     let bench = Bench::new();
     bench.set("limits", "keep_alive_timeout_ms", "100");
+    bench.set("limits", "header_timeout_ms", "60_000");
     let server = bench.serve().await;
     let mut connection = TcpStream::connect(server.address).await.expect("connected");
     let request = "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n";
