@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     pub(crate) refused_full: Counter,
     /// Answers of plugins that nobody waited for any more.
     pub(crate) late_answers: Counter,
+    /// Messages to other topics that nobody got.
+    pub(crate) undelivered: Counter,
     /// Log lines that were dropped because standard error did not take them in time.
     pub(crate) dropped_lines: Counter,
     /// Timers of plugins and of the server that are due later, as of the last request for metrics.

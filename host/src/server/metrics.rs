@@ -50,6 +50,11 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
         metrics.late_answers.clone(),
     );
     registry.register(
+        "messages_undelivered",
+        "Messages of plugins to other topics that nobody got",
+        metrics.undelivered.clone(),
+    );
+    registry.register(
         "log_lines_dropped",
         "Lines of the log dropped because standard error was slow, full or closed",
         metrics.dropped_lines.clone(),

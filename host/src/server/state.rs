@@ -31,6 +31,7 @@ impl State {
     /// The state of a server with so many I/O threads, and its first routing.
     #[must_use]
     pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
+        hub.set_routes(Arc::clone(&routing.routes));
         Self {
             hub,
             routing: RwLock::new(routing),
@@ -52,6 +53,7 @@ impl State {
     /// [`Inboxes::set_routing`](super::io::Inboxes::set_routing).
     pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
         self.hub.client_lines.set_limits(routing.config.log.lines);
+        self.hub.set_routes(Arc::clone(&routing.routes));
         *self.routing.write().expect("no holder panics") = routing;
     }
 

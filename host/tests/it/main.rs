@@ -39,6 +39,7 @@ mod lookups;
 mod memory;
 mod new;
 mod noticed;
+mod old_kit;
 mod on_disk;
 mod operating;
 mod origins;
