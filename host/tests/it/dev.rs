@@ -320,6 +320,34 @@ fn add_other(bench: &Bench) {
 }
 
 #[tokio::test]
+async fn a_plugin_whose_folder_goes_is_missed_and_is_built_when_it_is_back() {
+    // Without the other one, the workspace is none when the folder is gone.
+    for other in [true, false] {
+        let bench = workspace("");
+        if other {
+            add_other(&bench);
+        }
+        let (place, elsewhere) = (bench.path("plugins/echo"), bench.path("elsewhere"));
+        let server = dev(&bench).await;
+        // It was built and looked at: it is no plugin.
+        server.log.line(&["✗ echo: plugin refused"]).await;
+        for time in 0..2 {
+            fs::rename(&place, &elsewhere).expect("gone");
+            let gone = "✗ echo cannot be built: the workspace has no package `echo`; not in service until";
+            server.log.nth_line(time, &[gone]).await;
+            fs::rename(&elsewhere, &place).expect("back");
+            let refused = "✗ echo: library refused, none is in service";
+            server.log.find(BUILD, time, &[refused]).await;
+        }
+        fs::remove_dir_all(&place).expect("removed");
+        server.log.nth_line(2, &["✗ echo cannot be built"]).await;
+        for word in ["inotify", "notify", "watch"] {
+            assert_eq!(server.log.count(&[word]), 0, "{}", server.log.text());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_whose_name_is_nearly_that_of_a_package_is_told_so() {
     let bench = workspace("");
     bench.write_config(&format!("{CONFIG}[plugins.ehco]\n"));

@@ -124,8 +124,8 @@ impl Watcher {
         self.send(Command::Took(name.to_owned(), contents));
     }
 
-    /// Watches sources, from what they were at `since`. Replaces what had this name.
-    pub(crate) fn sources(&self, name: &str, set: SourceSet, since: SystemTime) {
+    /// Watches sources, from what they were at `since`; for `None`, whatever is there is a change. Replaces what had this name.
+    pub(crate) fn sources(&self, name: &str, set: SourceSet, since: Option<SystemTime>) {
         self.watch(name, Subject::sources(set, since));
     }
 
