@@ -51,7 +51,7 @@ pub enum StartError {
         /// Which.
         folder: PathBuf,
     },
-    /// A plugin cannot be put in service.
+    /// A plugin cannot be put into service.
     #[error("plugin `{plugin}` is rejected (step `{step}`): {message}")]
     Plugin {
         /// Which.

@@ -118,7 +118,7 @@ async fn the_log_is_short_and_holds_what_must_be_acted_on() {
         1,
         "{said}"
     );
-    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect mount="] {
+    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect peer="] {
         assert!(!said.contains(word), "{word} in\n{said}");
     }
 }
@@ -190,7 +190,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
         let server = bench.dev().await;
         bench.set("server", "io_threads", "3");
         server.log.line(&["configuration replaced"]).await;
-        assert_eq!(server.log.count(&["needs a restart"]), warnings, "{level}");
+        assert_eq!(server.log.count(&["restart the server to apply"]), warnings, "{level}");
     }
 }
 
@@ -198,7 +198,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
-        "INFO bennu::server::endpoint::connect: connect mount=",
+        "INFO bennu::server::endpoint::connect: connect peer=",
         "ERROR bennu::",
         "WARN misbehave::asked: in a span",
     ] {
@@ -264,7 +264,7 @@ async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_o
     // It is none of what has changed since the start.
     bench.append("# changed");
     server.log.line(&["configuration replaced"]).await;
-    assert_eq!(server.log.count(&["needs a restart"]), 0);
+    assert_eq!(server.log.count(&["restart the server to apply"]), 0);
 
     // One that somebody has named is no other.
     let named = clients.to_string();

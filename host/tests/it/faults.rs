@@ -128,7 +128,7 @@ async fn state_that_would_end_the_host_is_not_given_to_new_code_later_either() {
     assert_eq!(client.answer(&slept).await["status"], "ok");
     let said = server
         .log
-        .line(&["is not given to the code in service", &of("misbehave")])
+        .line(&["topics not moved: the new code failed", &of("misbehave")])
         .await;
     assert!(said.contains("it crashed with SIG"), "{said}");
     assert_eq!(count(&mut client, TOPIC).await["version"], 1);
@@ -251,7 +251,11 @@ async fn a_library_that_is_gone_is_told_of_once_and_when_it_is_back() {
     let mut client = Client::joined(&server, TOPIC).await;
     for (before, (what, why)) in INSTEAD.into_iter().enumerate() {
         put_instead(&library, what);
-        let gone = ["the file is gone", &of("misbehave"), "generation 1 serves on"];
+        let gone = [
+            "no library file at this path",
+            &of("misbehave"),
+            "generation 1 stays in service",
+        ];
         let said = server.log.nth_line(before, &gone).await;
         assert!(said.contains(" WARN ") && said.contains(why), "{what}: {said}");
         assert_eq!(count(&mut client, TOPIC).await["topic"], before + 1);
@@ -261,7 +265,7 @@ async fn a_library_that_is_gone_is_told_of_once_and_when_it_is_back() {
         bench.put("misbehave", Build::Misbehave);
         server
             .log
-            .nth_line(before, &["the file is back", &of("misbehave")])
+            .nth_line(before, &["the library file exists again", &of("misbehave")])
             .await;
         assert_eq!(server.log.count(&gone), before + 1);
     }
@@ -375,7 +379,7 @@ async fn out_of_descriptors_it_says_so_once_a_second_and_recovers() {
         let connected = tokio::net::TcpStream::connect(server.address).await;
         waiting.push(connected.expect("the system takes it"));
     }
-    let cannot = ["a connection cannot be accepted"];
+    let cannot = ["cannot accept connections"];
     server.log.line(&cannot).await;
     let second = server.log.nth_line(1, &cannot).await;
     assert!(number(&second, "more").is_some_and(|more| more > 3), "{second}");
@@ -384,7 +388,7 @@ async fn out_of_descriptors_it_says_so_once_a_second_and_recovers() {
     // It is said to be well when it has been for a second, at the next connection.
     let mut counted = 1;
     let is_well = async {
-        while server.log.count(&["connections are accepted again"]) == 0 {
+        while server.log.count(&["accepting connections again"]) == 0 {
             let mut other = Client::joined(&server, TOPIC).await;
             counted += 1;
             assert_eq!(count(&mut other, TOPIC).await["topic"], counted);

@@ -340,7 +340,7 @@ async fn a_thread_that_comes_back_finds_its_effects_refused_and_ends() {
     let stuck = client.start(TOPIC, "sleep", json!({ "ms": 1_000 })).await;
     assert_eq!(client.answer(&stuck).await, failed(CRASH));
     starts_anew(&mut client).await;
-    server.log.line(&["has returned and ends"]).await;
+    server.log.line(&["has returned and ended"]).await;
     assert_eq!(client.rest().await, [], "no second answer");
     let counted = client.push(TOPIC, "count", json!({})).await;
     assert_eq!(counted["topic"], 2, "{counted}");

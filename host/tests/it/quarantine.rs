@@ -67,7 +67,7 @@ async fn a_start_on_a_library_in_quarantine_goes_back_to_the_last_good_one() {
 
     let server = crashing(&bench).await;
     let said = refused(&server, 0, "quarantine", "quarantined").await;
-    assert!(said.contains("the last good one is loaded"), "{said}");
+    assert!(said.contains("loads the last good one instead"), "{said}");
     let mut client = Client::joined(&server, TOPIC).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
     let shown = plugin(server.admin().await, "misbehave").await;

@@ -146,7 +146,7 @@ impl Keeper {
         if name == CONFIG {
             match why {
                 Some(why) => {
-                    tracing::warn!(%file, "the configuration file is missing ({why}); the previous configuration stays in force")
+                    tracing::warn!(%file, "no configuration file at this path: {why}; the previous configuration stays in force")
                 }
                 None => tracing::info!(%file, "the configuration file exists again"),
             }
@@ -161,7 +161,7 @@ impl Keeper {
             || "no code of this plugin is in service".to_owned(),
             |current| format!("generation {} stays in service", current.number),
         );
-        tracing::warn!(plugin = name, %file, "the library file is missing ({why}); {goes_on}");
+        tracing::warn!(plugin = name, %file, "no library file at this path: {why}; {goes_on}");
     }
 }
 
