@@ -12,7 +12,7 @@ use crate::support::server::{Bench, Server};
 const TOPIC: &str = "misbehave:1";
 const CRASH: &str = "channel_crash";
 
-/// With one shard, which is given up soon.
+/// With one shard, which is abandoned soon.
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "shards", "1");
@@ -391,7 +391,7 @@ async fn other_shards_other_plugins_and_heartbeats_go_on() {
         .await
         .expect("sent");
     server.log.line(&["slow handler"]).await;
-    // Until it is given up these are answered at once, and so is every topic on the other shard.
+    // Until it is abandoned these are answered at once, and so is every topic on the other shard.
     client.heartbeat().await.expect("answered");
     let echoed = client.push("echo:1", "echo", json!({ "n": 1 })).await.expect("sent");
     client.reply(&echoed).await.expect("answered");

@@ -358,7 +358,7 @@ async fn where_members_rejoin_on_a_rollback_all_are_told() {
     }
 }
 
-/// In `dev` nothing is given up: who mends what hangs must see it mended.
+/// In `dev` nothing is abandoned: who mends what hangs must see it mended.
 #[tokio::test]
 async fn in_dev_code_is_replaced_though_a_handler_of_it_hangs() {
     let bench = Bench::new();

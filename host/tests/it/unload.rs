@@ -312,7 +312,7 @@ async fn a_destructor_that_does_not_return_holds_up_neither_other_reloads_nor_th
     let mut client = Client::joined(&server, "leaves:1").await;
     client.push("leaves:1", "hanging_destructor", json!({})).await;
     replace(&bench, &server, Build::Leaves, 2).await;
-    // While the destructor runs, and after it was given up.
+    // While the destructor runs, and after it was abandoned.
     replace(&bench, &server, Build::Echo, 2).await;
     server.unloaded("echo", 1).await;
     server

@@ -16,8 +16,8 @@ use bennu_wire::message;
 use bytes::Bytes;
 
 use self::written::{Panic, Written, Wrote};
+use super::abandon;
 use super::env::Env;
-use super::giveup;
 use super::loader::{Event, ShardInstance};
 use super::shard::{BATCH, Control, Shard, Work};
 use crate::config::OnPanic;
@@ -185,7 +185,7 @@ fn end_first(
     topic.release(&shard.queue, ends);
     // Asked for before the ends run: if one of them hangs, the thread that gives the shard up finds the move.
     if let Err(Control::Give(moving)) = shard.control(Control::Give(Box::new(moving))) {
-        giveup::sweep(shard, env);
+        abandon::sweep(shard, env);
         return moving.fail(since, 0, "its thread has ended");
     }
     for _ in 0..batches {
@@ -219,7 +219,7 @@ pub(super) fn snapshot_up_to(
     }
 }
 
-/// A move with the state that it carries, if the plugin holds any. `None` if the shard was given up meanwhile.
+/// A move with the state that it carries, if the plugin holds any. `None` if the shard was abandoned meanwhile.
 fn with_state(moving: Move, shard: &Arc<Shard>, instance: &mut ShardInstance) -> Option<(Move, Wrote)> {
     let topic = Arc::clone(&moving.topic);
     if !topic.record().live {
@@ -344,7 +344,7 @@ pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
 fn fail(moving: Move, from: &Arc<Shard>, since: Instant, why: &str, env: &Env) {
     let waited = moving.topic.release(&from.queue, Vec::new());
     if from.is_closed() {
-        giveup::sweep(from, env);
+        abandon::sweep(from, env);
     }
     moving.stay(since, waited, why);
 }

@@ -20,6 +20,7 @@
 //! The control thread takes steps 1 to 10; builds of `dev` and the end of each generation have threads of their own. [`shard`] is
 //! where plugin code runs, [`batch`] by batch. [`watchdog`] notices code that does not return.
 
+mod abandon;
 mod backtrace;
 mod batch;
 mod bridge;
@@ -31,7 +32,6 @@ mod effects;
 pub(crate) mod elf;
 pub(crate) mod env;
 pub(crate) mod generation;
-mod giveup;
 pub(crate) mod handover;
 pub(crate) mod health;
 mod hub;

@@ -104,11 +104,11 @@ impl Core {
     }
 
     /// Drops a socket whose client does not read what waits for it.
-    pub(super) fn abandon(&mut self, slot: usize, ending: u32) {
+    pub(super) fn cut_off(&mut self, slot: usize, ending: u32) {
         if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
             && transport.waiting() > 0
         {
-            transport.abandon();
+            transport.drop_unsent();
         }
         self.drop_socket(slot, ending);
     }
@@ -169,7 +169,7 @@ impl Core {
         }
         for slot in over {
             self.flush(slot);
-            self.abandon(slot, end::CLOSED);
+            self.cut_off(slot, end::CLOSED);
         }
         // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
         if !is_late {
