@@ -51,7 +51,7 @@ mod probation;
 pub(crate) mod probe;
 pub(crate) mod quarantine;
 mod references;
-mod refusals;
+mod refused_effects;
 mod retire;
 mod routes;
 pub(crate) mod sample;

@@ -158,7 +158,7 @@ impl Watchdog {
                 return false;
             };
             alarms.extend(watched.look(&set, now, mode));
-            set.env.slot.refusals.say_overdue(&set.env.slot.name);
+            set.env.slot.refused_effects.say_overdue(&set.env.slot.name);
             !watched.shard.is_closed()
         });
         alarms

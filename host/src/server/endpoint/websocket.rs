@@ -20,7 +20,7 @@ use crate::runtime::client_lines::{Source, client_line};
 use crate::server::io::Client;
 use crate::server::io::{Entry, LazyStream};
 use crate::server::socket::NewSocket;
-use crate::server::transport::websocket::handshake::{Refusal, Upgrade};
+use crate::server::transport::websocket::handshake::{HandshakeError, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 
 /// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, auth token, subprotocol, version, connect
@@ -37,7 +37,7 @@ pub(super) async fn serve(
         return StatusCode::FORBIDDEN.into_response();
     }
     if parts.method != Method::GET {
-        return Refusal::Method.response().map(Body::from);
+        return HandshakeError::Method.response().map(Body::from);
     }
     if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, &parts).await {
         return StatusCode::FORBIDDEN.into_response();
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     };
     let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
         Ok(agreed) => agreed,
-        Err(refusal) => {
+        Err(error) => {
             client_line!(
                 INFO,
                 endpoint.lines(),
@@ -55,10 +55,10 @@ pub(super) async fn serve(
                 Source::of(client.peer.ip()),
                 peer = %client.peer,
                 mount = mount.path,
-                %refusal,
+                %error,
                 "client refused"
             );
-            return refusal.response().map(Body::from);
+            return error.response().map(Body::from);
         }
     };
     let attempt = Attempt {
@@ -107,7 +107,7 @@ fn upgrade(
 ) -> Response {
     let upgrade = match Upgrade::check(&parts) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal.response().map(Body::from),
+        Err(error) => return error.response().map(Body::from),
     };
     let deflate = socket
         .mount
