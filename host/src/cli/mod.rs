@@ -66,11 +66,11 @@ fn complain(text: &str) {
 
 /// Reads a configuration, or shows everything that is wrong with it.
 fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
-    Config::read(file, mode).map_err(|errors| refused(file, errors))
+    Config::read(file, mode).map_err(|errors| rejected(file, errors))
 }
 
 /// Shows all mistakes of a configuration. The error that it returns only says that there are some.
-fn refused(file: &Path, errors: ConfigErrors) -> anyhow::Error {
+fn rejected(file: &Path, errors: ConfigErrors) -> anyhow::Error {
     match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {

@@ -159,7 +159,7 @@ impl Table<'_> {
                 let labels = [plugin.clone(), ("step", step.name().to_owned())];
                 passed.get_or_create(&labels).inc_by(count);
             }
-            for ((step, code), count) in journal.refusals {
+            for ((step, code), count) in journal.rejections {
                 let labels = [plugin.clone(), ("step", step.name().to_owned()), ("code", code)];
                 refused.get_or_create(&labels).inc_by(count);
             }
@@ -167,7 +167,7 @@ impl Table<'_> {
         self.registry
             .register("steps_passed", "Libraries that passed a step", passed);
         self.registry
-            .register("refusals", "Libraries refused, by step and reason", refused);
+            .register("refusals", "Libraries rejected, by step and reason", refused);
     }
 
     fn gauge(&mut self, name: &str, help: &str, gauge: impl Fn(&PluginSlot) -> i64) {

@@ -30,7 +30,7 @@ use crate::runtime::plugin::manager::{Occasion, Plugins, Prepared};
 use crate::runtime::plugin::pipeline::Pipeline;
 use crate::runtime::plugin::quarantine::Quarantine;
 use crate::runtime::plugin::stage::StageFolder;
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
@@ -420,12 +420,12 @@ impl Start {
         for (name, built) in built {
             match built {
                 Ok(library) => plugins.set_built(&name, library),
-                Err(refusal) => not_built.push((name, refusal)),
+                Err(rejection) => not_built.push((name, rejection)),
             }
         }
         load_all(&mut plugins, &config, mode)?;
-        for (name, refusal) in not_built {
-            plugins.not_built(&name, refusal);
+        for (name, rejection) in not_built {
+            plugins.not_built(&name, rejection);
         }
         Ok((plugins, config))
     }
@@ -444,7 +444,7 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
                     loaded.announce();
                 }
             }
-            Err(refusal) => refuse(&slot, config, &refusal, mode)?,
+            Err(rejection) => reject(&slot, config, &rejection, mode)?,
         }
     }
     Ok(())
@@ -456,17 +456,17 @@ fn prepare_patiently(
     slot: &Arc<PluginSlot>,
     library: &Path,
     config: &config::Plugin,
-) -> Result<Option<Prepared>, Refusal> {
+) -> Result<Option<Prepared>, Rejection> {
     let mut wait = Duration::from_secs(1);
     for _ in 0..config.probe_retries.min(PROBES_AT_START) {
         match plugins.prepare(slot, library, config, Occasion::Needed) {
-            Err(refusal) if refusal.may_pass && refusal.step == Step::Probe => {
+            Err(rejection) if rejection.may_pass && rejection.step == Step::Probe => {
                 let again_in_s = wait.as_secs();
                 tracing::warn!(
                     plugin = slot.name,
                     again_in_s,
                     "the probe could not run; Bennu tries again: {}",
-                    refusal.message
+                    rejection.message
                 );
                 std::thread::sleep(wait);
                 wait *= 2;
@@ -477,20 +477,20 @@ fn prepare_patiently(
     plugins.prepare(slot, library, config, Occasion::Needed)
 }
 
-fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
-    let message = refusal.shown(config, &slot.name);
+fn reject(slot: &PluginSlot, config: &Config, rejection: &Rejection, mode: Mode) -> Result<(), StartError> {
+    let message = rejection.shown(config, &slot.name);
     // A plugin that crashed, and of which there is no good library, does not keep the others out of service.
-    if mode == Mode::Serve && refusal.code != "quarantined" {
+    if mode == Mode::Serve && rejection.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
-            step: refusal.step.name(),
+            step: rejection.step.name(),
             message,
         });
     }
     tracing::error!(
         plugin = slot.name,
-        step = refusal.step.name(),
-        code = refusal.code,
+        step = rejection.step.name(),
+        code = rejection.code,
         "plugin not loaded: {message}"
     );
     Ok(())

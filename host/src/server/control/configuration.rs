@@ -10,7 +10,7 @@ use super::keeper::Keeper;
 use super::restart::needs_restart;
 use crate::config::Config;
 use crate::runtime::plugin::plan::Plan;
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::server::routing::Routing;
 
 /// How long I/O threads have to take up new routes before the plugins without routes end.
@@ -24,7 +24,7 @@ impl Keeper {
         self.watch_rejected(&config);
         let mut plan = match Plan::make(&mut self.plugins, &config) {
             Ok(plan) => plan,
-            Err(refused) => return self.libraries_refused(&config, &refused),
+            Err(rejected) => return self.libraries_rejected(&config, &rejected),
         };
         self.retries.forget(CONFIG);
         self.config_in_force(&config);
@@ -65,7 +65,7 @@ impl Keeper {
         }
     }
 
-    /// The file was saved without a change. If it was refused, it may be good by now.
+    /// The file was saved without a change. If it was rejected, it may be good by now.
     pub(super) fn config_saved(&mut self) {
         // Whoever saves it again wants to hear of it again.
         if self.rejected.take().is_some() {
@@ -86,7 +86,7 @@ impl Keeper {
                     tracing::error!(
                         "configuration rejected; the previous one stays in force. Correct it and save it again:\n{shown}"
                     );
-                    self.configuration_refused(shown);
+                    self.configuration_rejected(shown);
                 }
                 return None;
             }
@@ -124,23 +124,23 @@ impl Keeper {
     }
 
     /// Rejects the configuration, because these libraries were rejected with it.
-    fn libraries_refused(&mut self, config: &Config, refused: &[(String, Refusal)]) {
+    fn libraries_rejected(&mut self, config: &Config, rejected: &[(String, Rejection)]) {
         // All of them have to pass, so the one with the fewest retries decides.
-        let retries = refused.iter().map(|(name, refusal)| {
+        let retries = rejected.iter().map(|(name, rejection)| {
             let plugin = config.plugins.get(name);
-            plugin.map_or(0, |plugin| refusal.retries(plugin))
+            plugin.map_or(0, |plugin| rejection.retries(plugin))
         });
         let again = retries.min().and_then(|most| self.retries.later(CONFIG, most));
-        let shown = |(name, refusal): &(String, Refusal)| (name.clone(), refusal.shown(config, name));
-        let shown: Vec<_> = refused.iter().map(shown).collect();
+        let shown = |(name, rejection): &(String, Rejection)| (name.clone(), rejection.shown(config, name));
+        let shown: Vec<_> = rejected.iter().map(shown).collect();
         let all: Vec<_> = shown
             .iter()
             .map(|(name, why)| format!("plugin {name}: {why}"))
             .collect();
         let all = all.join("\n");
-        let over_state = refused.iter().filter(|(_, refusal)| refusal.over_state);
+        let over_state = rejected.iter().filter(|(_, rejection)| rejection.over_state);
         self.over_state.extend(over_state.map(|(name, _)| name.clone()));
-        let is_news = self.rejects_config(refused.iter().map(|(name, _)| name.clone()).collect(), &all);
+        let is_news = self.rejects_config(rejected.iter().map(|(name, _)| name.clone()).collect(), &all);
         if !is_news && again.is_none() {
             return;
         }
@@ -151,12 +151,12 @@ impl Keeper {
                 "configuration rejected; the previous one stays in force: {why}"
             );
         }
-        self.configuration_refused(all);
+        self.configuration_rejected(all);
     }
 
-    fn configuration_refused(&self, reason: String) {
+    fn configuration_rejected(&self, reason: String) {
         if let Some(board) = &self.endpoint.dev {
-            board.configuration_refused(reason);
+            board.configuration_rejected(reason);
         }
     }
 }

@@ -68,7 +68,7 @@ impl Keeper {
             set_log_level: None,
         };
         keeper.watch(&config);
-        keeper.retry_what_was_refused();
+        keeper.retry_what_was_rejected();
         Ok(keeper)
     }
 
@@ -80,7 +80,7 @@ impl Keeper {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
                 Ok(Command::Saved(name, _)) if name == CONFIG => self.config_saved(),
                 Ok(Command::Saved(name, path)) => self.library(&name, path, false),
-                Ok(Command::NotBuilt(name, refusal)) => self.not_built(&name, refusal),
+                Ok(Command::NotBuilt(name, rejection)) => self.not_built(&name, rejection),
                 Ok(Command::Away(name, path, why)) => self.away(&name, &path, why.as_deref()),
                 Ok(Command::Again(name)) => {
                     self.retries.forget(&name);
@@ -127,10 +127,10 @@ impl Keeper {
     }
 
     /// Retries what the start has rejected, if the machine was to blame.
-    fn retry_what_was_refused(&mut self) {
+    fn retry_what_was_rejected(&mut self) {
         for slot in self.plugins.slots() {
-            if let Some(refusal) = slot.journal.read().refusal {
-                self.retries.later(&slot.name, refusal.retries(&slot.config()));
+            if let Some(rejection) = slot.journal.read().rejection {
+                self.retries.later(&slot.name, rejection.retries(&slot.config()));
             }
         }
     }
@@ -142,9 +142,9 @@ impl Keeper {
         self.over_state = waiting;
         let gone: BTreeSet<String> = gone;
         for name in gone {
-            let refusal = self.plugins.slot(&name).and_then(|slot| slot.journal.read().refusal);
+            let rejection = self.plugins.slot(&name).and_then(|slot| slot.journal.read().rejection);
             // Another library may be in service by now, or the last build has failed.
-            if refusal.is_some_and(|refusal| refusal.over_state) {
+            if rejection.is_some_and(|rejection| rejection.over_state) {
                 self.again(&name);
             }
         }

@@ -40,7 +40,7 @@ pub(super) enum Outcome {
     /// The library comes into service.
     Served,
     /// The server rejects it.
-    Refused,
+    Rejected,
     /// It comes into service, and then the server rolls back to the library before.
     RolledBack,
 }
@@ -77,7 +77,7 @@ impl Variant {
         match self {
             Self::V1 | Self::V2 | Self::Runtime => Outcome::Served,
             Self::Panics | Self::PanicsV3 => Outcome::RolledBack,
-            Self::Refuses | Self::Crashes | Self::Stranger | Self::Truncated => Outcome::Refused,
+            Self::Refuses | Self::Crashes | Self::Stranger | Self::Truncated => Outcome::Rejected,
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) enum LogEvent {
         swap: Duration,
     },
     /// The server rejected a library.
-    Refused {
+    Rejected {
         /// The step that failed.
         step: String,
         /// The code of the reason.
@@ -52,20 +52,20 @@ pub(super) enum LogEvent {
 /// Finds events in the lines of a log.
 #[derive(Debug, Default)]
 pub(super) struct LogReader {
-    /// Whether a refusal has begun. It may have several lines, with the fields in the last one.
-    in_refusal: bool,
+    /// Whether a rejection has begun. It may have several lines, with the fields in the last one.
+    in_rejection: bool,
 }
 
 impl LogReader {
     /// The event that ends with this line, if any.
     pub(super) fn read(&mut self, line: &str) -> Option<LogEvent> {
-        self.in_refusal |= line.contains(": library rejected");
-        if !self.in_refusal {
+        self.in_rejection |= line.contains(": library rejected");
+        if !self.in_rejection {
             return LogEvent::parse(line);
         }
         let (step, code) = (field(line, "step")?.to_owned(), field(line, "code")?.to_owned());
-        self.in_refusal = false;
-        Some(LogEvent::Refused { step, code })
+        self.in_rejection = false;
+        Some(LogEvent::Rejected { step, code })
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
             "2026-11-01T00:00:00Z ERROR bennu::server::control: library rejected; the previous code stays in service: \
              its settings\n  --> x:1\n plugin=\"ledger\" \
              step=\"probe\" code=\"settings\"",
-            Some(LogEvent::Refused {
+            Some(LogEvent::Rejected {
                 step: "probe".into(),
                 code: "settings".into(),
             }),

@@ -209,14 +209,14 @@ impl Reloading {
                     }
                 }
                 LogEvent::RolledBack => break Outcome::RolledBack,
-                LogEvent::Refused { .. } => break Outcome::Refused,
+                LogEvent::Rejected { .. } => break Outcome::Rejected,
                 other => self.note(other),
             }
         };
         let count = match outcome {
             _ if outcome != expected => &mut self.reloads.unexpected,
             Outcome::Served => &mut self.reloads.done,
-            Outcome::Refused => &mut self.reloads.refused,
+            Outcome::Rejected => &mut self.reloads.refused,
             Outcome::RolledBack => &mut self.reloads.rolled_back,
         };
         *count += 1;

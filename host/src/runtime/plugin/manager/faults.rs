@@ -16,7 +16,7 @@ use crate::runtime::plugin::probation::Proving;
 use crate::runtime::plugin::quarantine::{Quarantined, unix_seconds};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::stage::Contents;
-use crate::runtime::plugin::step::{Refusal, Step, Trail};
+use crate::runtime::plugin::step::{Rejection, Step, Trail};
 use crate::runtime::plugin::swap::{SwapReport, swap_back};
 
 /// What became of a plugin whose code did not do.
@@ -86,8 +86,8 @@ impl Plugins {
     fn condemn(&self, slot: &PluginSlot, hash: ContentHash, why: &str) {
         let quarantined = Quarantined::now(&slot.name, "panics", why);
         self.pipeline.quarantine.add(hash, &quarantined);
-        let refusal = Refusal::new(Step::Probation, "panics", format!("rolled back after {why}"));
-        slot.journal.refused(refusal);
+        let rejection = Rejection::new(Step::Probation, "panics", format!("rolled back after {why}"));
+        slot.journal.rejected(rejection);
     }
 
     /// The consequence of repeated panics, where they are too many.
@@ -159,7 +159,7 @@ impl Plugins {
         };
         let prepared = self
             .load(slot, contents, &config, &mut Trail::of(&slot.name))
-            .map_err(|refusal| refusal.message)?;
+            .map_err(|rejection| rejection.message)?;
         self.put_in_service(prepared)
             .ok_or_else(|| "the plugin was removed".to_owned())
     }
@@ -167,8 +167,8 @@ impl Plugins {
     /// Ends all topics of a plugin and refuses joins.
     fn take_out_of_service(&mut self, slot: Arc<PluginSlot>, why: String) -> Verdict {
         self.end(&slot.name, Notice::Error(message::reason::UNAVAILABLE));
-        let refusal = Refusal::new(Step::Service, "panics", format!("out of service after {why}"));
-        slot.journal.refused(refusal);
+        let rejection = Rejection::new(Step::Service, "panics", format!("out of service after {why}"));
+        slot.journal.rejected(rejection);
         Verdict::OutOfService(slot, why)
     }
 }
