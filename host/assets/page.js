@@ -255,7 +255,7 @@ async function connectedAnew(view) {
   view.divide(before === there.run ? "connected again" : "the server was restarted");
 }
 
-/** The server was restarted: nothing of the run before holds. */
+/** The server was restarted: nothing of the previous run holds. */
 function forgetAll() {
   notes.clear();
   stays.clear();

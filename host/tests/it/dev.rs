@@ -92,7 +92,7 @@ async fn the_hint_names_a_topic_of_the_first_route() {
     said(0, |command| command.args(["call", &at, topic, "echo", "{}"]));
 }
 
-/// Everything that `dev` says while somebody connects and a library is refused.
+/// Everything that `dev` says while somebody connects and a library is rejected.
 async fn said_by_dev(level: Option<&str>) -> String {
     let bench = Bench::new();
     bench.put_bytes("room", b"not a library\n");

@@ -137,7 +137,7 @@ async fn state_that_would_end_the_host_is_not_given_to_new_code_later_either() {
     assert_eq!(client.rest().await, []);
 }
 
-/// Code on probation has written what the code before dies of.
+/// Code on probation has written what the previous code dies of.
 #[tokio::test]
 async fn state_that_would_end_the_host_is_not_given_back_to_the_code_before() {
     let bench = Bench::new();

@@ -164,7 +164,7 @@ async fn the_same_bad_file_is_refused_once() {
     server.log.nth_line(1, &["library rejected"]).await;
 }
 
-/// Puts each of these in the plugin's place, one after the other; each is refused, none runs.
+/// Puts each of these in the plugin's place, one after the other; each is rejected, none runs.
 async fn check_all(files: impl IntoIterator<Item = Vec<u8>>, step: &str, codes: &[&str]) {
     let bench = Bench::new();
     let server = bench.serve().await;
@@ -287,7 +287,7 @@ async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
     }
 }
 
-/// The settings of the plugin are in its configuration, which is refused whole.
+/// The settings of the plugin are in its configuration, which is rejected whole.
 async fn settings_refused(settings: &str, words: &[&str]) {
     let bench = Bench::new();
     if settings.contains("hang") {

@@ -42,7 +42,7 @@ async fn a_field_that_has_another_name_is_refused_with_the_remedies() {
             "{part} is missing in {said}"
         );
     }
-    assert_eq!(count(&mut client).await, 6, "the code before goes on");
+    assert_eq!(count(&mut client).await, 6, "the previous code goes on");
     assert_eq!(client.rest().await, []);
 }
 

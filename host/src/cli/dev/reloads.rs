@@ -1,4 +1,4 @@
-//! Makes one line of all that the log says about a reload: built, probed, topics carried over, old code unloaded.
+//! Makes one line of all that the log says about a reload: built, probed, topics moved, old code unloaded.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};

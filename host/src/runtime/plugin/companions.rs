@@ -1,7 +1,7 @@
 //! Libraries that lie beside a plugin and belong to it: it names them, and has the system's loader look for them at `$ORIGIN`.
 //!
 //! The system's loader takes a needed library by its name if one of that name is loaded already: the next generation of a plugin would
-//! get the companion of the one before, whatever lies beside it by then. So companions are read and hashed with their plugin, and
+//! get the companion of the previous one, whatever lies beside it by then. So companions are read and hashed with their plugin, and
 //! staged beside its copy under names that were never used. In the copies, each text that names a companion is overwritten with a name
 //! of the same length, and each folder below `$ORIGIN` with `$ORIGIN` itself.
 

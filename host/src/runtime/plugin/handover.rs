@@ -38,7 +38,7 @@ pub(crate) struct Move {
     pub(crate) version: u32,
     /// The state to carry; `None`: what the giving generation writes.
     pub(crate) from: Option<Snapshot>,
-    /// If the state cannot be carried over, its members are told to rejoin.
+    /// If the state cannot be moved, its members are told to rejoin.
     pub(crate) else_rejoin: bool,
     /// Where to report how it went.
     pub(crate) report: mpsc::Sender<Moved>,

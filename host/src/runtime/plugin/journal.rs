@@ -89,7 +89,7 @@ pub(crate) struct Rollback {
     pub(crate) at_unix_s: u64,
     /// How that went.
     pub(crate) swap: SwapReport,
-    /// The kit has compared what the code before reads with what was written. A migration decides itself what it keeps.
+    /// The kit has compared what the previous code reads with what was written. A migration decides itself what it keeps.
     pub(crate) is_checked: bool,
 }
 

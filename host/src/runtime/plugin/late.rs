@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::pipeline::Pipeline;
 use super::sample::{self, Heard};
 use super::slot::PluginSlot;
-use super::swap::{NOT_CARRIED, SwapReport, rejoin_late, swap_late};
+use super::swap::{NOT_MOVED, SwapReport, rejoin_late, swap_late};
 
 /// Moves the topics of those `live` generations that have been sampled since the last look.
 pub(super) fn carry(pipeline: &Pipeline, slot: &Arc<PluginSlot>, live: &[Arc<Generation>]) {
@@ -53,7 +53,7 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
         topics = moved,
         "topics moved later"
     );
-    failures.announce(plugin, NOT_CARRIED);
+    failures.announce(plugin, NOT_MOVED);
 }
 
 /// Checks that `good` may be given the state that `bad` has written: it reads that version, and does not crash over it. What it

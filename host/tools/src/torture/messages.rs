@@ -141,7 +141,7 @@ type Samples = VecDeque<(Instant, i64)>;
 enum State {
     Running,
     Unloaded,
-    /// It has ended, and its library is still mapped.
+    /// It has ended, and its library stays in memory.
     Mapped,
 }
 

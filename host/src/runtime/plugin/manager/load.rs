@@ -20,7 +20,7 @@ use crate::runtime::plugin::sample::{self, Samples};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::stage::Contents;
 use crate::runtime::plugin::step::{Rejection, Step, Trail};
-use crate::runtime::plugin::swap::{NOT_CARRIED, SwapReport};
+use crate::runtime::plugin::swap::{NOT_MOVED, SwapReport};
 
 /// Why a library is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Loaded {
             longest_pause_us = swap.longest_hold_us,
             "plugin in service"
         );
-        swap.failures.announce(plugin, NOT_CARRIED);
+        swap.failures.announce(plugin, NOT_MOVED);
     }
 }
 
@@ -263,7 +263,7 @@ fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Rejection>
     Err(Rejection::new(Step::Load, "leaked", message))
 }
 
-/// A sample of the state that topics would be carried over with, if they are.
+/// A sample of the state that topics would move with, if they do.
 fn live_state(
     slot: &PluginSlot,
     live: &[Arc<Generation>],
