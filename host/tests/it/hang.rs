@@ -169,7 +169,7 @@ async fn a_stop_that_waits_for_a_handler_says_so() {
     server.log.line(&["slow handler"]).await;
     server.signal(Signal::TERM);
     let waits = [
-        "misbehave: stopping waits up to 30 s",
+        "misbehave: waiting up to 30 s",
         "a second signal",
         TOPIC,
         "event=\"unruly\"",
@@ -362,7 +362,7 @@ async fn a_library_with_a_stuck_thread_stays_mapped_and_is_counted() {
     server.in_service("misbehave", 2).await;
     server
         .log
-        .line(&["its library stays mapped", "generation=1", "threads=1"])
+        .line(&["threads of it did not return", "generation=1", "threads=1"])
         .await;
     assert_eq!(count(&server, "leaked_generations").await, 1);
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);

@@ -88,7 +88,11 @@ async fn a_thread_of_a_plugin_that_does_not_end_is_not_pulled_from_under_it() {
     server.in_service("misbehave", 2).await;
     server
         .log
-        .line(&["its library stays in memory", "plugin=\"misbehave\"", "generation=1"])
+        .line(&[
+            "generation ended; its library stays in memory",
+            "plugin=\"misbehave\"",
+            "generation=1",
+        ])
         .await;
     assert_eq!(
         metric(

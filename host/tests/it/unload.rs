@@ -35,7 +35,11 @@ async fn left(bench: &Bench, server: &Server, event: &str, payload: Value) -> St
     replace(bench, server, Build::Leaves, 2).await;
     server
         .log
-        .line(&["its library stays in memory", &of("leaves"), "generation=1"])
+        .line(&[
+            "generation ended; its library stays in memory",
+            &of("leaves"),
+            "generation=1",
+        ])
         .await;
     let shown = plugin(server.admin().await, "leaves").await;
     assert_eq!(shown["leaked_generations"], 1, "{event}");

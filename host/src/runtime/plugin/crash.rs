@@ -102,7 +102,7 @@ impl Crash {
         };
         tracing::error!(
             plugin, %hash, signal, entry, event, thread,
-            "the previous run crashed in this plugin: this build is now in quarantine (`bennu plugins --lift` takes it out)"
+            "the previous run of the server crashed in this plugin: this build is now in quarantine (`bennu plugins --lift` takes it out)"
         );
         let of = if event.is_empty() {
             String::new()
