@@ -11,6 +11,7 @@ use bennu_wire::dialect::Dialect;
 use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::Serializers;
 
+use super::auth_settings::Auth;
 use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
 use super::probe_limits::ProbeLimits;
@@ -157,8 +158,10 @@ pub(crate) struct Mount {
     pub(crate) connect: Option<String>,
     /// Which pages may connect.
     pub(crate) check_origin: CheckOrigin,
-    /// Whether the connect handler gets a token from a header. Default false.
+    /// Whether Bennu takes a token from a header, for [`Mount::auth`] or for the connect handler. Default false.
     pub(crate) auth_token: bool,
+    /// Who may connect, by the token that a client shows. `None`: Bennu checks no token.
+    pub(crate) auth: Option<Auth>,
     /// The WebSocket subprotocols that the mount speaks, the best first. Empty: Bennu ignores what clients offer.
     pub(crate) subprotocols: Vec<String>,
     /// What the connect handler sees besides the params.

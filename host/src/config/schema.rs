@@ -23,6 +23,7 @@ path = "/socket"
 dialect = "0.11"
 check_origin = { plugin = "p" }
 longpoll = {}
+auth = { jwt = {}, phoenix_token = {} }
 
 [plugins.p]
 library = "libp.so"

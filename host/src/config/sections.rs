@@ -14,6 +14,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
+use super::auth::auth;
+use super::auth_settings::TokenPlace;
 use super::content_hash::ContentHash;
 use super::diagnostic::Span;
 use super::handshake;
@@ -40,7 +42,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    fn path(&self, text: Option<Spanned<String>>) -> Option<PathBuf> {
+    pub(super) fn path(&self, text: Option<Spanned<String>>) -> Option<PathBuf> {
         text.map(|text| resolve(self.folder, Path::new(text.get_ref())))
     }
 }
@@ -193,16 +195,19 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
     limits
 }
 
-pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMount {
+pub(super) fn mount(section: Section<'_>, server: &Server, around: &Surroundings<'_>) -> ReadMount {
     let path = section.required_text("path", "\"/socket\"");
     let connect = section.text("connect");
     let longpoll = longpoll(&section);
-    let (check_origin, origin_plugin) = handshake::check_origin(&section, server, mode);
+    let (check_origin, origin_plugin) = handshake::check_origin(&section, server, around.mode);
+    let auth = auth(&section, around);
+    let reads_header = auth.as_ref().is_some_and(|auth| auth.from.contains(&TokenPlace::AuthToken));
     let mount = Mount {
         path: path.clone().map(Spanned::into_inner).unwrap_or_default(),
         connect: connect.clone().map(Spanned::into_inner),
         check_origin,
-        auth_token: section.flag("auth_token", false),
+        auth_token: section.flag("auth_token", false) || reads_header,
+        auth,
         subprotocols: handshake::subprotocols(&section),
         connect_info: handshake::connect_info(&section),
         websocket: section.flag("websocket", true),

@@ -29,7 +29,7 @@ pub(super) fn read_whole(
     let mounts: Vec<_> = top
         .sections("mounts")
         .into_iter()
-        .map(|section| sections::mount(section, &server, mode))
+        .map(|section| sections::mount(section, &server, &around))
         .collect();
     let plugins = top.named_sections("plugins").into_iter();
     let plugins: Vec<_> = plugins
