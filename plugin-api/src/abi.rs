@@ -26,7 +26,7 @@ pub use self::event::callback_name;
 /// Changes when something is removed or changes its meaning. The host does not load a plugin with another one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 4;
+pub const ABI_MINOR: u32 = 5;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle if `len` is 0.
 #[repr(C)]

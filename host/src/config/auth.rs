@@ -8,9 +8,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::amount::{DAY_MS, HOUR_MS, MEBIBYTE};
+use super::around::Surroundings;
 use super::auth_settings::{Auth, Jwks, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
 use super::reader::Section;
-use super::sections::Surroundings;
 use super::template::Template;
 use super::words::suggestion;
 

@@ -7,6 +7,7 @@
 //! diagnostics, the settings as values ([`model`]), the [`reader`], and what it reads section by section.
 
 mod amount;
+mod around;
 mod auth;
 mod auth_settings;
 mod check;
@@ -41,7 +42,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use auth_settings::{Auth, Jwks, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
+pub(crate) use auth_settings::{Auth, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
+#[cfg(feature = "jwks")]
+pub(crate) use auth_settings::Jwks;
 pub(crate) use complaint::Complaint;
 pub(crate) use content_hash::ContentHash;
 pub(crate) use diagnostic::Diagnostic;

@@ -135,6 +135,8 @@ pub(crate) struct Limits {
     pub(crate) max_header_bytes: usize,
     /// How long the head of a request may take, and how long its body. Default 10 s.
     pub(crate) header_timeout: Duration,
+    /// How many connections whose token has expired Bennu closes in a second. The others wait their turn. Default 1,000.
+    pub(crate) max_expired_per_s: usize,
     /// How long a connect handler may take. After that: HTTP 503, or status 403 over long polling. Default 10 s.
     pub(crate) connect_timeout: Duration,
     /// How long a client may send nothing (after that: close code 1002), or take nothing of what waits for it (after that, Bennu

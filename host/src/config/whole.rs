@@ -6,11 +6,12 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::check::Whole;
+use super::around::Surroundings;
 use super::diagnostic::Source;
 use super::mistakes::Mistakes;
 use super::model::{Config, Mode, Route};
 use super::reader::Section;
-use super::sections::{self, ReadRoute, Surroundings};
+use super::sections::{self, ReadRoute};
 
 /// Reads the whole file. Has a default wherever it notes a mistake.
 pub(super) fn read_whole(

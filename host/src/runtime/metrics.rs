@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 /// What the host counts of itself.
@@ -22,6 +23,10 @@ pub(crate) struct Metrics {
     pub(crate) replaced_messages: Counter,
     /// Connects that were refused, by whomever.
     pub(crate) refused_connects: Counter,
+    /// Tokens that were refused, by the reason.
+    pub(crate) refused_tokens: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Connections that were closed because their token had expired.
+    pub(crate) expired_tokens: Counter,
     /// Clients that were refused because there were `max_connections`.
     pub(crate) refused_full: Counter,
     /// Answers that came when nobody waited for them any more.
@@ -59,6 +64,13 @@ pub(crate) struct PluginStats {
     pub(crate) leaked_generations: Gauge,
     /// Memory that stays at each reload, the least of the last few.
     pub(crate) leaked_bytes_per_reload: Gauge,
+}
+
+impl Metrics {
+    /// Counts a token that is refused for this reason.
+    pub(crate) fn refused_token(&self, reason: &'static str) {
+        self.refused_tokens.get_or_create(&[("reason", reason)]).inc();
+    }
 }
 
 /// A time as the log and JSON have it: milliseconds, down to the microsecond.

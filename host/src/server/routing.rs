@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{Config, Route};
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::router::Router;
+use crate::server::auth::Guards;
 
 /// Mounts, routes and the plugins they lead to.
 #[derive(Debug)]
@@ -14,18 +15,25 @@ pub(crate) struct Routing {
     pub(crate) config: Arc<Config>,
     /// Every plugin of the configuration, by name.
     pub(crate) plugins: BTreeMap<String, Arc<PluginSlot>>,
+    /// What checks the tokens of each mount.
+    pub(crate) guards: Guards,
     router: Router,
 }
 
 impl Routing {
     /// The routing of a configuration, to those of these plugins that it names.
     #[must_use]
-    pub(crate) fn new<'a>(config: Arc<Config>, plugins: impl Iterator<Item = &'a Arc<PluginSlot>>) -> Self {
+    pub(crate) fn new<'a>(
+        config: Arc<Config>,
+        guards: Guards,
+        plugins: impl Iterator<Item = &'a Arc<PluginSlot>>,
+    ) -> Self {
         let named = plugins.filter(|slot| config.plugins.contains_key(&slot.name));
         Self {
             router: Router::new(&config),
             plugins: named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect(),
             config,
+            guards,
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
+use super::auth::{BadKeys, Guards};
 use super::control::{Command, Service};
 use super::endpoint::{self, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
@@ -99,6 +100,8 @@ impl Server {
             // Only in `dev`, where it is as it should be.
             tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
         }
+        let guards = Guards::new(&config, &Guards::default()).map_err(first)?;
+        guards.start();
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
@@ -122,7 +125,7 @@ impl Server {
             plugins.not_built(&name, refusal);
         }
         let config = Arc::new(config);
-        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
+        let routing = Arc::new(Routing::new(Arc::clone(&config), guards, plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
         let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
@@ -284,6 +287,12 @@ impl Server {
         drop(staging);
         tracing::info!("stopped");
     }
+}
+
+/// One mistake of several: `bennu check` lists them all.
+fn first(bad: Vec<BadKeys>) -> StartError {
+    let first = bad.into_iter().next().map(StartError::from);
+    first.unwrap_or_else(|| io::Error::other("keys cannot be read").into())
 }
 
 /// Says which handlers keep the host from its end.

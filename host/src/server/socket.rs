@@ -16,6 +16,7 @@ use crate::config::{Mount, Route};
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
 use crate::runtime::pubsub::Arrival;
+use crate::server::auth::Pass;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
@@ -31,19 +32,23 @@ pub(crate) struct NewSocket {
     pub(crate) serializer: &'static dyn Serializer,
     /// The rules for its channels.
     pub(crate) dialect: Dialect,
-    /// What the connect handler said of it.
+    /// What its token and the connect handler say of it.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The token that it connected with, or the newest that it has shown since. `None`: it showed none.
+    pub(crate) pass: Option<Arc<Pass>>,
     /// Lets `disconnect` find the client until its I/O thread knows it.
     pub(crate) arrival: Option<Arrival>,
 }
 
-/// What a connect handler said of a client.
+/// What a client's token and the connect handler say of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// A broadcast of `disconnect` to this topic closes the connection.
     pub(crate) socket_id: Option<ByteString>,
-    /// A JSON object for all its channels.
+    /// A JSON object for all its channels, from the connect handler.
     pub(crate) assigns: Option<Bytes>,
+    /// What its token says: a JSON object.
+    pub(crate) claims: Option<Bytes>,
 }
 
 /// One client's connection.
@@ -57,6 +62,8 @@ pub(crate) struct Socket {
     pub(crate) transport: Option<Box<dyn Transport>>,
     /// Its channels.
     pub(crate) channels: Vec<Channel>,
+    /// When it last showed another token.
+    pub(crate) refreshed: Option<Instant>,
     /// When it last sent anything.
     pub(crate) heard: Instant,
     /// Bytes that waited for the client at the last look.
@@ -155,6 +162,7 @@ impl Socket {
             info,
             transport: Some(transport),
             channels: Vec::new(),
+            refreshed: None,
             heard: now,
             unsent: 0,
             stalled: None,

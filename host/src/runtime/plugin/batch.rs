@@ -77,7 +77,7 @@ pub(super) struct Step {
     pub(super) input: Input,
     /// One of `abi::event`, or [`HOST`].
     pub(super) kind: u32,
-    /// For a join and its answer.
+    /// For a join and its answer, and for new claims.
     pub(super) info: Bytes,
     /// The member that it is about, if any.
     pub(super) member: Option<MemberId>,
@@ -216,7 +216,8 @@ impl Plan {
                 status,
                 payload,
             } => (event.token, event.name, event.payload) = (*serial, status, payload.bytes()),
-            Input::JoinDeadline { .. }
+            Input::Claims { .. }
+            | Input::JoinDeadline { .. }
             | Input::Retired { .. }
             | Input::Linger { .. }
             | Input::PresenceDiff
@@ -278,6 +279,12 @@ fn plan(
             };
             Some((kind, none, Some(*member)))
         }
+        Input::Claims { member, info } => match standing(record, ahead, *member) {
+            Standing::In => Some((event::CLAIMS, info.clone(), Some(*member))),
+            // The plugin does not know it yet.
+            Standing::Pending => Some((HOST, none, Some(*member))),
+            Standing::Out => None,
+        },
         Input::End(Ending { member, .. }) => {
             let kind = if matches!(standing(record, ahead, *member), Standing::In) {
                 event::TERMINATE

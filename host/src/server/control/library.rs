@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::CONFIG;
+use super::{CONFIG, KEYS};
 use super::keeper::Keeper;
 use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
@@ -149,6 +149,13 @@ impl Keeper {
             match why {
                 Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
                 None => tracing::info!(%file, "the configuration is back"),
+            }
+            return;
+        }
+        if name.starts_with(KEYS) {
+            match why {
+                Some(why) => tracing::error!(%file, "the keys are gone: {why}; those in force stay"),
+                None => tracing::info!(%file, "the keys are back"),
             }
             return;
         }

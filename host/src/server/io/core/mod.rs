@@ -5,6 +5,7 @@ mod deliver;
 mod dispatch;
 mod sending;
 mod sessions;
+mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -24,6 +25,7 @@ use super::writes::{self, Writes, Written};
 use super::{Entry, Inbox, Subscriptions, WAKER};
 use crate::runtime::plugin::Hub;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::auth::Expiries;
 use crate::server::held::Held;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
@@ -80,6 +82,8 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
     slow: Vec<(usize, u32)>,
+    /// What time it is for tokens.
+    expiries: Expiries,
     /// Bytes that wait for clients.
     unsent: Held,
     /// Bytes of messages that are not complete.
@@ -129,6 +133,7 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
             stopping: false,
