@@ -67,6 +67,13 @@ pub(crate) struct PluginStats {
 }
 
 impl Metrics {
+    /// Shows a count of refused tokens for each of these reasons from the beginning: 0.
+    pub(crate) fn begin_refused_tokens(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            drop(self.refused_tokens.get_or_create(&[("reason", *reason)]));
+        }
+    }
+
     /// Counts a token that is refused for this reason.
     pub(crate) fn refused_token(&self, reason: &'static str) {
         self.refused_tokens.get_or_create(&[("reason", reason)]).inc();

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
-use super::auth::{BadKeys, Guards};
+use super::auth::{BadKeys, Guards, LABELS};
 use super::control::{Command, Service};
 use super::endpoint::{self, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
@@ -108,6 +108,7 @@ impl Server {
         let inboxes = Inboxes::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
         let hub = Arc::new(Hub::new(PubSub::new(inboxes.outlets()), Timers::start()?));
         watchdog::start(&hub, mode)?;
+        hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);

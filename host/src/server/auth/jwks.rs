@@ -139,3 +139,133 @@ fn fetch(agent: &ureq::Agent, jwt: &Jwt, jwks: &Jwks) -> Result<Keys, FetchError
     }
     Ok(Keys::of_address(&jwks.url, &bytes, jwt)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::mpsc::{self, Receiver};
+    use std::time::Duration;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{Algorithm, DecodingKey, Header};
+    use serde_json::json;
+
+    use crate::config::{Config, Mode};
+    use crate::server::auth::testing::*;
+    use crate::server::auth::{Guard, Guards, Refused};
+
+    /// An address that gives these answers, one after the other, and then the last one for ever. Says which it has given.
+    fn address(answers: Vec<String>) -> (SocketAddr, Receiver<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (told, given) = mpsc::channel();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.expect("a client");
+                let _ = stream.read(&mut [0; 4_096]);
+                let answer = answers.get(number).or(answers.last()).expect("one");
+                let _ = stream.write_all(answer.as_bytes());
+                drop(stream);
+                if told.send(number).is_err() {
+                    return;
+                }
+            }
+        });
+        (address, given)
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    }
+
+    fn jwk(public: &str, kid: &str) -> serde_json::Value {
+        let key = DecodingKey::from_rsa_pem(public.as_bytes()).or_else(|_| DecodingKey::from_ed_pem(public.as_bytes()));
+        let algorithm = if public == RSA_PUB { Algorithm::RS256 } else { Algorithm::EdDSA };
+        let jwk = jsonwebtoken::jwk::Jwk::from_decoding_key(&key.expect("a key"), Some(algorithm)).expect("a JWK");
+        let mut jwk = serde_json::to_value(jwk).expect("JSON");
+        jwk["kid"] = json!(kid);
+        jwk
+    }
+
+    fn signed(algorithm: Algorithm, kid: &str, key: &str) -> String {
+        let header = Header {
+            kid: Some(kid.to_owned()),
+            ..Header::new(algorithm)
+        };
+        token_with(&header, &json!({ "sub": "7", "exp": NOW_MS / 1_000 + 60 }), key)
+    }
+
+    fn guards(address: SocketAddr, more: &str) -> Guards {
+        let text = format!(
+            "[[mounts]]\npath = \"/socket\"\n[mounts.auth.jwt]\nalgorithms = [\"RS256\", \"EdDSA\"]\njwks_url = \"http://{address}/keys\"\n{more}\n"
+        );
+        let config = Config::parse(std::path::Path::new("bennu.toml"), &text, Mode::Serve).expect("a configuration");
+        let guards = Guards::new(&config, &Guards::default()).expect("guards");
+        guards.start();
+        guards
+    }
+
+    /// Waits until the guard says this of a token.
+    fn until(guard: &Guard, token: &str, expected: Option<&Refused>) {
+        let end = std::time::Instant::now() + Duration::from_secs(5);
+        while guard.check(token, NOW_MS).err().as_ref() != expected {
+            assert!(std::time::Instant::now() < end, "{:?}", guard.check(token, NOW_MS).err());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn keys_are_fetched_and_an_unknown_one_has_them_fetched_again_but_not_at_once() {
+        let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode(SECRET) });
+        let first = json!({ "keys": [jwk(RSA_PUB, "a"), secret] }).to_string();
+        let both = json!({ "keys": [jwk(RSA_PUB, "a"), jwk(ED_PUB, "b")] }).to_string();
+        let (address, given) = address(vec![answer("200 OK", &first), answer("200 OK", &both)]);
+        let guards = guards(address, "jwks_unknown_kid_s = 3_600");
+        let guard = guards.of("/socket").expect("it has one");
+        let (old, new) = (signed(Algorithm::RS256, "a", RSA), signed(Algorithm::EdDSA, "b", ED));
+        until(guard, &old, None);
+        assert_eq!(given.recv_timeout(Duration::from_secs(5)), Ok(0));
+        // The first one may come again at once, and the address is asked.
+        assert_eq!(guard.check(&new, NOW_MS), Err(Refused::NoKeys));
+        assert_eq!(given.recv_timeout(Duration::from_secs(5)), Ok(1));
+        until(guard, &new, None);
+        assert!(guard.check(&old, NOW_MS).is_ok());
+        // Others are not worth another fetch.
+        for kid in ["c", "d"] {
+            assert_eq!(guard.check(&signed(Algorithm::EdDSA, kid, ED), NOW_MS), Err(Refused::UnknownKey));
+        }
+        assert!(given.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_fetch_that_fails_leaves_the_keys_as_they_were() {
+        let good = json!({ "keys": [jwk(RSA_PUB, "a")] }).to_string();
+        let (address, given) = address(vec![
+            answer("200 OK", &good),
+            answer("500 Oops", &json!({ "keys": [jwk(ED_PUB, "b")] }).to_string()),
+            answer("302 Found\r\nlocation: /elsewhere", "{}"),
+            answer("200 OK", "no keys"),
+            answer("200 OK", &format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(5_000))),
+            String::new(),
+        ]);
+        let guards = guards(address, "jwks_refresh_s = 1\njwks_max_bytes = 2_000\njwks_timeout_ms = 500");
+        let guard = guards.of("/socket").expect("it has one");
+        let token = signed(Algorithm::RS256, "a", RSA);
+        until(guard, &token, None);
+        while given.recv_timeout(Duration::from_secs(5)).expect("fetches go on") < 6 {
+            assert!(guard.check(&token, NOW_MS).is_ok());
+        }
+    }
+
+    #[test]
+    fn before_the_first_fetch_nobody_can_be_judged() {
+        // Nobody answers there.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let guards = guards(silent.local_addr().expect("an address"), "");
+        let token = signed(Algorithm::RS256, "a", RSA);
+        let refused = guards.of("/socket").expect("it has one").check(&token, NOW_MS);
+        assert_eq!(refused, Err(Refused::NoKeys));
+    }
+}

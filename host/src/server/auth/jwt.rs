@@ -36,7 +36,9 @@ pub(super) fn check(
 ) -> Result<(Map<String, Value>, u64), Refused> {
     let malformed = |what| move || Refused::Malformed(what);
     let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed("it has no three parts"))?;
-    let (header, payload) = signed.split_once('.').ok_or_else(malformed("it has no three parts"))?;
+    let (header, payload) = { signed.split_once('.') }
+        .filter(|(_, payload)| !payload.contains('.'))
+        .ok_or_else(malformed("it has no three parts"))?;
     let header: Header = { decoded(header) }
         .and_then(|header| serde_json::from_slice(&header).ok())
         .ok_or_else(malformed("its header cannot be read"))?;

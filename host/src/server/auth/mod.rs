@@ -27,7 +27,7 @@ pub(crate) use expiry::Expiries;
 pub(crate) use guards::BadKeys;
 pub(crate) use guards::Guards;
 pub(crate) use keys::KeysError;
-pub(crate) use refused::Refused;
+pub(crate) use refused::{LABELS, Refused};
 
 use crate::config::{Auth, ContentHash, KeySource, OnExpiry};
 use keys::Keys;

@@ -52,6 +52,25 @@ pub(crate) enum Refused {
     NoKeys,
 }
 
+/// All words of [`Refused::label`].
+pub(crate) const LABELS: [&str; 15] = [
+    "missing",
+    "too_long",
+    "malformed",
+    "kind",
+    "algorithm",
+    "unknown_key",
+    "signature",
+    "no_exp",
+    "expired",
+    "not_yet_valid",
+    "issuer",
+    "audience",
+    "claim",
+    "other_client",
+    "no_keys",
+];
+
 impl Refused {
     /// Its word in the metric `bennu_auth_refused_total`.
     pub(crate) fn label(&self) -> &'static str {
