@@ -16,7 +16,7 @@ use crate::config::{Mount, Route};
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
 use crate::runtime::pubsub::Arrival;
-use crate::server::auth::Pass;
+use crate::server::auth::Shown;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
@@ -34,8 +34,8 @@ pub(crate) struct NewSocket {
     pub(crate) dialect: Dialect,
     /// What its token and the connect handler say of it.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// The token that it connected with, or the newest that it has shown since. `None`: it showed none.
-    pub(crate) pass: Option<Arc<Pass>>,
+    /// What it has shown, if its mount checks tokens.
+    pub(crate) shown: Option<Box<Shown>>,
     /// Lets `disconnect` find the client until its I/O thread knows it.
     pub(crate) arrival: Option<Arrival>,
 }
@@ -62,8 +62,6 @@ pub(crate) struct Socket {
     pub(crate) transport: Option<Box<dyn Transport>>,
     /// Its channels.
     pub(crate) channels: Vec<Channel>,
-    /// When it last showed another token.
-    pub(crate) refreshed: Option<Instant>,
     /// When it last sent anything.
     pub(crate) heard: Instant,
     /// Bytes that waited for the client at the last look.
@@ -162,7 +160,6 @@ impl Socket {
             info,
             transport: Some(transport),
             channels: Vec::new(),
-            refreshed: None,
             heard: now,
             unsent: 0,
             stalled: None,

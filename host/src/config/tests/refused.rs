@@ -422,7 +422,7 @@ fn settings_of_auth_are_checked() {
     check(&jwt("algorithms = [\"HS25\"]"), "4:23: a token cannot be signed with `HS25`");
     check(
         &jwt("algorithms = [\"HS256\"], secret_file = \"s\", keys_file = \"k\""),
-        "4:66: `jwt` has both `secret_file` and `keys_file`",
+        "4:64: `jwt` has both `secret_file` and `keys_file`",
     );
     check(
         &jwt("algorithms = [\"RS256\"], secret_file = \"s\""),

@@ -16,7 +16,7 @@ mod testing;
 
 use std::path::Path;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -61,6 +61,15 @@ pub(crate) struct Pass {
     subject: Option<Value>,
     /// Recognises the token when it comes again.
     digest: [u8; 32],
+}
+
+/// What a client has shown so far.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// For its newest good token. `None`: it has shown none.
+    pub(crate) pass: Option<Pass>,
+    /// When it last showed another token than the one that it connected with, good or not.
+    pub(crate) refreshed: Option<Instant>,
 }
 
 impl Guard {

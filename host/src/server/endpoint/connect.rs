@@ -20,7 +20,7 @@ use super::{Endpoint, filter, info, origin, phoenix_0_11, token};
 use crate::config::{CheckOrigin, Mount};
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
-use crate::server::auth::Pass;
+use crate::server::auth::{Pass, Shown};
 use crate::server::io::Client;
 use crate::server::socket::{Identity, NewSocket};
 
@@ -177,12 +177,12 @@ impl Attempt<'_> {
             dialect: self.dialect,
             identity,
             arrival,
-            pass,
+            shown: mount.auth.is_some().then(|| Box::new(Shown { pass, refreshed: None })),
         })
     }
 
     /// Who the client is, by its token and by the connect handler, if the mount has one.
-    async fn identity(&self, pass: Option<&Arc<Pass>>) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+    async fn identity(&self, pass: Option<&Pass>) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
         let claims = pass.map(|pass| pass.claims.clone());
         let own_id = pass.and_then(|pass| pass.socket_id.clone());
         // Before the handler is asked: a `disconnect` that comes meanwhile is for this client, too.

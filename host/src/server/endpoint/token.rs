@@ -1,7 +1,5 @@
 //! Finds and checks the token of a client that connects, if its mount asks for one.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
@@ -17,7 +15,7 @@ const SESSION_PARAM: &str = "token";
 /// # Errors
 ///
 /// If the client has no good token.
-pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Arc<Pass>>, Denied> {
+pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Pass>, Denied> {
     let Some(auth) = &attempt.mount.auth else {
         return Ok(None);
     };
@@ -30,7 +28,7 @@ pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Arc<Pass>>, Denied> {
             guard.map_or(Err(Refused::NoKeys), |guard| guard.check(&token, auth::wall_ms()))
         }
     };
-    judged.map(|pass| Some(Arc::new(pass))).map_err(|refused| denied(attempt, &refused))
+    judged.map(Some).map_err(|refused| denied(attempt, &refused))
 }
 
 fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {

@@ -81,7 +81,7 @@ pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, 
         dialect: Dialect::Modern,
         identity: None,
         arrival: None,
-        pass: None,
+        shown: None,
     };
     upgrade(endpoint, client, parts, None, socket, true)
 }

@@ -64,7 +64,7 @@ impl Core {
             }
             (None, _) => self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic),
             (Some(channel), event::LEAVE) => self.leave(slot, channel, message),
-            (Some(channel), event::ACCESS_TOKEN) if self.sockets[slot].info.mount.auth.is_some() => {
+            (Some(channel), event::ACCESS_TOKEN) if self.sockets[slot].info.shown.is_some() => {
                 self.refresh(slot, channel, message, frame_bytes)
             }
             (Some(channel), _) => self.forward(slot, channel, message, frame_bytes),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::dispatch::{Dispatched, member_info};
 use super::{Core, TICK};
 use crate::runtime::channel::Input;
-use crate::server::auth::{self, Pass, Refused};
+use crate::server::auth::{self, Pass, Refused, Shown};
 use crate::server::socket::{Identity, Status};
 use crate::server::transport::websocket::frame::close_code;
 
@@ -57,21 +57,24 @@ impl Core {
         };
         let token = token.map(|AccessToken { access_token }| access_token);
         // A client shows one token to all its channels.
-        if let (Some(token), Some(pass)) = (&token, &socket.info.pass)
+        let Some(shown) = &mut socket.info.shown else {
+            return Ok(());
+        };
+        if let (Some(token), Some(pass)) = (&token, &shown.pass)
             && pass.is_for(token)
         {
             return Ok(());
         }
         let now = Instant::now();
         let is_early = |last: Instant| now.saturating_duration_since(last) < guard.refresh_interval();
-        if socket.refreshed.is_some_and(is_early) {
+        if shown.refreshed.is_some_and(is_early) {
             return Err(reason::OVERLOADED);
         }
-        socket.refreshed = Some(now);
+        shown.refreshed = Some(now);
         let checked = token
             .ok_or(Refused::Malformed("the event has no text `access_token`"))
             .and_then(|token| guard.check(&token, auth::wall_ms()))
-            .and_then(|new| match &socket.info.pass {
+            .and_then(|new| match &shown.pass {
                 Some(pass) if !pass.may_become(&new) => Err(Refused::OtherClient),
                 _ => Ok(new),
             });
@@ -105,7 +108,9 @@ impl Core {
             channel.topic.owe(Input::Claims { member, info });
         }
         socket.info.identity = Some(Arc::new(identity));
-        socket.info.pass = Some(Arc::new(pass));
+        if let Some(shown) = &mut socket.info.shown {
+            shown.pass = Some(pass);
+        }
         if let Some(id) = new_id {
             self.name(slot, id);
         }
@@ -116,9 +121,9 @@ impl Core {
         let time_ms = self.expiries.time_ms(now, auth::wall_ms());
         let of_thread = self.routing.config.limits.max_expired_per_s / self.state.threads();
         let ticks_per_s = usize::try_from(1_000 / TICK.as_millis()).unwrap_or(1);
-        let is_over = |pass: &Arc<Pass>| pass.is_over(time_ms);
+        let is_over = |shown: &Shown| shown.pass.as_ref().is_some_and(|pass| pass.is_over(time_ms));
         let over: Vec<usize> = { self.sockets.iter() }
-            .filter(|(_, socket)| !socket.closing && socket.info.pass.as_ref().is_some_and(is_over))
+            .filter(|(_, socket)| !socket.closing && socket.info.shown.as_deref().is_some_and(is_over))
             .map(|(slot, _)| slot)
             .take((of_thread / ticks_per_s).max(1))
             .collect();
