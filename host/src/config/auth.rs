@@ -55,9 +55,10 @@ pub(super) fn auth(mount: &Section<'_>, around: &Surroundings<'_>) -> Option<Aut
         refresh_interval: section.millis("refresh_interval_ms", 1_000, 0..=HOUR_MS),
     };
     if section.value("jwt").is_none() && section.value("phoenix_token").is_none() {
-        let none = section
-            .mistakes
-            .error(section.at.clone(), "`[mounts.auth]` takes no token: it has neither `jwt` nor `phoenix_token`");
+        let none = section.mistakes.error(
+            section.at.clone(),
+            "`[mounts.auth]` takes no token: it has neither `jwt` nor `phoenix_token`",
+        );
         let help = "add a line such as `jwt = { algorithms = [\"HS256\"], secret_file = \"jwt_secret\" }`";
         section.mistakes.add(none.help(help));
     }
@@ -101,9 +102,10 @@ fn algorithms(jwt: &Section<'_>) -> Vec<Spanned<Algorithm>> {
     let known = |name: Spanned<String>| {
         let found = ALGORITHMS.iter().find(|(word, _)| word == name.get_ref());
         if found.is_none() {
-            let unknown = jwt
-                .mistakes
-                .error(name.span(), format!("a token cannot be signed with `{}`", name.get_ref()));
+            let unknown = jwt.mistakes.error(
+                name.span(),
+                format!("a token cannot be signed with `{}`", name.get_ref()),
+            );
             jwt.mistakes.add(unknown.help(suggestion(name.get_ref(), &words)));
         }
         found.map(|(_, algorithm)| Spanned::new(name.span(), *algorithm))
@@ -125,7 +127,8 @@ fn keys(jwt: &Section<'_>, around: &Surroundings<'_>) -> KeySource {
             .mistakes
             .error(at.clone(), format!("`jwt` has both `{first}` and `{second}`"));
         let both = both.also(first_at.clone(), "the first");
-        jwt.mistakes.add(both.help("a token is checked with the keys of one place: remove one of them"));
+        jwt.mistakes
+            .add(both.help("a token is checked with the keys of one place: remove one of them"));
     }
     if let Some(file) = around.path(secrets) {
         KeySource::Secrets(file)
@@ -188,7 +191,10 @@ fn check_families(jwt: &Section<'_>, algorithms: &[Spanned<Algorithm>]) {
     let holds_secrets = jwt.value("keys_file").is_none() && jwt.value("jwks_url").is_none();
     let is_public = jwt.value("jwks_url").is_some();
     for algorithm in algorithms {
-        let (is_hmac, name) = (algorithm.get_ref().family() == AlgorithmFamily::Hmac, algorithm.get_ref());
+        let (is_hmac, name) = (
+            algorithm.get_ref().family() == AlgorithmFamily::Hmac,
+            algorithm.get_ref(),
+        );
         let wrong = match is_hmac {
             false if holds_secrets => format!("`{name:?}` needs public keys, not a secret"),
             true if is_public => format!("`{name:?}` needs a secret, and an address shows its keys to everybody"),
@@ -238,12 +244,16 @@ fn phoenix_token(section: &Section<'_>, around: &Surroundings<'_>) -> Option<Pho
 
 fn places(section: &Section<'_>) -> Vec<TokenPlace> {
     let names = section.texts("from");
-    let value = section.value("from").filter(|_| names.as_ref().is_some_and(Vec::is_empty));
+    let value = section
+        .value("from")
+        .filter(|_| names.as_ref().is_some_and(Vec::is_empty));
     if let Some(value) = value {
         let empty = section
             .mistakes
             .error(value.span(), "no client can show its token: `from` is empty");
-        section.mistakes.add(empty.help("leave `from` out for the usual places"));
+        section
+            .mistakes
+            .add(empty.help("leave `from` out for the usual places"));
     }
     section.note(
         "from",
@@ -266,7 +276,9 @@ fn place(section: &Section<'_>, name: &Spanned<String>) -> Option<TokenPlace> {
     if place.is_none() {
         let message = format!("`{text}` is no place for a token");
         let help = "write \"auth_token\", \"params.NAME\" or \"header.NAME\"";
-        section.mistakes.add(section.mistakes.error(name.span(), message).help(help));
+        section
+            .mistakes
+            .add(section.mistakes.error(name.span(), message).help(help));
     }
     place
 }
@@ -276,7 +288,9 @@ fn socket_id(section: &Section<'_>) -> Option<Template> {
     let note = |error: &super::template::TemplateError| {
         let message = format!("`socket_id` cannot be `{}`: {error}", text.get_ref());
         let help = "write a text with claims in braces, such as \"user:{sub}\"";
-        section.mistakes.add(section.mistakes.error(text.span(), message).help(help));
+        section
+            .mistakes
+            .add(section.mistakes.error(text.span(), message).help(help));
     };
     Template::parse(text.get_ref()).inspect_err(note).ok()
 }

@@ -42,9 +42,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use auth_settings::{Auth, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
 #[cfg(feature = "jwks")]
 pub(crate) use auth_settings::Jwks;
+pub(crate) use auth_settings::{Auth, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
 pub(crate) use complaint::Complaint;
 pub(crate) use content_hash::ContentHash;
 pub(crate) use diagnostic::Diagnostic;
@@ -257,7 +257,9 @@ fn find_secrets(root: &DeTable<'_>, source: &mut Source, found: &mut Vec<Span>) 
 
 /// The tables of `[mounts.auth]` sound secret, and hold none: their secrets are in files.
 fn find_secrets_of_mount(mount: &Spanned<DeValue<'_>>, source: &mut Source, found: &mut Vec<Span>) {
-    let Some(mount) = mount.get_ref().as_table() else { return };
+    let Some(mount) = mount.get_ref().as_table() else {
+        return;
+    };
     for (key, value) in mount {
         match value.get_ref().as_table().filter(|_| key.get_ref() == "auth") {
             Some(auth) => {

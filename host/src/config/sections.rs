@@ -12,8 +12,8 @@ use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::around::Surroundings;
 use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
+use super::around::Surroundings;
 use super::auth::auth;
 use super::auth_settings::TokenPlace;
 use super::content_hash::ContentHash;
@@ -189,7 +189,9 @@ pub(super) fn mount(section: Section<'_>, server: &Server, around: &Surroundings
     let longpoll = longpoll(&section);
     let (check_origin, origin_plugin) = handshake::check_origin(&section, server, around.mode);
     let auth = auth(&section, around);
-    let reads_header = auth.as_ref().is_some_and(|auth| auth.from.contains(&TokenPlace::AuthToken));
+    let reads_header = auth
+        .as_ref()
+        .is_some_and(|auth| auth.from.contains(&TokenPlace::AuthToken));
     let mount = Mount {
         path: path.clone().map(Spanned::into_inner).unwrap_or_default(),
         connect: connect.clone().map(Spanned::into_inner),

@@ -105,7 +105,10 @@ mod tests {
     fn check(template: &str, claims: Value, expected: Result<&str, &str>) {
         let template = Template::parse(template).expect("a template");
         let claims = claims.as_object().expect("an object").clone();
-        assert_eq!(template.render(&claims).as_deref(), expected.as_ref().map(|text| *text).map_err(|name| name));
+        assert_eq!(
+            template.render(&claims).as_deref(),
+            expected.as_ref().map(|text| *text).map_err(|name| name)
+        );
     }
 
     #[test]
@@ -114,7 +117,11 @@ mod tests {
         check("user:{sub}", json!({ "sub": 7 }), Ok("user:7"));
         check("{org}/{sub}!", json!({ "org": "a", "sub": "b" }), Ok("a/b!"));
         check("{app.user.id}", json!({ "app": { "user": { "id": 1 } } }), Ok("1"));
-        check("{app.user}", json!({ "app.user": "x", "app": { "user": "y" } }), Ok("x"));
+        check(
+            "{app.user}",
+            json!({ "app.user": "x", "app": { "user": "y" } }),
+            Ok("x"),
+        );
     }
 
     #[test]

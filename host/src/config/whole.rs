@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::check::Whole;
 use super::around::Surroundings;
+use super::check::Whole;
 use super::diagnostic::Source;
 use super::mistakes::Mistakes;
 use super::model::{Config, Mode, Route};

@@ -84,7 +84,9 @@ fn options(server: &Server, transport: Transport, token: &str) -> Options {
         }
         Transport::LongPoll => (HeaderName::from_static("x-phoenix-authtoken"), token.to_owned()),
     };
-    options.headers.insert(name, HeaderValue::from_str(&value).expect("a header"));
+    options
+        .headers
+        .insert(name, HeaderValue::from_str(&value).expect("a header"));
     options
 }
 
@@ -133,7 +135,9 @@ async fn the_token_of_a_long_polling_client_is_not_taken_for_that_of_its_session
     let (_bench, server) = serve().await;
     // As phoenix.js writes it: its own params first, then the session's token, `null` in the beginning.
     let path = format!("/auth/longpoll?token={}&vsn=2.0.0&token=", token_of("ann"));
-    let opened = request(server.address, "GET", &format!("{path}null"), "", "").await.json();
+    let opened = request(server.address, "GET", &format!("{path}null"), "", "")
+        .await
+        .json();
     assert_eq!(opened["status"], 410);
     let session = opened["token"].as_str().expect("a token");
     let join = r#"["1","1","misbehave:auth","phx_join",{}]"#;
@@ -194,14 +198,20 @@ async fn no_forged_token_comes_in_over_any_transport() {
         ("algorithm", unsigned("none")),
         ("algorithm", unsigned("nOnE")),
         ("signature", unsigned("HS256")),
-        ("algorithm", token_by(&Header::new(jsonwebtoken::Algorithm::HS512), &good, SECRET)),
+        (
+            "algorithm",
+            token_by(&Header::new(jsonwebtoken::Algorithm::HS512), &good, SECRET),
+        ),
         ("signature", token(good.clone(), OTHER)),
         ("signature", kid("../../../dev/null", "\0")),
         ("signature", format!("{}A", &signed[..signed.len() - 2])),
         ("malformed", signed.replace('.', "")),
         ("malformed", format!("{signed}.x")),
         ("kind", format!("SFMyNTY.{}", signed.split_once('.').expect("parts").1)),
-        ("no_exp", token(json!({ "sub": "ann", "iss": "me", "aud": "here" }), SECRET)),
+        (
+            "no_exp",
+            token(json!({ "sub": "ann", "iss": "me", "aud": "here" }), SECRET),
+        ),
         ("expired", with("exp", json!(now_s() - 10))),
         ("not_yet_valid", with("nbf", json!(now_s() + 60))),
         ("issuer", with("iss", json!("you"))),
@@ -213,7 +223,11 @@ async fn no_forged_token_comes_in_over_any_transport() {
         for (reason, token) in &tried {
             let name = format!("bennu_auth_refused_total{{reason=\"{reason}\"}}");
             let before = metric(admin, &name).await;
-            assert_eq!(refused(&options(&server, transport, token)).await, Some(403), "{reason}");
+            assert_eq!(
+                refused(&options(&server, transport, token)).await,
+                Some(403),
+                "{reason}"
+            );
             assert_eq!(metric(admin, &name).await, before + 1, "{reason}");
         }
         assert_eq!(refused(&options(&server, transport, &signed)).await, None);
@@ -224,7 +238,10 @@ async fn no_forged_token_comes_in_over_any_transport() {
     let answer = request(server.address, "GET", &path, UPGRADE, "").await;
     assert_eq!((answer.status, &*answer.body), (403, ""));
     let log = server.log.text();
-    assert!(tried.iter().all(|(_, token)| !log.contains(token.as_str())), "the log has a token");
+    assert!(
+        tried.iter().all(|(_, token)| !log.contains(token.as_str())),
+        "the log has a token"
+    );
     assert!(!log.contains("hunter2"), "the log has a secret");
     assert!(log.contains("reason=\"audience\""), "the log does not say why");
 }
@@ -251,7 +268,10 @@ async fn the_connect_handler_runs_behind_the_token_and_sees_its_claims() {
     for transport in BOTH {
         let with = |params: &[(&str, &str)]| {
             let mut options = options(&server, transport, &token_of("ann"));
-            options.params = params.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            options.params = params
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect();
             options
         };
         let mut client = Client::connect_with(&with(&[("token", "seen"), ("user", "bob")])).await;
@@ -337,7 +357,12 @@ async fn a_new_token_of_the_same_user_takes_the_place_of_the_old_one() {
     for transport in BOTH {
         let first = token(json!({ "sub": "ann", "role": "guest", "exp": now_s() + 2 }), SECRET);
         let mut ann = connect(&server, transport, &first).await;
-        let mut other = connect(&server, transport, &token(json!({ "sub": "ann", "role": "guest", "exp": now_s() + 60 }), SECRET)).await;
+        let mut other = connect(
+            &server,
+            transport,
+            &token(json!({ "sub": "ann", "role": "guest", "exp": now_s() + 60 }), SECRET),
+        )
+        .await;
         for topic in [TOPIC, "misbehave:second"] {
             ann.join(topic, json!({})).await;
         }
@@ -351,7 +376,9 @@ async fn a_new_token_of_the_same_user_takes_the_place_of_the_old_one() {
         assert_eq!(claims(&mut ann, "misbehave:third").await["role"], "host");
         assert_eq!(claims(&mut other, TOPIC).await["role"], "guest");
         // supabase-js tells every channel.
-        let told = ann.push("misbehave:second", "access_token", json!({ "access_token": next })).await;
+        let told = ann
+            .push("misbehave:second", "access_token", json!({ "access_token": next }))
+            .await;
         assert_eq!(told["role"], "host");
         // The first token is over by now, and the connection is not.
         within("end of the first token", async {
@@ -375,8 +402,14 @@ async fn a_new_token_that_is_not_good_changes_nothing_and_does_not_reach_the_plu
         ann.join(TOPIC, json!({})).await;
         for (payload, reason) in [
             (json!({ "access_token": token_of("bob") }), "token of another client"),
-            (json!({ "access_token": token(json!({ "sub": "ann", "exp": 1 }), SECRET) }), "token expired"),
-            (json!({ "access_token": token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER) }), "invalid token"),
+            (
+                json!({ "access_token": token(json!({ "sub": "ann", "exp": 1 }), SECRET) }),
+                "token expired",
+            ),
+            (
+                json!({ "access_token": token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER) }),
+                "invalid token",
+            ),
             (json!({ "access_token": "x".repeat(20_000) }), "invalid token"),
             (json!({ "access_token": null }), "invalid token"),
             (json!({}), "invalid token"),
@@ -412,7 +445,9 @@ async fn a_client_without_a_token_may_show_one_later() {
     ann.mount = "/auth".to_owned();
     let mut ann = Client::connect_with(&ann).await;
     ann.join(TOPIC, json!({})).await;
-    let told = ann.push(TOPIC, "access_token", json!({ "access_token": token_of("ann") })).await;
+    let told = ann
+        .push(TOPIC, "access_token", json!({ "access_token": token_of("ann") }))
+        .await;
     assert_eq!(told["sub"], "ann");
     assert_eq!(ann.push(TOPIC, "whoami", json!({})).await["socket_id"], "user:ann");
     let mut bob = connect(&server, Transport::WebSocket, &token_of("bob")).await;
@@ -426,7 +461,9 @@ async fn without_auth_the_event_is_the_plugins_own() {
     let bench = Bench::new();
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
-    let told = client.push(TOPIC, "access_token", json!({ "access_token": "anything" })).await;
+    let told = client
+        .push(TOPIC, "access_token", json!({ "access_token": "anything" }))
+        .await;
     assert_eq!(told, json!({}));
 }
 
@@ -436,8 +473,11 @@ async fn a_late_join_and_a_reload_have_the_newest_claims() {
     let claimed = |role: &str| token(json!({ "sub": "ann", "role": role, "exp": now_s() + 60 }), SECRET);
     let mut ann = connect(&server, Transport::WebSocket, &claimed("guest")).await;
     ann.join(TOPIC, json!({})).await;
-    let late = ann.start_join("misbehave:late", json!({ "do": "later", "ms": 300 })).await;
-    ann.push(TOPIC, "access_token", json!({ "access_token": claimed("host") })).await;
+    let late = ann
+        .start_join("misbehave:late", json!({ "do": "later", "ms": 300 }))
+        .await;
+    ann.push(TOPIC, "access_token", json!({ "access_token": claimed("host") }))
+        .await;
     assert_eq!(ann.answer(&late).await["status"], "ok");
     assert_eq!(claims(&mut ann, "misbehave:late").await["role"], "host");
     bench.put_numbered("misbehave", crate::support::plugins::Build::Misbehave, 1);
@@ -455,7 +495,14 @@ async fn keys_are_replaced_with_their_file_while_clients_come_in() {
     };
     let (done, connected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let good = options(&server, Transport::WebSocket, &token_of("ann"));
-    let forged = options(&server, Transport::WebSocket, &token(json!({ "sub": "ann", "exp": now_s() + 60 }), "no such secret, and thirty-two bytes"));
+    let forged = options(
+        &server,
+        Transport::WebSocket,
+        &token(
+            json!({ "sub": "ann", "exp": now_s() + 60 }),
+            "no such secret, and thirty-two bytes",
+        ),
+    );
     let coming = |options: Options, taken: bool| {
         let (done, connected) = (Arc::clone(&done), Arc::clone(&connected));
         tokio::spawn(async move {
@@ -465,8 +512,17 @@ async fn keys_are_replaced_with_their_file_while_clients_come_in() {
             }
         })
     };
-    let tasks = [coming(good.clone(), true), coming(good, true), coming(forged.clone(), false), coming(forged, false)];
-    let new = options(&server, Transport::WebSocket, &token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER));
+    let tasks = [
+        coming(good.clone(), true),
+        coming(good, true),
+        coming(forged.clone(), false),
+        coming(forged, false),
+    ];
+    let new = options(
+        &server,
+        Transport::WebSocket,
+        &token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER),
+    );
     assert_eq!(refused(&new).await, Some(403));
     // The old key counts as long as it is in the file.
     put(&format!("{OTHER}\n{SECRET}\n"));
@@ -474,7 +530,14 @@ async fn keys_are_replaced_with_their_file_while_clients_come_in() {
     assert_eq!(refused(&new).await, None);
     // A file that is not complete changes nothing.
     put("short");
-    server.log.line(&["ERROR", "keys refused, those in force stay", "has 5 bytes, but needs at least 32"]).await;
+    server
+        .log
+        .line(&[
+            "ERROR",
+            "keys refused, those in force stay",
+            "has 5 bytes, but needs at least 32",
+        ])
+        .await;
     assert_eq!(refused(&new).await, None);
     fs::remove_file(bench.path("jwt_secret")).expect("removed");
     assert_eq!(refused(&new).await, None);
@@ -502,11 +565,23 @@ async fn a_configuration_whose_keys_cannot_be_read_is_refused_at_its_line() {
     let (bench, server) = serve().await;
     let text = bench.read_config();
     bench.write_config(&text.replace("\"jwt_secret\"", "\"nowhere\""));
-    server.log.line(&["the configuration is refused, the one before stays"]).await;
-    server.log.line(&["error: the mount `/auth` cannot check tokens: cannot read "]).await;
-    let line = text.lines().position(|line| line.trim() == "[mounts.auth]").expect("there");
+    server
+        .log
+        .line(&["the configuration is refused, the one before stays"])
+        .await;
+    server
+        .log
+        .line(&["error: the mount `/auth` cannot check tokens: cannot read "])
+        .await;
+    let line = text
+        .lines()
+        .position(|line| line.trim() == "[mounts.auth]")
+        .expect("there");
     server.log.line(&[&format!("bennu.toml:{}:", line + 1)]).await;
-    assert_eq!(refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await, None);
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await,
+        None
+    );
     // What is changed and can be read, counts.
     bench.write_config(&text.replace("socket_id = \"user:{sub}\"", "socket_id = \"id:{sub}\""));
     server.log.line(&["configuration replaced"]).await;
@@ -526,11 +601,22 @@ async fn a_secret_may_come_from_the_environment() {
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
-    assert!(said.contains("there is no secret for tokens: name a file with `secret_file`, or set BENNU_JWT_SECRET"), "{said}");
-    let server = bench.serve_with(|command| command.env("BENNU_JWT_SECRET", SECRET)).await;
-    assert_eq!(refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await, None);
+    assert!(
+        said.contains("there is no secret for tokens: name a file with `secret_file`, or set BENNU_JWT_SECRET"),
+        "{said}"
+    );
+    let server = bench
+        .serve_with(|command| command.env("BENNU_JWT_SECRET", SECRET))
+        .await;
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await,
+        None
+    );
     let forged = token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER);
-    assert_eq!(refused(&options(&server, Transport::WebSocket, &forged)).await, Some(403));
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &forged)).await,
+        Some(403)
+    );
 }
 
 /// Made with Elixir: `host/src/server/auth/phoenix_token.rs` says how.
@@ -550,8 +636,14 @@ async fn a_token_that_a_phoenix_app_has_signed_lets_its_user_in() {
         let mut user = connect(&server, transport, OF_42).await;
         user.join(TOPIC, json!({})).await;
         assert_eq!(claims(&mut user, TOPIC).await["sub"], 42);
-        assert_eq!(user.push(TOPIC, "whoami", json!({})).await["socket_id"], "user_socket:42");
-        assert_eq!(refused(&options(&server, transport, &OF_42.replace("SpuBg", "SpuBh"))).await, Some(403));
+        assert_eq!(
+            user.push(TOPIC, "whoami", json!({})).await["socket_id"],
+            "user_socket:42"
+        );
+        assert_eq!(
+            refused(&options(&server, transport, &OF_42.replace("SpuBg", "SpuBh"))).await,
+            Some(403)
+        );
         // A mount takes only the kind that it names.
         assert_eq!(refused(&options(&server, transport, &token_of("ann"))).await, Some(403));
     }

@@ -59,8 +59,14 @@ fn check(member: &Membership, expected: Value) {
 #[test]
 fn a_channel_sees_the_claims_of_its_client_alone() {
     let server = Server::start::<Member>();
-    let ann = server.client().claims(json!({ "sub": "ann" })).join("room:1", json!({}));
-    let bob = server.client().claims(json!({ "sub": "bob" })).join("room:1", json!({}));
+    let ann = server
+        .client()
+        .claims(json!({ "sub": "ann" }))
+        .join("room:1", json!({}));
+    let bob = server
+        .client()
+        .claims(json!({ "sub": "bob" }))
+        .join("room:1", json!({}));
     check(&ann, json!({ "sub": "ann" }));
     check(&bob, json!({ "sub": "bob" }));
     check(&server.join("room:1", json!({})), json!({}));
@@ -71,7 +77,10 @@ fn a_new_token_reaches_all_channels_of_its_client_and_a_reload_keeps_it() {
     let server = Server::start::<Member>();
     let ann = server.client().claims(json!({ "sub": "ann", "role": "guest" }));
     let channels = ["room:1", "room:2"].map(|topic| ann.join(topic, json!({})));
-    let other = server.client().claims(json!({ "sub": "ann", "role": "guest" })).join("room:1", json!({}));
+    let other = server
+        .client()
+        .claims(json!({ "sub": "ann", "role": "guest" }))
+        .join("room:1", json!({}));
     ann.refresh(json!({ "sub": "ann", "role": "host" }));
     for channel in &channels {
         check(channel, json!({ "sub": "ann", "role": "host" }));
@@ -89,7 +98,10 @@ fn a_join_that_is_answered_later_sees_the_newest_claims() {
     let ann = server.client().claims(json!({ "n": 1 }));
     let joining = ann.start_join("room:1", "later");
     ann.refresh(json!({ "n": 2 }));
-    server.join("room:1", json!({})).push("pay", json!({})).assert_reply("ok", json!({}));
+    server
+        .join("room:1", json!({}))
+        .push("pay", json!({}))
+        .assert_reply("ok", json!({}));
     check(&joining.assert_accepted(), json!({ "n": 2 }));
 }
 

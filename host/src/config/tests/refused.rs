@@ -415,11 +415,20 @@ fn settings_of_auth_are_checked() {
         &auth(""),
         "3:1: `[mounts.auth]` takes no token: it has neither `jwt` nor `phoenix_token`",
     );
-    check(&auth(&format!("{good}requires = true")), "5:1: `[mounts.auth]` has no setting `requires`");
+    check(
+        &auth(&format!("{good}requires = true")),
+        "5:1: `[mounts.auth]` has no setting `requires`",
+    );
     check(&jwt("secret_file = \"s\""), "4:7: `jwt` names no algorithm");
     check(&jwt("algorithms = []"), "4:22: `jwt` names no algorithm");
-    check(&jwt("algorithms = [\"none\"]"), "4:23: a token cannot be signed with `none`");
-    check(&jwt("algorithms = [\"HS25\"]"), "4:23: a token cannot be signed with `HS25`");
+    check(
+        &jwt("algorithms = [\"none\"]"),
+        "4:23: a token cannot be signed with `none`",
+    );
+    check(
+        &jwt("algorithms = [\"HS25\"]"),
+        "4:23: a token cannot be signed with `HS25`",
+    );
     check(
         &jwt("algorithms = [\"HS256\"], secret_file = \"s\", keys_file = \"k\""),
         "4:64: `jwt` has both `secret_file` and `keys_file`",
@@ -452,7 +461,10 @@ fn settings_of_auth_are_checked() {
         &auth(&format!("{good}socket_id = \"user\"")),
         "5:13: `socket_id` cannot be `user`: it names no claim, so all clients would get the same id",
     );
-    check(&auth(&format!("{good}on_expiry = \"stay\"")), "5:13: `on_expiry` cannot be `stay`");
+    check(
+        &auth(&format!("{good}on_expiry = \"stay\"")),
+        "5:13: `on_expiry` cannot be `stay`",
+    );
 }
 
 /// Only the environment and files hold secrets, so all else may be shown.
@@ -472,5 +484,8 @@ fn a_mistake_in_auth_is_shown_with_its_line_and_a_secret_there_is_not() {
     );
     let secret = "[[mounts]]\npath = \"/a\"\n[mounts.auth]\njwt = { algorithms = [\"HS256\"], secret = \"hunter2\" }\n";
     let shown: String = diagnostics(secret).iter().map(|found| found.render(false)).collect();
-    assert!(shown.contains("has no setting `secret`") && !shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("has no setting `secret`") && !shown.contains("hunter2"),
+        "{shown}"
+    );
 }

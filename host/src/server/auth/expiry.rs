@@ -59,7 +59,12 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_right_step_by_step_is_followed() {
-        assert!(judged(|ms| (ms / 100).cast_signed(), 60_000).iter().enumerate().all(|(at, ahead)| *ahead == at as i64 * 250 / 100));
+        assert!(
+            judged(|ms| (ms / 100).cast_signed(), 60_000)
+                .iter()
+                .enumerate()
+                .all(|(at, ahead)| *ahead == at as i64 * 250 / 100)
+        );
     }
 
     #[test]

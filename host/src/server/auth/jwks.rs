@@ -71,7 +71,10 @@ impl Fetcher {
 
 /// Starts the thread of a guard whose keys come from an address.
 pub(super) fn start(guard: &Arc<Guard>) {
-    let asked = guard.fetcher.as_ref().and_then(|fetcher| fetcher.asked.lock().expect("no holder panics").take());
+    let asked = guard
+        .fetcher
+        .as_ref()
+        .and_then(|fetcher| fetcher.asked.lock().expect("no holder panics").take());
     let (Some(asked), Some((jwt, jwks))) = (asked, of(&guard.auth)) else {
         return;
     };
@@ -116,7 +119,11 @@ fn run(guard: &Weak<Guard>, jwt: &Jwt, jwks: &Jwks, asked: &Receiver<()>) {
                 tracing::error!(url = jwks.url, %error, "keys cannot be fetched, those in force stay");
             }
         }
-        let wait = if guard.jwt.get().is_empty() { FIRST_KEYS.min(jwks.refresh) } else { jwks.refresh };
+        let wait = if guard.jwt.get().is_empty() {
+            FIRST_KEYS.min(jwks.refresh)
+        } else {
+            jwks.refresh
+        };
         drop(guard);
         if asked.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
             return;
@@ -177,12 +184,19 @@ mod tests {
     }
 
     fn answer(status: &str, body: &str) -> String {
-        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
     }
 
     fn jwk(public: &str, kid: &str) -> serde_json::Value {
         let key = DecodingKey::from_rsa_pem(public.as_bytes()).or_else(|_| DecodingKey::from_ed_pem(public.as_bytes()));
-        let algorithm = if public == RSA_PUB { Algorithm::RS256 } else { Algorithm::EdDSA };
+        let algorithm = if public == RSA_PUB {
+            Algorithm::RS256
+        } else {
+            Algorithm::EdDSA
+        };
         let jwk = jsonwebtoken::jwk::Jwk::from_decoding_key(&key.expect("a key"), Some(algorithm)).expect("a JWK");
         let mut jwk = serde_json::to_value(jwk).expect("JSON");
         jwk["kid"] = json!(kid);
@@ -211,7 +225,11 @@ mod tests {
     fn until(guard: &Guard, token: &str, expected: Option<&Refused>) {
         let end = std::time::Instant::now() + Duration::from_secs(5);
         while guard.check(token, NOW_MS).err().as_ref() != expected {
-            assert!(std::time::Instant::now() < end, "{:?}", guard.check(token, NOW_MS).err());
+            assert!(
+                std::time::Instant::now() < end,
+                "{:?}",
+                guard.check(token, NOW_MS).err()
+            );
             std::thread::yield_now();
         }
     }
@@ -234,7 +252,10 @@ mod tests {
         assert!(guard.check(&old, NOW_MS).is_ok());
         // Others are not worth another fetch.
         for kid in ["c", "d"] {
-            assert_eq!(guard.check(&signed(Algorithm::EdDSA, kid, ED), NOW_MS), Err(Refused::UnknownKey));
+            assert_eq!(
+                guard.check(&signed(Algorithm::EdDSA, kid, ED), NOW_MS),
+                Err(Refused::UnknownKey)
+            );
         }
         assert!(given.try_recv().is_err());
     }
@@ -250,7 +271,10 @@ mod tests {
             answer("200 OK", &format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(5_000))),
             String::new(),
         ]);
-        let guards = guards(address, "jwks_refresh_s = 1\njwks_max_bytes = 2_000\njwks_timeout_ms = 500");
+        let guards = guards(
+            address,
+            "jwks_refresh_s = 1\njwks_max_bytes = 2_000\njwks_timeout_ms = 500",
+        );
         let guard = guards.of("/socket").expect("it has one");
         let token = signed(Algorithm::RS256, "a", RSA);
         until(guard, &token, None);

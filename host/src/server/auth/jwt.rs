@@ -28,12 +28,7 @@ struct Header {
 /// # Errors
 ///
 /// Why it is refused.
-pub(super) fn check(
-    jwt: &Jwt,
-    keys: &Keys,
-    token: &str,
-    now_ms: u64,
-) -> Result<(Map<String, Value>, u64), Refused> {
+pub(super) fn check(jwt: &Jwt, keys: &Keys, token: &str, now_ms: u64) -> Result<(Map<String, Value>, u64), Refused> {
     let malformed = |what| move || Refused::Malformed(what);
     let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed("it has no three parts"))?;
     let (header, payload) = { signed.split_once('.') }
@@ -72,7 +67,9 @@ fn decoded(part: &str) -> Option<Vec<u8>> {
 /// Judges the claims. Returns until when they are good, the leeway included.
 fn judge(jwt: &Jwt, claims: &Map<String, Value>, now_ms: u64) -> Result<u64, Refused> {
     let leeway_ms = u64::try_from(jwt.leeway.as_millis()).unwrap_or(u64::MAX);
-    let expires_ms = time_ms(claims, "exp")?.ok_or(Refused::NoExpiry)?.saturating_add(leeway_ms);
+    let expires_ms = time_ms(claims, "exp")?
+        .ok_or(Refused::NoExpiry)?
+        .saturating_add(leeway_ms);
     if expires_ms <= now_ms {
         return Err(Refused::Expired);
     }
@@ -128,7 +125,9 @@ mod tests {
             for name in names {
                 let header = Header::new(name.parse().expect("an algorithm"));
                 let token = token_with(&header, &good(), private);
-                let pass = bench.check(&token).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+                let pass = bench
+                    .check(&token)
+                    .unwrap_or_else(|refused| panic!("{name}: {refused}"));
                 assert_eq!(serde_json::from_slice::<Value>(&pass.claims).ok(), Some(good()));
                 let (head, signature) = token.rsplit_once('.').expect("three parts");
                 let changed = signature.replacen(|letter| letter != 'A', "A", 1);
@@ -172,7 +171,10 @@ mod tests {
             refuses(&both, &token, &Refused::Signature);
         }
         assert!(both.check(&token(&good(), SECRET)).is_ok());
-        assert!(both.check(&token_with(&Header::new(Algorithm::RS256), &good(), RSA)).is_ok());
+        assert!(
+            both.check(&token_with(&Header::new(Algorithm::RS256), &good(), RSA))
+                .is_ok()
+        );
     }
 
     fn jwk_of(public: &str) -> Value {
@@ -183,19 +185,45 @@ mod tests {
 
     #[test]
     fn a_key_of_another_algorithm_is_not_tried() {
-        let bench = Bench::new(r#"jwt = { algorithms = ["ES256", "RS256"], keys_file = "keys" }"#, EC256_PUB);
-        refuses(&bench, &token_with(&Header::new(Algorithm::RS256), &good(), RSA), &Refused::UnknownKey);
-        refuses(&bench, &token_with(&Header::new(Algorithm::ES384), &good(), EC384), &Refused::Algorithm);
+        let bench = Bench::new(
+            r#"jwt = { algorithms = ["ES256", "RS256"], keys_file = "keys" }"#,
+            EC256_PUB,
+        );
+        refuses(
+            &bench,
+            &token_with(&Header::new(Algorithm::RS256), &good(), RSA),
+            &Refused::UnknownKey,
+        );
+        refuses(
+            &bench,
+            &token_with(&Header::new(Algorithm::ES384), &good(), EC384),
+            &Refused::Algorithm,
+        );
     }
 
     #[test]
     fn an_odd_kid_opens_nothing() {
         let bench = Bench::new(HS256, SECRET);
-        for kid in ["../../dev/null", "/dev/null", "' OR 1=1 --", "\u{0}", "", "http://evil.example/key"] {
+        for kid in [
+            "../../dev/null",
+            "/dev/null",
+            "' OR 1=1 --",
+            "\u{0}",
+            "",
+            "http://evil.example/key",
+        ] {
             // The secret has no `kid`, so it decides alone.
             let header = |kid: &str| json!({ "alg": "HS256", "kid": kid }).to_string();
-            refuses(&bench, &raw(&header(kid), &good().to_string(), OTHER), &Refused::Signature);
-            refuses(&bench, &raw(&header(kid), &good().to_string(), "x"), &Refused::Signature);
+            refuses(
+                &bench,
+                &raw(&header(kid), &good().to_string(), OTHER),
+                &Refused::Signature,
+            );
+            refuses(
+                &bench,
+                &raw(&header(kid), &good().to_string(), "x"),
+                &Refused::Signature,
+            );
             assert!(bench.check(&raw(&header(kid), &good().to_string(), SECRET)).is_ok());
         }
         for kid in ["1", "{}", "[\"a\"]", "true"] {
@@ -241,7 +269,14 @@ mod tests {
         check(json!({ "exp": NOW_S + 9, "nbf": NOW_S + 6 }), Some(Refused::NotYet));
         check(json!({ "sub": "7" }), Some(Refused::NoExpiry));
         let odd = Refused::Malformed("a time in it is no number of seconds since 1970");
-        for time in [json!("1800000000"), json!(-1), json!(1e300), json!(null), json!(u64::MAX), json!([1])] {
+        for time in [
+            json!("1800000000"),
+            json!(-1),
+            json!(1e300),
+            json!(null),
+            json!(u64::MAX),
+            json!([1]),
+        ] {
             check(json!({ "exp": time }), Some(odd.clone()));
             check(json!({ "exp": NOW_S + 9, "nbf": time }), Some(odd.clone()));
         }
@@ -250,7 +285,10 @@ mod tests {
     #[test]
     fn only_the_issuers_and_audiences_that_are_named_are_taken() {
         let jwt = r#"algorithms = ["HS256"], secret_file = "keys""#;
-        let bench = Bench::new(&format!(r#"jwt = {{ {jwt}, issuer = "me", audience = ["a", "b"] }}"#), SECRET);
+        let bench = Bench::new(
+            &format!(r#"jwt = {{ {jwt}, issuer = "me", audience = ["a", "b"] }}"#),
+            SECRET,
+        );
         let check = |iss: Value, aud: Value, expected: Option<Refused>| {
             let claims = json!({ "exp": NOW_S + 60, "iss": iss, "aud": aud });
             assert_eq!(bench.check(&token(&claims, SECRET)).err(), expected, "{claims}");
@@ -265,7 +303,10 @@ mod tests {
         check(json!("me"), json!([["a"]]), Some(Refused::Audience));
         check(json!("me"), json!(null), Some(Refused::Audience));
         let any = Bench::new(&format!("jwt = {{ {jwt} }}"), SECRET);
-        assert!(any.check(&token(&json!({ "exp": NOW_S + 60, "aud": "x", "iss": 1 }), SECRET)).is_ok());
+        assert!(
+            any.check(&token(&json!({ "exp": NOW_S + 60, "aud": "x", "iss": 1 }), SECRET))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -285,7 +326,12 @@ mod tests {
             let token = raw(r#"{"alg":"HS256"}"#, claims, SECRET);
             refuses(&bench, &token, &Refused::Malformed("its claims are no JSON object"));
         }
-        let deep = format!("{{\"exp\":{},\"x\":{}1{}}}", NOW_S + 60, "[".repeat(1_000), "]".repeat(1_000));
+        let deep = format!(
+            "{{\"exp\":{},\"x\":{}1{}}}",
+            NOW_S + 60,
+            "[".repeat(1_000),
+            "]".repeat(1_000)
+        );
         refuses(
             &bench,
             &raw(r#"{"alg":"HS256"}"#, &deep, SECRET),
@@ -299,7 +345,11 @@ mod tests {
         let claims = format!(r#"{{"exp":{},"sub":"a","sub":"b"}}"#, NOW_S + 60);
         let pass = bench.check(&raw(r#"{"alg":"HS256"}"#, &claims, SECRET)).expect("good");
         let text = str::from_utf8(&pass.claims).expect("text");
-        assert_eq!((text.matches("sub").count(), text.contains(r#""b""#)), (1, true), "{text}");
+        assert_eq!(
+            (text.matches("sub").count(), text.contains(r#""b""#)),
+            (1, true),
+            "{text}"
+        );
     }
 
     #[test]

@@ -97,7 +97,10 @@ impl Keys {
     }
 
     /// The keys that an address has served.
-    #[cfg_attr(not(feature = "jwks"), allow(dead_code, reason = "only an address serves keys at runtime"))]
+    #[cfg_attr(
+        not(feature = "jwks"),
+        allow(dead_code, reason = "only an address serves keys at runtime")
+    )]
     pub(super) fn of_address(url: &str, bytes: &[u8], jwt: &Jwt) -> Result<Self, KeysError> {
         Self::named(url, jwks(bytes, jwt, false))
     }
@@ -260,7 +263,10 @@ fn pem(bytes: &[u8], jwt: &Jwt) -> Result<Vec<Key>, String> {
     for (at, _) in text.match_indices(BEGIN) {
         let place = format!("the key in line {}", text[..at].matches('\n').count() + 1);
         let block = text[at..].split_inclusive(BEGIN).take(2).collect::<String>();
-        let block = block.strip_suffix(BEGIN).filter(|block| !block.is_empty()).unwrap_or(&block);
+        let block = block
+            .strip_suffix(BEGIN)
+            .filter(|block| !block.is_empty())
+            .unwrap_or(&block);
         if block.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")) {
             return Err(format!(
                 "{place} is private: Bennu needs only the public one (`openssl pkey -pubout`)"
@@ -295,7 +301,12 @@ fn jwks(bytes: &[u8], jwt: &Jwt, takes_secrets: bool) -> Result<Vec<Key>, String
         let Ok(jwk) = serde_json::from_str::<Jwk>(raw.get()) else {
             continue;
         };
-        if jwk.common.public_key_use.as_ref().is_some_and(|used| *used != PublicKeyUse::Signature) {
+        if jwk
+            .common
+            .public_key_use
+            .as_ref()
+            .is_some_and(|used| *used != PublicKeyUse::Signature)
+        {
             continue;
         }
         let place = format!("key {} of the JWKS", index + 1);
@@ -303,7 +314,9 @@ fn jwks(bytes: &[u8], jwt: &Jwt, takes_secrets: bool) -> Result<Vec<Key>, String
         let has_private_part = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(raw.get())
             .is_ok_and(|members| members.contains_key("d"));
         if has_private_part && takes_secrets {
-            return Err(format!("{place} is private: Bennu needs only the public one, without `d`"));
+            return Err(format!(
+                "{place} is private: Bennu needs only the public one, without `d`"
+            ));
         }
         if is_secret && !takes_secrets {
             continue;
@@ -393,7 +406,10 @@ mod tests {
 
     #[test]
     fn a_file_may_hold_keys_of_several_kinds() {
-        let bench = Bench::new(KEYS, &format!("{RSA_PUB}{EC256_PUB}\n# the newest\n{ED_PUB}{EC384_PUB}"));
+        let bench = Bench::new(
+            KEYS,
+            &format!("{RSA_PUB}{EC256_PUB}\n# the newest\n{ED_PUB}{EC384_PUB}"),
+        );
         for (algorithm, key) in [("RS256", RSA), ("ES256", EC256), ("ES384", EC384), ("EdDSA", ED)] {
             let header = Header::new(algorithm.parse().expect("known"));
             assert!(bench.check(&token_with(&header, &good(), key)).is_ok(), "{algorithm}");
@@ -421,7 +437,11 @@ mod tests {
         let bench = Bench::new(KEYS, &jwks.to_string());
         assert!(bench.check(&with_kid(Some("a"), SECRET)).is_ok());
         for kid in ["e", "h", "q"] {
-            assert_eq!(bench.check(&with_kid(Some(kid), OTHER)), Err(Refused::UnknownKey), "{kid}");
+            assert_eq!(
+                bench.check(&with_kid(Some(kid), OTHER)),
+                Err(Refused::UnknownKey),
+                "{kid}"
+            );
         }
     }
 
@@ -429,7 +449,11 @@ mod tests {
     fn what_is_no_key_is_refused_with_its_place() {
         check_refused(SECRETS, "", "there is no secret in it");
         check_refused(SECRETS, " \n\n", "there is no secret in it");
-        check_refused(SECRETS, &format!("{SECRET}\nshort"), "the secret in line 2 has 5 bytes, but needs at least 32");
+        check_refused(
+            SECRETS,
+            &format!("{SECRET}\nshort"),
+            "the secret in line 2 has 5 bytes, but needs at least 32",
+        );
         let hs512 = r#"jwt = { algorithms = ["HS256", "HS512"], secret_file = "keys" }"#;
         check_refused(hs512, &SECRET[..63], "has 63 bytes, but needs at least 64");
         check_refused(KEYS, SECRET, "it is neither PEM nor a JWKS");

@@ -39,7 +39,9 @@ pub(super) fn check(
     now_ms: u64,
 ) -> Result<(Map<String, Value>, Option<u64>), Refused> {
     let (signed, signature) = token.rsplit_once('.').unwrap_or_default();
-    let payload = signed.strip_prefix(HEAD).ok_or(Refused::Malformed("it has no three parts"))?;
+    let payload = signed
+        .strip_prefix(HEAD)
+        .ok_or(Refused::Malformed("it has no three parts"))?;
     if keys.verify(Algorithm::HS256, None, signed, signature) != Some(true) {
         return Err(Refused::Signature);
     }
@@ -191,16 +193,19 @@ mod tests {
     const STRMAP: &str = "SFMyNTY.g2gDdAAAAAJtAAAAA2V4cGEBbQAAAANzdWJtAAAAAXhuBgAAaOXPiwFiAAFRgA.UcOwoNQVLS2wpZdclUwI3TcaXHpksvK550AQcwcKY3E";
     const TUPLE: &str = "SFMyNTY.g2gDaAJkAAR1c2VyYQduBgAAaOXPiwFiAAFRgA.bdJyCXFB_sGhCzhoRzoOH7zSzfDZvJOtidhEyKXx6N4";
     const LIST: &str = "SFMyNTY.g2gDawADAQIDbgYAAGjlz4sBYgABUYA.72SxH1smZdovW1PoHHEYc65GDv0lK0ArkeP3xa2KcAM";
-    const INFINITY: &str = "SFMyNTY.g2gDbQAAAAF4bgYAAGjlz4sBZAAIaW5maW5pdHk.KNDzdf2wGnUZLXSJpTgh8MVWXQs8XJAbpUbgpo1kiIg";
+    const INFINITY: &str =
+        "SFMyNTY.g2gDbQAAAAF4bgYAAGjlz4sBZAAIaW5maW5pdHk.KNDzdf2wGnUZLXSJpTgh8MVWXQs8XJAbpUbgpo1kiIg";
     const SHORT: &str = "SFMyNTY.g2gDbQAAAAF4bgYAAGjlz4sBYTw.7wKE5lBjLzSApDT776XFkpnxwffMFTglYsR5rZyRhYY";
     const FRAC: &str = "SFMyNTY.g2gDbQAAAAF4bgYAAGjlz4sBRj_gAAAAAAAA.VPjef_g4PQ7UAmfN31SAlxYoCMeqVIALgYJUxJ9_apA";
     const ZERO: &str = "SFMyNTY.g2gDbQAAAAF4bgYAAGjlz4sBYQA.qQ_OT603RH_Tc5CIPqNvUAzYW3PUf7KkUr7GIN6fHYQ";
     const NEG: &str = "SFMyNTY.g2gDYv____tuBgAAaOXPiwFiAAFRgA.5X5EMPOol4Mg_0-_KBrY6nNcZQJRx3FgmyqQ164CVOA";
-    const HUGEINT: &str = "SFMyNTY.g2gDbg0A0go_Tu7gc8P2D-mOAW4GAABo5c-LAWIAAVGA.2P0jO6z23Es1AUfH79uLbrZUKS3UYFRVFndVDnfbA10";
+    const HUGEINT: &str =
+        "SFMyNTY.g2gDbg0A0go_Tu7gc8P2D-mOAW4GAABo5c-LAWIAAVGA.2P0jO6z23Es1AUfH79uLbrZUKS3UYFRVFndVDnfbA10";
     const BINARY: &str = "SFMyNTY.g2gDbQAAAAL_AG4GAABo5c-LAWIAAVGA.4lenPfuncz_hVAe4h3Ql4WEETXh5GkbVifhCkG4_t7I";
     const PID: &str = "SFMyNTY.g2gDWGQADW5vbm9kZUBub2hvc3QAAABgAAAAAAAAAABuBgAAaOXPiwFiAAFRgA.CNUDpQxnqxhIVbWc8aummYoAO_5HfSO0wAH-CG3aR60";
     const OLD_TUPLE: &str = "SFMyNTY.g2gCYQduBgAAaOXPiwE.dI7Z0szsHne0ea6kYzH_mX4cyWC_eFiKyra5OYiiOTw";
-    const OLD_MAP: &str = "SFMyNTY.g3QAAAACZAAEZGF0YWEHZAAGc2lnbmVkbgYAAGjlz4sB.0wyVpqHO53-OyN6lZE10fWtRyxyrwNYVAX0RIWD_aJg";
+    const OLD_MAP: &str =
+        "SFMyNTY.g3QAAAACZAAEZGF0YWEHZAAGc2lnbmVkbgYAAGjlz4sB.0wyVpqHO53-OyN6lZE10fWtRyxyrwNYVAX0RIWD_aJg";
     const COMPRESSED: &str = "SFMyNTY.g1AAACcleJztwTENgDAABMBvSJhxgR4klKkL1dC94lCBj_ogd9e2JzmPCgAAAAAAAAAAAD_Q96R97yx3yjUWczvTQg.SzBxAQfx-mI-I3ibMkoTVV2aTnxPIaEhdDFqVPXyEXs";
     const SHA512: &str = "SFM1MTI.g2gDYQduBgAAaOXPiwFiAAFRgA.g82TceKuEfEy07VTpqOpAMUWAWP3Wn68-zjGCwIVDyA0c4yYn80C5gH-ExuW_RfFyEnd6OwE_HDZSB2ZJkT_Sg";
     const OTHER_SALT: &str = "SFMyNTY.g2gDYSpuBgAAaOXPiwFiAAFRgA.eDSnvIOfh6qtxU-mGVkp1JJ6hJ8ZRYaikh_OKlNvDQw";
@@ -263,9 +268,15 @@ mod tests {
 
     #[test]
     fn a_token_that_is_good_for_ever_ends_no_connection() {
-        let pass = Bench::new(SETTINGS, BASE).guard().check(INFINITY, SIGNED_AT_MS).expect("good");
+        let pass = Bench::new(SETTINGS, BASE)
+            .guard()
+            .check(INFINITY, SIGNED_AT_MS)
+            .expect("good");
         assert!(!pass.is_over(u64::MAX));
-        let pass = Bench::new(SETTINGS, BASE).guard().check(INT, SIGNED_AT_MS).expect("good");
+        let pass = Bench::new(SETTINGS, BASE)
+            .guard()
+            .check(INT, SIGNED_AT_MS)
+            .expect("good");
         assert!(pass.is_over(SIGNED_AT_MS + DAY_MS));
     }
 

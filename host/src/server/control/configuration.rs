@@ -113,7 +113,9 @@ impl Keeper {
 
     /// Refuses the configuration, because these mounts have no keys.
     fn keys_refused(&mut self, config: &Config, bad: &[BadKeys]) {
-        let shown = bad.iter().map(|bad| config.auth_error(&bad.mount, &bad.to_string()).render(false));
+        let shown = bad
+            .iter()
+            .map(|bad| config.auth_error(&bad.mount, &bad.to_string()).render(false));
         let shown = shown.collect::<Vec<_>>().join("\n\n");
         if self.rejects_config(Vec::new(), &shown) {
             tracing::error!("the configuration is refused, the one before stays\n{shown}");

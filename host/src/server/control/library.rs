@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{CONFIG, KEYS};
 use super::keeper::Keeper;
+use super::{CONFIG, KEYS};
 use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;

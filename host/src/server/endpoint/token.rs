@@ -48,26 +48,30 @@ fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
 
 /// The token in the first place that has one.
 fn find(attempt: &Attempt<'_>, auth: &Auth) -> Option<String> {
-    auth.from.iter().find_map(|place| match place {
-        TokenPlace::AuthToken => attempt.auth_token.clone(),
-        TokenPlace::Param(name) if name == SESSION_PARAM && attempt.transport == "longpoll" => {
-            beside_session(attempt.parts.uri.query()?)
-        }
-        TokenPlace::Param(name) => attempt.params.text(name),
-        TokenPlace::Header(name) => {
-            let value = attempt.parts.headers.get(name)?.to_str().ok()?;
-            let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
-            let token = { value.split_once(' ') }.filter(|(scheme, _)| is_bearer(scheme));
-            Some(token.map_or(value, |(_, token)| token).trim().to_owned())
-        }
-    })
-    .filter(|token| !token.is_empty())
+    auth.from
+        .iter()
+        .find_map(|place| match place {
+            TokenPlace::AuthToken => attempt.auth_token.clone(),
+            TokenPlace::Param(name) if name == SESSION_PARAM && attempt.transport == "longpoll" => {
+                beside_session(attempt.parts.uri.query()?)
+            }
+            TokenPlace::Param(name) => attempt.params.text(name),
+            TokenPlace::Header(name) => {
+                let value = attempt.parts.headers.get(name)?.to_str().ok()?;
+                let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
+                let token = { value.split_once(' ') }.filter(|(scheme, _)| is_bearer(scheme));
+                Some(token.map_or(value, |(_, token)| token).trim().to_owned())
+            }
+        })
+        .filter(|token| !token.is_empty())
 }
 
 /// A client of long polling may send its own `token` before that of its session, which may be `null` or of a session that is gone.
 /// Only its own has dots.
 fn beside_session(query: &str) -> Option<String> {
-    let values = query.split('&').filter_map(|pair| pair.strip_prefix(SESSION_PARAM)?.strip_prefix('='));
+    let values = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix(SESSION_PARAM)?.strip_prefix('='));
     values
         .filter_map(|value| percent_decode_str(value).decode_utf8().ok())
         .find(|value| value.contains('.'))

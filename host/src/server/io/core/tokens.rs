@@ -33,7 +33,14 @@ impl Core {
         {
             let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
             let payload = Payload::reason(why);
-            self.reply(slot, own_ref.as_deref(), &message.msg_ref, &message.topic, "error", &payload);
+            self.reply(
+                slot,
+                own_ref.as_deref(),
+                &message.msg_ref,
+                &message.topic,
+                "error",
+                &payload,
+            );
             return Dispatched::Taken;
         }
         self.forward(slot, index, message, frame_bytes)
