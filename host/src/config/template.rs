@@ -107,7 +107,7 @@ mod tests {
         let claims = claims.as_object().expect("an object").clone();
         assert_eq!(
             template.render(&claims).as_deref(),
-            expected.as_ref().map(|text| *text).map_err(|name| name)
+            expected.as_ref().copied()
         );
     }
 
