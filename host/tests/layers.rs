@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 57] = [
+const PARTS: [&str; 60] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -41,6 +41,9 @@ const PARTS: [&str; 57] = [
     "config",
     "runtime::id",
     "runtime::wake",
+    "runtime::clock",
+    "runtime::threads",
+    "runtime::client_lines",
     "runtime::throttle",
     "runtime::metrics",
     "runtime::router",

@@ -100,7 +100,7 @@ pub struct Event {
     /// By kind. JSON text, or binary with [`flag::BINARY`].
     pub payload: Bytes,
     /// JSON of [`MemberInfo`](crate::wire::MemberInfo), [`ConnectInfo`](crate::wire::ConnectInfo) or
-    /// [`OriginInfo`](crate::wire::OriginInfo); may be empty.
+    /// [`OriginInfo`](crate::wire::OriginInfo), or the name of the topic (`CALL`); may be empty.
     pub info: Bytes,
 }
 
@@ -122,7 +122,8 @@ pub struct Effect {
     pub name: Bytes,
     /// By kind.
     pub payload: Bytes,
-    /// Another topic, for `BROADCAST`; otherwise empty. Presence of another topic is refused ([`error::MISPLACED`]). UTF-8.
+    /// Another topic, for `BROADCAST` and `SEND_TO`; otherwise empty. Presence of another topic is refused
+    /// ([`error::MISPLACED`]). UTF-8.
     pub topic: Bytes,
 }
 

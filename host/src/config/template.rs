@@ -105,10 +105,7 @@ mod tests {
     fn check(template: &str, claims: Value, expected: Result<&str, &str>) {
         let template = Template::parse(template).expect("a template");
         let claims = claims.as_object().expect("an object").clone();
-        assert_eq!(
-            template.render(&claims).as_deref(),
-            expected.as_ref().copied()
-        );
+        assert_eq!(template.render(&claims).as_deref(), expected.as_ref().copied());
     }
 
     #[test]

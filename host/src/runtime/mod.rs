@@ -3,12 +3,15 @@
 //! Nothing here knows a transport or a connection: what is for clients goes through the outlets of [`delivery`].
 
 pub(crate) mod channel;
+pub(crate) mod client_lines;
+pub(crate) mod clock;
 pub(crate) mod delivery;
 pub(crate) mod id;
 pub(crate) mod metrics;
 pub(crate) mod plugin;
 pub(crate) mod pubsub;
 pub(crate) mod router;
+pub(crate) mod threads;
 pub(crate) mod throttle;
 pub(crate) mod timers;
 pub(crate) mod wake;

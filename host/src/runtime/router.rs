@@ -30,6 +30,22 @@ impl Router {
         }
     }
 
+    /// No routes at all.
+    #[must_use]
+    pub(crate) fn none() -> Self {
+        Self {
+            routes: Arc::default(),
+            index: Arc::default(),
+        }
+    }
+
+    /// All routes that take `topic`, in file order, whoever they are open to.
+    pub(crate) fn matching(&self, topic: &str) -> impl Iterator<Item = &Arc<Route>> {
+        let mut places: Vec<usize> = self.index.matching(topic).flatten().copied().collect();
+        places.sort_unstable();
+        places.into_iter().filter_map(|place| self.routes.get(place))
+    }
+
     /// The first route, in file order, that takes `topic` and is open to a client of this `transport` and `mount`.
     ///
     /// A route that is closed to the client is skipped, and the next one tried. How many routes there are makes no

@@ -1,4 +1,4 @@
-//! How Prometheus reads what the host counts.
+//! Shows to Prometheus what the server counts.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::runtime::metrics::{Metrics, PluginStats};
-use crate::runtime::plugin::PluginSlot;
+use crate::runtime::metrics::PluginStats;
+use crate::runtime::plugin::{Hub, PluginSlot};
 
 /// All of it in Prometheus' text format.
 #[must_use]
-pub(super) fn render(metrics: &Metrics, plugins: &[Arc<PluginSlot>]) -> String {
+pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
+    let metrics = &hub.metrics;
     let mut registry = Registry::with_prefix("bennu");
     registry.register(
         "sockets",
@@ -57,6 +58,21 @@ pub(super) fn render(metrics: &Metrics, plugins: &[Arc<PluginSlot>]) -> String {
         "late_answers",
         "Answers of plugins that nobody waited for any more",
         metrics.late_answers.clone(),
+    );
+    registry.register(
+        "messages_undelivered",
+        "Messages of plugins to other topics that nobody got",
+        metrics.undelivered.clone(),
+    );
+    registry.register(
+        "log_lines_dropped",
+        "Lines of the log dropped because standard error was slow, full or closed",
+        metrics.dropped_lines.clone(),
+    );
+    registry.register(
+        "log_lines_left_out",
+        "Lines of the log left out because a client or a plugin caused too many of their kind",
+        hub.client_lines.left_out(),
     );
     registry.register(
         "timers",

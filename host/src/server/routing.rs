@@ -1,10 +1,9 @@
 //! What a configuration means for a connection, replaced as a whole when the file changes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Config, Route};
-use crate::runtime::plugin::PluginSlot;
+use crate::runtime::plugin::{PluginSlot, Routes};
 use crate::runtime::router::Router;
 use crate::server::auth::Guards;
 
@@ -13,11 +12,10 @@ use crate::server::auth::Guards;
 pub(crate) struct Routing {
     /// All that the file says.
     pub(crate) config: Arc<Config>,
-    /// Every plugin of the configuration, by name.
-    pub(crate) plugins: BTreeMap<String, Arc<PluginSlot>>,
+    /// Its routes, and every plugin of the configuration.
+    pub(crate) routes: Arc<Routes>,
     /// What checks the tokens of each mount.
     pub(crate) guards: Guards,
-    router: Router,
 }
 
 impl Routing {
@@ -29,9 +27,9 @@ impl Routing {
         plugins: impl Iterator<Item = &'a Arc<PluginSlot>>,
     ) -> Self {
         let named = plugins.filter(|slot| config.plugins.contains_key(&slot.name));
+        let plugins = named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect();
         Self {
-            router: Router::new(&config),
-            plugins: named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect(),
+            routes: Arc::new(Routes::new(Router::new(&config), plugins)),
             config,
             guards,
         }
@@ -40,7 +38,6 @@ impl Routing {
     /// The route of a topic, and the plugin that serves it.
     #[must_use]
     pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
-        let route = self.router.find(topic, transport, mount)?;
-        Some((route, self.plugins.get(&route.plugin)?))
+        self.routes.find(topic, transport, mount)
     }
 }

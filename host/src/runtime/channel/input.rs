@@ -4,6 +4,7 @@ use bennu_wire::message::{Payload, Ref, RefText};
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::Caller;
 use crate::runtime::id::MemberId;
 
 /// What a client's input takes besides its frame: its place in a queue, which may have twice as many places as it needs, and
@@ -48,6 +49,17 @@ pub(crate) enum Input {
         member: MemberId,
         /// JSON of `wire::MemberInfo` from now on.
         info: Bytes,
+    },
+    /// A backend asks the topic.
+    Call {
+        /// The event.
+        event: ByteString,
+        /// Its payload.
+        payload: Payload,
+        /// A topic that does not exist is made.
+        create: bool,
+        /// Who waits for the answer.
+        caller: Caller,
     },
     /// A member ends.
     End(Ending),
@@ -119,6 +131,8 @@ impl Input {
                 msg_ref, frame_bytes, ..
             } => Origin::Client(PLACE + frame_bytes + msg_ref.as_ref().map_or(0, RefText::allocated)),
             Self::Join { info, frame_bytes, .. } => Origin::Client(PLACE + frame_bytes + info.len()),
+            // As a client's, so that backends cannot keep a plugin's own messages out.
+            Self::Call { event, payload, .. } => Origin::Client(PLACE + event.len() + payload.bytes().len()),
             Self::Out {
                 event: name, payload, ..
             }
@@ -144,7 +158,7 @@ impl Input {
 /// Who sent an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A client.
+    /// A client, or a backend that calls.
     Client(usize),
     /// A plugin: intercepted broadcasts, messages and timers, kept promises.
     Plugin(usize),

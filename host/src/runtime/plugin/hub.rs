@@ -8,8 +8,12 @@ use bennu_wire::message::Payload;
 use bytestring::ByteString;
 
 use super::connect::Connects;
-use super::slot::PluginSlot;
+use super::routes::{Place, Routes};
+use super::slot::{JoinRefused, PluginSlot};
 use super::watchdog::Watchdog;
+use crate::config::LineLimits;
+use crate::runtime::channel::{Called, Caller, Input, Refused};
+use crate::runtime::client_lines::ClientLines;
 use crate::runtime::delivery::Broadcast;
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
@@ -27,10 +31,26 @@ pub(crate) struct Hub {
     pub(crate) connects: Connects,
     /// Notices plugins that do not return.
     pub(crate) watchdog: Watchdog,
+    /// Limits what clients cause in the log.
+    pub(crate) client_lines: ClientLines,
     /// Counters for `/metrics`.
     pub(crate) metrics: Metrics,
     interceptors: RwLock<Interceptors>,
+    routes: RwLock<Arc<Routes>>,
     next: AtomicU64,
+}
+
+/// Why a call reaches no topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCalled {
+    /// No route leads to a plugin.
+    NoRoute,
+    /// The topic does not exist, and the call should not make it.
+    NotAlive,
+    /// The topic has too much to do, or there are too many topics.
+    Overloaded,
+    /// No generation of the plugin is in service.
+    Unavailable,
 }
 
 /// Which plugins may intercept an event, in any of their live generations.
@@ -39,14 +59,16 @@ type Interceptors = Arc<HashMap<String, Vec<Arc<PluginSlot>>>>;
 impl Hub {
     /// A hub over these ways and timers.
     #[must_use]
-    pub(crate) fn new(pubsub: PubSub, timers: Arc<Timers>) -> Self {
+    pub(crate) fn new(pubsub: PubSub, timers: Arc<Timers>, lines: LineLimits) -> Self {
         Self {
             pubsub,
             timers,
             connects: Connects::default(),
             watchdog: Watchdog::default(),
+            client_lines: ClientLines::new(lines),
             metrics: Metrics::default(),
             interceptors: RwLock::default(),
+            routes: RwLock::new(Arc::new(Routes::none())),
             next: AtomicU64::new(1),
         }
     }
@@ -54,6 +76,54 @@ impl Hub {
     /// A unique number, for a topic, a promise or a connect. Never 0.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The routes as they are now.
+    #[must_use]
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().expect("no holder panics"))
+    }
+
+    /// Replaces them for calls and messages from now on.
+    pub(crate) fn set_routes(&self, routes: Arc<Routes>) {
+        *self.routes.write().expect("no holder panics") = routes;
+    }
+
+    /// Asks a topic for a backend. The answer may take as long as the plugin likes.
+    ///
+    /// # Errors
+    ///
+    /// If the question does not reach a topic.
+    pub(crate) fn call(
+        &self,
+        topic: &ByteString,
+        event: ByteString,
+        payload: Payload,
+        create: bool,
+    ) -> Result<impl Future<Output = Called> + use<>, NotCalled> {
+        let place = self.routes().place(topic).ok_or(NotCalled::NoRoute)?;
+        let (caller, answer) = Caller::new();
+        let input = Input::Call {
+            event,
+            payload,
+            create,
+            caller,
+        };
+        match place {
+            Place::Alive(_, topic) if !create => topic.push(input).map_err(|refused| match refused {
+                Refused::Overloaded => NotCalled::Overloaded,
+                Refused::Closed => NotCalled::NotAlive,
+            })?,
+            Place::Absent(_) if !create => return Err(NotCalled::NotAlive),
+            Place::Alive(slot, _) | Place::Absent(slot) => {
+                let entered = slot.enter(topic, || self.number(), input);
+                entered.map_err(|refused| match refused {
+                    JoinRefused::Unavailable => NotCalled::Unavailable,
+                    JoinRefused::Overloaded => NotCalled::Overloaded,
+                })?;
+            }
+        }
+        Ok(async { answer.await.unwrap_or(Called::Ended) })
     }
 
     /// From now on this plugin may intercept these events, and no others.

@@ -59,7 +59,8 @@ pub(crate) struct Pass {
     expires_ms: Option<u64>,
     /// The claim `sub`.
     subject: Option<Value>,
-    /// Recognises the token when it comes again.
+    /// Recognise the token when it comes again.
+    bytes: usize,
     digest: [u8; 32],
 }
 
@@ -139,6 +140,7 @@ impl Guard {
             socket_id: socket_id.map(ByteString::from),
             expires_ms: expires_ms.filter(|_| self.auth.on_expiry == OnExpiry::Close),
             subject: claims.get("sub").cloned(),
+            bytes: token.len(),
             digest: digest(token),
         })
     }
@@ -171,7 +173,7 @@ impl Ring {
 impl Pass {
     /// Whether this is the token that the pass was given for.
     pub(crate) fn is_for(&self, token: &str) -> bool {
-        self.digest == digest(token)
+        self.bytes == token.len() && self.digest == digest(token)
     }
 
     /// Whether its connection has to end at this time.

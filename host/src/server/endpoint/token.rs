@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use super::connect::{Attempt, Denied};
 use crate::config::{Auth, TokenPlace};
+use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
 
 /// The name of the parameter that long polling has for its own token.
@@ -32,9 +33,19 @@ pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Pass>, Denied> {
 }
 
 fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
-    let (mount, transport) = (&attempt.mount.path, attempt.transport);
+    let (mount, peer) = (&attempt.mount.path, attempt.client.peer);
     attempt.endpoint.state.hub.metrics.refused_token(refused.label());
-    tracing::info!(mount, transport, reason = refused.label(), "token refused: {refused}");
+    client_line!(
+        INFO,
+        attempt.endpoint.lines(),
+        "token",
+        Source::of(peer.ip()),
+        %peer,
+        mount,
+        transport = attempt.transport,
+        reason = refused.label(),
+        "token refused: {refused}"
+    );
     match refused {
         Refused::NoKeys => Denied::unavailable(refused.told()),
         _ => {

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use super::dispatch::{Dispatched, member_info};
 use super::{Core, TICK};
 use crate::runtime::channel::Input;
-use crate::server::auth::{self, Pass, Refused, Shown};
-use crate::server::socket::{Identity, Status};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::server::auth::{self, Pass, Refused};
+use crate::server::socket::{Identity, Socket, Status};
 use crate::server::transport::websocket::frame::close_code;
 
 /// The payload of `access_token`.
@@ -91,8 +92,17 @@ impl Core {
                 Ok(())
             }
             Err(refused) => {
-                let mount = &socket.info.mount.path;
-                tracing::info!(mount, reason = refused.label(), "new token refused: {refused}");
+                let socket = &self.sockets[slot];
+                client_line!(
+                    INFO,
+                    self.hub().client_lines,
+                    "token",
+                    Source::of(socket.info.peer),
+                    peer = %socket.info.peer,
+                    mount = socket.info.mount.path,
+                    reason = refused.label(),
+                    "new token refused: {refused}"
+                );
                 self.hub().metrics.refused_token(refused.label());
                 Err(refused.told())
             }
@@ -123,20 +133,27 @@ impl Core {
         }
     }
 
-    /// Closes connections whose token has expired, a few at a time.
+    /// Closes connections whose token has expired, a few at a time. One that has sent another token just now may stay.
     pub(super) fn end_expired(&mut self, now: Instant) {
-        let time_ms = self.expiries.time_ms(now, auth::wall_ms());
+        // Tokens expire in a standstill, too.
+        let time_ms = self.expiries.time_ms(Instant::now(), auth::wall_ms());
         let of_thread = self.routing.config.limits.max_expired_per_s / self.state.threads();
         let ticks_per_s = usize::try_from(1_000 / TICK.as_millis()).unwrap_or(1);
-        let is_over = |shown: &Shown| shown.pass.as_ref().is_some_and(|pass| pass.is_over(time_ms));
+        let is_over = |socket: &Socket| {
+            let pass = socket.info.shown.as_ref().and_then(|shown| shown.pass.as_ref());
+            !socket.closing && pass.is_some_and(|pass| pass.is_over(time_ms))
+        };
         let over: Vec<usize> = { self.sockets.iter() }
-            .filter(|(_, socket)| !socket.closing && socket.info.shown.as_deref().is_some_and(is_over))
+            .filter(|(_, socket)| is_over(socket))
             .map(|(slot, _)| slot)
             .take((of_thread / ticks_per_s).max(1))
             .collect();
         for slot in over {
-            self.hub().metrics.expired_tokens.inc();
-            self.close(slot, close_code::UNAUTHORIZED, "token expired", end::CLOSED);
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(is_over) {
+                self.hub().metrics.expired_tokens.inc();
+                self.close(slot, close_code::UNAUTHORIZED, "token expired", end::CLOSED);
+            }
         }
     }
 }
