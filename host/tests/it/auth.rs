@@ -28,6 +28,7 @@ async fn serve_with(auth: &str, mount: &str) -> (Bench, Server) {
     let bench = Bench::new();
     fs::write(bench.path("jwt_secret"), SECRET).expect("written");
     bench.set("log", "level", "\"debug\"");
+    bench.set("log", "client_burst", "10_000");
     bench.set("admin", "listen", "\"127.0.0.1:0\"");
     bench.append(&format!(
         r#"
