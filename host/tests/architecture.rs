@@ -25,6 +25,11 @@ fn every_path_in_the_page_for_contributors_exists() {
 }
 
 #[test]
+fn every_path_in_the_page_about_authentication_exists() {
+    check("host/docs/authentication.md", 1);
+}
+
+#[test]
 fn every_place_and_test_in_the_page_about_phoenix_0_11_exists() {
     check("host/docs/phoenix-0.11.md", 80);
     let text = read("host/docs/phoenix-0.11.md");

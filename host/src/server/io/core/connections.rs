@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
+use bytestring::ByteString;
 
 use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
@@ -54,7 +55,7 @@ impl Core {
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
-            self.ids.entry(id).or_default().push(slot);
+            self.name(slot, id);
         }
         self.state.acquire(self.index);
         self.hub().metrics.sockets.inc();
@@ -62,6 +63,11 @@ impl Core {
             self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
         }
         Some(slot)
+    }
+
+    /// From now on a `disconnect` of this socket id finds the socket.
+    pub(super) fn name(&mut self, slot: usize, id: ByteString) {
+        self.ids.entry(id).or_default().push(slot);
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
@@ -161,6 +167,7 @@ impl Core {
         }
         self.end_unfinished(now);
         self.end_stalled(now);
+        self.end_expired(now);
         for slot in silent {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
