@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 52] = [
+const PARTS: [&str; 55] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -27,10 +27,12 @@ const PARTS: [&str; 52] = [
     "config::complaint",
     "config::places",
     "config::secret",
+    "config::api_secret",
     "config::handshake",
     "config::longpoll",
     "config::phoenix_0_11",
     "config::sections",
+    "config::api",
     "config::check",
     "config::whole",
     "config::schema",
@@ -55,6 +57,7 @@ const PARTS: [&str; 52] = [
     "server::io",
     "server::endpoint",
     "server::control",
+    "server::api",
     "server::metrics",
     "server::admin",
     "server",

@@ -7,6 +7,8 @@
 //! diagnostics, the settings as values ([`model`]), the [`reader`], and what it reads section by section.
 
 mod amount;
+mod api;
+pub(crate) mod api_secret;
 mod check;
 mod complaint;
 mod content_hash;
@@ -239,6 +241,13 @@ fn find_secrets(root: &DeTable<'_>, source: &mut Source, found: &mut Vec<Span>) 
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("plugins", DeValue::Table(plugins)) => {
                 { plugins.iter() }.for_each(|(_, plugin)| find_secrets_in(plugin, false, source, found));
+            }
+            // The keys of the API hold no secret, but say where theirs are.
+            ("api", DeValue::Table(api)) => {
+                { api.iter() }.for_each(|(key, value)| match key.get_ref().as_ref() {
+                    "keys" => find_secrets_in(value, false, source, found),
+                    _ => find_secret(key, value, false, source, found),
+                });
             }
             _ => find_secret(key, value, false, source, found),
         }

@@ -1,5 +1,7 @@
 //! The settings as values: read, checked, complete. `config/bennu.toml` describes each of them for operators.
 
+mod api;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,6 +16,7 @@ use bennu_wire::serializer::Serializers;
 use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
 use super::probe_limits::ProbeLimits;
+pub(crate) use api::{Api, ApiKey, Scope};
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Config {
     pub(crate) server: Server,
     /// `[admin]`
     pub(crate) admin: Admin,
+    /// `[api]`
+    pub(crate) api: Api,
     /// `[log]`
     pub(crate) log: Log,
     /// `[limits]`
