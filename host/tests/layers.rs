@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 55] = [
+const PARTS: [&str; 57] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -44,11 +44,13 @@ const PARTS: [&str; 55] = [
     "runtime::router",
     "runtime::channel",
     "runtime::delivery",
+    "runtime::refused_ids",
     "runtime::pubsub",
     "runtime::timers",
     "runtime::plugin",
     "runtime",
     "server::ambiguous",
+    "server::api::metrics",
     "server::routing",
     "server::transport",
     "server::socket",

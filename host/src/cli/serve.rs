@@ -58,6 +58,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         if let Some(admin) = server.admin_address() {
             say(&format!("admin on http://{admin}"));
         }
+        if let Some(api) = server.api_address() {
+            say(&format!("api on http://{api}"));
+        }
         server.run(stop).await;
         Ok(())
     });

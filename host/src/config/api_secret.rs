@@ -27,7 +27,9 @@ pub(crate) struct ApiSecrets(Vec<[u8; 32]>);
 #[derive(Debug, thiserror::Error)]
 pub enum ApiSecretError {
     /// None is set.
-    #[error("the API key `{key}` has no secret: set {variable}, or name a file with `secret_file`; `bennu secret` prints one")]
+    #[error(
+        "the API key `{key}` has no secret: set {variable}, or name a file with `secret_file`; `bennu secret` prints one"
+    )]
     Missing {
         /// The name of the key.
         key: String,
@@ -101,7 +103,10 @@ impl ApiSecrets {
     #[must_use]
     pub(crate) fn holds(&self, given: &[u8; 32]) -> bool {
         let none = Choice::from(0);
-        self.0.iter().fold(none, |found, known| found | known.ct_eq(given)).into()
+        self.0
+            .iter()
+            .fold(none, |found, known| found | known.ct_eq(given))
+            .into()
     }
 }
 
@@ -159,11 +164,21 @@ mod tests {
             Err(ApiSecretError::Missing { variable, .. }) if variable == "BENNU_API_KEY_BACK_END"
         ));
         let file = tempfile::NamedTempFile::new().expect("a file");
-        for text in ["", "\n\n", "short", &format!("{ONE}\nshort"), &format!("{ONE} {TWO}"), &"é".repeat(40)] {
+        for text in [
+            "",
+            "\n\n",
+            "short",
+            &format!("{ONE}\nshort"),
+            &format!("{ONE} {TWO}"),
+            &"é".repeat(40),
+        ] {
             std::fs::write(&file, text).expect("written");
             let refused = ApiSecrets::obtain(&key(Some(file.path().to_owned()))).expect_err(text);
             assert!(matches!(refused, ApiSecretError::Unusable { .. }), "{refused}");
-            assert!(text.trim().is_empty() || !refused.to_string().contains(text), "{refused}");
+            assert!(
+                text.trim().is_empty() || !refused.to_string().contains(text),
+                "{refused}"
+            );
         }
     }
 
@@ -174,7 +189,9 @@ mod tests {
         std::fs::write(&file, ONE).expect("written");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("changed");
         let refused = ApiSecrets::obtain(&key(Some(file.path().to_owned()))).expect_err("not trusted");
-        let why = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+        let why = std::error::Error::source(&refused)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         assert!(why.contains("is writable by other users (mode 666)"), "{why}");
         assert!(why.contains("`secret_file` in [[api.keys]]"), "{why}");
     }

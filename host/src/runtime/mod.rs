@@ -8,6 +8,7 @@ pub(crate) mod id;
 pub(crate) mod metrics;
 pub(crate) mod plugin;
 pub(crate) mod pubsub;
+pub(crate) mod refused_ids;
 pub(crate) mod router;
 pub(crate) mod throttle;
 pub(crate) mod timers;

@@ -37,10 +37,20 @@ impl Router {
     /// the very same pattern.
     #[must_use]
     pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<&Arc<Route>> {
+        self.first(topic, |route| route.is_open_to(transport, mount))
+    }
+
+    /// The first route, in file order, that takes `topic`, whoever may use it.
+    #[must_use]
+    pub(crate) fn find_any(&self, topic: &str) -> Option<&Arc<Route>> {
+        self.first(topic, |_| true)
+    }
+
+    fn first(&self, topic: &str, is_open: impl Fn(&Route) -> bool) -> Option<&Arc<Route>> {
         let mut first = usize::MAX;
         for places in self.index.matching(topic) {
             let earlier = places.iter().copied().take_while(|place| *place < first);
-            if let Some(place) = { earlier }.find(|place| self.routes[*place].is_open_to(transport, mount)) {
+            if let Some(place) = { earlier }.find(|place| is_open(&self.routes[*place])) {
                 first = place;
             }
         }

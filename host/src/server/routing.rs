@@ -35,4 +35,11 @@ impl Routing {
         let route = self.router.find(topic, transport, mount)?;
         Some((route, self.plugins.get(&route.plugin)?))
     }
+
+    /// The same for a backend, which comes by no transport: the first route in file order, whoever may use it.
+    #[must_use]
+    pub(crate) fn find_any(&self, topic: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
+        let route = self.router.find_any(topic)?;
+        Some((route, self.plugins.get(&route.plugin)?))
+    }
 }

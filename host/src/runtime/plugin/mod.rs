@@ -66,7 +66,7 @@ pub(crate) mod testing;
 pub(crate) mod watchdog;
 
 pub(crate) use connect::{Asked, ConnectCall, Connected};
-pub(crate) use hub::Hub;
+pub(crate) use hub::{Hub, Published};
 pub(crate) use log::wrote;
 pub(crate) use slot::{JoinRefused, PluginSlot};
 

@@ -188,7 +188,14 @@ impl Attempt<'_> {
                 socket_id,
                 assigns,
                 arrival,
-            } => Ok((Some(Arc::new(Identity { socket_id, assigns })), arrival)),
+            } => {
+                // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
+                let refused = &self.endpoint.state.hub.pubsub.refused;
+                if { socket_id.as_ref() }.is_some_and(|id| refused.has(id, Instant::now())) {
+                    return Err(Denied::new(StatusCode::FORBIDDEN));
+                }
+                Ok((Some(Arc::new(Identity { socket_id, assigns })), arrival))
+            }
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
                 let mut denied = Denied::new(status);

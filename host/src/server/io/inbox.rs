@@ -139,6 +139,7 @@ mod tests {
             payload: Payload::Json(vec![b' '; bytes].into()),
             except: None,
             intercepted_by: Vec::new(),
+            reach: None,
         })))
     }
 

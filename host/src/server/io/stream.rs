@@ -64,7 +64,7 @@ impl LazyStream {
     }
 
     /// What is noticed of the requests that it brings.
-    pub(super) fn content_length(&self) -> ContentLength {
+    pub(crate) fn content_length(&self) -> ContentLength {
         self.content_length.clone()
     }
 

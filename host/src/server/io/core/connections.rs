@@ -8,8 +8,9 @@ use bennu_plugin::abi::reason as end;
 use super::Core;
 use crate::runtime::channel::{Ending, Input, Notice};
 use crate::runtime::id::MAX_SOCKETS;
-use crate::server::io::Entry;
-use crate::server::socket::{NewSocket, Socket};
+use crate::server::io::entry::Connection;
+use crate::server::io::{Described, Entry};
+use crate::server::socket::{NewSocket, Socket, Status};
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::websocket::frame::close_code;
 use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
@@ -53,6 +54,17 @@ impl Core {
             self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
         }
         Some(slot)
+    }
+
+    /// Describes the connections with a socket id, `most` of them at most.
+    pub(super) fn describe(&self, socket_id: &str, most: usize) -> Described {
+        let slots = self.slots_of(socket_id);
+        let sockets = slots.iter().filter_map(|slot| self.sockets.get(*slot));
+        let open: Vec<&Socket> = sockets.filter(|socket| !socket.closing).collect();
+        Described {
+            count: open.len(),
+            connections: open.into_iter().take(most).map(described).collect(),
+        }
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
@@ -151,5 +163,18 @@ impl Core {
             self.abandon(slot, end::CLOSED);
         }
         self.expire_sessions(now);
+    }
+}
+
+fn described(socket: &Socket) -> Connection {
+    let joined = socket
+        .channels
+        .iter()
+        .filter(|channel| channel.status == Status::Joined);
+    Connection {
+        transport: socket.transport.as_ref().map_or("", |transport| transport.name()),
+        mount: socket.info.mount.path.clone(),
+        vsn: socket.info.serializer.vsn(),
+        topics: joined.map(|channel| channel.topic.name.clone()).collect(),
     }
 }
