@@ -225,6 +225,11 @@ impl Server {
         self.said_address("admin on http://").await
     }
 
+    /// Where the API is.
+    pub(crate) async fn api(&self) -> SocketAddr {
+        self.said_address("api on http://").await
+    }
+
     /// Its number among the system's processes.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
