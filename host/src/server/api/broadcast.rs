@@ -88,7 +88,13 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
             let (results, failed) = send_all(asked, list.into_iter().map(message).collect()).await;
             let results: Vec<Value> = results
                 .into_iter()
-                .map(|result| result.unwrap_or_else(|refusal| refusal.json()))
+                .map(|result| {
+                    result.unwrap_or_else(|refusal| {
+                        // The request itself is not refused.
+                        asked.api.metrics.refused(refusal.reason.word());
+                        refusal.json()
+                    })
+                })
                 .collect();
             Ok(Answer::ok(&json!({ "results": results, "failed": failed })))
         }
@@ -209,8 +215,6 @@ async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Ve
         let message = match message {
             Ok(message) => message,
             Err(refusal) => {
-                // A request with one message counts as refused itself.
-                asked.api.metrics.refused(refusal.reason.word());
                 failed += 1;
                 results.push(Err(refusal));
                 continue;

@@ -147,7 +147,8 @@ fn idempotency_key(verb: &Verb, headers: &HeaderMap) -> Result<Option<String>, R
     let text = value
         .to_str()
         .ok()
-        .filter(|text| (1..=idempotency::MOST_BYTES).contains(&text.len()));
+        .filter(|text| (1..=idempotency::MOST_BYTES).contains(&text.len()))
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
     match (text, values.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
         _ => Err(Refusal::invalid(format!(

@@ -1,7 +1,5 @@
 //! Limits of requests, and that none of them delays a channel.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -144,7 +142,7 @@ async fn huge_and_slow_requests_do_not_delay_a_channel() {
     let huge =
         json!({ "topic": "echo:nobody", "event": "a", "payload": vec![json!({ "deep": [[[["x"]]]] }); 200_000] });
     let huge = huge.to_string();
-    let (mut asking, mut worst, mut rounds) = (Vec::new(), Duration::ZERO, 0);
+    let mut asking = Vec::new();
     for _ in 0..4 {
         let mut connection = backend.connection().await;
         connection
@@ -152,16 +150,16 @@ async fn huge_and_slow_requests_do_not_delay_a_channel() {
             .await;
         asking.push(tokio::spawn(async move { connection.answer().await.status }));
     }
-    while rounds < 100 || asking.iter().any(|asking| !asking.is_finished()) {
-        let began = Instant::now();
-        client.push("echo:1", "echo", json!({ "n": rounds })).await;
-        worst = worst.max(began.elapsed());
-        rounds += 1;
+    // Where an echo waits for a request, there are as many of them as requests.
+    let mut echoes = 0;
+    while asking.iter().any(|asking| !asking.is_finished()) {
+        client.push("echo:1", "echo", json!({ "n": echoes })).await;
+        echoes += 1;
     }
+    assert!(echoes > 20, "{echoes} only");
     for asking in asking {
         // Larger than a payload may be: refused after all of it was read.
         assert_eq!(asking.await.expect("no panic"), 413);
     }
-    // The two cores of a test machine are shared with the requests themselves.
-    assert!(worst < Duration::from_secs(1), "{worst:?} for an echo");
+    drop(slow);
 }
