@@ -26,7 +26,7 @@ pub use self::event::callback_name;
 /// Changes when something is removed or changes its meaning. The host does not load a plugin with another one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 4;
+pub const ABI_MINOR: u32 = 5;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle if `len` is 0.
 #[repr(C)]
@@ -100,7 +100,7 @@ pub struct Event {
     /// By kind. JSON text, or binary with [`flag::BINARY`].
     pub payload: Bytes,
     /// JSON of [`MemberInfo`](crate::wire::MemberInfo), [`ConnectInfo`](crate::wire::ConnectInfo) or
-    /// [`OriginInfo`](crate::wire::OriginInfo); may be empty.
+    /// [`OriginInfo`](crate::wire::OriginInfo), or the name of the topic (`CALL`); may be empty.
     pub info: Bytes,
 }
 
@@ -122,7 +122,8 @@ pub struct Effect {
     pub name: Bytes,
     /// By kind.
     pub payload: Bytes,
-    /// Another topic, for `BROADCAST`; otherwise empty. Presence of another topic is refused ([`error::MISPLACED`]). UTF-8.
+    /// Another topic, for `BROADCAST` and `SEND_TO`; otherwise empty. Presence of another topic is refused
+    /// ([`error::MISPLACED`]). UTF-8.
     pub topic: Bytes,
 }
 

@@ -30,6 +30,7 @@ use crate::state;
 /// | [`handle_out`](Channel::handle_out) | an intercepted event was broadcast; once for each receiver | ends that member, not the others |
 /// | [`handle_info`](Channel::handle_info) | a message or a timer for the member arrives | ends the member |
 /// | [`handle_topic_info`](Channel::handle_topic_info) | a message or a timer for the topic arrives | is logged |
+/// | [`handle_call`](Channel::handle_call) | a backend asks the topic, through the server's HTTP API | answers the backend with HTTP status 502 |
 /// | [`terminate`](Channel::terminate) | the member ends, for any [`Reason`] | is logged; the member ends |
 /// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic moves here from another generation, then each member | keeps the topic there |
 /// | [`restored`](Channel::restored) | the topic and all its members have moved here | is logged |
@@ -92,8 +93,18 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
     /// earlier code may arrive: their names are part of the state.
     fn handle_info(&mut self, _shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
 
-    /// A message or a timer for the topic arrives: see [`Context::topic_send_after`]. There is no member.
+    /// A message or a timer for the topic arrives: see [`Context::topic_send_after`] and [`Context::send_to`]. There is no member.
     fn handle_topic_info(_shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
+
+    /// A backend asks the topic, through the server's HTTP API (`POST /api/call`). There is no member. The answer is that of
+    /// [`Channel::handle_in`]: a reply, an error, or a promise of [`Context::later`]. [`Reply::none`] without a promise answers
+    /// `ok` and `{}`. The API's keys decide who may ask. The default returns [`Reply::unhandled`].
+    ///
+    /// If the topic does not exist, the backend decides whether this makes it, as a first join does. Such a topic ends `linger_ms`
+    /// after the last call or the last member.
+    fn handle_call(_shared: &mut Self::Shared, _event: &str, _payload: Payload<'_>, _cx: &mut Context<P>) -> Handled {
+        Ok(Reply::unhandled())
+    }
 
     /// The member ends; it is dropped after this. It can still push, unless its connection is gone. Not called if the topic goes
     /// as a whole, as when the server stops or another generation takes over.

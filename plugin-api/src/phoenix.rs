@@ -25,7 +25,7 @@
 //! | `{:reply, {:ok, {:binary, bytes}}, socket}` | `Reply::ok_with(Binary(&bytes))` ([`Binary`]) | |
 //! | `handle_out/3`, `intercept/1` | [`Channel::handle_out`], [`Channel::INTERCEPTS`] | if one member panics in it, the others still get the event |
 //! | `handle_info/2` | [`Channel::handle_info`], [`Channel::handle_topic_info`] | a message is data, a name and a payload, and so survives a reload |
-//! | `handle_call/3`, `handle_cast/2` | none | |
+//! | `handle_call/3`, `handle_cast/2` | [`Channel::handle_call`], [`Context::send_to`] | a call comes from a backend, by HTTP; a cast from another topic, to `handle_topic_info` |
 //! | `terminate/2` | [`Channel::terminate`] with [`Reason`] | always called; no exits to trap |
 //! | `code_change/3` | [`Channel::migrate`], [`Channel::migrate_shared`], [`Channel::restored`] | see [`state`] |
 //! | `push/3` | [`Context::push`]; to another member: [`Context::push_to`] | not in `join`: the client has not joined yet |

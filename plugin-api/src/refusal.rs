@@ -18,6 +18,7 @@ pub fn word(kind: u32) -> &'static str {
         effect::PRESENCE => "push_presence",
         effect::STOP => "stop",
         effect::SEND => "message to itself",
+        effect::SEND_TO => "message to another topic",
         effect::CANCEL => "cancel",
         effect::STATE => "state",
         effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => "answer to a connect",

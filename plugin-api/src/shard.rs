@@ -21,7 +21,7 @@ use crate::info::Infos;
 use crate::log;
 use crate::panics::{catch, drop_caught};
 use crate::plugin::Plugin;
-use crate::reply::{Reason, Refusal, Reply};
+use crate::reply::{Handled, Reason, Refusal, Reply};
 
 /// The topics of one shard, and the members in them.
 pub(crate) struct Shard<C: Channel<P>, G, P: Plugin> {
@@ -90,6 +90,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
             event::RESTORED => self.restored(event),
             event::CONNECT => self.connect(event, |request, _, cx| G::connect(request, cx)),
             event::ORIGIN => self.check_origin(event),
+            event::CALL => self.handle_call(event),
             _ => Err(Fault::Unknown),
         }
     }
@@ -129,20 +130,20 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         };
         cx.replies = true;
         let handled = member.state.handle_in(shared, event.name, event.payload, cx);
-        let Reply { status, body } = handled.unwrap_or_else(Reply::from);
-        if let Some(body) = body {
-            let (kind, member, name) = (effect::REPLY, event.member, status.as_bytes());
-            cx.ask(
-                Effect {
-                    kind,
-                    member,
-                    name,
-                    ..Effect::default()
-                },
-                body.lend(event.payload),
-            );
-        }
-        cx.emit_stops();
+        reply(handled, event, cx);
+        Ok(())
+    }
+
+    fn handle_call(&mut self, event: &Incoming<'_>) -> Done {
+        let name = str::from_utf8(event.info).unwrap_or_default();
+        let Self { topics, cx, .. } = self;
+        let topic = topics
+            .entry(event.topic)
+            .or_insert_with(|| Topic::new(name, C::Shared::default()));
+        cx.enter(event.topic, &topic.name, 0, None);
+        cx.replies = true;
+        let handled = C::handle_call(&mut topic.shared, event.name, event.payload, cx);
+        reply(handled, event, cx);
         Ok(())
     }
 
@@ -209,6 +210,24 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         cx.enter(event.topic, name, event.member, member.info.clone());
         Some((member, shared, cx))
     }
+}
+
+/// Sends the answer to an event, and what comes after it.
+fn reply<P>(handled: Handled, event: &Incoming<'_>, cx: &mut Context<P>) {
+    let Reply { status, body } = handled.unwrap_or_else(Reply::from);
+    if let Some(body) = body {
+        let (kind, member, name) = (effect::REPLY, event.member, status.as_bytes());
+        cx.ask(
+            Effect {
+                kind,
+                member,
+                name,
+                ..Effect::default()
+            },
+            body.lend(event.payload),
+        );
+    }
+    cx.emit_stops();
 }
 
 fn no_topic() -> Fault {

@@ -32,6 +32,7 @@ pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
         keys: keys(&section, around),
         max_connections: section.count("max_connections", 256, 1..=MANY),
         max_concurrent: section.count("max_concurrent", 64, 1..=100_000),
+        max_calls: section.count("max_calls", 64, 1..=100_000),
         max_header_bytes: section.count("max_header_bytes", 16_384, 8_192..=MEBIBYTE),
         max_body_bytes: section.count("max_body_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
         max_payload_bytes: section.count("max_payload_bytes", MEBIBYTE, 64..=GIBIBYTE),

@@ -126,7 +126,7 @@ fn join(slot: &PluginSlot, number: usize) -> Arc<Topic> {
         frame_bytes: 0,
     };
     let topic = ByteString::from(format!("echo:{number}"));
-    slot.join(&topic, || number as u64 + 1, join).expect("it is taken")
+    slot.enter(&topic, || number as u64 + 1, join).expect("it is taken")
 }
 
 fn echo(member: MemberId) -> Input {

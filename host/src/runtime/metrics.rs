@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     pub(crate) refused_full: Counter,
     /// Answers that came when nobody waited for them any more.
     pub(crate) late_answers: Counter,
+    /// Messages to other topics that nobody got.
+    pub(crate) undelivered: Counter,
     /// Timers that are due later, of plugins and of the host. As of the last time that somebody asked.
     pub(crate) timers: Gauge,
 }

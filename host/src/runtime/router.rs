@@ -30,6 +30,22 @@ impl Router {
         }
     }
 
+    /// No routes at all.
+    #[must_use]
+    pub(crate) fn none() -> Self {
+        Self {
+            routes: Arc::default(),
+            index: Arc::default(),
+        }
+    }
+
+    /// All routes that take `topic`, in file order, whoever they are open to.
+    pub(crate) fn matching(&self, topic: &str) -> impl Iterator<Item = &Arc<Route>> {
+        let mut places: Vec<usize> = self.index.matching(topic).flatten().copied().collect();
+        places.sort_unstable();
+        places.into_iter().filter_map(|place| self.routes.get(place))
+    }
+
     /// The first route, in file order, that takes `topic` and is open to a client of this `transport` and `mount`.
     ///
     /// A route that is closed to the client is skipped, and the next one tried. How many routes there are makes no
@@ -37,20 +53,10 @@ impl Router {
     /// the very same pattern.
     #[must_use]
     pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<&Arc<Route>> {
-        self.first(topic, |route| route.is_open_to(transport, mount))
-    }
-
-    /// The first route, in file order, that takes `topic`, whoever may use it.
-    #[must_use]
-    pub(crate) fn find_any(&self, topic: &str) -> Option<&Arc<Route>> {
-        self.first(topic, |_| true)
-    }
-
-    fn first(&self, topic: &str, is_open: impl Fn(&Route) -> bool) -> Option<&Arc<Route>> {
         let mut first = usize::MAX;
         for places in self.index.matching(topic) {
             let earlier = places.iter().copied().take_while(|place| *place < first);
-            if let Some(place) = { earlier }.find(|place| is_open(&self.routes[*place])) {
+            if let Some(place) = { earlier }.find(|place| self.routes[*place].is_open_to(transport, mount)) {
                 first = place;
             }
         }

@@ -164,6 +164,7 @@ async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next
 async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
     let routing = state.routing();
     let missing: Vec<_> = routing
+        .routes
         .plugins
         .values()
         .filter(|slot| !serves(slot))
@@ -188,7 +189,7 @@ fn serves(slot: &PluginSlot) -> bool {
 }
 
 async fn metrics(State(Admin { state, .. }): State<Admin>) -> Response {
-    let slots: Vec<_> = state.routing().plugins.values().cloned().collect();
+    let slots: Vec<_> = state.routing().routes.plugins.values().cloned().collect();
     let (hub, metrics) = (&state.hub, &state.hub.metrics);
     metrics
         .timers
@@ -202,6 +203,7 @@ async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
     let slots = admin.state.routing();
     Json(
         slots
+            .routes
             .plugins
             .values()
             .map(|slot| describe(slot, &quarantined))
@@ -211,7 +213,7 @@ async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
 
 /// Loads a plugin's library as it is now, also where nothing has changed.
 async fn reload(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    if !admin.state.routing().plugins.contains_key(&name) {
+    if !admin.state.routing().routes.plugins.contains_key(&name) {
         return (StatusCode::NOT_FOUND, format!("there is no plugin {name}\n")).into_response();
     }
     admin.service.send(Command::Again(name));

@@ -51,6 +51,11 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         metrics.late_answers.clone(),
     );
     registry.register(
+        "messages_undelivered",
+        "Messages of plugins to other topics that nobody got",
+        metrics.undelivered.clone(),
+    );
+    registry.register(
         "timers",
         "Timers that are due later, of plugins and of the host",
         metrics.timers.clone(),

@@ -1,10 +1,9 @@
 //! What a configuration means for a connection, replaced as a whole when the file changes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Config, Route};
-use crate::runtime::plugin::PluginSlot;
+use crate::runtime::plugin::{PluginSlot, Routes};
 use crate::runtime::router::Router;
 
 /// Mounts, routes and the plugins they lead to.
@@ -12,9 +11,8 @@ use crate::runtime::router::Router;
 pub(crate) struct Routing {
     /// All that the file says.
     pub(crate) config: Arc<Config>,
-    /// Every plugin of the configuration, by name.
-    pub(crate) plugins: BTreeMap<String, Arc<PluginSlot>>,
-    router: Router,
+    /// Its routes, and every plugin of the configuration.
+    pub(crate) routes: Arc<Routes>,
 }
 
 impl Routing {
@@ -22,9 +20,9 @@ impl Routing {
     #[must_use]
     pub(crate) fn new<'a>(config: Arc<Config>, plugins: impl Iterator<Item = &'a Arc<PluginSlot>>) -> Self {
         let named = plugins.filter(|slot| config.plugins.contains_key(&slot.name));
+        let plugins = named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect();
         Self {
-            router: Router::new(&config),
-            plugins: named.map(|slot| (slot.name.clone(), Arc::clone(slot))).collect(),
+            routes: Arc::new(Routes::new(Router::new(&config), plugins)),
             config,
         }
     }
@@ -32,14 +30,6 @@ impl Routing {
     /// The route of a topic, and the plugin that serves it.
     #[must_use]
     pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
-        let route = self.router.find(topic, transport, mount)?;
-        Some((route, self.plugins.get(&route.plugin)?))
-    }
-
-    /// The same for a backend, which comes by no transport: the first route in file order, whoever may use it.
-    #[must_use]
-    pub(crate) fn find_any(&self, topic: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
-        let route = self.router.find_any(topic)?;
-        Some((route, self.plugins.get(&route.plugin)?))
+        self.routes.find(topic, transport, mount)
     }
 }

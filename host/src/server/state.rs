@@ -34,6 +34,7 @@ impl State {
     /// What so many I/O threads share, with the routing to begin with.
     #[must_use]
     pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
+        hub.set_routes(Arc::clone(&routing.routes));
         Self {
             hub,
             routing: RwLock::new(routing),
@@ -55,6 +56,7 @@ impl State {
     /// Replaces it for whoever asks from now on. I/O threads are told by
     /// [`Inboxes::set_routing`](super::io::Inboxes::set_routing).
     pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
+        self.hub.set_routes(Arc::clone(&routing.routes));
         *self.routing.write().expect("no holder panics") = routing;
     }
 

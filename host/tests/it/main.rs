@@ -37,6 +37,7 @@ mod lookups;
 mod memory;
 mod new;
 mod noticed;
+mod old_kit;
 mod on_disk;
 mod operating;
 mod origins;

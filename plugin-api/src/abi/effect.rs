@@ -41,3 +41,6 @@ pub const DESCRIBE: u32 = 17;
 pub const PROMISE_READ: u32 = 18;
 /// The plugin wrote the promise `token` into a payload: the generation that reads it answers for it. (since 1.2)
 pub const PROMISE_WRITTEN: u32 = 19;
+/// Sends the message `name` with `payload` to the topic in `topic`, of whichever plugin serves it. Nobody gets the message if
+/// that topic does not exist. (since 1.5)
+pub const SEND_TO: u32 = 20;

@@ -34,6 +34,9 @@ pub const RESTORED: u32 = 12;
 /// A page connects. `topic` is 0, `info` an [`OriginInfo`](crate::wire::OriginInfo) as JSON. The plugin answers with
 /// `CONNECT_ACCEPT` or `CONNECT_REFUSE`; the host looks at nothing but the kind. (since 1.1)
 pub const ORIGIN: u32 = 13;
+/// A backend, not a client, asks the topic. `name`: the event, `info`: the topic's name, UTF-8. The plugin makes the topic if it
+/// has none. It answers with one `REPLY`, with `LATER`, or not at all: then the backend gets `ok` and `{}`. (since 1.5)
+pub const CALL: u32 = 14;
 
 /// The name of the callback that runs for this kind of event, for logs. `topic` and `member` are 0 if the event has none.
 ///
@@ -55,6 +58,7 @@ pub const fn callback_name(kind: u32, topic: u64, member: u64) -> &'static str {
         (CONNECT, ..) => "connect",
         (RESTORED, ..) => "restored",
         (ORIGIN, ..) => "check_origin",
+        (CALL, ..) => "handle_call",
         _ => "unknown event",
     }
 }

@@ -1,4 +1,4 @@
-//! Pushes and broadcasts.
+//! Pushes, broadcasts, and messages to other topics.
 
 use super::{Context, MemberId};
 use crate::abi::effect;
@@ -59,6 +59,22 @@ impl<P> Context<P> {
                 kind: effect::BROADCAST,
                 topic,
                 name: event.as_bytes(),
+                ..Effect::default()
+            },
+            payload,
+        );
+    }
+
+    /// Sends the message `name` to another topic, whichever plugin serves it. It arrives in
+    /// [`handle_topic_info`](crate::Channel::handle_topic_info), behind what waits for that topic already. Nobody gets the message
+    /// if the topic does not exist, or if too many messages wait for it; the host counts it
+    /// (`bennu_messages_undelivered_total`) and writes a line to the log. Messages between two topics keep their order.
+    pub fn send_to(&self, topic: &str, name: &str, payload: impl IntoPayload) {
+        self.ask(
+            Effect {
+                kind: effect::SEND_TO,
+                topic,
+                name: name.as_bytes(),
                 ..Effect::default()
             },
             payload,

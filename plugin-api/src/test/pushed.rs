@@ -1,4 +1,4 @@
-//! A pushed event and its reply: [`Pushed`].
+//! A pushed event, or a call of a backend, and its reply: [`Pushed`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::body::Body;
 use super::core::{Core, To};
 use super::expect::{self, Expect};
 
-/// A pushed event.
+/// A pushed event, or a call of a backend.
 #[derive(Clone)]
 pub struct Pushed {
     core: Rc<RefCell<Core>>,
@@ -70,7 +70,7 @@ impl Pushed {
     /// The reply. Waits for a promised one.
     fn reply(&self) -> Option<(String, Body)> {
         let promised = |core: &Core| {
-            let to_this = |to| matches!(to, To::Push { push, .. } if push == self.number);
+            let to_this = |to| matches!(to, To::Push { push, .. } | To::Call { push } if push == self.number);
             core.promises.values().any(|promise| to_this(promise.to))
         };
         let mut core = self.core.borrow_mut();

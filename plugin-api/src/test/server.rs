@@ -14,6 +14,7 @@ use super::client::{Client, Joining};
 use super::code::{Code, Exported};
 use super::core::{ClientInfo, Core};
 use super::membership::Membership;
+use super::pushed::Pushed;
 use super::request::{Denied, Request};
 use crate::panics;
 use crate::payload::IntoPayload;
@@ -188,6 +189,13 @@ impl Server {
         let mut core = self.core.borrow_mut();
         core.broadcast_to(topic, event, Body::of(&payload), 0);
         core.settle();
+    }
+
+    /// Asks a topic, as a backend does through the HTTP API. The plugin has handled it in `handle_call` when this returns. The topic
+    /// is made if it does not exist, as with `"create": true`.
+    pub fn call(&self, topic: &str, event: &str, payload: impl IntoPayload) -> Pushed {
+        let number = self.core.borrow_mut().call(topic, event, Body::of(&payload));
+        Pushed::new(&self.core, number, event)
     }
 
     /// Sends a message to a topic. It arrives in `handle_topic_info`.

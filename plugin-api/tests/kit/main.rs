@@ -1,6 +1,7 @@
 //! The test kit: that each assertion holds where it should, and fails where it should, with what was received.
 
 mod asserting;
+mod calling;
 mod connecting;
 mod happening;
 mod losing;

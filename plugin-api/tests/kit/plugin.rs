@@ -122,6 +122,29 @@ impl Channel<Settings> for Member {
         }
     }
 
+    fn handle_call(room: &mut Room, event: &str, payload: Payload<'_>, cx: &mut Context<Settings>) -> Handled {
+        match event {
+            "add" => {
+                room.count += 1;
+                cx.broadcast("counted", json!({ "count": room.count }));
+                return Ok(Reply::ok_with(json!({ "count": room.count, "topic": cx.topic() })));
+            }
+            "later" => {
+                let later = cx.later();
+                cx.spawn(move |remote| {
+                    remote.complete(later, "ok", json!({ "late": true }));
+                });
+            }
+            "tell" => cx.send_to(payload.parse()?, "told", json!({ "by": cx.topic() })),
+            "crash" => {
+                cx.broadcast("never", json!({}));
+                panic!("on request");
+            }
+            _ => return Ok(Reply::unhandled()),
+        }
+        Ok(Reply::none())
+    }
+
     fn handle_info(&mut self, _: &mut Room, name: &str, payload: Payload<'_>, cx: &mut Context<Settings>) {
         cx.push(name, payload);
     }

@@ -5,7 +5,7 @@ use bennu_plugin::prelude::*;
 
 use crate::Context;
 use crate::state::{Member, Topic};
-use crate::unruly::{misbehave, too_long};
+use crate::unruly::{hang, misbehave, too_long};
 
 const BYTES: Binary<'static> = Binary(&[0, 255, 1]);
 const NO_UTF8: &[u8] = &[b'"', 0xff, 0xfe, b'"'];
@@ -111,6 +111,45 @@ fn join_later(answer: &'static str, asked: &Asked, cx: &Context) -> Join<Member>
         remote.complete(later, "", answer);
     });
     Join::later()
+}
+
+/// Handles the call of a backend.
+pub(crate) fn call(topic: &mut Topic, event: &str, asked: &Asked, cx: &Context) -> Handled {
+    match event {
+        "add" => return Ok(Reply::ok_with(json!({ "topic": topic.add() }))),
+        "whoami" => return Ok(Reply::ok_with(json!({ "topic": cx.topic() }))),
+        "status" => return Ok(Reply::status(asked.status.clone(), &asked.payload)),
+        "refuse" => return Err(Refusal::reason("refused")),
+        "later" => {
+            let payload = json!({ "later": cx.later() });
+            cx.topic_send_after(asked.delay(), "owed", payload);
+        }
+        "later_thread" => {
+            let (later, delay) = (cx.later(), asked.delay());
+            cx.spawn(move |remote| {
+                std::thread::sleep(delay);
+                remote.complete(later, "ok", json!({ "late": true }));
+            });
+        }
+        "never" => {
+            let _never_kept = cx.later();
+        }
+        "panic" => {
+            cx.broadcast("lost", json!({}));
+            panic!("handle_call panics");
+        }
+        "hang" => {
+            cx.broadcast("lost", json!({}));
+            hang();
+        }
+        "none" => {}
+        "broadcast" | "send_to" => {
+            send(event, asked, cx)?;
+            return Ok(Reply::ok());
+        }
+        _ => return Ok(Reply::unhandled()),
+    }
+    Ok(Reply::none())
 }
 
 impl Member {
@@ -227,6 +266,7 @@ fn send(event: &str, asked: &Asked, cx: &Context) -> Handled {
         "broadcast" => cx.broadcast(&asked.event, &asked.payload),
         "broadcast_from" => cx.broadcast_from(&asked.event, &asked.payload),
         "broadcast_to" => cx.broadcast_to(&asked.topic, &asked.event, &asked.payload),
+        "send_to" => cx.send_to(&asked.topic, &asked.event, &asked.payload),
         "disconnect" => cx.disconnect(&asked.topic),
         "secret" => cx.broadcast("secret", &asked.payload),
         "push_binary" => cx.push("binary", BYTES),

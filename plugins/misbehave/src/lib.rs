@@ -52,6 +52,7 @@
 //! | `arm` | sets the trap `at`, replies ok; see below |
 //! | `push`, `broadcast`, `broadcast_from` | sends `event` with `payload` |
 //! | `broadcast_to` | broadcasts `event` with `payload` to `topic` |
+//! | `send_to` | sends the message `event` with `payload` to `topic`, which broadcasts it |
 //! | `disconnect` | disconnects the socket id `topic` |
 //! | `disconnect_after` | the same after `ms`; replies ok |
 //! | `push_binary`, `broadcast_binary` | sends `binary` with the bytes `00 ff 01` |
@@ -83,6 +84,23 @@
 //! | `presences` | replies with the presence list |
 //! | `push_presence` | is pushed `presence_state` |
 //! | `log` | writes `payload` to the log; the same at `debug` as `misbehave::quiet`; and a warning with `count` and `key`, in the span `asking` with `bytes` |
+//!
+//! # Calls
+//!
+//! A backend may call:
+//!
+//! | event | what happens |
+//! |---|---|
+//! | `echo` | replies with the same payload |
+//! | `add` | adds 1 to the topic's count, and replies `{"topic":n}` |
+//! | `whoami` | replies `{"topic":…}` |
+//! | `broadcast`, `send_to`, `status` | as for a client |
+//! | `refuse` | replies with the status `error` and `{"reason":"refused"}` |
+//! | `none` | does not reply |
+//! | `later` | replies `{"late":true}` by a timer of the topic, after `ms` |
+//! | `later_thread` | the same from another thread |
+//! | `never` | promises, and does not reply |
+//! | `panic`, `hang` | panics, or hangs, after a broadcast of `lost` |
 //!
 //! # Traps
 //!
@@ -223,6 +241,11 @@ impl Channel<Unruly> for Member {
 
     fn handle_topic_info(topic: &mut Topic, name: &str, payload: Payload<'_>, cx: &mut Context) {
         match name {
+            "owed" => {
+                if let Ok(Promised { later }) = payload.parse() {
+                    cx.complete(later, "ok", json!({ "late": true }));
+                }
+            }
             "joins" => {
                 for later in topic.joins.drain(..) {
                     cx.complete(later, "", "accept");
@@ -233,6 +256,13 @@ impl Channel<Unruly> for Member {
             "disconnect" => cx.disconnect(payload.parse().unwrap_or_default()),
             "track" => cx.broadcast("tracked", json!({ "done": cx.track("topic", json!({})) })),
             _ => cx.broadcast(name, payload),
+        }
+    }
+
+    fn handle_call(topic: &mut Topic, event: &str, payload: Payload<'_>, cx: &mut Context) -> Handled {
+        match event {
+            "echo" => Ok(Reply::ok_with(payload)),
+            _ => asked::call(topic, event, &payload.parse::<Asked>()?, cx),
         }
     }
 

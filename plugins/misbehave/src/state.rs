@@ -85,6 +85,21 @@ pub(crate) type Topic = TopicV1;
 #[cfg(feature = "v2")]
 pub(crate) type Topic = TopicV2;
 
+impl Topic {
+    /// Counts an event, and returns how many there were.
+    #[cfg(not(feature = "v2"))]
+    pub(crate) fn add(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    #[cfg(feature = "v2")]
+    pub(crate) fn add(&mut self) -> u64 {
+        self.counts.since += 1;
+        self.counts.before + self.counts.since
+    }
+}
+
 /// A member's state, in both versions.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Member {
@@ -118,16 +133,13 @@ impl Member {
     #[cfg(not(feature = "v2"))]
     pub(crate) fn count(&mut self, topic: &mut Topic) -> Value {
         self.count += 1;
-        topic.count += 1;
-        json!({ "topic": topic.count, "member": self.count, "version": VERSION })
+        json!({ "topic": topic.add(), "member": self.count, "version": VERSION })
     }
 
     #[cfg(feature = "v2")]
     pub(crate) fn count(&mut self, topic: &mut Topic) -> Value {
         self.count += 1;
-        topic.counts.since += 1;
-        let total = topic.counts.before + topic.counts.since;
-        json!({ "topic": total, "member": self.count, "version": VERSION, "mood": self.mood })
+        json!({ "topic": topic.add(), "member": self.count, "version": VERSION, "mood": self.mood })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A client joins `room:…` with `{"name": "ann"}` and gets `{"history": […]}`. It pushes `new_msg` `{"body": "hello"}`, and
 //! everyone gets `new_msg` `{"id": 1, "name": "ann", "body": "hello"}`. It pushes `typing` `{"typing": true}`, and the others get
-//! `typing` `{"name": "ann", "typing": true}`.
+//! `typing` `{"name": "ann", "typing": true}`. A backend that calls `history` gets `{"history": […]}`.
 
 use bennu_plugin::prelude::*;
 
@@ -53,6 +53,13 @@ impl Channel<Settings> for Member {
             }
         }
         Ok(Reply::none())
+    }
+
+    fn handle_call(room: &mut Room, event: &str, _: Payload<'_>, _: &mut Context<Settings>) -> Handled {
+        match event {
+            "history" => Ok(Reply::ok_with(json!({ "history": room.history.all() }))),
+            _ => Ok(Reply::unhandled()),
+        }
     }
 }
 

@@ -233,7 +233,7 @@ fn greet(server: &Server, screen: &Screen) {
         }
     }
     screen.say(&format!("\n{}\n", listing(&routing)));
-    let is_served = |plugin: &str| { routing.plugins.get(plugin) }.is_some_and(|slot| slot.current().is_some());
+    let is_served = |plugin: &str| { routing.routes.plugins.get(plugin) }.is_some_and(|slot| slot.current().is_some());
     let hint = match routing.config.routes.iter().find(|route| is_served(&route.plugin)) {
         _ if is_served("room") => {
             format!("Open {url} in two tabs and chat; then change a line of plugins/room/src/lib.rs and save it.")
@@ -250,7 +250,7 @@ fn greet(server: &Server, screen: &Screen) {
         None if !routing.config.routes.is_empty() => {
             "No route leads to a plugin in service yet: see the errors above.".to_owned()
         }
-        None if !routing.plugins.is_empty() => "No route leads to a plugin yet: add [[routes]].".to_owned(),
+        None if !routing.routes.plugins.is_empty() => "No route leads to a plugin yet: add [[routes]].".to_owned(),
         None => "There is no plugin yet: `bennu new NAME --route` makes one.".to_owned(),
     };
     screen.say(&format!("{}\n", styled(STRONG, hint)));
@@ -289,7 +289,7 @@ fn elsewhere(wanted: SocketAddr, got: SocketAddr) -> Option<String> {
 
 /// The routes, and what is in service.
 fn listing(routing: &Routing) -> String {
-    let state = |plugin: &str| match routing.plugins.get(plugin).and_then(|slot| slot.current()) {
+    let state = |plugin: &str| match routing.routes.plugins.get(plugin).and_then(|slot| slot.current()) {
         Some(current) => format!("{} generation {}", current.manifest.version, current.number),
         None => "not in service".to_owned(),
     };
@@ -298,7 +298,7 @@ fn listing(routing: &Routing) -> String {
         .map(|route| [route.topic.to_string(), route.plugin.clone(), state(&route.plugin)])
         .collect();
     let routed: Vec<_> = rows.iter().map(|[_, plugin, _]| plugin.clone()).collect();
-    for plugin in routing.plugins.keys().filter(|plugin| !routed.contains(plugin)) {
+    for plugin in routing.routes.plugins.keys().filter(|plugin| !routed.contains(plugin)) {
         rows.push(["(no route)".to_owned(), plugin.clone(), state(plugin)]);
     }
     if rows.is_empty() {

@@ -357,7 +357,11 @@ impl Sources {
                 .extend(missed.into_iter().filter(|name| self.known.now().has(name)));
             let is_served = |name: &str| {
                 let routing = routing();
-                routing.plugins.get(name).is_some_and(|slot| slot.current().is_some())
+                routing
+                    .routes
+                    .plugins
+                    .get(name)
+                    .is_some_and(|slot| slot.current().is_some())
             };
             self.rebuild(due, service, is_served);
         }

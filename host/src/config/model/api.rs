@@ -20,8 +20,10 @@ pub(crate) struct Api {
     pub(crate) keys: Arc<[Arc<ApiKey>]>,
     /// Connections at a time. Beyond that, Bennu closes new ones at once. Default 256.
     pub(crate) max_connections: usize,
-    /// Requests at a time. Beyond that: status 503. Default 64.
+    /// Requests at a time, besides calls. Beyond that: status 503. Default 64.
     pub(crate) max_concurrent: usize,
+    /// Calls at a time. Beyond that: status 503. Default 64.
+    pub(crate) max_calls: usize,
     /// The size of a request's head. Beyond that: status 431. Default 16 KiB.
     pub(crate) max_header_bytes: usize,
     /// The size of a request's body. Beyond that: status 413. Default 8 MiB.

@@ -4,6 +4,7 @@ use bennu_wire::message::{Payload, Ref, RefText};
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::Caller;
 use crate::runtime::id::MemberId;
 
 /// What a client's input takes besides its frame: its place in a queue, which may have twice as many places as it needs, and
@@ -41,6 +42,17 @@ pub(crate) enum Input {
         payload: Payload,
         /// The size of the frame that `event` and `payload` are slices of.
         frame_bytes: usize,
+    },
+    /// A backend asks the topic.
+    Call {
+        /// The event.
+        event: ByteString,
+        /// Its payload.
+        payload: Payload,
+        /// A topic that does not exist is made.
+        create: bool,
+        /// Who waits for the answer.
+        caller: Caller,
     },
     /// A member ends.
     End(Ending),
@@ -112,6 +124,8 @@ impl Input {
                 msg_ref, frame_bytes, ..
             } => Origin::Client(PLACE + frame_bytes + msg_ref.as_ref().map_or(0, RefText::allocated)),
             Self::Join { info, frame_bytes, .. } => Origin::Client(PLACE + frame_bytes + info.len()),
+            // As a client's, so that backends cannot keep a plugin's own messages out.
+            Self::Call { event, payload, .. } => Origin::Client(PLACE + event.len() + payload.bytes().len()),
             Self::Out {
                 event: name, payload, ..
             }
@@ -137,7 +151,7 @@ impl Input {
 /// Who sent an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A client.
+    /// A client, or a backend that calls.
     Client(usize),
     /// A plugin: intercepted broadcasts, messages and timers, kept promises.
     Plugin(usize),

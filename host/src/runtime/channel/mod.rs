@@ -6,6 +6,7 @@
 //!
 //! All that a client makes the host keep here is counted with the memory that it takes: its frame, and its place in the queue.
 
+mod call;
 mod charge;
 mod input;
 mod presence;
@@ -13,6 +14,7 @@ mod record;
 mod run_queue;
 mod topic;
 
+pub(crate) use call::{Called, Caller};
 pub(crate) use charge::{Charge, Totals};
 pub(crate) use input::{Ending, HEAD, Input, Leave, Notice, Origin};
 pub(crate) use presence::{Flush, PresenceError};

@@ -6,7 +6,7 @@ use bennu_wire::message::Ref;
 use bytes::Bytes;
 
 use super::presence::Presence;
-use super::{Charge, Input, Origin};
+use super::{Caller, Charge, Input, Origin};
 use crate::runtime::id::MemberId;
 
 /// Members, presence, timers and promises of one topic.
@@ -67,6 +67,15 @@ pub(crate) enum Promise {
         /// Counts the memory of the promise.
         _charge: Charge,
     },
+    /// The answer to a backend's call.
+    Call {
+        /// Who waits for it.
+        caller: Caller,
+        /// As above.
+        by: u64,
+        /// Counts the memory of the promise.
+        _charge: Charge,
+    },
     /// The answer to a join.
     Join {
         /// The member that joins.
@@ -84,14 +93,22 @@ impl Promise {
     #[must_use]
     pub(crate) fn by(&self) -> u64 {
         match self {
-            Self::Reply { by, .. } | Self::Join { by, .. } => *by,
+            Self::Reply { by, .. } | Self::Call { by, .. } | Self::Join { by, .. } => *by,
+        }
+    }
+
+    /// The member that it is made to; a backend is none.
+    fn member(&self) -> Option<MemberId> {
+        match self {
+            Self::Reply { member, .. } | Self::Join { member, .. } => Some(*member),
+            Self::Call { .. } => None,
         }
     }
 
     /// Another generation will answer.
     pub(crate) fn pass_to(&mut self, generation: u64) {
         match self {
-            Self::Reply { by, .. } | Self::Join { by, .. } => *by = generation,
+            Self::Reply { by, .. } | Self::Call { by, .. } | Self::Join { by, .. } => *by = generation,
         }
     }
 }
@@ -122,11 +139,11 @@ impl Record {
         if !self.promises.is_empty() {
             let awaited = &mut self.awaited;
             self.promises.retain(|serial, promise| {
-                let (Promise::Reply { member: owner, .. } | Promise::Join { member: owner, .. }) = promise;
-                if *owner == member {
+                let is_its = promise.member() == Some(member);
+                if is_its {
                     awaited.remove(serial);
                 }
-                *owner != member
+                !is_its
             });
         }
         let own = |_: &u64, owner: &mut Option<MemberId>| *owner == Some(member);

@@ -18,7 +18,7 @@ use super::commit::Commit;
 use super::env::Env;
 use super::loader::{Event, ShardInstance};
 use super::shard::{Shard, Work};
-use crate::runtime::channel::{Ending, Flush, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Ending, Flush, Input, Member, Notice, Promise, Record, Topic};
 use crate::runtime::id::MemberId;
 
 /// The kind of a step that the host does itself.
@@ -88,6 +88,15 @@ pub(super) struct Step {
 struct Ahead {
     joining: Vec<MemberId>,
     ended: Vec<MemberId>,
+    /// A call makes the topic.
+    created: bool,
+}
+
+impl Ahead {
+    /// Whether the plugin has state of the topic by then.
+    fn is_live(&self, record: &Record) -> bool {
+        record.live || self.created || !self.joining.is_empty()
+    }
 }
 
 impl Plan {
@@ -210,6 +219,9 @@ impl Plan {
             | Input::Info { name, payload, .. } => {
                 (event.name, event.payload) = (name, payload.bytes());
             }
+            Input::Call {
+                event: name, payload, ..
+            } => (event.name, event.payload, event.info) = (name, payload.bytes(), topic.name.as_bytes()),
             Input::End(ending) => (event.name, event.number) = (&ending.text, u64::from(ending.reason)),
             Input::Complete {
                 serial,
@@ -239,7 +251,10 @@ impl Step {
     /// The name of the event or message.
     pub(super) fn event_name(&self) -> &str {
         match &self.input {
-            Input::In { event: name, .. } | Input::Out { event: name, .. } | Input::Info { name, .. } => name,
+            Input::In { event: name, .. }
+            | Input::Call { event: name, .. }
+            | Input::Out { event: name, .. }
+            | Input::Info { name, .. } => name,
             _ => "",
         }
     }
@@ -249,6 +264,7 @@ impl Step {
         match &self.input {
             Input::Join { params: payload, .. }
             | Input::In { payload, .. }
+            | Input::Call { payload, .. }
             | Input::Out { payload, .. }
             | Input::Info { payload, .. }
             | Input::Complete { payload, .. } => Some(payload),
@@ -278,6 +294,15 @@ fn plan(
             };
             Some((kind, none, Some(*member)))
         }
+        Input::Call { create, caller, .. } => {
+            if !*create && !ahead.is_live(record) {
+                caller.answer(Called::NotAlive);
+                return None;
+            }
+            // What comes behind it finds the topic.
+            ahead.created = true;
+            Some((event::CALL, none, None))
+        }
         Input::End(Ending { member, .. }) => {
             let kind = if matches!(standing(record, ahead, *member), Standing::In) {
                 event::TERMINATE
@@ -298,7 +323,7 @@ fn plan(
                 return None;
             }
             match member {
-                None => (record.live || !ahead.joining.is_empty()).then_some((event::INFO, none, None)),
+                None => ahead.is_live(record).then_some((event::INFO, none, None)),
                 Some(member) => matches!(standing(record, ahead, *member), Standing::In).then_some((
                     event::INFO,
                     none,
@@ -308,6 +333,7 @@ fn plan(
         }
         Input::Complete { serial, .. } => match record.promises.get(serial) {
             Some(Promise::Reply { member, .. }) => Some((HOST, none, Some(*member))),
+            Some(Promise::Call { .. }) => Some((HOST, none, None)),
             Some(Promise::Join { member, .. }) => match record.members.get(member) {
                 Some(Member::Pending(pending)) => Some((event::ANSWER, pending.info.clone(), Some(*member))),
                 _ => None,

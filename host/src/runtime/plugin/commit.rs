@@ -18,7 +18,7 @@ use super::effects::Fx;
 use super::env::Env;
 use super::loader::{Effect, Outcome};
 use crate::config::OnPanic;
-use crate::runtime::channel::{Ending, Input, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Ending, Input, Notice, Promise, Record, Topic};
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 
@@ -157,9 +157,8 @@ impl<'a> Commit<'a> {
                 status,
                 payload,
             } => {
-                if let Some(Promise::Reply { member, msg_ref, .. }) = record.promises.remove(serial) {
-                    let (status, payload) = (status.clone(), payload.clone());
-                    self.env.reply(member, msg_ref, status, payload);
+                if let Some(promise) = record.promises.remove(serial) {
+                    self.env.keep(promise, status.clone(), payload.clone());
                 }
             }
             Input::JoinDeadline { serial } => {
@@ -186,16 +185,15 @@ impl<'a> Commit<'a> {
         for (serial, promise) in broken {
             record.awaited.remove(&serial);
             match promise {
-                Promise::Reply { member, msg_ref, .. } => {
-                    let (status, payload) = (ByteString::from_static("error"), payload.clone());
-                    self.env.reply(member, msg_ref, status, payload);
-                }
                 Promise::Join { member, .. } => {
                     let reply = payload.clone();
                     self.env.refuse(member, reply);
                     self.env.dismiss(topic, record, member);
                     self.back = true;
                 }
+                promise => self
+                    .env
+                    .keep(promise, ByteString::from_static("error"), payload.clone()),
             }
         }
     }
@@ -217,6 +215,7 @@ impl<'a> Commit<'a> {
                 }
                 self.finish_close(step, &mut record);
             }
+            event::CALL => self.finish_call(step, outcome, text, fx, &mut record),
             _ if outcome == Outcome::Ok => self.apply_all(step, fx, &mut record),
             _ => self.fail(step, outcome, text, &mut record),
         }
@@ -224,6 +223,27 @@ impl<'a> Commit<'a> {
             self.env.dismiss(topic, &mut record, ending.member);
             self.env.farewell(ending);
         }
+    }
+
+    fn finish_call(&mut self, step: &Step, outcome: Outcome, text: &str, fx: Vec<Fx>, record: &mut Record) {
+        // A plugin that does not know calls has made nothing.
+        record.live |= outcome != Outcome::Unknown;
+        let unanswered = match outcome {
+            Outcome::Ok => {
+                self.apply_all(step, fx, record);
+                let (status, payload) = (ByteString::from_static("ok"), Payload::EMPTY);
+                Called::Replied { status, payload }
+            }
+            Outcome::Unknown => Called::Unhandled,
+            _ => Called::Crashed,
+        };
+        if outcome != Outcome::Ok {
+            self.fail(step, outcome, text, record);
+        }
+        if let Input::Call { caller, .. } = &step.input {
+            caller.answer(unanswered);
+        }
+        self.env.linger(self.topic(step), record);
     }
 
     fn finish_close(&mut self, step: &Step, record: &mut Record) {
@@ -308,17 +328,13 @@ impl<'a> Commit<'a> {
                 token: 0,
                 status,
                 payload,
-            } => {
-                if let Input::In { member, msg_ref, .. } = &step.input {
-                    let (member, msg_ref) = (*member, msg_ref.clone());
-                    self.env.reply(member, msg_ref, status, payload);
-                }
-            }
+            } => match &step.input {
+                Input::In { member, msg_ref, .. } => self.env.reply(*member, msg_ref.clone(), status, payload),
+                Input::Call { caller, .. } => caller.answer(Called::Replied { status, payload }),
+                _ => {}
+            },
             Fx::Reply { token, status, payload } if record.awaited.remove(&token) => {
                 match record.promises.remove(&token) {
-                    Some(Promise::Reply { member, msg_ref, .. }) => {
-                        self.env.reply(member, msg_ref, status, payload);
-                    }
                     // The plugin itself answers a join, in an event of its own.
                     Some(join @ Promise::Join { .. }) => {
                         record.promises.insert(token, join);
@@ -328,22 +344,27 @@ impl<'a> Commit<'a> {
                             payload,
                         });
                     }
+                    Some(promise) => self.env.keep(promise, status, payload),
                     None => {}
                 }
             }
             Fx::Later(serial) => {
-                if let Input::In { member, msg_ref, .. } = &step.input {
-                    let bytes = Promise::BYTES + msg_ref.as_deref().map_or(0, str::len);
-                    record.promises.insert(
-                        serial,
-                        Promise::Reply {
-                            member: *member,
-                            msg_ref: msg_ref.clone(),
-                            by: self.env.generation,
-                            _charge: topic.charge(bytes),
-                        },
-                    );
-                }
+                let by = self.env.generation;
+                let promise = match &step.input {
+                    Input::In { member, msg_ref, .. } => Promise::Reply {
+                        member: *member,
+                        msg_ref: msg_ref.clone(),
+                        by,
+                        _charge: topic.charge(Promise::BYTES + msg_ref.as_deref().map_or(0, str::len)),
+                    },
+                    Input::Call { caller, .. } => Promise::Call {
+                        caller: caller.promised(),
+                        by,
+                        _charge: topic.charge(Promise::BYTES),
+                    },
+                    _ => return,
+                };
+                record.promises.insert(serial, promise);
             }
             Fx::Answerable { serial, by } => match record.promises.get_mut(&serial) {
                 Some(promise) => promise.pass_to(by),
@@ -397,6 +418,11 @@ impl<'a> Commit<'a> {
                         .set(number, Duration::from_millis(delay_ms), Arc::downgrade(topic), input);
                 }
             }
+            Fx::SendTo {
+                topic: other,
+                name,
+                payload,
+            } => self.env.send_to(&other, name, payload),
             Fx::Cancel(number) => {
                 if record.timers.remove(&number).is_some() {
                     self.env.hub.timers.cancel(number);

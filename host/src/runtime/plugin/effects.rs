@@ -60,6 +60,12 @@ pub(super) enum Fx {
         name: ByteString,
         payload: Payload,
     },
+    /// A message to another topic.
+    SendTo {
+        topic: ByteString,
+        name: ByteString,
+        payload: Payload,
+    },
     /// A timer is stopped.
     Cancel(u64),
     /// This generation owes the answer to a promise; 0: the generation that reads it does.
@@ -163,6 +169,12 @@ pub(super) fn note(
             };
             Ok((i64::try_from(number).map_err(|_| error::LIMIT)?, Some(fx)))
         }
+        effect::SEND_TO if effect.topic.is_empty() => Err(error::INVALID),
+        effect::SEND_TO => {
+            let (topic, name) = (effect.topic.into(), effect.name.into());
+            let payload = payload(effect, step)?;
+            Ok((0, Some(Fx::SendTo { topic, name, payload })))
+        }
         effect::CANCEL => {
             let known = record.timers.contains_key(&effect.number)
                 || noted
@@ -211,6 +223,7 @@ fn is_stop(reason: u32) -> bool {
 
 fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], env: &Env) -> Noted {
     let is_join = matches!(step.kind, event::JOIN | event::ANSWER);
+    let is_asked = matches!(step.kind, event::IN | event::CALL);
     let answered = noted.iter().any(|fx| {
         matches!(
             fx,
@@ -239,7 +252,7 @@ fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], e
             ))
         }
         _ if answered => Err(error::MISPLACED),
-        effect::REPLY if step.kind == event::IN => {
+        effect::REPLY if is_asked => {
             let (status, payload) = (effect.name.into(), payload(effect, step)?);
             Ok((
                 0,
@@ -250,7 +263,7 @@ fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], e
                 }),
             ))
         }
-        effect::LATER if is_join || step.kind == event::IN => {
+        effect::LATER if is_join || is_asked => {
             if record.promises.len() >= env.slot.config().max_promises_per_topic {
                 // The client is told in any case.
                 let payload = Payload::reason(message::reason::OVERLOADED);

@@ -16,7 +16,7 @@ use super::env::Env;
 use super::generation::ShardSet;
 use super::handover;
 use super::shard::{Control, Shard, Work};
-use crate::runtime::channel::{Ending, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Caller, Ending, Input, Member, Notice, Promise, Record, Topic};
 use crate::runtime::id::MemberId;
 
 /// Why a topic could not be moved.
@@ -115,6 +115,7 @@ enum Late {
         msg_ref: Ref,
     },
     End(Ending),
+    Call(Caller),
     Complete(u64, ByteString, Payload),
 }
 
@@ -159,6 +160,7 @@ impl Late {
                 join_ref: join_ref.clone(),
                 msg_ref: msg_ref.clone(),
             }),
+            Input::Call { caller, .. } => Some(Self::Call(caller.promised())),
             Input::End(ending) => Some(Self::End(ending.clone())),
             Input::Complete {
                 serial,
@@ -187,8 +189,10 @@ fn end(
         answer(topic, &mut record, late, announced, env);
     }
     for promise in record.promises.into_values() {
-        if let Promise::Reply { member, msg_ref, .. } = promise {
-            env.reply_error(member, msg_ref, reason::CHANNEL_CRASH);
+        match promise {
+            Promise::Reply { member, msg_ref, .. } => env.reply_error(member, msg_ref, reason::CHANNEL_CRASH),
+            Promise::Call { caller, .. } => caller.answer(Called::Crashed),
+            Promise::Join { .. } => {}
         }
     }
     let channels = record.members.len();
@@ -220,6 +224,7 @@ fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Optio
             join_ref,
             msg_ref,
         } => env.orphan(topic, *member, join_ref.clone(), msg_ref.clone()),
+        Late::Call(caller) => caller.answer(Called::Crashed),
         Late::End(ending) => match record.members.get(&ending.member) {
             Some(Member::Joined(_)) => {
                 if announced != Some(ending.member) {
@@ -236,9 +241,8 @@ fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Optio
             }
         },
         Late::Complete(serial, status, payload) => {
-            if let Some(Promise::Reply { member, msg_ref, .. }) = record.promises.remove(serial) {
-                let (status, payload) = (status.clone(), payload.clone());
-                env.reply(member, msg_ref, status, payload);
+            if let Some(promise) = record.promises.remove(serial) {
+                env.keep(promise, status.clone(), payload.clone());
             }
         }
     }

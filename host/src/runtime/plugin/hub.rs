@@ -9,8 +9,10 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 
 use super::connect::Connects;
-use super::slot::PluginSlot;
+use super::routes::{Place, Routes};
+use super::slot::{JoinRefused, PluginSlot};
 use super::watchdog::Watchdog;
+use crate::runtime::channel::{Called, Caller, Input, Refused};
 use crate::runtime::delivery::{Broadcast, Reach};
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
@@ -31,6 +33,7 @@ pub(crate) struct Hub {
     /// Counters for `/metrics`.
     pub(crate) metrics: Metrics,
     interceptors: RwLock<Interceptors>,
+    routes: RwLock<Arc<Routes>>,
     next: AtomicU64,
 }
 
@@ -41,6 +44,19 @@ pub(crate) struct Published {
     pub(crate) reached: oneshot::Receiver<usize>,
     /// The members that a plugin decides about in `handle_out`.
     pub(crate) intercepted: usize,
+}
+
+/// Why a call reaches no topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCalled {
+    /// No route leads to a plugin.
+    NoRoute,
+    /// The topic does not exist, and the call should not make it.
+    NotAlive,
+    /// The topic has too much to do, or there are too many topics.
+    Overloaded,
+    /// No generation of the plugin is in service.
+    Unavailable,
 }
 
 /// Which plugins may intercept an event, in any of their live generations.
@@ -57,6 +73,7 @@ impl Hub {
             watchdog: Watchdog::default(),
             metrics: Metrics::default(),
             interceptors: RwLock::default(),
+            routes: RwLock::new(Arc::new(Routes::none())),
             next: AtomicU64::new(1),
         }
     }
@@ -64,6 +81,54 @@ impl Hub {
     /// A unique number, for a topic, a promise or a connect. Never 0.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The routes as they are now.
+    #[must_use]
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().expect("no holder panics"))
+    }
+
+    /// Replaces them for calls and messages from now on.
+    pub(crate) fn set_routes(&self, routes: Arc<Routes>) {
+        *self.routes.write().expect("no holder panics") = routes;
+    }
+
+    /// Asks a topic for a backend. The answer may take as long as the plugin likes.
+    ///
+    /// # Errors
+    ///
+    /// If the question does not reach a topic.
+    pub(crate) fn call(
+        &self,
+        topic: &ByteString,
+        event: ByteString,
+        payload: Payload,
+        create: bool,
+    ) -> Result<impl Future<Output = Called> + use<>, NotCalled> {
+        let place = self.routes().place(topic).ok_or(NotCalled::NoRoute)?;
+        let (caller, answer) = Caller::new();
+        let input = Input::Call {
+            event,
+            payload,
+            create,
+            caller,
+        };
+        match place {
+            Place::Alive(_, topic) if !create => topic.push(input).map_err(|refused| match refused {
+                Refused::Overloaded => NotCalled::Overloaded,
+                Refused::Closed => NotCalled::NotAlive,
+            })?,
+            Place::Absent(_) if !create => return Err(NotCalled::NotAlive),
+            Place::Alive(slot, _) | Place::Absent(slot) => {
+                let entered = slot.enter(topic, || self.number(), input);
+                entered.map_err(|refused| match refused {
+                    JoinRefused::Unavailable => NotCalled::Unavailable,
+                    JoinRefused::Overloaded => NotCalled::Overloaded,
+                })?;
+            }
+        }
+        Ok(async { answer.await.unwrap_or(Called::Ended) })
     }
 
     /// From now on this plugin may intercept these events, and no others.

@@ -53,6 +53,7 @@ pub(crate) mod quarantine;
 mod references;
 mod refusals;
 mod retire;
+mod routes;
 pub(crate) mod sample;
 pub(crate) mod shard;
 mod slot;
@@ -66,8 +67,9 @@ pub(crate) mod testing;
 pub(crate) mod watchdog;
 
 pub(crate) use connect::{Asked, ConnectCall, Connected};
-pub(crate) use hub::{Hub, Published};
+pub(crate) use hub::{Hub, NotCalled, Published};
 pub(crate) use log::wrote;
+pub(crate) use routes::{Place, Routes};
 pub(crate) use slot::{JoinRefused, PluginSlot};
 
 /// Makes a process ready to load plugins. Call it before anything else is started: the program may start anew, and threads that

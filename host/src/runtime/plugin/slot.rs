@@ -49,7 +49,7 @@ struct Directory {
     by_number: HashMap<u64, Weak<Topic>>,
 }
 
-/// Why a join does not reach its topic.
+/// Why a join or a call does not reach its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinRefused {
     /// No generation of the plugin is in service.
@@ -105,20 +105,20 @@ impl PluginSlot {
         self.directory.lock().expect("no holder of the directory panics")
     }
 
-    /// Gives a join to its topic, which is made if there is none.
+    /// Gives a join or a call to its topic, which is made if there is none.
     ///
     /// # Errors
     ///
     /// If no code is in service, or the topic or the plugin has too much to do already.
-    pub(crate) fn join(
+    pub(crate) fn enter(
         &self,
         name: &ByteString,
         number: impl FnOnce() -> u64,
-        join: Input,
+        input: Input,
     ) -> Result<Arc<Topic>, JoinRefused> {
         let mut directory = self.directory();
         if let Some(topic) = directory.by_name.get(name) {
-            topic.push(join).map_err(|_| JoinRefused::Overloaded)?;
+            topic.push(input).map_err(|_| JoinRefused::Overloaded)?;
             return Ok(Arc::clone(topic));
         }
         let generation = self.current().ok_or(JoinRefused::Unavailable)?;
@@ -139,11 +139,11 @@ impl PluginSlot {
             total_bytes: config.max_mailbox_total_bytes,
             share_bytes: config.max_mailbox_total_bytes / config.max_topics,
         };
-        // A copy, because the name is a slice of the join's frame and would keep all of it in memory.
+        // A copy, because the name is a slice of a frame and would keep all of it in memory.
         let name = ByteString::from(&**name);
         let totals = Arc::clone(&self.waiting);
         let topic = Arc::new(Topic::new(name, number(), bounds, totals, Arc::clone(&owner)));
-        if topic.push(join).is_err() {
+        if topic.push(input).is_err() {
             owner.leave();
             return Err(JoinRefused::Overloaded);
         }

@@ -20,6 +20,8 @@ pub(super) struct Answer {
     pub(super) replayed: bool,
     /// Why it was refused, for logs and metrics.
     pub(super) reason: Option<&'static str>,
+    /// The request did nothing.
+    pub(super) did_nothing: bool,
 }
 
 /// Why a request, or one of its messages, is refused.
@@ -40,12 +42,17 @@ pub(super) enum Reason {
     KeyReused,
     Full,
     Overloaded,
+    Unavailable,
     Stopping,
+    Unhandled,
+    Crashed,
+    Ended,
+    Deadline,
 }
 
 impl Reason {
     /// All of them.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Invalid,
         Self::Unauthorized,
         Self::Forbidden,
@@ -61,7 +68,12 @@ impl Reason {
         Self::KeyReused,
         Self::Full,
         Self::Overloaded,
+        Self::Unavailable,
         Self::Stopping,
+        Self::Unhandled,
+        Self::Crashed,
+        Self::Ended,
+        Self::Deadline,
     ];
 
     /// The stable, machine-readable word.
@@ -82,7 +94,12 @@ impl Reason {
             Self::KeyReused => "key_reused",
             Self::Full => "full",
             Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
             Self::Stopping => "stopping",
+            Self::Unhandled => "unhandled",
+            Self::Crashed => "crashed",
+            Self::Ended => "ended",
+            Self::Deadline => "deadline",
         }
     }
 
@@ -98,8 +115,16 @@ impl Reason {
             Self::InProgress => StatusCode::CONFLICT,
             Self::TooLarge | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Full | Self::Overloaded | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Overloaded | Self::Unavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unhandled => StatusCode::NOT_IMPLEMENTED,
+            Self::Crashed | Self::Ended => StatusCode::BAD_GATEWAY,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    /// Whether the request did nothing, so that the same one may be tried again.
+    const fn did_nothing(self) -> bool {
+        !matches!(self, Self::Crashed | Self::Ended | Self::Deadline)
     }
 }
 
@@ -137,6 +162,7 @@ impl Refusal {
     pub(super) fn answer(self) -> Answer {
         Answer {
             reason: Some(self.reason.word()),
+            did_nothing: self.reason.did_nothing(),
             ..Answer::new(self.reason.status(), &self.json())
         }
     }
@@ -150,6 +176,7 @@ impl Answer {
             allow: None,
             replayed: false,
             reason: None,
+            did_nothing: false,
         }
     }
 

@@ -43,7 +43,7 @@ struct Written<'a> {
 }
 
 /// A payload may be `null`, which is not the same as none.
-fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(super) fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -144,7 +144,7 @@ fn read(asked: &Asked, written: Written<'_>) -> Result<Message, Refusal> {
     if !asked.key.may_name(&topic) {
         return Err(Refusal::forbidden());
     }
-    if asked.routing.find_any(&topic).is_none() {
+    if !asked.routing.routes.leads(&topic) {
         return Err(Refusal::new(Reason::NoRoute, "no route takes this topic"));
     }
     Ok(Message { topic, event, payload })

@@ -74,8 +74,8 @@ async fn pass(api: &Arc<Api>, request: Request<Incoming>, noted: &mut Noted) -> 
     if api.endpoint.state.is_stopping() {
         return Err(Refusal::new(Reason::Stopping, "the server stops"));
     }
-    let work = Work::begin(api, config.api.max_concurrent).ok_or_else(|| {
-        let message = "too many requests at a time: `[api] max_concurrent` limits them";
+    let work = Work::begin(api, verb, &config.api).ok_or_else(|| {
+        let message = "too many requests at a time: `max_concurrent` and `max_calls` of [api] limit them";
         Refusal::new(Reason::Overloaded, message)
     })?;
     let idempotency_key = idempotency_key(verb, &parts.headers)?;

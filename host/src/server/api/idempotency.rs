@@ -1,7 +1,7 @@
 //! Remembers answers by `Idempotency-Key`, so that a request which comes twice is carried out once.
 //!
 //! A key belongs to an API key. What is remembered is bounded in number, bytes and time, and gone after a restart. A request that
-//! was refused before it did anything is not remembered: the same key may be used for the next try.
+//! did nothing is not remembered: the same key may be used for the next try.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -144,7 +144,7 @@ impl Ticket {
     /// Remembers the answer, unless nothing was done.
     fn answered(self, answer: &Answer) {
         let (config, metrics) = (&self.asked.routing.config.api, &self.asked.api.metrics);
-        if answer.reason.is_some() {
+        if answer.did_nothing {
             return;
         }
         let mut table = self.asked.api.remembered.lock();

@@ -23,8 +23,10 @@ pub(crate) struct ApiMetrics {
     pub(super) disconnected: Counter,
     /// Open connections of backends.
     pub(super) connections: Gauge,
-    /// Requests at work.
+    /// Requests at work, besides calls.
     pub(super) running: Gauge,
+    /// Calls at work.
+    pub(super) calling: Gauge,
     /// Answers that are remembered, and their bytes.
     pub(super) remembered: AtomicUsize,
     pub(super) remembered_bytes: AtomicUsize,
@@ -82,8 +84,14 @@ impl ApiMetrics {
         let now = |gauge: &Gauge| usize::try_from(gauge.get()).unwrap_or(0);
         gauge("connections", "Connections of backends", now(&self.connections));
         gauge("connections_limit", "Their limit", config.max_connections);
-        gauge("running", "Requests of backends at work", now(&self.running));
+        gauge(
+            "running",
+            "Requests of backends at work, besides calls",
+            now(&self.running),
+        );
         gauge("running_limit", "Their limit", config.max_concurrent);
+        gauge("calling", "Calls of backends at work", now(&self.calling));
+        gauge("calling_limit", "Their limit", config.max_calls);
         gauge("idempotency_keys", "Answers that are remembered", remembered);
         gauge("idempotency_keys_limit", "Their limit", config.max_idempotency_keys);
         gauge(

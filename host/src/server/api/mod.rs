@@ -9,11 +9,12 @@
 //! 2. [`verbs`]: which verb it asks for, and whether the key allows that.
 //! 3. [`body`]: what it brings, within limits.
 //! 4. [`idempotency`]: whether it came before.
-//! 5. The verb: [`broadcast`], [`disconnect`], [`read`].
+//! 5. The verb: [`broadcast`], [`call`], [`disconnect`], [`read`].
 
 mod answer;
 mod body;
 mod broadcast;
+mod call;
 mod disconnect;
 mod gate;
 mod idempotency;
@@ -31,6 +32,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Semaphore;
 
 use self::answer::Answer;
@@ -40,7 +42,7 @@ use self::metrics::ApiMetrics;
 use self::verbs::Verb;
 use super::endpoint::Endpoint;
 use super::routing::Routing;
-use crate::config::{ApiKey, Config};
+use crate::config::{self, ApiKey, Config};
 use crate::runtime::throttle::LogThrottle;
 
 pub(crate) use self::listener::{Running, start};
@@ -57,8 +59,10 @@ pub(crate) struct Api {
     keys: Keys,
     metrics: Arc<ApiMetrics>,
     remembered: Arc<Remembered>,
-    /// Requests at work.
+    /// Requests at work, besides calls.
     running: AtomicUsize,
+    /// Calls at work. They wait for plugins, and must not keep others from publishing.
+    calling: AtomicUsize,
     /// Limits how often the log says that requests are refused.
     refused: Mutex<LogThrottle<&'static str>>,
     /// Bytes of messages that may still be sent before I/O threads have delivered earlier ones.
@@ -97,6 +101,7 @@ impl Api {
             metrics,
             remembered: Arc::default(),
             running: AtomicUsize::new(0),
+            calling: AtomicUsize::new(0),
             refused: Mutex::default(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
@@ -124,6 +129,7 @@ impl Asked {
     async fn carry_out(self) -> Answer {
         let answer = match self.verb.name {
             verbs::BROADCAST => broadcast::carry_out(&self).await,
+            verbs::CALL => call::carry_out(&self).await,
             verbs::DISCONNECT => disconnect::carry_out(&self).await,
             verbs::TOPICS => read::topics(&self),
             verbs::TOPIC => read::topic(&self),
@@ -136,21 +142,49 @@ impl Asked {
 
 /// One of the requests at work, until it is dropped.
 #[derive(Debug)]
-struct Work(Arc<Api>);
+struct Work {
+    api: Arc<Api>,
+    is_call: bool,
+}
 
 impl Work {
     /// `None`: there are as many as there may be.
-    fn begin(api: &Arc<Api>, most: usize) -> Option<Self> {
-        let work = Self(Arc::clone(api));
-        let running = api.running.fetch_add(1, Ordering::Relaxed);
-        api.metrics.running.inc();
+    fn begin(api: &Arc<Api>, verb: &Verb, config: &config::Api) -> Option<Self> {
+        let work = Self {
+            api: Arc::clone(api),
+            is_call: verb.name == verbs::CALL,
+        };
+        let most = if work.is_call {
+            config.max_calls
+        } else {
+            config.max_concurrent
+        };
+        let running = work.count().fetch_add(1, Ordering::Relaxed);
+        work.gauge().inc();
         (running < most).then_some(work)
+    }
+
+    fn count(&self) -> &AtomicUsize {
+        if self.is_call {
+            &self.api.calling
+        } else {
+            &self.api.running
+        }
+    }
+
+    fn gauge(&self) -> &Gauge {
+        let metrics = &self.api.metrics;
+        if self.is_call {
+            &metrics.calling
+        } else {
+            &metrics.running
+        }
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.running.dec();
+        self.count().fetch_sub(1, Ordering::Relaxed);
+        self.gauge().dec();
     }
 }

@@ -109,6 +109,7 @@ fn body(verb: &Verb) -> Option<Value> {
                 "properties": { "messages": { "type": "array", "items": schema("Message") } },
             },
         ] })),
+        verbs::CALL => Some(schema("Call")),
         verbs::DISCONNECT => Some(schema("Disconnect")),
         _ => None,
     }
@@ -118,6 +119,7 @@ fn body(verb: &Verb) -> Option<Value> {
 fn answered(verb: &Verb) -> Value {
     match verb.name {
         verbs::BROADCAST => json!({ "anyOf": [schema("Sent"), schema("Results")] }),
+        verbs::CALL => schema("Replied"),
         verbs::DISCONNECT => schema("Disconnected"),
         verbs::TOPICS => schema("Topics"),
         verbs::TOPIC => schema("TopicShown"),
@@ -182,9 +184,28 @@ fn schemas() -> Value {
             "payload_base64": { "type": "string", "contentEncoding": "base64", "description": "Bytes, instead of `payload`" },
         }),
     );
-    message["not"] = json!({ "required": ["payload", "payload_base64"] });
+    let payload = || json!({ "description": "Any JSON. Default: an empty object" });
+    let base64 =
+        |description: &str| json!({ "type": "string", "contentEncoding": "base64", "description": description });
+    let mut call = object(
+        &["topic", "event"],
+        json!({
+            "topic": text(), "event": text(), "payload": payload(), "payload_base64": base64("Bytes, instead of `payload`"),
+            "create": { "type": "boolean", "default": false, "description": "Makes the topic, if nobody is on it" },
+            "deadline_ms": { "type": "integer", "minimum": 1, "description": "How long the plugin may take" },
+        }),
+    );
+    for one_payload in [&mut message, &mut call] {
+        one_payload["not"] = json!({ "required": ["payload", "payload_base64"] });
+    }
+    let status = || json!({ "type": "string", "description": "`ok`, `error`, or the plugin's own" });
     json!({
         "Message": message,
+        "Call": call,
+        "Replied": { "anyOf": [
+            object(&["status", "response"], json!({ "status": status(), "response": { "description": "Any JSON" } })),
+            object(&["status", "response_base64"], json!({ "status": status(), "response_base64": base64("Bytes") })),
+        ] },
         "Sent": object(&["heard", "intercepted"], json!({
             "heard": {
                 "type": ["integer", "null"], "minimum": 0,

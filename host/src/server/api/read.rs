@@ -17,7 +17,7 @@ use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
 use super::broadcast::text;
 use crate::runtime::channel::Topic;
-use crate::runtime::plugin::PluginSlot;
+use crate::runtime::plugin::{Place, PluginSlot};
 use crate::server::io::{Described, Entry};
 
 /// The topics that the key may name.
@@ -32,7 +32,7 @@ pub(super) fn topics(asked: &Asked) -> Result<Answer, Refusal> {
         let Some(common) = common_prefix(prefix, pattern) else {
             continue;
         };
-        for slot in asked.routing.plugins.values() {
+        for slot in asked.routing.routes.plugins.values() {
             for topic in slot.page(&common, after.as_deref(), most + 1) {
                 if pattern.matches(&topic.name) {
                     found.insert((topic.name.clone(), &slot.name), (topic, slot));
@@ -61,13 +61,12 @@ pub(super) fn topic(asked: &Asked) -> Result<Answer, Refusal> {
     if !asked.key.may_name(&name) {
         return Err(Refusal::forbidden());
     }
-    let route = asked.routing.find_any(&name);
-    let (_, first) = route.ok_or_else(|| Refusal::new(Reason::NoRoute, "no route takes this topic"))?;
-    let others = asked.routing.plugins.values();
-    let mut slots = std::iter::once(first).chain(others);
-    let alive = slots.find_map(|slot| slot.find(&name).map(|topic| (topic, slot)));
-    let (topic, slot) = alive.ok_or_else(|| Refusal::new(Reason::NotAlive, "nobody is on this topic"))?;
-    let mut shown = described(&topic, slot);
+    let (slot, topic) = match asked.routing.routes.place(&name) {
+        Some(Place::Alive(slot, topic)) => (slot, topic),
+        Some(Place::Absent(_)) => return Err(Refusal::new(Reason::NotAlive, "nobody is on this topic")),
+        None => return Err(Refusal::new(Reason::NoRoute, "no route takes this topic")),
+    };
+    let mut shown = described(&topic, &slot);
     let presence = topic.record().presence.as_ref().map(|presence| presence.list());
     // The list is JSON that the host has put together itself.
     let presence = presence.and_then(|list| serde_json::from_slice::<Box<RawValue>>(&list).ok());

@@ -9,6 +9,7 @@ use super::answer::{Reason, Refusal};
 use crate::config::Scope;
 
 pub(super) const BROADCAST: &str = "broadcast";
+pub(super) const CALL: &str = "call";
 pub(super) const DISCONNECT: &str = "disconnect";
 pub(super) const TOPICS: &str = "topics";
 pub(super) const TOPIC: &str = "topic";
@@ -35,7 +36,7 @@ pub(super) struct Verb {
 }
 
 /// All verbs.
-pub(super) static VERBS: [Verb; 6] = [
+pub(super) static VERBS: [Verb; 7] = [
     Verb {
         name: BROADCAST,
         method: Method::POST,
@@ -45,6 +46,24 @@ pub(super) static VERBS: [Verb; 6] = [
         description: "Sends an event to all subscribers of a topic. The answer says how many there were. In a list, a message \
                       that fails does not stop the others. Messages of one request to one topic arrive in their order.",
         own_refusals: &[Reason::NoRoute],
+    },
+    Verb {
+        name: CALL,
+        method: Method::POST,
+        path: "/api/call",
+        scope: Some(Scope::Call),
+        summary: "Ask the plugin of a topic",
+        description: "Runs the `handle_call` callback of the topic, behind the events that came before, and answers what it \
+                      answers. A topic that nobody is on is not alive, unless `create` makes it.",
+        own_refusals: &[
+            Reason::NoRoute,
+            Reason::NotAlive,
+            Reason::Unavailable,
+            Reason::Unhandled,
+            Reason::Crashed,
+            Reason::Ended,
+            Reason::Deadline,
+        ],
     },
     Verb {
         name: DISCONNECT,

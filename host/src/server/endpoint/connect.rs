@@ -215,7 +215,7 @@ impl Attempt<'_> {
 async fn ask(endpoint: &Arc<Endpoint>, plugin: &str, asked: Asked, info: Bytes) -> Result<Connected, Denied> {
     let routing = endpoint.state.routing();
     let unavailable = || Denied::unavailable(reason::UNAVAILABLE);
-    let slot = routing.plugins.get(plugin).ok_or_else(unavailable)?;
+    let slot = routing.routes.plugins.get(plugin).ok_or_else(unavailable)?;
     let (reply, answer) = oneshot::channel();
     if !slot.connect(ConnectCall { asked, info, reply }) {
         return Err(if slot.current().is_some() {

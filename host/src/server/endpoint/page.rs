@@ -83,7 +83,12 @@ async fn present(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
     let refusal = endpoint.dev.as_ref().and_then(Board::refusal);
     // Lines of a file that was rejected are not those of the configuration in force.
     let quoted = refusal.is_none().then_some(&**config);
-    let plugins: Vec<_> = routing.plugins.values().map(|slot| shown(slot, quoted)).collect();
+    let plugins: Vec<_> = routing
+        .routes
+        .plugins
+        .values()
+        .map(|slot| shown(slot, quoted))
+        .collect();
     // As text: JavaScript has no integers of this size.
     let run = endpoint.node.to_string();
     Json(

@@ -61,10 +61,14 @@ pub(crate) enum Build {
     Companion,
     /// That has a function called when the process exits.
     ExitHook,
+    /// The plugin that is also built with an old kit.
+    Veteran,
+    /// That, built with the kit of ABI 1.4.
+    VeteranOld,
 }
 
 impl Build {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 27] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -90,6 +94,8 @@ impl Build {
         Self::StaticTls,
         Self::Companion,
         Self::ExitHook,
+        Self::Veteran,
+        Self::VeteranOld,
     ];
 
     /// The folder that all of them lie in.
@@ -125,6 +131,7 @@ impl Build {
             Self::StaticTls => "static_tls",
             Self::Companion => "companion",
             Self::ExitHook => "exit_hook",
+            Self::Veteran | Self::VeteranOld => "veteran",
             Self::Ledger
             | Self::LedgerV2
             | Self::LedgerRuntime
@@ -142,6 +149,7 @@ impl Build {
         match self {
             Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger | Self::Lookup => None,
             Self::Leaves | Self::StaticTls | Self::Companion | Self::ExitHook => None,
+            Self::Veteran | Self::VeteranOld => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),
             Self::MisbehaveBadRestore => Some("bad_restore"),
             Self::MisbehaveRenamed => Some("renamed"),
@@ -163,6 +171,7 @@ impl Build {
         match self.feature() {
             Some(feature) => format!("lib{plugin}-{feature}.so"),
             None if self == Self::MisbehaveAborts => format!("lib{plugin}-aborts.so"),
+            None if self == Self::VeteranOld => format!("lib{plugin}-abi-1.4.so"),
             None => format!("lib{plugin}.so"),
         }
     }
@@ -197,9 +206,16 @@ fn build_all() -> io::Result<PathBuf> {
 /// Where cargo says that it has put the library.
 fn build_one(build: Build, target: &Path) -> PathBuf {
     let plugin = build.plugin();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    if plugin == "veteran" {
+        let mut script = Command::new("host/tests/veteran/build");
+        let status = script.current_dir(root).arg(target).status();
+        assert!(status.expect("the script runs").success(), "{plugin} does not build");
+        return target.join(plugin).join(build.file_name());
+    }
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(root)
         .args(["build", "--locked", "--message-format=json", "--target-dir"])
         .arg(target)
         .stderr(Stdio::inherit());

@@ -15,6 +15,7 @@ pub(in crate::test) struct Promise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::test) enum To {
     Push { member: u64, push: u64 },
+    Call { push: u64 },
     Join { member: u64 },
     Connect { number: u64 },
 }
@@ -30,14 +31,18 @@ pub(in crate::test) struct Connecting {
 }
 
 impl Core {
-    /// A client's join reaches the plugin.
-    pub(super) fn joining(&mut self, member: u64, params: &Body) {
-        let topic = self.members[&member].topic;
+    /// A topic comes into being in the newest code.
+    fn begin(&mut self, topic: u64) {
         if !self.topics[&topic].live {
-            // A topic comes into being in the newest code.
             let newest = self.newest();
             self.topic_mut(topic, |topic| (topic.live, topic.generation) = (true, newest));
         }
+    }
+
+    /// A client's join reaches the plugin.
+    pub(super) fn joining(&mut self, member: u64, params: &Body) {
+        let topic = self.members[&member].topic;
+        self.begin(topic);
         let name = self.topics[&topic].name.clone();
         self.join_event(event::JOIN, member, 0, &name, params);
     }
@@ -173,12 +178,58 @@ impl Core {
         }
     }
 
+    /// A backend asks a topic; returns the number of its question.
+    pub(in crate::test) fn call(&mut self, topic: &str, event: &str, body: Body) -> u64 {
+        let (topic, push, event) = (self.topic_number(topic), self.number(), event.to_owned());
+        self.queue.push_back(Input::Call {
+            topic,
+            push,
+            event,
+            body,
+        });
+        self.settle();
+        push
+    }
+
+    /// The question reaches the plugin.
+    pub(super) fn called(&mut self, topic: u64, push: u64, event: &str, body: &Body) {
+        self.begin(topic);
+        let name = self.topics[&topic].name.clone();
+        let asked = Event {
+            kind: event::CALL,
+            topic,
+            name: event,
+            payload: &body.bytes,
+            binary: body.binary,
+            info: &name,
+            ..Event::default()
+        };
+        let answer = match self.handle(&asked) {
+            Ok(noted) => self.apply(topic, noted).into_iter().next(),
+            Err(_) => {
+                let crashed = ("error".to_owned(), Body::reason("crashed"));
+                self.replies.insert(push, crashed);
+                return;
+            }
+        };
+        match answer {
+            Some(Noted { asked, number }) if asked.kind == effect::LATER => {
+                let (to, by) = (To::Call { push }, self.home(topic));
+                self.promises.insert(number, Promise { to, by });
+            }
+            Some(Noted { asked, .. }) => drop(self.replies.insert(push, (asked.name, asked.body))),
+            None => drop(self.replies.insert(push, ("ok".to_owned(), Body::empty()))),
+        }
+        self.linger(topic);
+    }
+
     pub(super) fn keep_promise(&mut self, serial: u64, status: &str, body: Body) {
         let Some(Promise { to, .. }) = self.promises.remove(&serial) else {
             return;
         };
         match to {
             To::Push { member, push } => self.reply(member, push, status, body),
+            To::Call { push } => drop(self.replies.insert(push, (status.to_owned(), body))),
             To::Join { member } if self.standing(member) == Standing::Pending => {
                 self.join_event(event::ANSWER, member, serial, status, &body);
             }
@@ -209,6 +260,10 @@ impl Core {
             self.outside.forget(serial);
             match to {
                 To::Push { member, push } => self.reply(member, push, "error", Body::reason("reloaded")),
+                To::Call { push } => {
+                    self.replies
+                        .insert(push, ("error".to_owned(), Body::reason("reloaded")));
+                }
                 To::Join { member } => self.refuse(member, Body::reason("reloaded")),
                 To::Connect { .. } => {}
             }

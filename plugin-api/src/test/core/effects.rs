@@ -150,6 +150,15 @@ impl Core {
                 effect::PRESENCE => self.push_presence(member),
                 effect::STOP => stops.push((member, asked.number, asked.name)),
                 effect::SEND => self.start_timer(number, topic, asked),
+                effect::SEND_TO => {
+                    let (topic, name, body) = (self.topic_number(&asked.topic), asked.name, asked.body);
+                    self.queue.push_back(Input::Info {
+                        topic,
+                        member: 0,
+                        name,
+                        body,
+                    });
+                }
                 effect::CANCEL => drop(self.timers.remove(&asked.number)),
                 effect::PROMISE_READ | effect::PROMISE_WRITTEN => {
                     let by = (kind == effect::PROMISE_READ).then(|| self.home(topic)).flatten();

@@ -96,7 +96,7 @@ impl Core {
         self.timers.retain(|_, timer| timer.member != member);
         let is_of_it = |to| match to {
             To::Push { member: of, .. } | To::Join { member: of } => of == member,
-            To::Connect { .. } => false,
+            To::Call { .. } | To::Connect { .. } => false,
         };
         for (serial, _) in self.promises.extract_if(.., |_, promise| is_of_it(promise.to)) {
             self.outside.forget(serial);
@@ -106,6 +106,11 @@ impl Core {
                 self.orphan(member, push);
             }
         }
+        self.linger(topic);
+    }
+
+    /// Lets a topic without members end after a while.
+    pub(super) fn linger(&mut self, topic: u64) {
         if !self.has_members(topic) {
             self.lingering.insert(topic, self.now.saturating_add(LINGER));
         }

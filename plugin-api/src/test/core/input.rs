@@ -16,6 +16,12 @@ pub(super) enum Input {
         event: String,
         body: Body,
     },
+    Call {
+        topic: u64,
+        push: u64,
+        event: String,
+        body: Body,
+    },
     Out {
         topic: u64,
         event: String,
@@ -87,6 +93,12 @@ impl Core {
                 event,
                 body,
             } => self.pushed(member, push, event, body),
+            Input::Call {
+                topic,
+                push,
+                event,
+                body,
+            } => self.called(topic, push, &event, &body),
             Input::Out {
                 topic,
                 event,

@@ -119,6 +119,8 @@ impl Step<'_> {
             effect::SEND => valid(&asked.body).map(|()| self.core.number()),
             effect::CANCEL if self.has_timer(asked.number) => Ok(0),
             effect::CANCEL => Err(error::GONE),
+            effect::SEND_TO if asked.topic.is_empty() => Err(error::INVALID),
+            effect::SEND_TO => valid(&asked.body).map(|()| 0),
             effect::PROMISE_READ | effect::PROMISE_WRITTEN => Ok(0),
             effect::STATE if self.kind == event::SNAPSHOT => Ok(0),
             effect::STATE | effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => Err(error::MISPLACED),
@@ -147,7 +149,7 @@ impl Step<'_> {
 
     /// The one answer to the event at hand.
     fn answer(&mut self, asked: &Asked) -> Result<u64, i64> {
-        let is_push = self.kind == event::IN;
+        let is_push = matches!(self.kind, event::IN | event::CALL);
         let is_placed = match asked.kind {
             effect::LATER => is_push || self.is_join() || self.is_connect(),
             effect::REPLY => is_push,

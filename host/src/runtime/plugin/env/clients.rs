@@ -7,7 +7,7 @@ use bennu_wire::message::{self, Payload, Ref};
 use bytestring::ByteString;
 
 use super::Env;
-use crate::runtime::channel::{Ending, Input, Leave, Notice, Record, Topic};
+use crate::runtime::channel::{Called, Ending, Input, Leave, Notice, Promise, Record, Topic};
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 
@@ -44,6 +44,15 @@ impl Env {
             ByteString::from_static("error"),
             Payload::reason(reason),
         );
+    }
+
+    /// Keeps a promise of a reply. The plugin itself answers a join.
+    pub(in crate::runtime::plugin) fn keep(&self, promise: Promise, status: ByteString, payload: Payload) {
+        match promise {
+            Promise::Reply { member, msg_ref, .. } => self.reply(member, msg_ref, status, payload),
+            Promise::Call { caller, .. } => caller.answer(Called::Replied { status, payload }),
+            Promise::Join { .. } => {}
+        }
     }
 
     /// Refuses a join.
@@ -112,6 +121,11 @@ impl Env {
                 self.orphan(topic, member, join_ref, msg_ref);
             }
         }
+        self.linger(topic, record);
+    }
+
+    /// Lets a topic without members end after its linger time.
+    pub(in crate::runtime::plugin) fn linger(&self, topic: &Arc<Topic>, record: &mut Record) {
         if record.members.is_empty() {
             let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
             let input = Input::Linger { epoch: record.epoch };

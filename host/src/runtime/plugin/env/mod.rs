@@ -4,14 +4,18 @@ mod clients;
 
 use std::sync::Arc;
 
+use bennu_plugin::abi::{effect, error};
 use bennu_plugin::refusal;
+use bennu_wire::message::Payload;
+use bytestring::ByteString;
 
 use super::health::Health;
 use super::hub::Hub;
 use super::journal::Panic;
 use super::loader::{Effect, said};
+use super::routes::Place;
 use super::slot::PluginSlot;
-use crate::runtime::channel::Topic;
+use crate::runtime::channel::{Input, Refused, Topic};
 
 /// What a shard works with.
 #[derive(Clone, Debug)]
@@ -58,6 +62,44 @@ impl Env {
             count: 1,
             at_unix_s: 0,
         });
+    }
+
+    /// Sends a message to another topic. What nobody gets is counted, and logged unless that topic has only ended.
+    pub(super) fn send_to(&self, name: &ByteString, message: ByteString, payload: Payload) {
+        let Self { hub, slot, .. } = self;
+        let event = message.clone();
+        let (topic, error, why) = match hub.routes().place(name) {
+            Some(Place::Alive(_, topic)) => {
+                let pushed = topic.push(Input::Info {
+                    member: None,
+                    name: message,
+                    payload,
+                    timer: None,
+                });
+                let full = "max_mailbox_messages or max_mailbox_message_bytes is reached";
+                match pushed {
+                    Ok(()) => return,
+                    Err(Refused::Overloaded) => (Some(topic), error::LIMIT, full),
+                    Err(Refused::Closed) => (None, error::GONE, ""),
+                }
+            }
+            Some(Place::Absent(_)) => (None, error::GONE, ""),
+            None => (None, error::MISPLACED, "no route leads there"),
+        };
+        hub.metrics.undelivered.inc();
+        if refusal::is_usual(error) {
+            tracing::debug!(
+                plugin = slot.name,
+                topic = &**name,
+                "a message to a topic that does not exist"
+            );
+        } else {
+            let (what, why) = (refusal::word(effect::SEND_TO), || {
+                format!("topic `{}`: {why}", said(name))
+            });
+            slot.refusals
+                .note(&slot.name, what, topic.as_deref(), &event, (error, why));
+        }
     }
 
     /// Notes that the host refuses `what`, which the plugin asked for with this event: counts it, and logs it unless that is

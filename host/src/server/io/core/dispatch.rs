@@ -119,7 +119,7 @@ impl Core {
             frame_bytes,
         };
         let hub = Arc::clone(self.hub());
-        match plugin.join(topic, || hub.number(), input) {
+        match plugin.enter(topic, || hub.number(), input) {
             Ok(topic) => {
                 let channel = Channel {
                     member,
