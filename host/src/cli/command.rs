@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use super::backend::ask::{self, AskArgs};
 use super::backend::disconnect::{self, DisconnectArgs};
 use super::backend::publish::{self, PublishArgs};
 use super::backend::topics::{self, TopicsArgs};
@@ -71,6 +72,9 @@ pub(super) enum Command {
     /// Sends a message to everybody on a topic of a running server
     #[command(after_help = publish::HELP)]
     Publish(PublishArgs),
+    /// Asks the plugin of a topic of a running server, and prints its answer
+    #[command(after_help = ask::HELP)]
+    Ask(AskArgs),
     /// Lists the topics of a running server, or shows one with its presence list
     #[command(after_help = topics::HELP)]
     Topics(TopicsArgs),
@@ -131,6 +135,7 @@ impl Command {
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
             Self::Publish(args) => publish::run(&args),
+            Self::Ask(args) => ask::run(&args),
             Self::Topics(args) => topics::run(&args),
             Self::Disconnect(args) => disconnect::run(&args),
             #[cfg(feature = "tools")]
@@ -211,6 +216,7 @@ mod tests {
             "routes",
             "plugins",
             "publish",
+            "ask",
             "topics",
             "disconnect",
             "load",

@@ -1,9 +1,11 @@
-//! The commands that speak to the API of a running server, as a backend does: `publish`, `topics`, `disconnect`.
+//! The commands that speak to the API of a running server, as a backend does: `publish`, `ask`, `topics`, `disconnect`.
 
+pub(crate) mod ask;
 pub(crate) mod disconnect;
 pub(crate) mod publish;
 pub(crate) mod topics;
 
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -147,6 +149,20 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .enable_all()
         .build()?
         .block_on(future)
+}
+
+/// The JSON of an argument, or of standard input.
+fn payload(text: &str) -> anyhow::Result<Value> {
+    let mut piped = String::new();
+    let text = if text == "-" {
+        std::io::stdin()
+            .read_to_string(&mut piped)
+            .context("cannot read the payload from standard input")?;
+        &piped
+    } else {
+        text
+    };
+    serde_json::from_str(text).context("the payload is not JSON; a text needs quotes of its own: '\"hello\"'")
 }
 
 fn encoded(text: &str) -> String {

@@ -1,13 +1,11 @@
 //! `bennu publish`: sends a message to everybody on a topic.
 
-use std::io::Read as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ApiArgs, Backend, asks_the_api, block_on};
+use super::{ApiArgs, Backend, asks_the_api, block_on, payload};
 use crate::cli::args::JsonArg;
 use crate::cli::terminal::say;
 
@@ -47,7 +45,7 @@ pub(crate) struct PublishArgs {
 ///
 /// If the payload is no JSON, no server answers, or it refuses.
 pub(crate) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
-    let payload: Value = payload(&args.payload)?;
+    let payload = payload(&args.payload)?;
     let backend = Backend::of(&args.api)?;
     let message = json!({ "topic": args.topic, "event": args.event, "payload": payload });
     let answer = block_on(backend.post("/api/broadcast", &message))?;
@@ -57,19 +55,6 @@ pub(crate) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
         as_text(&answer, &args.topic)
     });
     Ok(ExitCode::SUCCESS)
-}
-
-fn payload(text: &str) -> anyhow::Result<Value> {
-    let mut piped = String::new();
-    let text = if text == "-" {
-        std::io::stdin()
-            .read_to_string(&mut piped)
-            .context("cannot read the payload from standard input")?;
-        &piped
-    } else {
-        text
-    };
-    serde_json::from_str(text).context("the payload is not JSON; a text needs quotes of its own: '\"hello\"'")
 }
 
 fn as_text(answer: &Value, topic: &str) -> String {
