@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 57] = [
+const PARTS: [&str; 58] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -21,6 +21,7 @@ const PARTS: [&str; 57] = [
     "config::mistakes",
     "config::json",
     "config::shape",
+    "config::api_model",
     "config::model",
     "config::origin",
     "config::reader",

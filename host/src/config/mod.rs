@@ -8,6 +8,7 @@
 
 mod amount;
 mod api;
+mod api_model;
 pub(crate) mod api_secret;
 mod check;
 mod complaint;

@@ -1,7 +1,5 @@
 //! The settings as values: read, checked, complete. `config/bennu.toml` describes each of them for operators.
 
-mod api;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,10 +11,10 @@ use bennu_wire::dialect::Dialect;
 use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::Serializers;
 
+pub(crate) use super::api_model::{Api, ApiKey, Scope};
 use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
 use super::probe_limits::ProbeLimits;
-pub(crate) use api::{Api, ApiKey, Scope};
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

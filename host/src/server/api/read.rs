@@ -20,6 +20,9 @@ use crate::runtime::channel::Topic;
 use crate::runtime::plugin::{Place, PluginSlot};
 use crate::server::io::{Described, Entry};
 
+/// A topic, and the plugin that serves it.
+type Found<'a> = (Arc<Topic>, &'a Arc<PluginSlot>);
+
 /// The topics that the key may name.
 pub(super) fn topics(asked: &Asked) -> Result<Answer, Refusal> {
     let query = Query::read(&asked.query, &["prefix", "cursor", "limit"])?;
@@ -27,7 +30,7 @@ pub(super) fn topics(asked: &Asked) -> Result<Answer, Refusal> {
     let most = limit(asked, query.get("limit"))?;
     let after = query.get("cursor").map(read_cursor).transpose()?;
     // One more than asked for tells whether there is another page.
-    let mut found: BTreeMap<(ByteString, &str), (Arc<Topic>, &Arc<PluginSlot>)> = BTreeMap::new();
+    let mut found: BTreeMap<(ByteString, &str), Found<'_>> = BTreeMap::new();
     for pattern in &asked.key.topics {
         let Some(common) = common_prefix(prefix, pattern) else {
             continue;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod broadcast;
+mod call;
 mod command_line;
 mod disconnect;
 mod idempotency;
