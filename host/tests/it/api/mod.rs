@@ -7,6 +7,7 @@ mod command_line;
 mod disconnect;
 mod idempotency;
 mod keys;
+mod load;
 mod read;
 
 use std::fs;
