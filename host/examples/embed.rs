@@ -19,7 +19,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let config = Config::read(file.as_ref(), Mode::Serve)?;
         let server = Server::builder(config).start().await?;
         println!("listening on http://{}", server.address());
-        server.run_until(async { drop(tokio::signal::ctrl_c().await) }).await;
+        server.run_until(async { drop(tokio::signal::ctrl_c().await) }).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

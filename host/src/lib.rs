@@ -7,7 +7,7 @@
 //! let config = bennu::Config::read("config/bennu.toml".as_ref(), bennu::Mode::Serve)?;
 //! let server = bennu::Server::builder(config).start().await?;
 //! println!("listening on http://{}", server.address());
-//! server.run_until(std::future::pending()).await;
+//! server.run_until(std::future::pending()).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -43,6 +43,7 @@ use std::process::ExitCode;
 pub use bennu_wire as wire;
 pub use cli::main;
 pub use config::{Config, ConfigErrors, Mode};
+pub use runtime::threads::ThreadEnded;
 pub use server::endpoint::{Denied, Entrance, Visit};
 pub use server::{Builder, Server, StartError};
 

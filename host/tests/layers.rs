@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 58] = [
+const PARTS: [&str; 61] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -40,6 +40,9 @@ const PARTS: [&str; 58] = [
     "config",
     "runtime::id",
     "runtime::wake",
+    "runtime::clock",
+    "runtime::threads",
+    "runtime::client_lines",
     "runtime::throttle",
     "runtime::metrics",
     "runtime::router",

@@ -63,7 +63,7 @@ pub(super) enum Command {
     /// Shows every mistake in a configuration and its libraries, each at its line
     #[command(after_help = check::HELP)]
     Check(CheckArgs),
-    /// Shows which plugin serves which topics, and why a topic goes where it goes
+    /// Shows which plugin serves which topics, and why a topic goes to a plugin
     #[command(after_help = routes::HELP)]
     Routes(RoutesArgs),
     /// Shows the plugins of a running server, and has it reload one
@@ -89,7 +89,7 @@ pub(super) enum Command {
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::call::HELP)]
     Call(Box<bennu_tools::call::CallArgs>),
-    /// Prints a fresh secret_key_base
+    /// Prints a new secret_key_base
     #[command(after_help = secret::HELP)]
     Secret,
     /// Prints a completion script for a shell
@@ -102,7 +102,7 @@ pub(super) enum Command {
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::torture::HELP)]
     Torture(bennu_tools::torture::TortureArgs),
-    /// Needs a build with the tools
+    /// Requires a build with the tools
     #[cfg(not(feature = "tools"))]
     #[command(hide = true, aliases = ["load", "torture"], disable_help_flag = true)]
     Call(NoTools),

@@ -1,4 +1,4 @@
-//! The log of `serve`: what a plugin writes stays within its line, so that it can be taken for nothing else.
+//! The log of `serve`: text of a plugin stays within its line, so that nobody can mistake it for another line.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::runtime::plugin;
 
-/// As the log is by default; but control characters of plugins, ends of lines among them, are escaped where no person looks on.
+/// The default format, except that control characters of plugins (line ends among them) are escaped, unless the log goes to a
+/// terminal.
 #[derive(Debug, Default)]
 pub(super) struct Lines(Format);
 

@@ -12,26 +12,32 @@ pub(crate) mod dev;
 mod exchange;
 mod lines;
 pub(crate) mod new;
+mod output;
 pub(crate) mod plugins;
 pub(crate) mod probe;
 pub(crate) mod routes;
 pub(crate) mod schema;
 pub(crate) mod secret;
 pub(crate) mod serve;
+mod signals;
 mod terminal;
 
-use std::io::{self, Write as _};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
+use prometheus_client::metrics::counter::Counter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Config, ConfigErrors, Mode};
 use crate::server::control::SetLogLevel;
 use crate::server::descriptors;
 use command::{Cli, Command};
+use output::{LogWriter, Stream};
 use terminal::{has_colours, say};
 
 /// The variable that overrides `[log] level`.
@@ -45,18 +51,19 @@ pub fn main() -> ExitCode {
         Command::Probe(_) => return crate::runtime::plugin::probe::run_child(),
         command => command,
     };
-    let code = command.run().unwrap_or_else(|error| {
-        complain(&error);
+    let done = signals::put_right().map_err(Into::into).and_then(|()| command.run());
+    let code = done.unwrap_or_else(|error| {
+        complain(&format!("error: {error:#}"));
         ExitCode::FAILURE
     });
+    output::finish();
     crate::runtime::plugin::loader::leave::with(code != ExitCode::SUCCESS);
     code
 }
 
-/// Shows an error and its causes, in one line if each is one.
-fn complain(error: &anyhow::Error) {
-    // If this fails, there is nobody to tell.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+/// Shows on standard error what went wrong.
+fn complain(text: &str) {
+    output::write(Stream::Log, format!("{text}\n").as_bytes());
 }
 
 /// Reads a configuration, or shows everything that is wrong with it.
@@ -69,7 +76,7 @@ fn refused(file: &Path, errors: ConfigErrors) -> anyhow::Error {
     match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
-            let _ = writeln!(io::stderr(), "{}", mistakes.render(has_colours(&io::stderr())));
+            complain(&mistakes.render(has_colours(&io::stderr())));
             anyhow::anyhow!("{} is refused", file.display())
         }
     }
@@ -84,19 +91,38 @@ fn log_filter(directives: &str) -> EnvFilter {
         .unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
-/// Starts the log, which goes to standard error; what a command says goes to standard output. Returns what changes the level
-/// while the server runs.
-fn start_log(config: &Config) -> SetLogLevel {
+/// Starts the log of `serve`, which goes to standard error. Returns what changes its level while the server runs, and the count of
+/// its dropped lines.
+fn start_log(config: &Config) -> io::Result<(SetLogLevel, Counter)> {
+    let dropped = output::start(config.log.max_queue_bytes)?;
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| config.log.level.clone());
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+    let (filter, handle) = reload::Layer::new(log_filter(&directives));
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(LogWriter)
+        // A failed write would be told on standard error, which has just failed.
+        .log_internal_errors(false)
         .with_ansi(has_colours(&io::stderr()))
-        .event_format(lines::Lines::default())
-        .with_env_filter(log_filter(&directives))
-        .with_filter_reloading();
-    let filter = log.reload_handle();
-    log.init();
-    set_log_level(move |level| filter.reload(log_filter(level)))
+        .event_format(lines::Lines::default());
+    tracing_subscriber::registry().with(filter).with(log).init();
+    log_panics();
+    let set_level = set_log_level(move |level| handle.reload(log_filter(level)));
+    Ok((set_level, dropped))
+}
+
+/// Sends panics of the server's own threads to the log: nothing may write to standard error directly.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+        tracing::error!(
+            thread = thread.name(),
+            at = panic.location().map(ToString::to_string),
+            backtrace = backtrace.map(|backtrace| format!("\n{backtrace}")),
+            "the server panicked: {}",
+            panic.payload_as_str().unwrap_or("no text")
+        );
+    }));
 }
 
 /// What changes the level of a log, unless the environment sets it.
@@ -123,26 +149,4 @@ fn raise_open_files(config: &Config) {
         }
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
     }
-}
-
-/// Sends a message at each SIGINT, SIGTERM and SIGHUP (a terminal that was closed). Others can send the same through the sender.
-fn signals() -> io::Result<(mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>)> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let by_signal = sender.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-            if by_signal.send(()).is_err() {
-                return;
-            }
-        }
-    });
-    Ok((sender, receiver))
 }

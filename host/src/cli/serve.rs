@@ -6,20 +6,26 @@ use std::path::Path;
 use clap::Args;
 
 use super::args::{ConfigArg, address, override_listen};
-use super::{raise_open_files, read_config, say, signals, start_log};
+use super::signals::{self, Hangup, Signals};
+use super::{raise_open_files, read_config, say, start_log};
 use crate::config::Mode;
 use crate::runtime::plugin::prepare_process;
+use crate::server::control::Command;
 use crate::server::{Server, StartError};
 
 pub(super) const HELP: &str = "\
 Examples:
   BENNU_SECRET_KEY_BASE=… bennu serve --config /etc/bennu/bennu.toml
   bennu serve --config bennu.toml --listen 0.0.0.0:4000
-  bennu serve                          with config/bennu.toml, here or above
+  bennu serve                          uses config/bennu.toml, here or above
 
 Needs a secret of at least 64 bytes in BENNU_SECRET_KEY_BASE, or in the file
 that `secret_key_base_file` names. `bennu secret` prints one.
 BENNU_LOG overrides `[log] level`.
+
+SIGTERM and SIGINT stop the server: it closes connections in batches, ends the
+plugins, and exits with 0. A second signal stops it at once. SIGHUP makes it
+read the configuration and all libraries again.
 
 `bennu check --serve` finds everything that `bennu serve` would refuse.";
 
@@ -34,26 +40,40 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Option<SocketAddr>,
 }
 
-/// Serves until told to stop.
+/// Serves until a signal stops it.
 ///
 /// # Errors
 ///
-/// If the configuration has mistakes, or the server does not start.
+/// If the configuration has mistakes, the server does not start, or one of its threads ends.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
     let mut config = read_config(&file, Mode::Serve)?;
     override_listen(&mut config, args.listen);
     prepare_process(&config)?;
-    let set_log_level = start_log(&config);
+    let (set_log_level, dropped_lines) = start_log(&config)?;
     raise_open_files(&config);
     for warning in config.warnings.iter().chain(&config.lacks()) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let (_, stop) = signals()?;
-        let server = Server::builder(config).on_log_level(set_log_level).start().await;
-        let server = server.map_err(|error| explained(error, &file))?;
+        let Signals {
+            mut stop, mut reread, ..
+        } = signals::listen(Hangup::Reread)?;
+        let server = Server::builder(config)
+            .on_log_level(set_log_level)
+            .dropped_lines(dropped_lines);
+        let server = tokio::select! {
+            server = server.start() => server.map_err(|error| explained(error, &file))?,
+            // A plugin may still be starting: nobody waits for it.
+            _ = stop.recv() => return Ok(()),
+        };
+        let service = server.service().clone();
+        tokio::spawn(async move {
+            while reread.recv().await.is_some() {
+                service.send(Command::Reread);
+            }
+        });
         say(&format!("listening on http://{}", server.address()));
         if let Some(admin) = server.admin_address() {
             say(&format!("admin on http://{admin}"));
@@ -61,8 +81,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         if let Some(api) = server.api_address() {
             say(&format!("api on http://{api}"));
         }
-        server.run(stop).await;
-        Ok(())
+        Ok(server.run(stop).await?)
     });
     // A plugin's thread that never ends must not keep the process alive.
     runtime.shutdown_background();

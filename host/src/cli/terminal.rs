@@ -1,12 +1,15 @@
 //! How commands write to the terminal: in colour, or plain in a pipe; tables in columns.
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io;
 
+use anstream::adapter::strip_str;
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::output::{self, Stream};
 
 /// The most important words.
 pub(super) const STRONG: Style = Style::new().bold();
@@ -26,9 +29,11 @@ pub(super) fn has_colours(stream: &impl RawStream) -> bool {
 
 /// Writes a line to standard output, in a pipe without its colours. A closed pipe is no error.
 pub(super) fn say(line: &str) {
-    let mut out = anstream::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
+    let line = match has_colours(&io::stdout()) {
+        true => format!("{line}\n"),
+        false => format!("{}\n", strip_str(line)),
+    };
+    output::write(Stream::Out, line.as_bytes());
 }
 
 /// Text in a style.
@@ -79,7 +84,7 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["ü".to_owned(), "b".to_owned()], ["room:*".to_owned(), String::new()]];
         let table = table(["topic", "plugin"], &rows);
-        let plain = anstream::adapter::strip_str(&table).to_string();
+        let plain = strip_str(&table).to_string();
         assert_eq!(plain, "topic   plugin\nü       b\nroom:*");
     }
 }

@@ -113,6 +113,21 @@ pub(crate) struct Log {
     /// The log shows `[FILTERED]` for params whose name contains one of these, besides those of
     /// [`is_secret_name`](super::sensitive::is_secret_name).
     pub(crate) filter_params: Vec<String>,
+    /// Bytes of the log that may wait to be written. Beyond: lines are dropped and counted. Default 1 MiB.
+    pub(crate) max_queue_bytes: usize,
+    /// How much of the log clients can cause.
+    pub(crate) lines: LineLimits,
+}
+
+/// The limits of lines that clients cause, for each kind of line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LineLimits {
+    /// Lines that one client may cause at once. Beyond: counted, and said by the next line. Default 10.
+    pub(crate) burst: u32,
+    /// How long it then takes until there may be another one. Default 1 s.
+    pub(crate) pause: Duration,
+    /// Addresses that are told apart, over all kinds. Beyond: they share one. Default 1024.
+    pub(crate) sources: usize,
 }
 
 /// `[limits]`: limits of the server, as opposed to those of a plugin or a mount.
@@ -137,6 +152,8 @@ pub(crate) struct Limits {
     pub(crate) max_header_bytes: usize,
     /// How long the head of a request may take, and how long its body. Default 10 s.
     pub(crate) header_timeout: Duration,
+    /// How long an HTTP connection may wait for its next request. Beyond: closed. Default 75 s.
+    pub(crate) keep_alive_timeout: Duration,
     /// How long a connect handler may take. After that: HTTP 503, or status 403 over long polling. Default 10 s.
     pub(crate) connect_timeout: Duration,
     /// How long a client may send nothing (after that: close code 1002), or take nothing of what waits for it (after that, Bennu

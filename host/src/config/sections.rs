@@ -19,8 +19,8 @@ use super::diagnostic::Span;
 use super::handshake;
 use super::longpoll::longpoll;
 use super::model::{
-    Admin, Limits, Log, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback, OriginPattern, Plugin, Reload,
-    Server,
+    Admin, Limits, LineLimits, Log, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback, OriginPattern, Plugin,
+    Reload, Server,
 };
 use super::phoenix_0_11::phoenix_0_11;
 use super::probe_limits::ProbeLimits;
@@ -161,11 +161,19 @@ pub(super) fn log(section: Section<'_>) -> Log {
         );
     }
     let filter_params = section.texts("filter_params").unwrap_or_default();
-    section.finish();
-    Log {
+    let log = Log {
         level: level.into_inner(),
         filter_params: filter_params.into_iter().map(Spanned::into_inner).collect(),
-    }
+        max_queue_bytes: section.count("max_queue_bytes", MEBIBYTE, 65_536..=GIBIBYTE),
+        lines: LineLimits {
+            // The range fits.
+            burst: section.count("client_burst", 10, 1..=1_000_000) as u32,
+            pause: section.millis("client_pause_ms", 1_000, 1..=HOUR_MS),
+            sources: section.count("max_client_sources", 1_024, 1..=1_000_000),
+        },
+    };
+    section.finish();
+    log
 }
 
 pub(super) fn limits(section: Section<'_>) -> Limits {
@@ -183,6 +191,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         max_inbound_total_bytes: section.count("max_inbound_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
         max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
+        keep_alive_timeout: section.millis("keep_alive_timeout_ms", 75_000, 1..=DAY_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
         idle_timeout: section.millis("idle_timeout_ms", 90_000, 1..=DAY_MS),
         message_timeout: section.millis("message_timeout_ms", 30_000, 1..=DAY_MS),

@@ -98,9 +98,11 @@ fn serve_echo(io: &Io) -> Arc<PluginSlot> {
 
     let file = root.join("config/bench.toml");
     let mut config = Config::read(&file, Mode::Dev).expect("a configuration");
+    let lines = config.log.lines;
     let config = config.plugins.remove("echo").expect("the plugin");
     let timers = Timers::start().expect("a thread");
-    let hub = Arc::new(Hub::new(PubSub::new(vec![Box::new(Arc::clone(&io.inbox))]), timers));
+    let pubsub = PubSub::new(vec![Box::new(Arc::clone(&io.inbox))]);
+    let hub = Arc::new(Hub::new(pubsub, timers, lines));
     let slot = Arc::new(PluginSlot::new("echo".to_owned(), 0, config.clone()));
     let env = Env {
         hub,

@@ -3,6 +3,8 @@
 //! Nothing here knows a transport or a connection: what is for clients goes through the outlets of [`delivery`].
 
 pub(crate) mod channel;
+pub(crate) mod client_lines;
+pub(crate) mod clock;
 pub(crate) mod delivery;
 pub(crate) mod id;
 pub(crate) mod metrics;
@@ -10,6 +12,7 @@ pub(crate) mod plugin;
 pub(crate) mod pubsub;
 pub(crate) mod refused_ids;
 pub(crate) mod router;
+pub(crate) mod threads;
 pub(crate) mod throttle;
 pub(crate) mod timers;
 pub(crate) mod wake;

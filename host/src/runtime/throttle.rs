@@ -1,14 +1,14 @@
-//! Says the same thing at once, and from then on at most once a second, with how often there was more of it.
+//! Limits repeated log lines: the first is written at once, later ones at most once a second, with their count.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Between two times that the same is said.
+/// The time between two lines about the same thing.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was said lately, by what tells it from others, with what is needed to say it again.
+/// The lines of the last second, by key, each with the data to write it again.
 #[derive(Debug)]
 pub(crate) struct LogThrottle<K, V = ()>(HashMap<K, Said<V>>);
 
@@ -20,14 +20,14 @@ struct Said<V> {
 }
 
 impl<K: Eq + Hash, V> LogThrottle<K, V> {
-    /// Nothing was said yet.
+    /// A throttle that has written nothing yet.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self(HashMap::new())
     }
 
-    /// Notes that there is this to say. `Some` if it is to be said now: with how often there was since it was said last, this
-    /// time included; 0 the first time.
+    /// Notes an event. Returns `Some` if it should be logged now, with the number of events since the last line, this one
+    /// included; 0 for the first.
     pub(crate) fn say(&mut self, key: K, what: impl FnOnce() -> V, now: Instant) -> Option<(&V, u64)> {
         match self.0.entry(key) {
             Entry::Vacant(new) => {
@@ -46,7 +46,7 @@ impl<K: Eq + Hash, V> LogThrottle<K, V> {
         }
     }
 
-    /// Says what has been left unsaid for long enough, and forgets what has nothing unsaid.
+    /// Calls `say` for each key that has waited long enough with events to log. Forgets keys without such events.
     pub(crate) fn say_overdue(&mut self, now: Instant, mut say: impl FnMut(&K, &V, u64)) {
         self.0.retain(|key, said| {
             if now.duration_since(said.at) < PAUSE {
@@ -61,18 +61,18 @@ impl<K: Eq + Hash, V> LogThrottle<K, V> {
         });
     }
 
-    /// Whether it was said lately.
+    /// Whether there was a line about this key lately.
     pub(crate) fn knows(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }
 
-    /// How many different things were.
+    /// How many keys there are.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing was.
+    /// Whether there is none.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

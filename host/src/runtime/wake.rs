@@ -1,16 +1,16 @@
-//! Wakes of other threads, put off while there is more to tell them.
+//! Wakes other threads, and delays a wake while there is more for them to do.
 //!
-//! A thread that sleeps is woken by a system call, and on one core it then takes the place of the one that woke it, before
-//! that one has said all it had to say. So an I/O thread wakes shards at the end of its turn, and a shard wakes I/O threads
-//! at the end of its batch: what they are told by then, they do in one go. A thread that is awake needs no wake at all.
+//! Waking a sleeping thread takes a system call. On one core, the woken thread then runs in place of the one that woke it, which had
+//! more to send. So an I/O thread wakes shards at the end of its turn, and a shard wakes I/O threads at the end of its batch: they
+//! then handle everything at once. A thread that is awake needs no wake.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a wake is put off while a batch goes on, as long as its handlers are quick. A handler that takes longer holds
-/// back, by its own time, what those before it in its batch have sent.
+/// How long a batch with quick handlers delays a wake. A slower handler delays what the handlers before it in its batch have sent
+/// by its own time.
 const PATIENCE: Duration = Duration::from_micros(50);
 
 /// A thread that sleeps while nothing waits for it.
@@ -22,7 +22,7 @@ pub(crate) trait Sleeper: fmt::Debug {
     fn wake(&self);
 }
 
-/// The same, whichever it is.
+/// A sleeper of any type.
 trait Wake {
     fn wake(&self);
 }
@@ -33,12 +33,12 @@ impl<S: Sleeper> Wake for S {
     }
 }
 
-/// What a thread puts off.
+/// Which wakes a thread delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PutOff {
-    /// Nothing: whoever has something to do is woken at once.
+    /// None: each sleeper is woken at once.
     Nothing,
-    /// Wakes of I/O threads. Not of shards: a handler may wait for another shard, and would do so for ever.
+    /// Wakes of I/O threads. Not of shards: a handler may wait for another shard, and would wait for ever.
     IoThreads,
     /// All.
     All,
@@ -56,7 +56,7 @@ thread_local! {
     };
 }
 
-/// Puts wakes off until `body` is done.
+/// Delays wakes until `body` is done.
 pub(crate) fn together<R>(puts_off: PutOff, body: impl FnOnce() -> R) -> R {
     let before = SCOPE.with_borrow_mut(|scope| std::mem::replace(&mut scope.puts_off, puts_off));
     let done = body();
@@ -65,7 +65,7 @@ pub(crate) fn together<R>(puts_off: PutOff, body: impl FnOnce() -> R) -> R {
     done
 }
 
-/// Wakes a sleeper, now or at the end of what this thread is at.
+/// Wakes a sleeper: at once, or at the end of the [`together`] that this thread is in.
 pub(crate) fn soon<S: Sleeper + 'static>(sleeper: &Arc<S>) {
     let noted = SCOPE.with_borrow_mut(|scope| {
         if scope.puts_off == PutOff::Nothing || (scope.puts_off == PutOff::IoThreads && S::IS_SHARD) {
@@ -83,7 +83,7 @@ pub(crate) fn soon<S: Sleeper + 'static>(sleeper: &Arc<S>) {
     }
 }
 
-/// Wakes everyone whose wake this thread has put off: before it waits, for whatever.
+/// Wakes all sleepers whose wake this thread has delayed. To be called before the thread waits for anything.
 pub(crate) fn now() {
     let mut sleepers = SCOPE.with_borrow_mut(|scope| {
         scope.since = None;
@@ -92,11 +92,11 @@ pub(crate) fn now() {
     for sleeper in sleepers.drain(..) {
         sleeper.wake();
     }
-    // Its memory is used again.
+    // Keeps the memory of the list.
     SCOPE.with_borrow_mut(|scope| scope.sleepers = sleepers);
 }
 
-/// The same if that has been put off for a while.
+/// Does the same if the delay has lasted for a while.
 pub(crate) fn when_due() {
     let due = SCOPE.with_borrow(|scope| scope.since.is_some_and(|since| since.elapsed() >= PATIENCE));
     if due {

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
@@ -14,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};
 use axum::{Json, Router};
 use http::{StatusCode, Uri, header};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
@@ -29,8 +31,9 @@ use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
 use crate::runtime::plugin::loader::lock;
 use crate::runtime::plugin::quarantine::{Quarantine, Quarantined, private_dir};
 use crate::runtime::plugin::swap::SwapReport;
+use crate::runtime::threads;
 
-/// The variable that holds the secret.
+/// The environment variable that holds the secret.
 pub(crate) const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
 
 /// How long the system's loader may be in use before the host counts as stuck.
@@ -38,19 +41,22 @@ const LOADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `/` says.
 const PATHS: &str = "\
-/health                          the host runs
-/ready                           all plugins are in service
+/health                          the server runs
+/ready                           it accepts clients, and all plugins are in service
 /metrics                         for Prometheus
-/plugins                         each plugin, its last reload and refusal, as JSON
-PUT /plugins/{name}/reload       loads its library as it is now
-/quarantine                      contents that are not loaded, as JSON
-DELETE /quarantine/{hash}        lifts one out
+/plugins                         each plugin with its last reload and rejection, as JSON
+PUT /plugins/{name}/reload       loads its library again
+/quarantine                      contents that Bennu does not load, as JSON
+DELETE /quarantine/{hash}        takes contents out of quarantine
 ";
 
-/// The file in the state folder that says where the admin listener is, while that is not where the configuration says.
+/// What `/health` says.
+const HEALTHY: &str = "ok\n";
+
+/// The file in the state folder that holds the address of the admin listener, if that is not the configured one.
 const ADDRESS_FILE: &str = "admin-address";
 
-/// Notes where the admin listener is, for `bennu plugins`; `None`: where the configuration says, or nowhere.
+/// Writes down the address of the admin listener for `bennu plugins`. `None`: it is the configured one, or there is none.
 ///
 /// # Errors
 ///
@@ -68,16 +74,16 @@ pub(crate) fn note_address(state_dir: &FilePath, address: Option<SocketAddr>) ->
     std::fs::write(file, format!("{address}\n"))
 }
 
-/// Where a host that runs, or was killed, has noted its admin listener.
+/// The address that a server has written down, which may not run any more.
 #[must_use]
 pub(crate) fn noted_address(state_dir: &FilePath) -> Option<SocketAddr> {
     let text = std::fs::read_to_string(state_dir.join(ADDRESS_FILE)).ok()?;
     text.trim().parse().ok()
 }
 
-/// An admin listener that anybody could reach.
+/// Other machines could reach the admin listener without a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("the admin listener {0} can be reached from other machines: set {SECRET_VARIABLE}, or listen on 127.0.0.1")]
+#[error("other machines could reach the admin listener {0}: set {SECRET_VARIABLE}, or listen on 127.0.0.1")]
 pub struct Unprotected(SocketAddr);
 
 /// The secret from the environment.
@@ -93,7 +99,7 @@ pub(crate) fn secret(listen: SocketAddr) -> Result<Option<String>, Unprotected> 
     Ok(secret)
 }
 
-/// What the admin pages show, and what they can ask for.
+/// What the admin pages show and change.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     /// The host.
@@ -106,9 +112,23 @@ pub(crate) struct Admin {
     pub(crate) listen: IpAddr,
 }
 
+/// The admin listener from the very start of the server. Until `pages` holds the admin pages, it says that the server lives and
+/// is not ready.
+pub(crate) fn from_start(pages: Arc<OnceLock<Router>>) -> Router {
+    let answer = async move |request: Request| match pages.get() {
+        Some(app) => match TowerToHyperService::new(app.clone()).call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        None if request.uri().path() == "/health" => HEALTHY.into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+    };
+    Router::new().fallback(answer)
+}
+
 /// The admin pages.
 ///
-/// What changes something is neither GET nor POST, so that no page of another site can ask for it.
+/// Requests that change something are neither GET nor POST, so that no page of another site can send them.
 pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
     let guarded = Router::new()
         .route("/", get(async || PATHS))
@@ -121,7 +141,7 @@ pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::new(secret), guard));
     Router::new()
-        .route("/health", get(async || "ok\n"))
+        .route("/health", get(async || HEALTHY))
         .merge(guarded)
         .layer(middleware::from_fn_with_state(admin.clone(), known_host))
         .layer(middleware::from_fn(ambiguous::refuse))
@@ -143,7 +163,7 @@ async fn known_host(State(admin): State<Admin>, request: Request, next: Next) ->
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let text = format!("there is no {} here; these are there:\n\n{PATHS}", uri.path());
+    let text = format!("there is no {} here; there are:\n\n{PATHS}", uri.path());
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
@@ -160,8 +180,15 @@ async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next
     }
 }
 
-/// The host is ready if all its plugins serve, and if it can load others.
+/// The server is ready if it accepts clients, all its plugins are in service, it can load others, and none of its threads has ended.
 async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
+    let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    if let Some(ended) = threads::ended() {
+        return not_ready(format!("{ended}\n"));
+    }
+    if state.is_stopping() {
+        return not_ready("stopping\n".to_owned());
+    }
     let routing = state.routing();
     let missing: Vec<_> = routing
         .routes
@@ -171,16 +198,12 @@ async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
         .map(|slot| &*slot.name)
         .collect();
     if let Some(user) = lock::stuck(LOADER_PATIENCE) {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{user}\n")).into_response();
+        return not_ready(format!("{user}\n"));
     }
-    if missing.is_empty() {
-        return "ready\n".into_response();
+    match missing.is_empty() {
+        true => "ready\n".into_response(),
+        false => not_ready(format!("not in service: {}\n", missing.join(", "))),
     }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        format!("not in service: {}\n", missing.join(", ")),
-    )
-        .into_response()
 }
 
 /// Whether code of the plugin is in service, with a shard that runs.
@@ -211,7 +234,7 @@ async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
     )
 }
 
-/// Loads a plugin's library as it is now, also where nothing has changed.
+/// Loads a plugin's library again, even if it has not changed.
 async fn reload(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
     if !admin.state.routing().routes.plugins.contains_key(&name) {
         return (StatusCode::NOT_FOUND, format!("there is no plugin {name}\n")).into_response();
@@ -224,7 +247,7 @@ async fn quarantine(State(admin): State<Admin>) -> Json<Vec<Value>> {
     Json(admin.quarantine.list().iter().map(shown_quarantined).collect())
 }
 
-/// Takes contents out of quarantine; where they lie in their plugin's place, they are loaded.
+/// Takes contents out of quarantine. If they are the plugin's current library, the server loads them.
 async fn lift(State(admin): State<Admin>, Path(hash): Path<String>) -> Response {
     let Some(hash) = ContentHash::parse(&hash) else {
         return (StatusCode::BAD_REQUEST, "64 hexadecimal digits are needed\n").into_response();

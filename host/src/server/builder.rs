@@ -1,26 +1,28 @@
-//! What a server is told before it starts.
+//! The settings of a server that has not started.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bennu_wire::serializer::Serializers;
+use prometheus_client::metrics::counter::Counter;
 
 use super::control::{Follower, SetLogLevel};
 use super::{Server, StartError};
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::step::Refusal;
 
-/// A server that has not been started.
+/// A server that has not started.
 pub struct Builder {
     pub(super) config: Config,
     pub(super) mode: Mode,
     pub(super) built: Vec<Built>,
     pub(super) follower: Option<Box<dyn Follower>>,
     pub(super) set_log_level: Option<SetLogLevel>,
+    pub(super) dropped_lines: Counter,
 }
 
-/// What `dev` has built: the plugin's name, and where its library is or why there is none.
+/// A plugin that `dev` has built: its name, and where its library is or why there is none.
 pub(crate) type Built = (String, Result<PathBuf, Refusal>);
 
 impl Builder {
@@ -31,17 +33,18 @@ impl Builder {
             built: Vec::new(),
             follower: None,
             set_log_level: None,
+            dropped_lines: Counter::default(),
         }
     }
 
-    /// Listens there, whatever the configuration says. Port 0 takes a free one.
+    /// Listens there instead of where the configuration says. Port 0 takes a free port.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.config.listen_instead = Some(address);
         self
     }
 
-    /// Has the mount at this path speak these protocol versions, and no others. No such mount: changes nothing.
+    /// Makes the mount at this path speak these protocol versions, and no others. Without such a mount, this changes nothing.
     #[must_use]
     pub fn serializers(mut self, mount: &str, serializers: &Serializers) -> Self {
         for known in self.config.mounts.iter_mut().filter(|known| known.path == mount) {
@@ -50,17 +53,17 @@ impl Builder {
         self
     }
 
-    /// Has this program `bennu` try libraries in a child process, before the server loads them. Without it the running program
-    /// does so itself, which has to call [`run_as_probe`](crate::run_as_probe) first of all.
+    /// Uses this `bennu` program for the child process that tries libraries before the server loads them. By default that is the
+    /// running program, which then must call [`run_as_probe`](crate::run_as_probe) before anything else.
     #[must_use]
     pub fn probe_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.config.program = Some(program.into());
         self
     }
 
-    /// As `bennu dev`: with these libraries, which it has built, and with somebody who hears of the configurations that are read
-    /// while the server runs. A plugin that cannot be put in service is only logged, as it may be mended while the server
-    /// runs; and an address that nobody has named, and that is taken, is exchanged for the next free port.
+    /// Serves as `bennu dev` does: with the libraries that `dev` has built, and with a follower that hears of each configuration
+    /// that is read while the server runs. A plugin that cannot be put in service is only logged, because its author may fix it
+    /// while the server runs. If an address is taken that nobody has named, the server takes the next free port.
     #[must_use]
     pub(crate) fn dev(mut self, built: Vec<Built>, follower: Box<dyn Follower>) -> Self {
         self.mode = Mode::Dev;
@@ -73,6 +76,13 @@ impl Builder {
     #[must_use]
     pub(crate) fn on_log_level(mut self, set: SetLogLevel) -> Self {
         self.set_log_level = Some(set);
+        self
+    }
+
+    /// Shows this count of the log's dropped lines in `/metrics`.
+    #[must_use]
+    pub(crate) fn dropped_lines(mut self, dropped: Counter) -> Self {
+        self.dropped_lines = dropped;
         self
     }
 

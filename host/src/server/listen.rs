@@ -1,4 +1,4 @@
-//! The listeners of a server: taken addresses are said early, and by name.
+//! The listeners of a server. Whoever names an address that is taken is told so early, with the setting to change.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,16 +9,17 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::StartError;
 use crate::config::{Config, Mode};
 
-/// What names the address of clients.
+/// The settings for the address of clients.
 const LISTEN: &str = "`--listen` or `[server] listen`";
-/// What names the address of the admin pages.
+/// The setting for the address of the admin pages.
 const ADMIN_LISTEN: &str = "`[admin] listen`";
-/// What names the address of the API.
+/// The setting for the address of the API.
 const API_LISTEN: &str = "`[api] listen`";
-/// How many ports above a taken one are tried, in `dev`, where nobody has named it.
+/// How many ports above a taken one `dev` tries, if nobody has named the port.
 const PORTS_TRIED: u16 = 100;
-/// Connections that the system keeps while we are busy accepting others.
+/// Connections that the system keeps until the server accepts them: while it starts, or is busy with others.
 const BACKLOG: u32 = 1024;
+
 /// All listeners of a server.
 #[derive(Debug)]
 pub(super) struct Listeners {
@@ -60,7 +61,7 @@ pub(super) fn each_alone(config: &Config, mode: Mode) -> Vec<StartError> {
     clients.into_iter().chain(admin).chain(api).collect()
 }
 
-/// A listener there, or where that is taken at the next port above that is free.
+/// A listener at this address, or at the next free port above if it is taken.
 fn listen_near(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
     let first = listen(address, setting);
     let is_taken = |source: &io::Error| source.kind() == io::ErrorKind::AddrInUse;
@@ -72,7 +73,7 @@ fn listen_near(address: SocketAddr, setting: &'static str) -> Result<TcpListener
     other.map_or(first, Ok)
 }
 
-/// A listener that does not share its port: a second host on it is told so.
+/// A listener that does not share its port: a second server there gets an error.
 fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
     let open = || {
         let socket = if address.is_ipv4() {
@@ -80,7 +81,7 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Sta
         } else {
             TcpSocket::new_v6()
         }?;
-        // Connections of a host that has just ended do not block the port.
+        // Connections of a server that has just ended do not block the port.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -92,10 +93,10 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Sta
     })
 }
 
-/// What connections have from their listener, without a call for each.
+/// Sets the options that connections inherit from their listener, without a call for each.
 pub(super) fn prepare(listener: &TcpListener, config: &Config) -> io::Result<()> {
     let socket = SockRef::from(listener);
-    // Small frames must not wait for more: every reply is one.
+    // A small frame must not wait for more data: every reply is one.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(u32::try_from(config.server.notsent_lowat_bytes).unwrap_or(u32::MAX))
 }

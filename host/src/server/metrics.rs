@@ -1,4 +1,4 @@
-//! How Prometheus reads what the host counts.
+//! Shows to Prometheus what the server counts.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::runtime::plugin::PluginSlot;
 /// All of it in Prometheus' text format.
 #[must_use]
 pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
-    let metrics = &state.hub.metrics;
+    let (hub, metrics) = (&state.hub, &state.hub.metrics);
     let mut registry = Registry::with_prefix("bennu");
     registry.register(
         "sockets",
@@ -54,6 +54,16 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "messages_undelivered",
         "Messages of plugins to other topics that nobody got",
         metrics.undelivered.clone(),
+    );
+    registry.register(
+        "log_lines_dropped",
+        "Lines of the log dropped because standard error was slow, full or closed",
+        metrics.dropped_lines.clone(),
+    );
+    registry.register(
+        "log_lines_left_out",
+        "Lines of the log left out because a client or a plugin caused too many of their kind",
+        hub.client_lines.left_out(),
     );
     registry.register(
         "timers",

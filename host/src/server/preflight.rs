@@ -79,7 +79,7 @@ pub(crate) fn plugins(
     // Whoever only asks puts nothing in quarantine.
     pipeline.reports = None;
     let pubsub = PubSub::new(Inboxes::new(Vec::new()).outlets());
-    let hub = Arc::new(Hub::new(pubsub, Timers::start()?));
+    let hub = Arc::new(Hub::new(pubsub, Timers::start()?, config.log.lines));
     let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
     let mut refused = Vec::new();
     for (name, library) in libraries {

@@ -1,12 +1,14 @@
-//! A whole server: started in order, stopped in order.
+//! A whole server: it starts its parts in order, and stops them in order.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,7 +21,7 @@ use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
 use super::listen::{Listeners, listeners, prepare};
 use super::routing::Routing;
 use super::state::State;
-use super::{Builder, StartError};
+use super::{Builder, Built, StartError};
 use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::trust::{self, Use};
@@ -34,20 +36,21 @@ use crate::runtime::plugin::step::{Refusal, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
+use crate::runtime::threads::{self, ThreadEnded};
 use crate::runtime::timers::Timers;
 
 /// The running program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The folders in the state folder.
 const STATE_FOLDERS: [&str; 3] = ["quarantine", "libraries", "reports"];
-/// How long threads have to end after all connections are closed.
+/// How long threads have to end once all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
 /// How often a library is probed again at the start, if its probe was killed from outside.
 const PROBES_AT_START: u32 = 3;
-/// After so long it is said for which handlers the end waits.
+/// How long a stop waits before the log says for which handlers.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A running server. Takes clients once it [runs](Self::run_until).
+/// A server that has started. It accepts clients once it [runs](Self::run_until).
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -61,25 +64,40 @@ pub struct Server {
     plugins: JoinHandle<()>,
     /// Where libraries are staged.
     staging: StageFolder,
+    /// The admin pages, and where they are served once the server accepts clients.
+    admin: Option<(Router, AdminPages)>,
+}
+
+/// The admin pages of a server, once it accepts clients.
+type AdminPages = Arc<OnceLock<Router>>;
+
+/// What the plugins of a server are started with.
+struct Start {
+    config: Config,
+    mode: Mode,
+    built: Vec<Built>,
+    hub: Arc<Hub>,
+    pipeline: Pipeline,
 }
 
 impl Server {
-    /// A server with this configuration, which can still be told more before it starts.
+    /// A server with this configuration. It starts with [`Builder::start`].
     #[must_use]
     pub fn builder(config: Config) -> Builder {
         Builder::new(config)
     }
 
-    /// Finds out early whether the addresses are free: before what takes its time.
+    /// Checks whether the addresses are free, before anything that takes time.
     ///
     /// # Errors
     ///
-    /// If one of them is not.
+    /// If one of them is taken.
     pub(crate) fn try_addresses(config: &Config, mode: Mode) -> Result<(), StartError> {
         listeners(config, mode).map(drop)
     }
 
-    /// Starts everything: listeners first, as a taken port is the commonest mistake, then plugins, then I/O threads.
+    /// Starts everything: listeners first, as a taken port is the most common mistake, then plugins, then I/O threads. Until all
+    /// of it has started, the admin listener says that the server is not ready.
     pub(super) async fn start(builder: Builder) -> Result<Self, StartError> {
         let Builder {
             config,
@@ -87,6 +105,7 @@ impl Server {
             built,
             follower,
             set_log_level,
+            dropped_lines,
         } = builder;
         let Listeners {
             clients: listener,
@@ -101,40 +120,41 @@ impl Server {
                 .iter()
                 .try_for_each(|key| ApiSecrets::obtain(key).map(drop))?;
         }
+        let pages = AdminPages::default();
         let admin = match admin {
             Some(listener) => {
                 let secret = admin::secret(listener.local_addr()?)?;
-                Some((listener, secret))
+                Some((serve_admin(listener, &pages)?, secret))
             }
             None => None,
         };
         let secret = SecretKeyBase::obtain(&config, mode)?;
         if secret.generated {
-            // Only in `dev`, where it is as it should be.
-            tracing::info!("no secret_key_base: one was made for this run, long-poll sessions end with it");
+            // Only in `dev`, which needs no other.
+            tracing::info!("no secret_key_base: generated one for this run; long-poll sessions end with it");
         }
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
         let inboxes = Inboxes::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
-        let hub = Arc::new(Hub::new(PubSub::new(inboxes.outlets()), Timers::start()?));
+        let mut hub = Hub::new(PubSub::new(inboxes.outlets()), Timers::start()?, config.log.lines);
+        hub.metrics.dropped_lines = dropped_lines;
+        let hub = Arc::new(hub);
         watchdog::start(&hub, mode)?;
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);
         crash::start(&config.server.state_dir, &pipeline.quarantine);
-        let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
-        let mut not_built = Vec::new();
-        for (name, built) in built {
-            match built {
-                Ok(library) => plugins.set_built(&name, library),
-                Err(refusal) => not_built.push((name, refusal)),
-            }
-        }
-        load_all(&mut plugins, &config, mode)?;
-        for (name, refusal) in not_built {
-            plugins.not_built(&name, refusal);
-        }
+        let start = Start {
+            config,
+            mode,
+            built,
+            hub: Arc::clone(&hub),
+            pipeline,
+        };
+        // On a thread of its own: `init` of a plugin may take its time, and the admin pages answer meanwhile.
+        let plugins = tokio::task::spawn_blocking(|| start.plugins()).await;
+        let (plugins, config) = plugins.map_err(io::Error::other)??;
         let config = Arc::new(config);
         let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
@@ -152,17 +172,16 @@ impl Server {
             .collect::<io::Result<_>>()?;
         let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower, set_log_level)?;
         let address = listener.local_addr()?;
-        let admin_address = admin
-            .map(|(listener, secret)| {
-                let admin = Admin {
-                    state: Arc::clone(&state),
-                    service: service.clone(),
-                    quarantine,
-                    listen: listener.local_addr()?.ip(),
-                };
-                serve_admin(listener, secret, admin)
-            })
-            .transpose()?;
+        let admin_address = admin.as_ref().map(|(address, _)| *address);
+        let admin = admin.map(|(address, secret)| {
+            let admin = Admin {
+                state: Arc::clone(&state),
+                service: service.clone(),
+                quarantine,
+                listen: address.ip(),
+            };
+            (admin::app(admin, secret), pages)
+        });
         let api = api.map(|listener| start_api(listener, &endpoint)).transpose()?;
         Ok(Self {
             address,
@@ -174,6 +193,7 @@ impl Server {
             threads,
             plugins,
             staging,
+            admin,
         })
     }
 
@@ -183,7 +203,7 @@ impl Server {
         self.address
     }
 
-    /// Where the admin pages are, if they are.
+    /// Where the admin pages are, if they are served.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
@@ -200,53 +220,67 @@ impl Server {
         &self.service
     }
 
-    /// The routing as it is now.
+    /// The current routing.
     #[must_use]
     pub(crate) fn routing(&self) -> Arc<Routing> {
         self.endpoint.state.routing()
     }
 
-    /// The way in for clients that come by a transport of one's own. Good for as long as the host runs.
+    /// The entrance for clients of a transport of your own. It works as long as the server runs.
     #[must_use]
     pub fn entrance(&self) -> Entrance {
         Entrance::new(Arc::clone(&self.endpoint))
     }
 
-    /// The way to the routing as it will be.
+    /// What returns the routing that is current when it is called.
     pub(crate) fn current_routing(&self) -> impl Fn() -> Arc<Routing> + Send + 'static {
         let state = Arc::clone(&self.endpoint.state);
         move || state.routing()
     }
 
-    /// Takes clients until `stop` is done. Then closes their connections in batches, as `[server]` says, ends the plugins, and
+    /// Accepts clients until `stop` is done. Then closes their connections in batches, as `[server]` says, ends the plugins, and
     /// returns.
-    pub async fn run_until(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    ///
+    /// If a thread of the server ends too early. The server then stops by itself.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ThreadEnded> {
         let (said, stopped) = mpsc::unbounded_channel();
         let say = async move {
             stop.await;
             let _ = said.send(());
-            // The sender stays: a channel that ends would say it a second time.
+            // The sender stays: the end of a channel would count as a second stop.
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = self.run(stopped) => {}
-            () = say => {}
+            done = self.run(stopped) => done,
+            () = say => Ok(()),
         }
     }
 
-    /// Takes connections until `stop` says so, then lets those that are there go, in batches. If it says so again while that
-    /// lasts, that ends at once.
-    pub(crate) async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) {
+    /// Accepts connections until `stop` says so, then lets those that are there go, in batches. If `stop` says so again
+    /// meanwhile, that ends at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_until`](Self::run_until).
+    pub(crate) async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) -> Result<(), ThreadEnded> {
+        if let Some((app, pages)) = &self.admin {
+            pages.get_or_init(|| app.clone());
+        }
+        let mut any_ended = pin!(threads::any_ended());
         loop {
             tokio::select! {
                 () = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {}
                 _ = stop.recv() => break,
+                _ = &mut any_ended => break,
             }
         }
         tokio::select! {
             () = self.drain() => {}
             _ = stop.recv() => tracing::warn!("stopping at once"),
         }
+        threads::ended().map_or(Ok(()), Err)
     }
 
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
@@ -262,7 +296,7 @@ impl Server {
         }
     }
 
-    /// Closes connections in batches, has plugins end their members, and ends all threads.
+    /// Closes connections in batches, ends the plugins and their members, and ends all threads.
     async fn drain(self) {
         let Self {
             endpoint,
@@ -288,13 +322,13 @@ impl Server {
             }
         };
         if timeout_at(deadline, in_batches).await.is_err() {
-            tracing::warn!("not all connections were drained in time, the rest is closed at once");
+            tracing::warn!("some connections were not drained in time; closing the rest at once");
             endpoint
                 .inboxes
                 .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
         }
         service.send(Command::Stop(deadline.into_std()));
-        // A handler that does not return keeps its thread; it must not keep the process.
+        // A handler that does not return keeps its thread, but not the process.
         let mut ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
         if timeout(PATIENCE, &mut ended).await.is_err() {
             say_awaited(&state.hub, deadline);
@@ -312,7 +346,7 @@ impl Server {
     }
 }
 
-/// Says which handlers keep the host from its end.
+/// Logs for which handlers the stop waits.
 fn say_awaited(hub: &Hub, deadline: Instant) {
     let seconds = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
     for running in hub.watchdog.running() {
@@ -364,9 +398,11 @@ fn start_api(listener: TcpListener, endpoint: &Arc<Endpoint>) -> io::Result<api:
     Ok(running)
 }
 
-fn serve_admin(listener: TcpListener, secret: Option<String>, admin: Admin) -> io::Result<SocketAddr> {
+/// Serves the admin pages from now on, and before they are there, that the server is not ready.
+fn serve_admin(listener: TcpListener, pages: &AdminPages) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let app = admin::app(admin, secret);
+    let app = admin::from_start(Arc::clone(pages));
+    tracing::info!(%address, "admin listener started");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(
@@ -408,6 +444,32 @@ pub(crate) fn pipeline(config: &Config) -> Result<(Pipeline, StageFolder), Start
         reports: Some(server.state_dir.join("reports")),
     };
     Ok((pipeline, staging))
+}
+
+impl Start {
+    /// Loads all plugins of the configuration.
+    fn plugins(self) -> Result<(Plugins, Config), StartError> {
+        let Self {
+            config,
+            mode,
+            built,
+            hub,
+            pipeline,
+        } = self;
+        let mut plugins = Plugins::new(hub, pipeline);
+        let mut not_built = Vec::new();
+        for (name, built) in built {
+            match built {
+                Ok(library) => plugins.set_built(&name, library),
+                Err(refusal) => not_built.push((name, refusal)),
+            }
+        }
+        load_all(&mut plugins, &config, mode)?;
+        for (name, refusal) in not_built {
+            plugins.not_built(&name, refusal);
+        }
+        Ok((plugins, config))
+    }
 }
 
 fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), StartError> {
@@ -453,7 +515,7 @@ fn prepare_patiently(
 
 fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
     let message = refusal.shown(config, &slot.name);
-    // One plugin that crashed, and was never good, does not keep the others from being served.
+    // A plugin that crashed, and of which there is no good library, does not keep the others out of service.
     if mode == Mode::Serve && refusal.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Its I/O thread dispatches the client's messages and delivers messages to it ([`Core`](super::io)).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub(crate) type Waiting = oneshot::Sender<Published>;
 /// A client that may connect.
 #[derive(Debug)]
 pub(crate) struct NewSocket {
+    /// Where the client is.
+    pub(crate) peer: IpAddr,
     /// The mount that it connected to.
     pub(crate) mount: Arc<Mount>,
     /// The protocol version that it speaks.

@@ -55,7 +55,7 @@ pub enum StartError {
         /// Which.
         folder: PathBuf,
     },
-    /// A plugin cannot be put in service.
+    /// A plugin cannot be put into service.
     #[error("plugin `{plugin}` is refused ({step}): {message}")]
     Plugin {
         /// Which.

@@ -1,4 +1,4 @@
-//! What the threads of a running server share: its plugins, the routing of the moment, and how many connections there are.
+//! What the threads of a running server share: its plugins, the current routing, and the number of connections.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -18,7 +18,7 @@ pub(crate) struct State {
     routing: RwLock<Arc<Routing>>,
     /// Connections and sessions of each I/O thread.
     loads: Box<[AtomicUsize]>,
-    /// Whoever wants to connect now is too late.
+    /// The server stops: nobody may connect any more.
     stopping: AtomicBool,
     /// Limits how often the log says that the server is full.
     full: Mutex<LogThrottle<()>>,
@@ -31,7 +31,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// What so many I/O threads share, with the routing to begin with.
+    /// The state of a server with so many I/O threads, and its first routing.
     #[must_use]
     pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
         hub.set_routes(Arc::clone(&routing.routes));
@@ -47,15 +47,16 @@ impl State {
         }
     }
 
-    /// The routing as it is now.
+    /// The current routing.
     #[must_use]
     pub(crate) fn routing(&self) -> Arc<Routing> {
         Arc::clone(&self.routing.read().expect("no holder panics"))
     }
 
-    /// Replaces it for whoever asks from now on. I/O threads are told by
+    /// Replaces the routing for whoever asks from now on. I/O threads learn of it by
     /// [`Inboxes::set_routing`](super::io::Inboxes::set_routing).
     pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
+        self.hub.client_lines.set_limits(routing.config.log.lines);
         self.hub.set_routes(Arc::clone(&routing.routes));
         *self.routing.write().expect("no holder panics") = routing;
     }
@@ -72,12 +73,12 @@ impl State {
         idlest.map_or(0, |(thread, _)| thread as u8)
     }
 
-    /// One connection more on this thread.
+    /// Counts one more connection on this thread.
     pub(crate) fn acquire(&self, thread: u8) {
         self.loads[usize::from(thread)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less.
+    /// Counts one less.
     pub(crate) fn release(&self, thread: u8) {
         self.loads[usize::from(thread)].fetch_sub(1, Ordering::Relaxed);
     }
@@ -116,7 +117,7 @@ impl State {
         self.connections() > self.routing().config.limits.max_connections
     }
 
-    /// Whether there are so many that even a refusal is too much.
+    /// Whether there are so many connections that even a refusal costs too much.
     #[must_use]
     pub(crate) fn is_flooded(&self) -> bool {
         let limit = self.routing().config.limits.max_connections;
@@ -133,7 +134,7 @@ impl State {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 
-    /// From now on nobody may connect: the server stops, and lets those go that are there.
+    /// Nobody may connect from now on: the server stops, and closes its connections.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }

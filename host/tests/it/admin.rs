@@ -22,7 +22,7 @@ async fn a_server_with_all_its_plugins_is_ready() {
     assert_eq!((ready.status, &*ready.body), (200, "ready\n"));
     let (all, nothing) = (get(admin, "/").await, get(admin, "/nothing").await);
     assert_eq!((all.status, nothing.status), (200, 404));
-    let begins = "there is no /nothing here; these are there:\n\n";
+    let begins = "there is no /nothing here; there are:\n\n";
     assert_eq!(nothing.body.strip_prefix(begins), Some(&*all.body));
     for path in ["/health", "/ready", "/metrics", "/plugins", "/quarantine"] {
         assert!(

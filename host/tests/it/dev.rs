@@ -118,7 +118,7 @@ async fn the_log_is_short_and_holds_what_must_be_acted_on() {
         1,
         "{said}"
     );
-    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect mount="] {
+    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect peer="] {
         assert!(!said.contains(word), "{word} in\n{said}");
     }
 }
@@ -198,7 +198,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
-        "INFO bennu::server::endpoint::connect: connect mount=",
+        "INFO bennu::server::endpoint::connect: connect peer=",
         "ERROR bennu::",
         "WARN misbehave::asked: in a span",
     ] {
@@ -317,6 +317,34 @@ fn add_other(bench: &Bench) {
     let manifest = "[package]\nname = \"one-more\"\n[lib]\npath = \"lib.rs\"\n";
     fs::write(bench.path("plugins/other/Cargo.toml"), manifest).expect("written");
     fs::write(bench.path("plugins/other/lib.rs"), "").expect("written");
+}
+
+#[tokio::test]
+async fn a_plugin_whose_folder_goes_is_missed_and_is_built_when_it_is_back() {
+    // Without the other one, the workspace is none when the folder is gone.
+    for other in [true, false] {
+        let bench = workspace("");
+        if other {
+            add_other(&bench);
+        }
+        let (place, elsewhere) = (bench.path("plugins/echo"), bench.path("elsewhere"));
+        let server = dev(&bench).await;
+        // It was built and looked at: it is no plugin.
+        server.log.line(&["✗ echo: plugin refused"]).await;
+        for time in 0..2 {
+            fs::rename(&place, &elsewhere).expect("gone");
+            let gone = "✗ echo cannot be built: the workspace has no package `echo`; not in service until";
+            server.log.nth_line(time, &[gone]).await;
+            fs::rename(&elsewhere, &place).expect("back");
+            let refused = "✗ echo: library refused, none is in service";
+            server.log.find(BUILD, time, &[refused]).await;
+        }
+        fs::remove_dir_all(&place).expect("removed");
+        server.log.nth_line(2, &["✗ echo cannot be built"]).await;
+        for word in ["inotify", "notify", "watch"] {
+            assert_eq!(server.log.count(&[word]), 0, "{}", server.log.text());
+        }
+    }
 }
 
 #[tokio::test]

@@ -372,7 +372,7 @@ async fn out_of_descriptors_it_says_so_once_a_second_and_recovers() {
         let connected = tokio::net::TcpStream::connect(server.address).await;
         waiting.push(connected.expect("the system takes it"));
     }
-    let cannot = ["a connection cannot be accepted"];
+    let cannot = ["cannot accept connections"];
     server.log.line(&cannot).await;
     let second = server.log.nth_line(1, &cannot).await;
     assert!(number(&second, "more").is_some_and(|more| more > 3), "{second}");

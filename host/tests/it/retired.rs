@@ -72,13 +72,9 @@ async fn after_twenty_reloads_only_the_last_library_is_there() {
     let admin = server.admin().await;
     assert_eq!(plugin(admin, "echo").await["leaked_generations"], 0);
     assert_eq!(metric(admin, "bennu_plugin_loads_total{plugin=\"echo\"}").await, 21);
-    let shards = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it is running");
-    let names = shards.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-    assert_eq!(
-        names.filter(|name| name.starts_with("echo.")).count(),
-        2,
-        "two shards run"
-    );
+    let names = server.thread_names();
+    let shards = names.iter().filter(|name| name.starts_with("echo."));
+    assert_eq!(shards.count(), 2, "two shards run");
 }
 
 #[tokio::test]

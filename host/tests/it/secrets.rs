@@ -48,6 +48,8 @@ async fn a_connect_is_a_line_of_the_log() {
 async fn what_real_clients_identify_themselves_with_is_filtered_by_default() {
     const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2lnbmF0dXJl";
     let bench = Bench::new();
+    // Each connects from the same address.
+    bench.set("log", "client_burst", "100");
     let server = bench.serve().await;
     let names = [
         "apikey",

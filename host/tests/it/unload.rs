@@ -128,6 +128,13 @@ async fn the_hosts_handlers_come_before_those_of_a_plugin_and_are_put_back() {
             .await;
         // At once: nobody has had the time to look.
         server.signal(signal);
+        if signal == Signal::HUP {
+            server
+                .log
+                .line(&["reading the configuration and all libraries again"])
+                .await;
+            server.signal(Signal::TERM);
+        }
         assert_eq!(client.close_code().await, 1012, "{signal:?}: a drain");
         assert_eq!(server.ended().await.code(), Some(0), "{signal:?}");
         assert_eq!(

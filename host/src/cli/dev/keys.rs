@@ -7,6 +7,7 @@ use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
 
 use crate::cli::terminal::Modes;
+use crate::runtime::threads;
 
 pub(super) const HELP: &str = "keys: o opens the page, r lists routes and plugins, h shows this, q quits";
 
@@ -36,7 +37,7 @@ pub(super) fn listen(mut pressed: impl FnMut(Key) + Send + 'static) -> io::Resul
     // Ctrl-C still sends a signal, and line ends are still translated.
     bare.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     tcsetattr(&stdin, OptionalActions::Now, &bare)?;
-    std::thread::Builder::new().name("keys".into()).spawn(move || {
+    threads::spawn("keys", move || {
         let mut byte = [0];
         while stdin.lock().read_exact(&mut byte).is_ok() {
             match byte[0] {

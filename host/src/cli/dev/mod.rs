@@ -7,11 +7,13 @@ mod reloads;
 mod screen;
 mod sources;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use clap::Args;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
@@ -21,11 +23,13 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{ConfigArg, address, override_listen};
+use super::signals::{self, Hangup, Signals};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
-use super::{LOG_VARIABLE, log_filter, raise_open_files, read_config, set_log_level, signals};
+use super::{LOG_VARIABLE, log_filter, log_panics, output, raise_open_files, read_config, set_log_level};
 use crate::cargo::Processes;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
+use crate::runtime::threads;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::control::SetLogLevel;
@@ -88,14 +92,14 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     override_listen(&mut config, args.listen);
     prepare_process(&config)?;
     let screen = Screen::new();
-    let set_log_level = start_log(&config, &screen);
+    let log = start_log(&config, &screen)?;
     raise_open_files(&config);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let processes = Processes::default();
-    let done = runtime.block_on(serve(config, screen, set_log_level, &processes));
+    let done = runtime.block_on(serve(config, screen, log, &processes));
     // Whatever ended the server, no build goes on without it.
     processes.stop();
     // A plugin's thread that never ends must not keep the process.
@@ -106,10 +110,14 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
 async fn serve(
     config: Config,
     screen: Screen,
-    set_log_level: SetLogLevel,
+    (set_log_level, dropped_lines): (SetLogLevel, Counter),
     processes: &Processes,
 ) -> anyhow::Result<()> {
-    let (stop, mut stopped) = signals()?;
+    let Signals {
+        stop: mut stopped,
+        stopper: stop,
+        ..
+    } = signals::listen(Hangup::Stop)?;
     // Before the build, which may take a minute: a port that is taken is reported at once.
     Server::try_addresses(&config, Mode::Dev)?;
     let (changed, changes) = mpsc::channel();
@@ -124,6 +132,7 @@ async fn serve(
     let server = Server::builder(config)
         .dev(built, follower)
         .on_log_level(set_log_level)
+        .dropped_lines(dropped_lines)
         .start()
         .await?;
     greet(&server, &screen);
@@ -131,14 +140,12 @@ async fn serve(
     note_admin(&state_dir, found_elsewhere(&server));
     note_api(&state_dir, server.api_address());
     let (service, routing) = (server.service().clone(), server.current_routing());
-    std::thread::Builder::new()
-        .name("builder".into())
-        .spawn(move || sources.build(&changes, &service, routing))?;
+    threads::spawn("builder", move || sources.build(&changes, &service, routing))?;
     let _modes = listen_to_keys(&server, &screen, stop)?;
-    server.run(ending_builds(stopped, processes.clone())).await;
+    let done = server.run(ending_builds(stopped, processes.clone())).await;
     note_admin(&state_dir, None);
     note_api(&state_dir, None);
-    Ok(())
+    Ok(done?)
 }
 
 /// What the server starts with.
@@ -178,9 +185,11 @@ fn ending_builds(mut stopped: UnboundedReceiver<()>, processes: Processes) -> Un
 
 /// Sends the log to the screen. Unless `BENNU_LOG` is set, it is short: a reload is one line, and of the server's own lines only those
 /// are shown that somebody must act on, unless the level names its modules.
-fn start_log(config: &Config, screen: &Screen) -> SetLogLevel {
+fn start_log(config: &Config, screen: &Screen) -> io::Result<(SetLogLevel, Counter)> {
+    let dropped = output::start(config.log.max_queue_bytes)?;
     let log = tracing_subscriber::fmt::layer()
         .with_writer(screen.clone())
+        .log_internal_errors(false)
         .with_ansi(has_colours(&std::io::stderr()));
     let directives = std::env::var(LOG_VARIABLE);
     let directives = directives
@@ -196,7 +205,9 @@ fn start_log(config: &Config, screen: &Screen) -> SetLogLevel {
     );
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
     tracing_subscriber::registry().with(log).with(reloads).init();
-    set_log_level(move |level| handle.reload(log_filter(&in_short(level))))
+    log_panics();
+    let set_level = set_log_level(move |level| handle.reload(log_filter(&in_short(level))));
+    Ok((set_level, dropped))
 }
 
 /// The filter of the short log: of the server's own lines warnings and errors, or fewer if `level` says so.

@@ -6,10 +6,13 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anstream::adapter::strip_str;
+use rustix::fd::{AsFd as _, BorrowedFd};
+use rustix::fs::fstat;
 use rustix::termios::tcgetwinsize;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::cli::terminal::{FAINT, styled};
+use crate::cli::output::{self, Stream};
+use crate::cli::terminal::{FAINT, has_colours, styled};
 
 /// Back to the start of the line, which is emptied.
 const CLEAR: &str = "\r\x1b[2K";
@@ -23,6 +26,9 @@ pub(super) struct Screen(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     is_terminal: bool,
+    has_colours: bool,
+    /// Standard error is the same terminal.
+    shows_log: bool,
     /// The status line.
     status: String,
     /// What the last line is about, if it may be replaced by a longer one.
@@ -33,6 +39,8 @@ impl Screen {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             is_terminal: io::stdout().is_terminal(),
+            has_colours: has_colours(&io::stdout()),
+            shows_log: is_one_terminal(),
             status: String::new(),
             last: None,
         })))
@@ -63,9 +71,7 @@ impl Screen {
         let mut state = self.lock();
         if state.is_terminal {
             state.status = text.to_owned();
-            let mut out = io::stdout().lock();
-            // If the terminal is gone, there is nobody to tell, here and below.
-            let _ = write!(out, "{CLEAR}{}", state.shown_status()).and_then(|()| out.flush());
+            output::write(Stream::Out, format!("{CLEAR}{}", state.shown_status()).as_bytes());
         }
     }
 
@@ -77,10 +83,16 @@ impl Screen {
 
 impl State {
     fn above(&mut self, before: &str, text: &str, about: Option<String>) {
-        let mut out = anstream::stdout().lock();
         let clear = if self.status.is_empty() { "" } else { CLEAR };
-        let _ = write!(out, "{clear}{before}{text}\n{}", self.shown_status()).and_then(|()| out.flush());
+        self.write(&format!("{clear}{before}{text}\n{}", self.shown_status()));
         self.last = about;
+    }
+
+    fn write(&self, text: &str) {
+        match self.has_colours {
+            true => output::write(Stream::Out, text.as_bytes()),
+            false => output::write(Stream::Out, strip_str(text).to_string().as_bytes()),
+        }
     }
 
     /// As much of the status as fits into one line.
@@ -105,21 +117,28 @@ pub(super) struct LogWriter<'a>(MutexGuard<'a, State>);
 impl Write for LogWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let state = &mut *self.0;
-        let mut out = io::stdout().lock();
-        if !state.status.is_empty() {
-            write!(out, "{CLEAR}")?;
-            out.flush()?;
+        if !state.shows_log {
+            output::write(Stream::Log, bytes);
+            return Ok(bytes.len());
         }
-        io::stderr().write_all(bytes)?;
+        let text = String::from_utf8_lossy(bytes);
+        let clear = if state.status.is_empty() { "" } else { CLEAR };
+        // In one queue with all else that this terminal shows, as its order counts.
+        output::write(Stream::Out, format!("{clear}{text}{}", state.shown_status()).as_bytes());
         state.last = None;
-        write!(out, "{}", state.shown_status())?;
-        out.flush()?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether standard output and standard error are the same terminal.
+fn is_one_terminal() -> bool {
+    let device = |file: BorrowedFd<'_>| fstat(file).map(|stat| stat.st_rdev).ok();
+    let (out, err) = (io::stdout(), io::stderr());
+    out.is_terminal() && err.is_terminal() && device(out.as_fd()) == device(err.as_fd())
 }
 
 fn width(text: &str) -> usize {

@@ -124,7 +124,7 @@ impl Sources {
             files: workspace.settings(),
             ..SourceSet::default()
         };
-        watcher.sources(WORKSPACE, settings, SystemTime::now());
+        watcher.sources(WORKSPACE, settings, Some(SystemTime::now()));
         Ok(Self {
             known: Known(Arc::new(Mutex::new(Arc::new(workspace)))),
             folder,
@@ -210,6 +210,8 @@ impl Sources {
             };
             manifests.extend(set.folders.iter().map(|folder| folder.join("Cargo.toml")));
             if *watched != set {
+                // A package that cargo has just described may be gone again.
+                let since = (!workspace.has(name) || !is_gone(&set)).then_some(since);
                 self.watcher.sources(name, set.clone(), since);
                 *watched = set;
             }

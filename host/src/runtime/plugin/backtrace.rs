@@ -15,6 +15,7 @@ use std::sync::{LazyLock, Mutex};
 use addr2line::Loader;
 
 use super::loader::{crash, stack};
+use crate::runtime::threads;
 
 /// Places of one generation that are shown. A plugin that panics in more places has said enough.
 const MOST_PLACES: usize = 32;
@@ -83,7 +84,7 @@ impl Panics {
 fn writer() -> SyncSender<Panicked> {
     let (sender, waiting) = mpsc::sync_channel::<Panicked>(MOST_WAITING);
     let write = move || waiting.into_iter().for_each(|panicked| panicked.write());
-    if let Err(error) = std::thread::Builder::new().name("backtraces".into()).spawn(write) {
+    if let Err(error) = threads::spawn("backtraces", write) {
         tracing::error!(%error, "no thread to write backtraces on");
     }
     sender

@@ -25,6 +25,8 @@ use super::watchdog::GivenUp;
 use crate::config;
 use crate::config::ContentHash;
 use crate::runtime::channel::Owner;
+use crate::runtime::clock;
+use crate::runtime::threads;
 
 /// The deadline that a plugin's own `shutdown` is told.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
@@ -332,12 +334,13 @@ impl ShardSet {
     ) -> Result<ShardThread, GenerationError> {
         let own = Arc::clone(shard);
         let (plugin, hash) = (self.env.slot.name.clone(), format!("{:#}", self.hash));
+        let name = format!("{}{index}", name_of_threads(&self.env.slot.name, self.number));
         let thread = std::thread::Builder::new()
-            .name(format!("{}{index}", name_of_threads(&self.env.slot.name, self.number)))
+            .name(name.clone())
             .spawn(move || {
                 own.pulse.attach();
                 loader::crash::attach(&plugin, &hash);
-                body(&own);
+                threads::guard(&name, || body(&own));
                 own.end_thread();
             })
             .map_err(GenerationError::Thread)?;
@@ -463,7 +466,7 @@ impl ShardSet {
         started: &mpsc::Receiver<Result<T, GenerationError>>,
         config: &config::Plugin,
     ) -> Result<T, GenerationError> {
-        match started.recv_timeout(config.deadline) {
+        match clock::recv_timeout(started, config.deadline) {
             Ok(started) => started,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(GenerationError::Ended),
             Err(mpsc::RecvTimeoutError::Timeout) => {

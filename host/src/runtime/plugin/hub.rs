@@ -12,7 +12,9 @@ use super::connect::Connects;
 use super::routes::{Place, Routes};
 use super::slot::{JoinRefused, PluginSlot};
 use super::watchdog::Watchdog;
+use crate::config::LineLimits;
 use crate::runtime::channel::{Called, Caller, Input, Refused};
+use crate::runtime::client_lines::ClientLines;
 use crate::runtime::delivery::{Broadcast, Reach};
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
@@ -30,6 +32,8 @@ pub(crate) struct Hub {
     pub(crate) connects: Connects,
     /// Notices plugins that do not return.
     pub(crate) watchdog: Watchdog,
+    /// Limits what clients cause in the log.
+    pub(crate) client_lines: ClientLines,
     /// Counters for `/metrics`.
     pub(crate) metrics: Metrics,
     interceptors: RwLock<Interceptors>,
@@ -65,12 +69,13 @@ type Interceptors = Arc<HashMap<String, Vec<Arc<PluginSlot>>>>;
 impl Hub {
     /// A hub over these ways and timers.
     #[must_use]
-    pub(crate) fn new(pubsub: PubSub, timers: Arc<Timers>) -> Self {
+    pub(crate) fn new(pubsub: PubSub, timers: Arc<Timers>, lines: LineLimits) -> Self {
         Self {
             pubsub,
             timers,
             connects: Connects::default(),
             watchdog: Watchdog::default(),
+            client_lines: ClientLines::new(lines),
             metrics: Metrics::default(),
             interceptors: RwLock::default(),
             routes: RwLock::new(Arc::new(Routes::none())),

@@ -12,6 +12,7 @@ use super::memory;
 use super::slot::PluginSlot;
 use super::step::Step;
 use crate::runtime::channel::Input;
+use crate::runtime::threads;
 
 /// Generations that are on their way out.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Retirement {
 
     fn on_a_thread(&mut self, body: impl FnOnce() + Send + 'static) {
         self.threads.retain(|thread| !thread.is_finished());
-        match std::thread::Builder::new().name("retire".into()).spawn(body) {
+        match threads::spawn("retire", body) {
             Ok(thread) => self.threads.push(thread),
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,

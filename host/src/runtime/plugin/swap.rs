@@ -18,6 +18,7 @@ use super::shard::Control;
 use super::slot::PluginSlot;
 use crate::config::{OnMigrateError, OnRollback, Reload};
 use crate::runtime::channel::{Input, Notice, Topic};
+use crate::runtime::clock;
 
 /// Topics on the move at a time, for each shard that takes them. The other topics are served meanwhile. A topic is held while the
 /// ones before it are read, so few are on the move. The swap takes longer that way, but no client notices.
@@ -214,7 +215,7 @@ fn carry(
         if moving.is_empty() {
             return;
         }
-        let moved = match reports.recv_timeout(patience) {
+        let moved = match clock::recv_timeout(&reports, patience) {
             Ok(moved) => moved,
             // A handler of the old code is stuck. Send all other topics now. Its own topics follow when it returns.
             Err(_) if most == usual => {

@@ -1,8 +1,8 @@
-//! Notices handlers that do not return, says so, and gives their shards up.
+//! Notices handlers that do not return, logs them, and gives up their shards.
 //!
-//! One thread of the host looks at all shards every few milliseconds. A shard's thread does no more for it than to count
-//! its events ([`Pulse`]). In `dev`, where no shard is given up, it goes on saying so. It also says how many refused effects
-//! were left unsaid. What becomes of a shard that is given up stands in [`giveup`].
+//! One thread of the host looks at all shards every few milliseconds. All that a shard's thread does for it is to count its events
+//! ([`Pulse`]). In `dev` no shard is given up; the log lines repeat instead. The same thread keeps the [`clock`] going, and writes
+//! the log lines that sum up what was left out. [`giveup`] says what happens to a shard that is given up.
 
 mod pulse;
 mod thread;
@@ -17,17 +17,22 @@ use super::giveup;
 use super::loader::{said, signals};
 use super::shard::{Shard, Work};
 use crate::config::Mode;
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock::{self, Heart};
 use crate::runtime::plugin::Hub;
+use crate::runtime::threads::{self, fault};
 
-/// Between two looks: reports may come so much later.
+/// The thread's name.
+const NAME: &str = "watchdog";
+/// The time between two looks. Reports may be late by as much.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How many ticks are between two looks at the process's signal handlers.
 const SIGNAL_TICKS: u32 = 5;
 
-/// What is said of a handler past `warn_ms`,
+/// The line about a handler past `warn_ms`.
 const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
-/// and from then on, at growing intervals.
+/// The line about it later, at growing intervals.
 const STILL: &str = "handler still runs: the other topics of its shard wait for it";
 
 /// The shards of all generations.
@@ -38,11 +43,11 @@ pub(crate) struct Watchdog(Mutex<Vec<Watched>>);
 struct Watched {
     set: Weak<ShardSet>,
     shard: Arc<Shard>,
-    /// The event that was seen last, and since when.
+    /// The event that the last look saw, and since when it runs.
     seen: Option<(u64, Instant)>,
-    /// I/O threads were told of what the shard had sent before.
+    /// The watchdog has woken I/O threads for what the shard had sent before.
     woken: bool,
-    /// When it is said again that the event takes long; `None`: it was not said yet.
+    /// When to log again that the event takes long; `None`: not logged yet.
     again: Option<Duration>,
 }
 
@@ -53,32 +58,32 @@ struct Alarm {
     shard: Arc<Shard>,
     event: u64,
     since: Instant,
-    /// Past the deadline, where there is one.
+    /// It is past the deadline, where there is one.
     hangs: bool,
     report: Option<Report>,
 }
 
-/// That a handler takes long is due to be said.
+/// Which line about a slow handler is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Report {
     First,
     Again,
 }
 
-/// A plugin's code that has not returned.
+/// A call into a plugin that has not returned.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Whose it is.
+    /// The plugin.
     pub(crate) plugin: String,
-    /// What it was called for.
+    /// The callback.
     pub(crate) callback: &'static str,
-    /// For which topic; empty where that is about none.
+    /// The topic; empty if there is none.
     pub(crate) topic: String,
-    /// The event's name; empty where it has none.
+    /// The name of the event; empty if it has none.
     pub(crate) event: String,
 }
 
-/// What a plugin is doing, for a line of the log.
+/// What a plugin does, for a log line.
 #[derive(Debug, Default)]
 struct Doing {
     callback: &'static str,
@@ -86,19 +91,23 @@ struct Doing {
     event: String,
 }
 
-/// Starts the thread, which ends with the hub. In `dev` it gives nothing up.
+/// Starts the thread, which ends with the hub. In `dev` it gives up no shard.
 ///
 /// # Errors
 ///
 /// If the system gives no thread.
 pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
     let hub = Arc::downgrade(hub);
+    let heart = Heart::start();
     let body = move || {
         let mut look_at_signals = (0..SIGNAL_TICKS).cycle();
         while let Some(hub) = hub.upgrade() {
+            fault::point(NAME);
+            heart.beat();
             for alarm in hub.watchdog.look(mode) {
                 alarm.raise();
             }
+            hub.client_lines.tell_rest();
             drop(hub);
             if look_at_signals.next() == Some(0) {
                 look_after_signals();
@@ -106,10 +115,7 @@ pub(crate) fn start(hub: &Arc<Hub>, mode: Mode) -> std::io::Result<()> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new()
-        .name("watchdog".into())
-        .spawn(body)
-        .map(drop)
+    threads::spawn(NAME, body).map(drop)
 }
 
 /// Puts back signal handlers of the host's that a plugin has replaced, and tells of timers that a plugin has forgotten.
@@ -138,14 +144,14 @@ impl Watchdog {
         self.0.lock().expect("no holder panics").push(watched);
     }
 
-    /// The calls of plugins that last since the thread has looked last, at least.
+    /// The calls into plugins that have lasted at least since the last look.
     pub(crate) fn running(&self) -> Vec<Running> {
         let all = self.0.lock().expect("no holder panics");
         all.iter().filter_map(Watched::running).collect()
     }
 
     fn look(&self, mode: Mode) -> Vec<Alarm> {
-        let now = Instant::now();
+        let now = clock::now();
         let mut alarms = Vec::new();
         self.0.lock().expect("no holder panics").retain_mut(|watched| {
             let Some(set) = watched.set.upgrade() else {
@@ -187,12 +193,12 @@ impl Watched {
             }
         };
         if !std::mem::replace(&mut self.woken, true) {
-            // Its thread has put that off to the end of its batch, which is not near.
+            // Its thread does that only at the end of its batch, which is not near.
             set.env.hub.pubsub.hurry();
         }
-        let (config, taken) = (set.env.slot.config(), now - since);
-        // Past the deadline it is tried again and again: the handler may have been calling the host just then.
-        let hangs = mode == Mode::Serve && taken >= config.deadline;
+        let (config, taken) = (set.env.slot.config(), now.saturating_duration_since(since));
+        // Past the deadline, each look tries again: a handler that calls the host at that moment cannot be given up.
+        let hangs = mode == Mode::Serve && taken >= config.deadline && clock::may_judge();
         let report = match self.again {
             None => (taken >= config.warn).then_some(Report::First),
             Some(again) => (taken >= again).then_some(Report::Again),
@@ -217,7 +223,7 @@ impl Alarm {
         let thread = ThreadState::of(self.shard.pulse.thread());
         if self.hangs && self.shard.pulse.give_up(self.event) {
             stats.hangs.inc();
-            // On probation it counts as a panic.
+            // During probation it counts as a panic.
             self.set.env.health.panicked();
             let lost = giveup::give_up(&self.set, &self.shard);
             return self.say_lost(&doing, &thread, &lost);
@@ -234,7 +240,11 @@ impl Alarm {
 
     fn say(&self, what: &str, doing: &Doing, thread: &ThreadState) {
         let Doing { callback, topic, event } = doing;
-        tracing::warn!(
+        client_line!(
+            WARN,
+            self.set.env.hub.client_lines,
+            "slow handler",
+            Source::Plugin(self.set.env.slot.name.as_str().into()),
             plugin = self.set.env.slot.name,
             generation = self.shard.generation(),
             topic,
@@ -275,11 +285,11 @@ impl Alarm {
     }
 
     fn ms(&self) -> u128 {
-        self.since.elapsed().as_millis()
+        clock::since(self.since).as_millis()
     }
 }
 
-/// When it is said again of a handler that runs since `taken`: after a second, after ten, then each minute.
+/// When to log again about a handler that has run for `taken`: after a second, after ten, then each minute.
 fn say_again(taken: Duration) -> Duration {
     let seconds = match taken.as_secs() {
         0 => 1,

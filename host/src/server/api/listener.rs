@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::{Api, gate};
+use crate::runtime::threads;
 use crate::server::ambiguous::HadContentLength;
 use crate::server::endpoint::Endpoint;
 use crate::server::io::LazyStream;
@@ -45,11 +46,8 @@ pub(crate) fn start(listener: TcpListener, endpoint: Arc<Endpoint>, made_up: Opt
     let api = Arc::new(Api::new(endpoint, address, made_up));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
-    let thread = std::thread::Builder::new().name("api".into()).spawn(move || {
-        let ended = runtime.block_on(async { accept(api, TcpListener::from_std(listener)?, stopped).await });
-        if let Err(error) = ended {
-            tracing::error!(error = &error as &dyn std::error::Error, "the API has failed");
-        }
+    let thread = threads::try_spawn("api", move || {
+        runtime.block_on(async { accept(api, TcpListener::from_std(listener)?, stopped).await })
     })?;
     Ok(Running {
         address,
@@ -126,7 +124,7 @@ async fn serve(api: Arc<Api>, stream: std::net::TcpStream, peer: SocketAddr, mut
         .header_read_timeout(config.api.idle_timeout)
         // hyper takes no buffer below 8 KiB.
         .max_buf_size(config.api.max_header_bytes.max(8192));
-    let stream = LazyStream::new(stream, config.api.response_timeout);
+    let stream = LazyStream::alone(stream, config.api.response_timeout);
     let content_length = stream.content_length();
     let service = service_fn(move |mut request| {
         if content_length.is_seen() {

@@ -51,6 +51,20 @@ impl Keeper {
         plan.again.iter().for_each(|name| self.again(name));
     }
 
+    /// Reads everything again, whatever the watcher has noticed.
+    pub(super) fn reread(&mut self) {
+        tracing::info!("reading the configuration and all libraries again");
+        // What was rejected for the same reason is logged again: the operator waits for an answer.
+        self.rejected = None;
+        self.config();
+        let slots: Vec<_> = self.plugins.slots().cloned().collect();
+        for slot in slots {
+            if let Some(library) = self.plugins.library(&slot.name, &slot.config()) {
+                self.library(&slot.name, library, false);
+            }
+        }
+    }
+
     /// The file was saved without a change. If it was refused, it may be good by now.
     pub(super) fn config_saved(&mut self) {
         // Whoever saves it again wants to hear of it again.

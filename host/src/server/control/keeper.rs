@@ -10,10 +10,11 @@ use serde_json::json;
 use super::on_disk::{Rejected, SetLogLevel};
 use super::retries::Retries;
 use super::watch::{News, WatchTimes, Watcher};
-use super::{CONFIG, Command, Follower};
+use super::{CONFIG, Command, Follower, THREAD};
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::manager::{Plugins, Verdict, announce_rollback};
 use crate::runtime::plugin::step::Step;
+use crate::runtime::threads::fault;
 use crate::server::endpoint::{DevEvent, Endpoint};
 
 /// How often the thread looks at generations that are ending.
@@ -74,6 +75,7 @@ impl Keeper {
     /// Carries out commands, and what is due without one, until it is told to stop.
     pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
         loop {
+            fault::point(THREAD);
             match commands.recv_timeout(self.patience()) {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
                 Ok(Command::Saved(name, _)) if name == CONFIG => self.config_saved(),
@@ -86,6 +88,7 @@ impl Keeper {
                 }
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config_changed(),
+                Ok(Command::Reread) => self.reread(),
                 Ok(Command::LibraryOfRejected) => self.library_of_rejected(),
                 Ok(Command::News(event)) => self.news(event),
                 Ok(Command::Faults) => self.news(("faults", "{}".to_owned())),

@@ -20,7 +20,10 @@ use super::endpoint::{DevEvent, Endpoint};
 use crate::config::{Config, ContentHash, Mode};
 use crate::runtime::plugin::manager::Plugins;
 use crate::runtime::plugin::step::Refusal;
+use crate::runtime::threads;
 
+/// The thread's name.
+const THREAD: &str = "plugins";
 /// The watcher's name for the configuration; no plugin can be called so.
 const CONFIG: &str = "/config";
 /// What its names for libraries begin with that only a rejected configuration names.
@@ -50,6 +53,8 @@ pub(crate) enum Command {
     Lifted(String, ContentHash),
     /// The configuration may have changed.
     Config,
+    /// An operator asks to read the configuration and all libraries again.
+    Reread,
     /// A library has changed that only a rejected configuration names.
     LibraryOfRejected,
     /// A plugin has panicked or failed. Its journal says how.
@@ -102,9 +107,7 @@ impl Service {
         let tell = move |what| drop(Command::of(what).map(|command| news.send(command)));
         let mut keeper = Keeper::new(plugins, endpoint, mode, follower, tell)?;
         keeper.set_log_level = set_log_level;
-        let thread = std::thread::Builder::new()
-            .name("plugins".into())
-            .spawn(move || keeper.run(&commands))?;
+        let thread = threads::spawn(THREAD, move || keeper.run(&commands))?;
         Ok((Self(sender), thread))
     }
 

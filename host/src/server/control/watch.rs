@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
@@ -20,6 +20,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 pub(crate) use self::subject::SourceSet;
 use self::subject::{Print, Save, Subject};
 use crate::config::ContentHash;
+use crate::runtime::threads;
 
 /// When to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +106,7 @@ impl Watcher {
             entries: HashMap::new(),
             on_news,
         };
-        let thread = thread::Builder::new()
-            .name("bennu-watch".to_owned())
-            .spawn(move || worker.run())?;
+        let thread = threads::spawn("bennu-watch", move || worker.run())?;
         Ok(Self {
             commands,
             thread: Some(thread),
@@ -125,8 +124,8 @@ impl Watcher {
         self.send(Command::Took(name.to_owned(), contents));
     }
 
-    /// Watches sources, from what they were at `since`. Replaces what had this name.
-    pub(crate) fn sources(&self, name: &str, set: SourceSet, since: SystemTime) {
+    /// Watches sources, from what they were at `since`; for `None`, whatever is there is a change. Replaces what had this name.
+    pub(crate) fn sources(&self, name: &str, set: SourceSet, since: Option<SystemTime>) {
         self.watch(name, Subject::sources(set, since));
     }
 

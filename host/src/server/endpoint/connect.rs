@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use super::params::Params;
 use super::{Endpoint, filter, info, origin, phoenix_0_11};
 use crate::config::{CheckOrigin, Mount};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock;
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
 use crate::server::io::Client;
@@ -98,24 +100,40 @@ impl Denied {
 }
 
 /// Whether the mount allows the request's `Origin`, by the rules of the client's dialect.
-pub(super) async fn origin_taken(endpoint: &Arc<Endpoint>, mount: &Mount, dialect: Dialect, parts: &Parts) -> bool {
+pub(super) async fn origin_taken(
+    endpoint: &Arc<Endpoint>,
+    client: Client,
+    mount: &Mount,
+    dialect: Dialect,
+    parts: &Parts,
+) -> bool {
     match dialect {
-        Dialect::Modern => origin_allowed(endpoint, mount, parts).await,
-        Dialect::Phoenix011 => phoenix_0_11::check_origin(mount, parts),
+        Dialect::Modern => origin_allowed(endpoint, client, mount, parts).await,
+        Dialect::Phoenix011 => phoenix_0_11::check_origin(endpoint, client, mount, parts),
     }
 }
 
 /// Whether the mount allows the request's `Origin`. The log says how to allow a refused one.
-pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, mount: &Mount, parts: &Parts) -> bool {
+pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, client: Client, mount: &Mount, parts: &Parts) -> bool {
     let Some(origin) = parts.headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("")) else {
         return true;
     };
     if let CheckOrigin::Plugin(plugin) = &mount.check_origin {
         let told = serde_json::to_vec(&origin::told(&mount.path, origin)).unwrap_or_default();
-        let answer = ask(endpoint, plugin, Asked::Origin, told.into()).await;
+        let answer = ask(endpoint, client, plugin, Asked::Origin, told.into()).await;
         let allowed = matches!(answer, Ok(Connected::Accepted { .. }));
         if !allowed {
-            tracing::warn!(origin, mount = mount.path, plugin, "origin refused by the plugin");
+            client_line!(
+                WARN,
+                endpoint.lines(),
+                "origin",
+                Source::of(client.peer.ip()),
+                peer = %client.peer,
+                origin,
+                mount = mount.path,
+                plugin,
+                "origin refused by the plugin"
+            );
         }
         return allowed;
     }
@@ -123,7 +141,12 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, mount: &Mount, part
     if !allowed {
         let reason = format!("the origin {origin} is not in `check_origin` of the mount");
         endpoint.tell_denied(&mount.path, StatusCode::FORBIDDEN, &reason);
-        tracing::warn!(
+        client_line!(
+            WARN,
+            endpoint.lines(),
+            "origin",
+            Source::of(client.peer.ip()),
+            peer = %client.peer,
             origin,
             mount = mount.path,
             "origin refused; to allow it, add it to `check_origin` of the mount, or set `[server] url_host` to its host"
@@ -147,13 +170,27 @@ impl Attempt<'_> {
         let Self { mount, transport, .. } = self;
         let serializer = match self.dialect {
             Dialect::Modern => self.params.vsn.serializer(&mount.serializers).map_err(|error| {
-                tracing::warn!(mount = mount.path, %error, "client refused");
+                client_line!(
+                    WARN,
+                    self.endpoint.lines(),
+                    "refused",
+                    Source::of(self.client.peer.ip()),
+                    peer = %self.client.peer,
+                    mount = mount.path,
+                    %error,
+                    "client refused"
+                );
                 Denied::new(StatusCode::FORBIDDEN)
             })?,
             Dialect::Phoenix011 => &Phoenix011,
         };
         let identity = self.identity().await;
-        tracing::info!(
+        client_line!(
+            INFO,
+            self.endpoint.lines(),
+            "connect",
+            Source::of(self.client.peer.ip()),
+            peer = %self.client.peer,
             mount = mount.path,
             transport,
             vsn = serializer.vsn(),
@@ -170,6 +207,7 @@ impl Attempt<'_> {
         }
         let (identity, arrival) = identity?;
         Ok(NewSocket {
+            peer: self.client.peer.ip(),
             mount: Arc::clone(mount),
             serializer,
             dialect: self.dialect,
@@ -183,7 +221,7 @@ impl Attempt<'_> {
         let Some(plugin) = &self.mount.connect else {
             return Ok((None, None));
         };
-        match ask(self.endpoint, plugin, Asked::Connect, info::of(self)).await? {
+        match ask(self.endpoint, self.client, plugin, Asked::Connect, info::of(self)).await? {
             Connected::Accepted {
                 socket_id,
                 assigns,
@@ -212,7 +250,13 @@ impl Attempt<'_> {
 }
 
 /// Asks the plugin, and waits for its answer for `connect_timeout_ms` at most.
-async fn ask(endpoint: &Arc<Endpoint>, plugin: &str, asked: Asked, info: Bytes) -> Result<Connected, Denied> {
+async fn ask(
+    endpoint: &Arc<Endpoint>,
+    client: Client,
+    plugin: &str,
+    asked: Asked,
+    info: Bytes,
+) -> Result<Connected, Denied> {
     let routing = endpoint.state.routing();
     let unavailable = || Denied::unavailable(reason::UNAVAILABLE);
     let slot = routing.routes.plugins.get(plugin).ok_or_else(unavailable)?;
@@ -224,11 +268,19 @@ async fn ask(endpoint: &Arc<Endpoint>, plugin: &str, asked: Asked, info: Bytes) 
             unavailable()
         });
     }
-    match tokio::time::timeout(routing.config.limits.connect_timeout, answer).await {
+    match clock::timeout(routing.config.limits.connect_timeout, answer).await {
         // A call that is dropped unanswered found nobody who could run it.
         Ok(connected) => connected.map_err(|_| unavailable()),
         Err(_) => {
-            tracing::warn!(plugin, "the connect handler did not answer in time");
+            client_line!(
+                WARN,
+                endpoint.lines(),
+                "no answer",
+                Source::of(client.peer.ip()),
+                peer = %client.peer,
+                plugin,
+                "the connect handler did not answer in time"
+            );
             Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE))
         }
     }

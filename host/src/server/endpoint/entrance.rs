@@ -63,13 +63,16 @@ impl Entrance {
         if Ambiguous::repeated(&visit.request.headers).is_some() {
             return refused(StatusCode::BAD_REQUEST);
         }
-        if !connect::origin_taken(endpoint, mount, visit.dialect, &visit.request).await {
+        let client = Client {
+            thread: endpoint.state.idlest(),
+            peer: visit.peer,
+        };
+        if !connect::origin_taken(endpoint, client, mount, visit.dialect, &visit.request).await {
             return refused(StatusCode::FORBIDDEN);
         }
         let Ok(params) = Params::parse(visit.request.uri.query().unwrap_or("")) else {
             return refused(StatusCode::BAD_REQUEST);
         };
-        let thread = endpoint.state.idlest();
         let attempt = Attempt {
             endpoint,
             mount,
@@ -77,16 +80,13 @@ impl Entrance {
             transport: pending.name(),
             parts: &visit.request,
             params: &params,
-            client: Client {
-                thread,
-                peer: visit.peer,
-            },
+            client,
             auth_token: visit.auth_token,
         };
         let socket = attempt.decide().await.inspect_err(|_| {
             endpoint.refused();
         })?;
-        if let Some(inbox) = endpoint.inboxes.get(usize::from(thread)) {
+        if let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread)) {
             inbox.push_now(Entry::Adopt(pending, socket));
         }
         Ok(())

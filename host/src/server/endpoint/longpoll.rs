@@ -18,6 +18,7 @@ use super::connect::{self, Attempt};
 use super::params::Params;
 use super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
+use crate::runtime::client_lines::{Source, client_line};
 use crate::server::io::Client;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::longpoll::body::{self, BodyLimits};
@@ -59,7 +60,7 @@ pub(super) async fn serve(
         client,
         parts,
     };
-    if !connect::origin_allowed(&exchange.endpoint, &exchange.mount, &exchange.parts).await {
+    if !connect::origin_allowed(&exchange.endpoint, client, &exchange.mount, &exchange.parts).await {
         return status(403);
     }
     match exchange.parts.method {
@@ -123,7 +124,15 @@ impl Exchange {
             return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
         }
         let Ok(auth_token) = self.auth_token() else {
-            tracing::info!(mount = mount.path, "client refused: the auth token is no text");
+            client_line!(
+                INFO,
+                endpoint.lines(),
+                "refused",
+                Source::of(self.client.peer.ip()),
+                peer = %self.client.peer,
+                mount = mount.path,
+                "client refused: the auth token is no text"
+            );
             return status(403);
         };
         let attempt = Attempt {
@@ -164,7 +173,7 @@ impl Exchange {
     }
 
     fn token(&self, position: &Position) -> String {
-        self.key.seal(position)
+        self.key.seal(position, relay::now_ms())
     }
 
     async fn publish(self, request: Body) -> Response {

@@ -34,6 +34,7 @@ pub use entrance::{Entrance, Visit};
 
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Crypto, Mount};
+use crate::runtime::client_lines::ClientLines;
 use crate::server::ambiguous;
 use crate::server::io::{Client, Inboxes};
 use crate::server::state::State;
@@ -93,6 +94,11 @@ impl Endpoint {
 
     fn refused(&self) {
         self.state.hub.metrics.refused_connects.inc();
+    }
+
+    /// What limits the log lines that clients cause.
+    fn lines(&self) -> &ClientLines {
+        &self.state.hub.client_lines
     }
 }
 

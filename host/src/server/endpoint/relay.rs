@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderValue, header};
 
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Endpoint;
 use crate::config::LongPoll;
+use crate::runtime::clock;
 use crate::server::held::Share;
 use crate::server::io::{Entry, SessionRequest};
 use crate::server::socket::NewSocket;
@@ -44,7 +45,6 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, thread: u8, socket: NewSocket
         node: endpoint.node,
         io_thread: u16::from(thread),
         session: opened.await.ok()??,
-        created_ms: now_ms(),
         last: 0,
     })
 }
@@ -80,7 +80,7 @@ pub(super) async fn is_alive(endpoint: &Arc<Endpoint>, config: &LongPoll, positi
         return Some(false);
     };
     inbox.push_now(Entry::Session(SessionRequest::Find(position.session, reply)));
-    let found = timeout(config.pubsub_timeout, found).await.ok()?;
+    let found = clock::timeout(config.pubsub_timeout, found).await.ok()?;
     Some(found.unwrap_or(false))
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn publish(
         frames,
         reply,
     })));
-    let published = timeout(config.pubsub_timeout, published).await.ok()?;
+    let published = clock::timeout(config.pubsub_timeout, published).await.ok()?;
     Some(published.unwrap_or(Published::Gone))
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn collect(endpoint: &Endpoint, body: Body, limit: usize) -> Re
     let limits = &endpoint.state.routing().config.limits;
     let total = limits.max_inbound_total_bytes;
     let share = endpoint.state.bodies.share();
-    match timeout(limits.header_timeout, read(body, limit, share, total)).await {
+    match clock::timeout(limits.header_timeout, read(body, limit, share, total)).await {
         Err(_) => Err(408),
         Ok(read) => read,
     }

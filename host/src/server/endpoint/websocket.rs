@@ -16,6 +16,7 @@ use super::connect::{self, Attempt};
 use super::params::Params;
 use super::{Endpoint, phoenix_0_11};
 use crate::config::Mount;
+use crate::runtime::client_lines::{Source, client_line};
 use crate::server::io::Client;
 use crate::server::io::{Entry, LazyStream};
 use crate::server::socket::NewSocket;
@@ -32,13 +33,13 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    if dialect == Dialect::Phoenix011 && !phoenix_0_11::check_origin(&mount, &parts) {
+    if dialect == Dialect::Phoenix011 && !phoenix_0_11::check_origin(&endpoint, client, &mount, &parts) {
         return StatusCode::FORBIDDEN.into_response();
     }
     if parts.method != Method::GET {
         return Refusal::Method.response().map(Body::from);
     }
-    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, &mount, &parts).await {
+    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, &parts).await {
         return StatusCode::FORBIDDEN.into_response();
     }
     let Ok(params) = Params::parse(parts.uri.query().unwrap_or("")) else {
@@ -47,7 +48,16 @@ pub(super) async fn serve(
     let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
         Ok(agreed) => agreed,
         Err(refusal) => {
-            tracing::info!(mount = mount.path, %refusal, "client refused");
+            client_line!(
+                INFO,
+                endpoint.lines(),
+                "refused",
+                Source::of(client.peer.ip()),
+                peer = %client.peer,
+                mount = mount.path,
+                %refusal,
+                "client refused"
+            );
             return refusal.response().map(Body::from);
         }
     };
@@ -76,6 +86,7 @@ pub(super) async fn serve(
 pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let socket = NewSocket {
+        peer: client.peer.ip(),
         mount,
         serializer: &V2,
         dialect: Dialect::Modern,

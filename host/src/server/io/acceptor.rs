@@ -1,4 +1,4 @@
-//! The socket on which clients arrive.
+//! Accepts connections.
 
 use std::error::Error;
 use std::io;
@@ -14,34 +14,34 @@ use tokio::io::unix::AsyncFd;
 use crate::runtime::throttle::LogThrottle;
 use crate::runtime::wake::{self, PutOff};
 
-/// Connections that are taken at once, before anybody is told of them.
+/// How many connections are accepted before I/O threads are woken for them.
 const BATCH: usize = 64;
-/// How long nothing is accepted after that has failed: out of descriptors, most often, and some will be free in a moment.
+/// How long the acceptor waits after a failure. Usually the process is out of descriptors, and some will be free soon.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long it must have gone well before that is said.
+/// How long accepting must work again before the log says so.
 const WELL: Duration = Duration::from_secs(1);
 
-/// Takes connections, and leaves them as they are: to no runtime but their I/O thread's are they made known.
+/// Accepts connections without registering them with a runtime: only their I/O thread does that.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listener: AsyncFd<TcpListener>,
     trouble: Mutex<Trouble>,
 }
 
-/// That connections cannot be accepted, and what was said of it.
+/// Failures to accept a connection, and their log lines.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// By the system's number.
+    /// By error number.
     said: LogThrottle<Option<i32>>,
     last: Option<Instant>,
 }
 
 impl Acceptor {
-    /// Takes over a listener that does not block. On the runtime that is to wait for connections.
+    /// Takes over a non-blocking listener. To be called on the runtime that waits for connections.
     ///
     /// # Errors
     ///
-    /// If it cannot be polled.
+    /// If the runtime cannot poll it.
     pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
         #[expect(
             deprecated,
@@ -54,9 +54,8 @@ impl Acceptor {
         })
     }
 
-    /// Waits for connections, and hands on those that are there: none of them blocks. I/O threads that sleep are woken when
-    /// all have been handed on. Where the system cannot give one, that is logged, once a second at most, and it takes 50 ms. May
-    /// be given up; nothing is lost.
+    /// Waits for connections and hands them on, set to non-blocking. Sleeping I/O threads are woken once all are handed on. If the
+    /// system refuses a connection, this logs it (at most once a second) and waits 50 ms. Dropping the future loses nothing.
     pub(crate) async fn accept(&self, mut hand_on: impl FnMut(TcpStream, SocketAddr)) {
         let mut some = false;
         let accepted = self.try_accept(|stream, peer| {
@@ -93,7 +92,7 @@ impl Trouble {
         self.last = Some(now);
         if let Some((_, more)) = self.said.say(error.raw_os_error(), || (), now) {
             let more = (more > 0).then_some(more);
-            tracing::error!(error = error as &dyn Error, more, "a connection cannot be accepted");
+            tracing::error!(error = error as &dyn Error, more, "cannot accept connections");
         }
     }
 
@@ -105,13 +104,13 @@ impl Trouble {
     }
 }
 
-/// Takes connections that are there. False: there are no more.
+/// Accepts the connections that wait. False: there are no more.
 fn take(listener: &TcpListener, mut hand_on: impl FnMut(TcpStream, SocketAddr)) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     for _ in 0..BATCH {
         match acceptfrom_with(listener, flags) {
             Ok((stream, peer)) => {
-                // Who has hung up already may have no address any more.
+                // A client that has hung up may have no address any more.
                 if let Some(peer) = peer.and_then(|peer| peer.try_into().ok()) {
                     hand_on(TcpStream::from(stream), peer);
                 }

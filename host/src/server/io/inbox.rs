@@ -26,6 +26,8 @@ struct Waiting {
     bytes: usize,
     /// The thread sleeps, or is about to.
     asleep: bool,
+    /// The thread has ended: entries for it are dropped.
+    closed: bool,
 }
 
 impl Inbox {
@@ -43,11 +45,11 @@ impl Inbox {
     /// Adds an entry. Waits while the inbox is full. For shards and other threads that may wait.
     pub(crate) fn push(self: &Arc<Self>, entry: Entry) {
         let mut waiting = self.waiting();
-        while waiting.bytes >= self.limit {
+        while waiting.bytes >= self.limit && !waiting.closed {
             drop(waiting);
             wake::now();
             waiting = self.waiting();
-            if waiting.bytes >= self.limit {
+            if waiting.bytes >= self.limit && !waiting.closed {
                 waiting = self.room.wait(waiting).expect("no holder of the inbox panics");
             }
         }
@@ -64,6 +66,11 @@ impl Inbox {
     }
 
     fn add(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, entry: Entry) {
+        if waiting.closed {
+            // Without the lock: whoever waits for an answer is woken by this.
+            drop(waiting);
+            return drop(entry);
+        }
         waiting.bytes += entry.weight();
         waiting.entries.push(entry);
         let asleep = waiting.asleep;
@@ -97,6 +104,17 @@ impl Inbox {
     /// The thread is awake.
     pub(crate) fn rise(&self) {
         self.waiting().asleep = false;
+    }
+
+    /// The thread has ended. What waits is dropped, and so is what still comes; nobody waits for room any more.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        waiting.bytes = 0;
+        let entries = std::mem::take(&mut waiting.entries);
+        drop(waiting);
+        self.room.notify_all();
+        drop(entries);
     }
 }
 
@@ -168,5 +186,23 @@ mod tests {
         inbox.push(broadcast(2 * LIMIT));
         inbox.take(&mut entries);
         assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_ended() {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let inbox = Arc::new(Inbox::new(waker, 1_000));
+        inbox.push(broadcast(4_000));
+        let sender = {
+            let inbox = Arc::clone(&inbox);
+            std::thread::spawn(move || inbox.push(broadcast(4_000)))
+        };
+        let (asked, mut answer) = tokio::sync::mpsc::unbounded_channel();
+        inbox.push_now(Entry::Drain(1, asked.clone()));
+        inbox.close();
+        sender.join().expect("it does not wait");
+        inbox.push_now(Entry::Drain(1, asked));
+        assert!(answer.blocking_recv().is_none(), "nobody is left who could answer");
     }
 }

@@ -30,12 +30,13 @@ pub(crate) use stream::LazyStream;
 pub(crate) use subscriptions::Subscriptions;
 
 use self::core::Core;
+use crate::runtime::threads;
 use crate::server::state::State;
 
 /// The token of the inbox's waker; connections count from 0.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// An I/O thread that is not running yet. Its inbox takes entries already.
+/// An I/O thread that does not run yet. Its inbox takes entries already.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// The way in.
@@ -43,7 +44,7 @@ pub(crate) struct Prepared {
     poll: mio::Poll,
 }
 
-/// Makes what an I/O thread needs; so many bytes may wait in its inbox.
+/// Makes what an I/O thread needs. `max_inbox_bytes` may wait in its inbox.
 ///
 /// # Errors
 ///
@@ -58,25 +59,34 @@ pub(crate) fn prepare(max_inbox_bytes: usize) -> io::Result<Prepared> {
 }
 
 impl Prepared {
-    /// Starts the thread, the `index`th of its host, with what answers its HTTP requests.
+    /// Starts I/O thread `index`, with the router that answers its HTTP requests.
     ///
     /// # Errors
     ///
     /// If the system gives no thread or no runtime.
     pub(crate) fn start(self, index: u8, state: Arc<State>, app: Router) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name(format!("io.{index}")).spawn(move || {
+        threads::try_spawn(name(index), move || {
+            // Dropped last, also in a panic: nobody may wait for a thread that has ended.
+            let _closes = Closes(Arc::clone(&self.inbox));
             let local = tokio::task::LocalSet::new();
-            let ended = local.block_on(&runtime, async move {
+            local.block_on(&runtime, async move {
                 Core::new(index, self.inbox, self.poll, state, app)?.run().await
-            });
-            if let Err(error) = ended {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    thread = index,
-                    "an I/O thread has failed"
-                );
-            }
+            })
         })
+    }
+}
+
+/// The name of I/O thread `index`.
+fn name(index: u8) -> String {
+    format!("io.{index}")
+}
+
+/// Closes the inbox of a thread that ends.
+struct Closes(Arc<Inbox>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

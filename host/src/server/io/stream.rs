@@ -3,13 +3,14 @@
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
 
 use super::content_length::ContentLength;
+use super::http::{Deadline, Phases};
 
 /// How much is read before the stream is registered: usually the head of a request.
 const FIRST: usize = 2048;
@@ -29,13 +30,14 @@ pub(crate) struct LazyStream {
     write_timeout: Duration,
     /// The client has not taken all of a response.
     blocked: Option<Box<Blocked>>,
+    phases: Arc<Phases>,
     content_length: ContentLength,
 }
 
 /// A write that waits, or has waited since the last request came.
 #[derive(Debug)]
 struct Blocked {
-    until: Pin<Box<Sleep>>,
+    until: Deadline,
     /// Bytes that the client has taken since it began.
     taken: usize,
 }
@@ -53,19 +55,34 @@ enum State {
 }
 
 impl LazyStream {
-    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+    /// A stream that tells `phases` when something was read.
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration, phases: Arc<Phases>) -> Self {
         let drained = false;
         Self {
             state: State::Unknown { stream, drained },
             write_timeout,
             blocked: None,
+            phases,
             content_length: ContentLength::default(),
         }
+    }
+
+    /// A stream that tells nobody.
+    pub(crate) fn alone(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self::new(stream, write_timeout, Arc::default())
     }
 
     /// What is noticed of the requests that it brings.
     pub(crate) fn content_length(&self) -> ContentLength {
         self.content_length.clone()
+    }
+
+    /// Takes note of bytes that were read.
+    fn was_read(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.phases.read();
+        }
+        self.content_length.read(bytes);
     }
 
     /// The stream, no longer registered with the runtime.
@@ -121,12 +138,12 @@ impl LazyStream {
         let before = into.filled().len();
         let Some(read) = self.at_once(|stream| stream.read(into.initialize_unfilled_to(most))) else {
             let polled = self.known()?.poll_read(context, into);
-            self.content_length.read(&into.filled()[before..]);
+            self.was_read(&into.filled()[before..]);
             return polled;
         };
         let read = read?;
         into.advance(read);
-        self.content_length.read(&into.filled()[before..]);
+        self.was_read(&into.filled()[before..]);
         if let State::Unknown { drained, .. } = &mut self.state {
             *drained = read < most;
         }
@@ -146,10 +163,10 @@ impl LazyStream {
         }
         let timeout = self.write_timeout;
         let blocked = self.blocked.get_or_insert_with(|| {
-            let until = Box::pin(sleep(timeout));
+            let until = Deadline::new(timeout);
             Box::new(Blocked { until, taken: 0 })
         });
-        if blocked.until.as_mut().poll(context).is_pending() {
+        if blocked.until.poll(context).is_pending() {
             return Poll::Pending;
         }
         self.reset_on_close();
@@ -233,7 +250,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
         let (server, _) = listener.accept().expect("accepted");
         server.set_nonblocking(true).expect("set");
-        (client, LazyStream::new(server, Duration::from_secs(60)))
+        (client, LazyStream::new(server, Duration::from_secs(60), Arc::default()))
     }
 
     fn is_known(stream: &LazyStream) -> bool {

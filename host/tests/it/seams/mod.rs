@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use bennu::Entrance;
 use bennu::Server;
-use bennu::{Config, Mode};
+use bennu::{Config, Mode, ThreadEnded};
 use bennu_tools::client::{Frame, Incoming, Options, RawClient, Transport};
 use bennu_wire::serializer::{Serializer, Serializers};
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ pub(crate) struct Host {
     /// Where all others do.
     pub(crate) entrance: Entrance,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), ThreadEnded>>,
 }
 
 impl Host {
@@ -55,7 +55,8 @@ impl Host {
     /// Stops it, and waits for its end.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        within("end of the host", self.running).await.expect("it ends");
+        let ended = within("end of the host", self.running).await.expect("it ends");
+        ended.expect("all its threads lived until then");
     }
 }
 

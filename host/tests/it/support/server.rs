@@ -131,10 +131,21 @@ impl Bench {
 
     /// The same as [`Bench::serve`], with a last change to the command.
     pub(crate) async fn serve_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> Server {
-        let mut command = bennu();
-        command.args(["serve", "--config"]).arg(self.config());
+        let mut command = self.command();
         change(&mut command);
         Server::start(command).await
+    }
+
+    /// Starts `bennu serve` by another program, which gets the command behind its own arguments: `["nohup"]`.
+    pub(crate) async fn serve_by(&self, program: &[&str]) -> Server {
+        Server::start(by(program, &self.command())).await
+    }
+
+    /// `bennu serve`, which does not run yet.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = bennu();
+        command.args(["serve", "--config"]).arg(self.config());
+        command
     }
 }
 
@@ -173,6 +184,21 @@ pub(crate) fn bennu() -> Command {
     command
 }
 
+/// The same command, started by another program.
+pub(crate) fn by(program: &[&str], command: &Command) -> Command {
+    let mut by = Command::new(program[0]);
+    by.args(&program[1..])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => by.env(name, value),
+            None => by.env_remove(name),
+        };
+    }
+    by
+}
+
 /// A command that runs, and what it says.
 pub(crate) fn spawned(mut command: Command) -> (Child, Log) {
     command
@@ -204,15 +230,23 @@ impl Server {
 
     /// The same for one that builds first.
     pub(crate) async fn start_within(deadline: Duration, command: Command) -> Self {
-        let (child, log) = spawned(command);
-        let mut server = Self {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            log,
-        };
+        let mut server = Self::starting(command);
         server.log.line_within(deadline, &[LISTENING]).await;
-        server.address = server.said_address(LISTENING).await;
+        server.listens().await;
         server
+    }
+
+    /// Waits until a server that is [starting](Self::starting) accepts clients.
+    pub(crate) async fn listens(&mut self) {
+        self.address = self.said_address(LISTENING).await;
+    }
+
+    /// The names of its threads.
+    pub(crate) fn thread_names(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it is running");
+        let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
+        let names = threads.flatten().filter_map(|thread| name(thread).ok());
+        names.map(|name| name.trim_end().to_owned()).collect()
     }
 
     async fn said_address(&self, words: &str) -> SocketAddr {
@@ -228,6 +262,13 @@ impl Server {
     /// Where the API is.
     pub(crate) async fn api(&self) -> SocketAddr {
         self.said_address("api on http://").await
+    }
+
+    /// The admin pages of a server that may still be starting.
+    pub(crate) async fn early_admin(&self) -> SocketAddr {
+        let line = self.log.line(&["admin listener started"]).await;
+        let address = line.rsplit_once("address=").expect("an address").1;
+        address.parse().expect("an address")
     }
 
     /// Its number among the system's processes.
@@ -247,6 +288,24 @@ impl Server {
         self.log
             .line(&["generation unloaded", &of(plugin), &numbered(generation)])
             .await;
+    }
+
+    /// A server that may still be starting.
+    pub(crate) fn starting(command: Command) -> Self {
+        let (child, log) = spawned(command);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { child, address, log }
+    }
+
+    /// Stops it as a paused machine does, for so long, with what `meanwhile` sends to it.
+    pub(crate) async fn stand_still(&self, time: Duration, meanwhile: impl Future<Output = ()>) {
+        self.signal(Signal::STOP);
+        while !self.proc("stat").contains(") T ") {
+            tokio::task::yield_now().await;
+        }
+        // How long it lasts is what the test is about.
+        tokio::join!(meanwhile, tokio::time::sleep(time));
+        self.signal(Signal::CONT);
     }
 
     /// Sends it a signal.

@@ -93,7 +93,7 @@ impl Commit<'_> {
         record.members.insert(member, Member::Pending(pending));
         let by = self.env.generation;
         record.promises.insert(serial, Promise::Join { member, by });
-        timers.set(
+        timers.set_deadline(
             deadline,
             self.env.slot.config().join_deadline,
             Arc::downgrade(topic),

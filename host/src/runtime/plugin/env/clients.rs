@@ -133,7 +133,9 @@ impl Env {
             if let Some(before) = record.lingering.replace(number) {
                 self.hub.timers.cancel(before);
             }
-            self.hub.timers.set(number, linger, Arc::downgrade(topic), input);
+            self.hub
+                .timers
+                .set_deadline(number, linger, Arc::downgrade(topic), input);
         }
     }
 

@@ -16,6 +16,7 @@ use super::loader::{Effect, said};
 use super::routes::Place;
 use super::slot::PluginSlot;
 use crate::runtime::channel::{Input, Refused, Topic};
+use crate::runtime::client_lines::{Source, client_line};
 
 /// What a shard works with.
 #[derive(Clone, Debug)]
@@ -41,7 +42,17 @@ impl Env {
         self.note_panic(topic, callback, event, message);
         self.slot.stats.panics.inc();
         let message = &*said(message);
-        tracing::error!(plugin = self.slot.name, topic, callback, message, "plugin panicked");
+        client_line!(
+            ERROR,
+            self.hub.client_lines,
+            "panic",
+            Source::Plugin(self.slot.name.as_str().into()),
+            plugin = self.slot.name,
+            topic,
+            callback,
+            message,
+            "plugin panicked"
+        );
         // Last, because this wakes a thread that reads all of the above.
         self.health.panicked();
     }

@@ -354,9 +354,18 @@ fn note(how: &str, culprit: &Culprit) {
     line.end();
 }
 
-/// Prints a sentence to standard error, in one write.
+/// Prints a sentence to standard error, in one write. If nobody reads that, the crash does not wait for it.
 fn tell(how: &str, culprit: &Culprit) {
     let Some((plugin, _)) = &culprit.names else { return };
+    let mut stderr = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: it is one entry, and the call is async-signal-safe. A pipe that takes anything takes more than one line.
+    if unsafe { libc::poll(&raw mut stderr, 1, 0) } < 1 {
+        return;
+    }
     let mut line = Line::to(libc::STDERR_FILENO);
     line.add(b"bennu: plugin ");
     line.show(plugin.as_bytes());

@@ -6,13 +6,15 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::runtime::clock;
+
 /// Who uses it now.
 static USER: Mutex<Option<User>> = Mutex::new(None);
 static FREE: Condvar = Condvar::new();
 
 /// Somebody who uses the system's loader.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system's loader is busy: plugin {plugin} has been {doing} for {} s and does not return; restart the host", .since.elapsed().as_secs())]
+#[error("the system's loader is busy: plugin {plugin} has been {doing} for {} s and does not return; restart the host", clock::since(*.since).as_secs())]
 pub(crate) struct User {
     /// Whose library it is about.
     pub(crate) plugin: String,
@@ -31,23 +33,25 @@ pub(super) struct Using(());
 ///
 /// With who has it.
 pub(super) fn enter(plugin: &str, doing: &'static str, patience: Duration) -> Result<Using, User> {
-    let (mut user, _) = FREE
-        .wait_timeout_while(lock(), patience, |user| user.is_some())
-        .unwrap_or_else(PoisonError::into_inner);
-    if let Some(user) = &*user {
-        return Err(user.clone());
+    let (until, mut wait, mut user) = (clock::now() + patience, patience, lock());
+    loop {
+        (user, _) = FREE
+            .wait_timeout_while(user, wait, |user| user.is_some())
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(other) = &*user else { break };
+        wait = clock::rest(until).ok_or_else(|| other.clone())?;
     }
     *user = Some(User {
         plugin: plugin.to_owned(),
         doing,
-        since: Instant::now(),
+        since: clock::now(),
     });
     Ok(Using(()))
 }
 
 /// Who has used it for longer than `patience`, if anybody has.
 pub(crate) fn stuck(patience: Duration) -> Option<User> {
-    lock().clone().filter(|user| user.since.elapsed() > patience)
+    lock().clone().filter(|user| clock::since(user.since) > patience)
 }
 
 impl Drop for Using {

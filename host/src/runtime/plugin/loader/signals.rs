@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::code::{self, Owner};
 use super::{ask, crash};
+use crate::runtime::threads;
 
 /// Signals that have a number of their own. Beyond are those of the C library.
 const LAST: libc::c_int = 64;
@@ -211,11 +212,10 @@ pub(crate) fn guard() -> io::Result<()> {
         guarded.assume_init()
     };
     mask(libc::SIG_BLOCK, &guarded);
-    let thread = std::thread::Builder::new().name("signals".into());
-    thread.spawn(move || take(&guarded)).map(drop)
+    threads::spawn("signals", move || take(&guarded)).map(drop)
 }
 
-fn take(guarded: &libc::sigset_t) {
+fn take(guarded: &libc::sigset_t) -> ! {
     loop {
         let mut signal = 0;
         // SAFETY: both are there during the call.

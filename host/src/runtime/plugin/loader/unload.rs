@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::objects::Finalizer;
 use super::{Library, code, crash, lock};
+use crate::runtime::clock;
 use crate::runtime::plugin::references::{self, References};
 
 /// How long threads and references may take to go, once the shards of a library have ended.
@@ -113,7 +114,7 @@ impl Library {
         let Ok(thread) = std::thread::Builder::new().name(format!("{name}d")).spawn(body) else {
             return false;
         };
-        let in_time = ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Disconnected);
+        let in_time = clock::recv_timeout(&ended, patience) == Err(mpsc::RecvTimeoutError::Disconnected);
         // Its thread-locals may have destructors of the library's, which keep it mapped until they have run.
         if in_time {
             let _ = thread.join();

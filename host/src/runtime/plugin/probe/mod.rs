@@ -23,6 +23,7 @@ pub(crate) use self::child::run_child;
 use super::loader::{LayoutError, said};
 use super::sample::Sample;
 use crate::config::ProbeLimits;
+use crate::runtime::clock;
 
 /// The hidden subcommand that [`run_child`] serves.
 pub(crate) const SUBCOMMAND: &str = "probe";
@@ -344,13 +345,16 @@ struct Running(Child);
 impl Running {
     /// Waits until the child ends; `None`: it did not in time, and was killed.
     fn wait(&mut self, wall: Duration) -> io::Result<Option<ExitStatus>> {
-        let deadline = Instant::now() + wall;
+        // A standstill stops the child, too.
+        let (until, mut left) = (clock::now() + wall, wall);
         let pidfd = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
             match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) => return self.end().map(|_| None),
+                Ok(0) => match clock::rest(until) {
+                    Some(rest) => left = rest,
+                    None => return self.end().map(|_| None),
+                },
                 Ok(_) => return self.end().map(Some),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

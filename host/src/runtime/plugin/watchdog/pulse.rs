@@ -1,38 +1,38 @@
-//! Whose turn it is on a shard's thread: the plugin's or the host's.
+//! Says whose code a shard's thread runs: the plugin's or the host's.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::thread::Pid;
 
-/// One number that the shard's thread writes at each turn and the watchdog reads. The lowest two bits say whose turn it is,
-/// the others count the events.
+/// One number that the shard's thread writes and the watchdog reads. Its lowest two bits say whose code runs, the others count the
+/// events.
 ///
-/// The watchdog ends the game by a compare-exchange while it is the plugin's turn; from then on every call of the plugin
-/// finds that it is over. So nothing of an event is committed that the host has already answered in its place.
+/// The watchdog gives the shard up by a compare-exchange while the plugin's code runs. From then on, every call of the plugin fails.
+/// So the host commits nothing of an event that it has already answered in the plugin's place.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     beat: AtomicU64,
     thread: OnceLock<Pid>,
 }
 
-/// The shard was given up while the plugin's code ran: nothing that it did counts, and its thread is to end.
+/// The shard was given up while the plugin's code ran: nothing that it did counts, and its thread has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GivenUp;
 
 const TURN: u64 = 3;
-/// The thread is the host's.
+/// The host's code runs.
 const IDLE: u64 = 0;
 /// The plugin's code runs.
 const PLUGIN: u64 = 1;
 /// The plugin's code has called the host.
 const HOST: u64 = 2;
-/// It is over.
+/// The shard was given up.
 const OVER: u64 = 3;
 const NEXT: u64 = 4;
 
 impl Pulse {
-    /// Says which thread this is about: the one that calls.
+    /// Notes the calling thread as the shard's.
     pub(crate) fn attach(&self) {
         self.thread.get_or_init(rustix::thread::gettid);
     }
@@ -43,7 +43,7 @@ impl Pulse {
         self.thread.get().copied()
     }
 
-    /// The plugin is about to be called.
+    /// Notes that the plugin is called next.
     pub(crate) fn enter(&self) {
         let beat = self.beat.load(Ordering::Relaxed);
         if beat & TURN != OVER {
@@ -52,7 +52,7 @@ impl Pulse {
         }
     }
 
-    /// The plugin has returned.
+    /// Notes that the plugin has returned.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Pulse {
         self.turn(PLUGIN, IDLE)
     }
 
-    /// The plugin calls the host.
+    /// Notes that the plugin calls the host.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Pulse {
         self.turn(PLUGIN, HOST)
     }
 
-    /// The host returns to the plugin; `next`: an event is done, another begins.
+    /// Notes that the host returns to the plugin. `next`: one event is done, and another begins.
     pub(crate) fn give_back(&self, next: bool) {
         let beat = self.beat.load(Ordering::Relaxed) & !TURN;
         let beat = if next { beat.wrapping_add(NEXT) } else { beat };
@@ -92,14 +92,14 @@ impl Pulse {
         }
     }
 
-    /// The number of the event that is handled, if one is.
+    /// The number of the current event, if there is one.
     #[must_use]
     pub(crate) fn event(&self) -> Option<u64> {
         let beat = self.beat.load(Ordering::Acquire);
         matches!(beat & TURN, PLUGIN | HOST).then_some(beat & !TURN)
     }
 
-    /// Ends it, if the plugin's code still runs for this event. `false` if it does not, or has called the host just now.
+    /// Gives the shard up, if the plugin's code still runs for this event. `false` if it does not, or calls the host just now.
     #[must_use]
     pub(crate) fn give_up(&self, event: u64) -> bool {
         let over = event | OVER;
@@ -109,7 +109,7 @@ impl Pulse {
         done.is_ok()
     }
 
-    /// Whether it was given up.
+    /// Whether the shard was given up.
     #[must_use]
     pub(crate) fn is_over(&self) -> bool {
         self.beat.load(Ordering::Acquire) & TURN == OVER

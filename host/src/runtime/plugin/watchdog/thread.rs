@@ -1,4 +1,4 @@
-//! What `/proc` says of a thread: whether it computes or waits, and for what.
+//! Reads from `/proc` whether a thread computes or waits, and for what.
 
 use std::fs;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use rustix::thread::Pid;
 /// One thread of this process, as it was a moment ago.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ThreadState {
-    /// `running`, `sleeping` or what else the system calls it.
+    /// `running`, `sleeping`, or another state of the system.
     pub(super) state: String,
-    /// CPU time that it has used in its life.
+    /// CPU time that it has used so far.
     pub(super) cpu: Duration,
-    /// The system call that it is in; `none` where it computes.
+    /// Its current system call; `none` if it computes.
     pub(super) call: String,
 }
 
 impl ThreadState {
-    /// Looks. What cannot be read is `unknown`.
+    /// The state now. What cannot be read is `unknown`.
     pub(super) fn of(thread: Option<Pid>) -> Self {
         let read = |file: &str| {
             let thread = thread?.as_raw_nonzero();
@@ -68,7 +68,7 @@ fn parse_call(call: &str) -> String {
     }
 }
 
-/// What threads wait in, most often.
+/// The calls that threads most often wait in.
 const CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_futex, "futex"),
     (libc::SYS_clock_nanosleep, "clock_nanosleep"),

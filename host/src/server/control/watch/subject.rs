@@ -74,16 +74,16 @@ impl Subject {
         subject
     }
 
-    /// Sources as they were at `since`: if one of them has changed after that, or what was built from is gone, nothing counts as seen.
-    pub(super) fn sources(set: SourceSet, since: SystemTime) -> Self {
+    /// Sources as they were at `since`. If one of them has changed after that, or for `None`, nothing counts as seen.
+    pub(super) fn sources(set: SourceSet, since: Option<SystemTime>) -> Self {
         let Walk {
             folders: found,
             newest,
             print,
             ..
         } = Walk::over(&set);
-        let is_gone = !set.files.is_empty() && set.folders.first().is_some_and(|own| !own.exists());
-        let seen = (newest <= since && !is_gone).then(|| ContentHash::of(&print));
+        let is_seen = since.is_some_and(|since| newest <= since);
+        let seen = is_seen.then(|| ContentHash::of(&print));
         Self::Sources { set, found, seen }
     }
 
@@ -200,8 +200,9 @@ impl Subject {
                             .is_ok_and(|real| real.file_name() == changed.file_name())
                 }
                 Self::Sources { set, .. } => {
-                    let is_below = is_source(changed) && set.folders.iter().any(|folder| changed.starts_with(folder));
-                    is_below || set.files.iter().any(|file| is_about(changed, file))
+                    let is_below = |folder: &PathBuf| is_source(changed) && changed.starts_with(folder);
+                    let is_in = |folder: &PathBuf| is_below(folder) || folder.starts_with(changed);
+                    set.folders.iter().any(is_in) || set.files.iter().any(|file| is_about(changed, file))
                 }
             })
     }
@@ -266,7 +267,11 @@ impl<'a> Walk<'a> {
             print: Vec::new(),
             newest: SystemTime::UNIX_EPOCH,
         };
-        set.folders.iter().for_each(|folder| walk.folder(folder));
+        for folder in &set.folders {
+            walk.folder(folder);
+            // It may be moved away, and come back.
+            walk.listen_above(folder);
+        }
         while let Some(link) = walk.links.pop_first() {
             match fs::metadata(&link) {
                 Ok(meta) if meta.is_dir() => walk.folder(&link),
@@ -314,9 +319,14 @@ impl<'a> Walk<'a> {
         }
         let real = path.canonicalize().ok();
         for file in std::iter::once(path).chain(real.as_deref()) {
-            let there = file.ancestors().skip(1).find(|folder| folder.is_dir());
-            self.folders.extend(there.map(Path::to_owned));
+            self.listen_above(file);
         }
+    }
+
+    /// Has the nearest folder above `path` that exists listened to.
+    fn listen_above(&mut self, path: &Path) {
+        let there = path.ancestors().skip(1).find(|folder| folder.is_dir());
+        self.folders.extend(there.map(Path::to_owned));
     }
 
     fn counted(&mut self, path: &Path, meta: &Metadata) {

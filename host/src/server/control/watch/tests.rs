@@ -64,7 +64,7 @@ impl World {
             files: ["named/a.txt", "named/folder"].map(|file| self.path(file)).into(),
             outputs: vec![self.path("room/built")],
         };
-        self.watcher.sources("room", set, SystemTime::now());
+        self.watcher.sources("room", set, Some(SystemTime::now()));
     }
 
     /// The next change must be of `name`.
@@ -386,7 +386,7 @@ fn what_has_changed_since_a_build_began_is_a_change_though_it_is_watched_only_no
         folders: vec![world.path("room")],
         ..SourceSet::default()
     };
-    world.watcher.sources("room", set, before);
+    world.watcher.sources("room", set, Some(before));
     world.changed("room");
     world.nothing_else();
 }

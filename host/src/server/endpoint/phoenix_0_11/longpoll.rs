@@ -50,7 +50,7 @@ impl LongPoller {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        if !super::check_origin(&self.mount, &parts) {
+        if !super::check_origin(&endpoint, client, &self.mount, &parts) {
             return status(403);
         }
         let cors = relay::cors(&parts.headers);
@@ -213,7 +213,7 @@ impl<'a> Conn<'a> {
     }
 
     fn envelope(&self, status: u16, messages: &[Frame], position: &Position) -> Response {
-        let (token, sig) = self.key.seal_parts(position);
+        let (token, sig) = self.key.seal_parts(position, relay::now_ms());
         let payloads: Vec<_> = messages.iter().map(body::message).collect();
         let messages = payloads.iter().map(|payload| &payload[..]);
         let body = body::phoenix_0_11_envelope(messages, status, &token, &sig);

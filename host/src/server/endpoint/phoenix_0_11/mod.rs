@@ -10,11 +10,14 @@ use http::request::Parts;
 
 pub(super) use longpoll::LongPoller;
 
+use super::Endpoint;
 use crate::config::Mount;
+use crate::runtime::client_lines::{Source, client_line};
+use crate::server::io::Client;
 
 /// Whether `origins` of a mount allows the request's `Origin`. Requests without one are allowed, and without `origins` all are. The
 /// log says how to allow a refused one.
-pub(super) fn check_origin(mount: &Mount, parts: &Parts) -> bool {
+pub(super) fn check_origin(endpoint: &Endpoint, client: Client, mount: &Mount, parts: &Parts) -> bool {
     let origins = mount
         .phoenix_0_11
         .as_ref()
@@ -25,7 +28,12 @@ pub(super) fn check_origin(mount: &Mount, parts: &Parts) -> bool {
     let origin = origin.to_str().unwrap_or("");
     let allowed = origin::is_listed(origins, origin);
     if !allowed {
-        tracing::warn!(
+        client_line!(
+            WARN,
+            endpoint.lines(),
+            "origin",
+            Source::of(client.peer.ip()),
+            peer = %client.peer,
             origin,
             mount = mount.path,
             "origin refused; to allow it, add it to `origins` of the mount"

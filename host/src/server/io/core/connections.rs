@@ -1,12 +1,14 @@
-//! How connections come to an I/O thread, and how they go.
+//! How connections arrive at an I/O thread, and how they end.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
 
-use super::Core;
+use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock;
 use crate::runtime::id::MAX_SOCKETS;
 use crate::server::io::entry::Connection;
 use crate::server::io::{Described, Entry};
@@ -16,7 +18,7 @@ use crate::server::transport::websocket::frame::close_code;
 use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
 
 impl Core {
-    /// Takes in a client that may connect.
+    /// Registers the connection of a client that may connect.
     pub(super) fn adopt(&mut self, pending: Box<dyn PendingConnection>, info: NewSocket, now: Instant) {
         let wake = |slot| {
             let inbox = Arc::clone(&self.inbox);
@@ -29,14 +31,21 @@ impl Core {
             Ok(transport) => {
                 self.open(info, transport, now);
             }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a connection cannot be polled"
-            ),
+            Err(error) => {
+                client_line!(
+                    ERROR,
+                    self.hub().client_lines,
+                    "not polled",
+                    Source::of(info.peer),
+                    peer = %info.peer,
+                    error = &error as &dyn std::error::Error,
+                    "cannot poll a connection"
+                );
+            }
         }
     }
 
-    /// Gives a socket its slot. `None` if the thread has as many as it can have.
+    /// Gives a socket its slot. `None` if the thread has no more slots.
     pub(super) fn open(&mut self, mut info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
         if self.sockets.len() >= MAX_SOCKETS {
             return None;
@@ -77,7 +86,7 @@ impl Core {
         }
     }
 
-    /// Closes a connection: its channels end, the client is told why, and has a moment to read it.
+    /// Closes a connection: ends its channels, and tells the client why. The client has a moment to read that.
     pub(super) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
         if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
             return;
@@ -90,13 +99,13 @@ impl Core {
         self.mark(slot);
     }
 
-    /// Ends all channels of a socket that is about to go.
+    /// Ends all channels of a socket that is about to close.
     pub(super) fn end_channels(&mut self, slot: usize, ending: u32) {
         let Some(socket) = self.sockets.get_mut(slot) else {
             return;
         };
         socket.closing = true;
-        socket.heard = Instant::now();
+        socket.heard = clock::now();
         while let Some(last) = self.sockets[slot].channels.len().checked_sub(1) {
             let mut channel = self.take_channel(slot, last);
             channel.tell(Published::Gone);
@@ -106,7 +115,7 @@ impl Core {
         }
     }
 
-    /// Drops a socket whose client does not take what waits for it.
+    /// Drops a socket whose client does not read what waits for it.
     pub(super) fn abandon(&mut self, slot: usize, ending: u32) {
         if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
             && transport.waiting() > 0
@@ -116,7 +125,7 @@ impl Core {
         self.drop_socket(slot, ending);
     }
 
-    /// Forgets a socket.
+    /// Drops a socket.
     pub(super) fn drop_socket(&mut self, slot: usize, ending: u32) {
         self.end_channels(slot, ending);
         let Some(socket) = self.sockets.try_remove(slot) else {
@@ -140,8 +149,16 @@ impl Core {
         self.state.release(self.index);
     }
 
-    /// Looks after what has no event of its own: silent clients, goodbyes that nobody reads, long-poll sessions.
+    /// Looks after what has no event of its own: silent clients, close frames that nobody reads, long-poll sessions.
+    ///
+    /// A client is judged only by what the server has read: not right after a standstill of the process, and not before one more
+    /// look into its socket.
     pub(super) fn tick(&mut self, now: Instant) {
+        let is_late = now.saturating_duration_since(self.ticked) >= LATE;
+        self.ticked = now;
+        if !clock::may_judge() {
+            return;
+        }
         let limits = &self.routing.config.limits;
         let (idle, close) = (limits.idle_timeout, limits.close_timeout);
         let mut silent = Vec::new();
@@ -157,12 +174,30 @@ impl Core {
         self.end_unfinished(now);
         self.end_stalled(now);
         for slot in silent {
-            self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
+                self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
+            }
         }
         for slot in over {
+            self.flush(slot);
             self.abandon(slot, end::CLOSED);
         }
-        self.expire_sessions(now);
+        // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
+        if !is_late {
+            self.expire_sessions(now);
+        }
+    }
+
+    /// Reads what a client has sent, before it is judged. Not without end: nobody is safe by sending more and more.
+    pub(super) fn receive_rest(&mut self, slot: usize, now: Instant) {
+        for _ in 0..READS {
+            self.receive(slot, now);
+            if self.again.pop_if(|again| *again == slot).is_none() {
+                return;
+            }
+        }
+        self.again.push(slot);
     }
 }
 

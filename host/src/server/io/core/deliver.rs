@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use super::Core;
 use super::sending::encode;
 use crate::runtime::channel::{Ending, Input, Notice};
+use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::delivery::Broadcast;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
@@ -210,10 +211,21 @@ impl Core {
     fn withhold(&mut self, slot: usize, index: usize, event: &str, error: &EncodeError) {
         self.hub().metrics.withheld_messages.inc();
         let channel = &mut self.sockets[slot].channels[index];
-        if !std::mem::replace(&mut channel.withheld, true) {
-            let topic = &*channel.topic.name;
-            tracing::warn!(topic, event, %error, "a message is not sent; more of this channel may follow, which are only counted");
+        if std::mem::replace(&mut channel.withheld, true) {
+            return;
         }
+        let socket = &self.sockets[slot];
+        client_line!(
+            WARN,
+            self.hub().client_lines,
+            "withheld",
+            Source::of(socket.info.peer),
+            peer = %socket.info.peer,
+            topic = &*socket.channels[index].topic.name,
+            event,
+            %error,
+            "a message is not sent; more of this channel may follow, which are only counted"
+        );
     }
 
     /// Sends a message to all subscribers on this thread. Encodes it once for each encoding that they use.

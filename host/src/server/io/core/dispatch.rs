@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::Core;
 use crate::config::Route;
 use crate::runtime::channel::{Ending, Input, Leave, Notice, Refused};
+use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::id::MemberId;
 use crate::runtime::plugin::JoinRefused;
 use crate::server::socket::{Channel, Identity, Status};
@@ -86,7 +87,16 @@ impl Core {
             &socket.info.mount,
         );
         let Some((route, plugin)) = routing.find(topic, transport, &mount.path) else {
-            tracing::warn!(topic = &**topic, mount = mount.path, "no route for a join");
+            client_line!(
+                WARN,
+                self.hub().client_lines,
+                "no route",
+                Source::of(socket.info.peer),
+                peer = %socket.info.peer,
+                topic = &**topic,
+                mount = mount.path,
+                "no route for a join"
+            );
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
         let most = mount.max_channels_per_socket;

@@ -1,4 +1,4 @@
-//! The loop of an I/O thread, and all that it owns.
+//! The loop of an I/O thread, and everything that the thread owns.
 
 mod connections;
 mod deliver;
@@ -21,8 +21,11 @@ use tokio::io::unix::AsyncFd;
 use super::entry::SessionRequest;
 use super::http::Http;
 use super::writes::{self, Writes, Written};
-use super::{Entry, Inbox, Subscriptions, WAKER};
+use super::{Entry, Inbox, Subscriptions, WAKER, name};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock;
 use crate::runtime::plugin::Hub;
+use crate::runtime::threads::fault;
 use crate::runtime::wake::{self, PutOff};
 use crate::server::held::Held;
 use crate::server::routing::Routing;
@@ -32,18 +35,22 @@ use crate::server::transport::Received;
 use crate::server::transport::websocket::frame::close_code;
 use sessions::Sessions;
 
-/// What is read at once, by all connections of the thread in turn.
+/// The read buffer, which all connections of the thread use in turn.
 const SCRATCH: usize = 64 * 1024;
-/// How often what has no event of its own is looked at.
+/// How often the thread looks after what has no event of its own.
 const TICK: Duration = Duration::from_millis(250);
-/// How long HTTP responses have to go out when the thread ends.
+/// How often a client is read from before it is judged: enough for a message of the usual maximum size.
+const READS: usize = 32;
+/// The time between two such looks from which the thread counts as busy.
+const LATE: Duration = Duration::from_secs(1);
+/// How long pending HTTP responses have to be written when the thread ends.
 const LAST_WORDS: Duration = Duration::from_millis(50);
-/// Connections that are written to in a turn. After them others are read from: what that brings for those that still wait
-/// goes out in the same write.
+/// How many connections are written to in a turn. Then others are read from: what that adds for connections that still wait goes
+/// out in the same write.
 const WRITES: usize = writes::MOST;
-/// Bytes that may gather for connections before all are written to. Beyond, the inbox waits.
+/// How many bytes may gather for connections before all of them are written to. Beyond that, the inbox waits.
 const MAX_GATHERED: usize = 16 * 1024 * 1024;
-/// Turns without giving hyper's connections theirs.
+/// After how many turns hyper's connections get theirs.
 const TURNS: usize = 8;
 
 /// One I/O thread.
@@ -56,12 +63,12 @@ pub(super) struct Core {
     poll: AsyncFd<mio::Poll>,
     events: mio::Events,
     scratch: Vec<u8>,
-    /// What was read of one connection. Empty between two of them, and kept for its memory.
+    /// The frames that were read from one connection. Empty between two connections, and kept for its memory.
     frames: Vec<Incoming>,
     serial: u32,
     /// The connections that speak channels.
     pub(crate) sockets: Slab<Socket>,
-    /// Who gets what is broadcast.
+    /// The subscribers of each topic.
     pub(crate) subscriptions: Subscriptions,
     /// Connections by socket id.
     ids: HashMap<ByteString, Vec<usize>>,
@@ -69,31 +76,33 @@ pub(super) struct Core {
     pub(crate) sessions: Sessions,
     /// Connections with something to write.
     dirty: VecDeque<usize>,
-    /// Those of them whose turn it is. Empty between two turns, and kept for its memory.
+    /// Those whose turn it is. Empty between two turns, and kept for its memory.
     turn: Vec<usize>,
-    /// What came of what they offered, likewise.
+    /// The results of their writes. Likewise.
     written: Vec<Written>,
     writes: Writes,
-    /// Bytes queued since there were none of those.
+    /// Bytes that were queued since `dirty` was last empty.
     gathered: usize,
-    /// Connections that may have more to read than their turn allowed.
+    /// Connections with more to read than their turn allowed.
     again: Vec<usize>,
-    /// Connections whose client does not keep up; closed at the end of the turn, as lists are being walked until then.
+    /// Connections whose client does not keep up. They are closed at the end of the turn, because lists are walked until then.
     slow: Vec<(usize, u32)>,
     /// Bytes that wait for clients.
     unsent: Held,
     /// Bytes of messages that are not complete.
     unfinished: Held,
     http: Http,
+    /// When it last looked after what has no event of its own.
+    ticked: Instant,
     stopping: bool,
 }
 
 impl Core {
-    /// The thread `index` with this way in.
+    /// I/O thread `index`, with its inbox.
     ///
     /// # Errors
     ///
-    /// If the poll cannot be polled.
+    /// If the runtime cannot watch the poll.
     pub(super) fn new(
         index: u8,
         inbox: Arc<Inbox>,
@@ -131,11 +140,12 @@ impl Core {
             slow: Vec::new(),
             unsent: Held::default(),
             unfinished: Held::default(),
+            ticked: clock::now(),
             stopping: false,
         })
     }
 
-    /// Runs until told to stop.
+    /// Runs until it is told to stop.
     ///
     /// # Errors
     ///
@@ -144,10 +154,12 @@ impl Core {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut entries = Vec::new();
+        let name = name(self.index);
         while !self.stopping {
+            fault::point(&name);
             tokio::select! {
                 ready = self.poll.readable_mut() => ready?.clear_ready(),
-                _ = tick.tick() => self.tick(Instant::now()),
+                _ = tick.tick() => self.tick(clock::now()),
             }
             self.inbox.rise();
             let mut turns = 0;
@@ -161,19 +173,19 @@ impl Core {
         while !self.dirty.is_empty() {
             self.finish_turn();
         }
-        // Responses that were decided just now are still to be written.
+        // The last responses still have to be written.
         tokio::time::sleep(LAST_WORDS).await;
         Ok(())
     }
 
-    /// Does all that is due now, each connection its share. False: nothing was.
+    /// Does what is due now, with a bounded share for each connection. False: nothing was due.
     fn turn(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
         let busy = wake::together(PutOff::All, || self.take_in(entries))?;
         self.finish_turn();
         Ok((busy || !self.dirty.is_empty()) && !self.stopping)
     }
 
-    /// Takes in what clients and other threads have sent.
+    /// Handles what clients and other threads have sent.
     fn take_in(&mut self, entries: &mut Vec<Entry>) -> io::Result<bool> {
         let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
         let polled = self.poll.get_mut().poll(&mut events, Some(Duration::ZERO));
@@ -184,7 +196,7 @@ impl Core {
         }
         let again = std::mem::take(&mut self.again);
         let mut busy = !again.is_empty();
-        let now = Instant::now();
+        let now = clock::now();
         for event in &events {
             busy = true;
             if event.token() == WAKER {
@@ -198,7 +210,7 @@ impl Core {
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.receive(slot, now);
                 if event.is_read_closed() || event.is_error() {
-                    // The end came together with data, and will not be told again.
+                    // The end came together with data, and the poll will not report it again.
                     self.again.push(slot);
                 }
             }
@@ -209,7 +221,7 @@ impl Core {
         }
         if entries.is_empty() {
             self.inbox.take(entries);
-            // The first is taken from the end.
+            // Entries are popped from the end, the first one first.
             entries.reverse();
         }
         busy |= !entries.is_empty();
@@ -285,7 +297,18 @@ impl Core {
                 break;
             }
             if let Err(error) = self.incoming(slot, frame) {
-                tracing::debug!(%error, "a client sent what is no message");
+                if let Some(socket) = self.sockets.get(slot) {
+                    let peer = socket.info.peer;
+                    client_line!(
+                        DEBUG,
+                        self.hub().client_lines,
+                        "undecodable",
+                        Source::of(peer),
+                        %peer,
+                        %error,
+                        "undecodable message"
+                    );
+                }
                 self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);
             }
         }
@@ -310,7 +333,7 @@ impl Core {
         self.ids.get(socket_id).cloned().unwrap_or_default()
     }
 
-    /// A number that no socket or member of this thread had in its last four billion.
+    /// A number that none of the last four billion sockets and members of this thread had.
     pub(crate) fn next_serial(&mut self) -> u32 {
         self.serial = self.serial.wrapping_add(1);
         self.serial

@@ -8,6 +8,8 @@ use bennu_wire::message::Outgoing;
 use bennu_wire::serializer::EncodeError;
 
 use super::{Core, WRITES};
+use crate::runtime::client_lines::{Source, client_line};
+use crate::runtime::clock;
 use crate::server::io::writes::Written;
 use crate::server::socket::{Encoding, Socket};
 use crate::server::transport::websocket::frame::close_code;
@@ -29,7 +31,17 @@ impl Core {
             }
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
-                tracing::error!(%error, "a message cannot be encoded");
+                let Some(socket) = self.sockets.get(slot) else { return };
+                let peer = socket.info.peer;
+                client_line!(
+                    ERROR,
+                    self.hub().client_lines,
+                    "not encoded",
+                    Source::of(peer),
+                    %peer,
+                    %error,
+                    "a message cannot be encoded"
+                );
             }
         }
     }
@@ -91,7 +103,7 @@ impl Core {
         // A connection that has said goodbye keeps its slot until the client hangs up or the tick finds it.
         match flushed {
             Flushed::All => socket.stalled = None,
-            Flushed::Blocked => drop(socket.stalled.get_or_insert_with(Instant::now)),
+            Flushed::Blocked => drop(socket.stalled.get_or_insert_with(clock::now)),
             Flushed::Ended => {}
         }
         if flushed == Flushed::Ended && !socket.closing {
@@ -143,16 +155,22 @@ impl Core {
     pub(super) fn end_unfinished(&mut self, now: Instant) {
         let timeout = self.routing.config.limits.message_timeout;
         let is_late = |socket: &Socket| {
+            if socket.unfinished == 0 || socket.closing {
+                return false;
+            }
             let unfinished = socket.transport.as_ref().and_then(|transport| transport.unfinished());
             unfinished.is_some_and(|unfinished| now.saturating_duration_since(unfinished.since) > timeout)
         };
         let sockets = self.sockets.iter();
         let late: Vec<usize> = sockets
-            .filter(|(_, socket)| socket.unfinished > 0 && !socket.closing && is_late(socket))
+            .filter(|(_, socket)| is_late(socket))
             .map(|(slot, _)| slot)
             .collect();
         for slot in late {
-            self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(is_late) {
+                self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+            }
         }
     }
 
@@ -166,8 +184,11 @@ impl Core {
             .map(|(slot, _)| slot)
             .collect();
         for slot in late {
-            self.hub().metrics.slow_consumers.inc();
-            self.abandon(slot, end::OVERLOADED);
+            self.flush(slot);
+            if { self.sockets.get(slot) }.is_some_and(|socket| socket.stalled.is_some_and(is_late)) {
+                self.hub().metrics.slow_consumers.inc();
+                self.abandon(slot, end::OVERLOADED);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::request::PollAnswer;
 use super::session::{Limits, Polled, Session, Ticket};
+use crate::runtime::clock;
 use crate::server::transport::{Flushed, Frame, Overflow, Received, Replaceable, Transport, takes};
 
 /// A live session.
@@ -112,7 +113,7 @@ impl Transport for LongPoll {
     }
 
     fn flush(&mut self) -> Flushed {
-        let (mut live, now) = (self.0.borrow_mut(), Instant::now());
+        let (mut live, now) = (self.0.borrow_mut(), clock::now());
         live.let_go(now);
         let Some((ticket, _)) = &live.waiting else {
             return Flushed::All;

@@ -19,8 +19,8 @@ use sha2::{Sha256, Sha384, Sha512};
 
 use crate::config::{Crypto, Digest};
 
-/// How long a token is valid.
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// How long a token opens. Each answer brings a new one, so a session that is polled does not end by its age.
+const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 const VERSION: u8 = 1;
 const PLAIN: usize = 1 + 8 + 2 + 16 + 8 + 8;
@@ -39,8 +39,6 @@ pub(crate) struct Position {
     pub(crate) io_thread: u16,
     /// The session. Random.
     pub(crate) session: [u8; 16],
-    /// When the token was made, in milliseconds since 1970.
-    pub(crate) created_ms: u64,
     /// The sequence number of the last message in the response that brought the token.
     pub(crate) last: u64,
 }
@@ -84,10 +82,10 @@ impl TokenKey {
         }
     }
 
-    /// A token in one string of URL-safe characters.
+    /// A token in one string of URL-safe characters, made at `now_ms` (milliseconds since 1970).
     #[must_use]
-    pub(crate) fn seal(&self, position: &Position) -> String {
-        let (nonce, ciphertext, tag) = self.encrypt(position, ONE);
+    pub(crate) fn seal(&self, position: &Position, now_ms: u64) -> String {
+        let (nonce, ciphertext, tag) = self.encrypt(position, ONE, now_ms);
         URL_SAFE_NO_PAD.encode([&nonce[..], &ciphertext, &tag].concat())
     }
 
@@ -103,8 +101,8 @@ impl TokenKey {
 
     /// A token in two strings, `token` and `sig`, for the Phoenix 0.11 dialect.
     #[must_use]
-    pub(crate) fn seal_parts(&self, position: &Position) -> (String, String) {
-        let (nonce, ciphertext, tag) = self.encrypt(position, TWO);
+    pub(crate) fn seal_parts(&self, position: &Position, now_ms: u64) -> (String, String) {
+        let (nonce, ciphertext, tag) = self.encrypt(position, TWO, now_ms);
         (
             URL_SAFE_NO_PAD.encode([&nonce[..], &ciphertext].concat()),
             URL_SAFE_NO_PAD.encode(tag),
@@ -122,9 +120,9 @@ impl TokenKey {
         self.decrypt((*nonce, *ciphertext.first_chunk()?, tag), TWO, now_ms)
     }
 
-    fn encrypt(&self, position: &Position, form: &[u8]) -> Sealed {
+    fn encrypt(&self, position: &Position, form: &[u8], now_ms: u64) -> Sealed {
         let nonce = next_nonce();
-        let mut text = position.to_bytes();
+        let mut text = position.to_bytes(now_ms);
         let buffer = text.as_mut_slice().into();
         let tag = match &self.cipher {
             Cipher::Aes128(cipher) => cipher.encrypt_inout_detached(&Array(nonce), form, buffer),
@@ -140,8 +138,8 @@ impl TokenKey {
             Cipher::Aes256(cipher) => cipher.decrypt_inout_detached(&Array(nonce), form, buffer, &Array(tag)),
         }
         .ok()?;
-        let position = Position::from_bytes(&text)?;
-        let age_ms = now_ms.saturating_sub(position.created_ms);
+        let (position, created_ms) = Position::from_bytes(&text)?;
+        let age_ms = now_ms.saturating_sub(created_ms);
         (u128::from(age_ms) <= MAX_AGE.as_millis()).then_some(position)
     }
 }
@@ -170,18 +168,19 @@ impl std::fmt::Debug for TokenKey {
 }
 
 impl Position {
-    fn to_bytes(self) -> [u8; PLAIN] {
+    fn to_bytes(self, created_ms: u64) -> [u8; PLAIN] {
         let mut bytes = [0; PLAIN];
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&self.node.to_be_bytes());
         bytes[9..11].copy_from_slice(&self.io_thread.to_be_bytes());
         bytes[11..27].copy_from_slice(&self.session);
-        bytes[27..35].copy_from_slice(&self.created_ms.to_be_bytes());
+        bytes[27..35].copy_from_slice(&created_ms.to_be_bytes());
         bytes[35..].copy_from_slice(&self.last.to_be_bytes());
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; PLAIN]) -> Option<Self> {
+    /// Also returns when the token was made.
+    fn from_bytes(bytes: &[u8; PLAIN]) -> Option<(Self, u64)> {
         let (&[VERSION], rest) = bytes.split_first_chunk()? else {
             return None;
         };
@@ -189,13 +188,13 @@ impl Position {
         let (io_thread, rest) = rest.split_first_chunk()?;
         let (session, rest) = rest.split_first_chunk()?;
         let (created_ms, last) = rest.split_first_chunk()?;
-        Some(Self {
+        let position = Self {
             node: u64::from_be_bytes(*node),
             io_thread: u16::from_be_bytes(*io_thread),
             session: *session,
-            created_ms: u64::from_be_bytes(*created_ms),
             last: u64::from_be_bytes(*last.first_chunk()?),
-        })
+        };
+        Some((position, u64::from_be_bytes(*created_ms)))
     }
 }
 
@@ -248,7 +247,6 @@ mod tests {
         node: 1,
         io_thread: 2,
         session: [3; 16],
-        created_ms: NOW,
         last: 4,
     };
 
@@ -260,7 +258,6 @@ mod tests {
                 node,
                 io_thread,
                 session,
-                created_ms: NOW,
                 last,
             }
         })
@@ -293,7 +290,7 @@ mod tests {
             },
         ));
         for (index, key) in keys.iter().enumerate() {
-            let token = key.seal(&POSITION);
+            let token = key.seal(&POSITION, NOW);
             let opened: Vec<_> = keys.iter().map(|key| key.open(&token, NOW).is_some()).collect();
             assert_eq!(opened, (0..keys.len()).map(|other| other == index).collect::<Vec<_>>());
         }
@@ -301,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_same_settings_make_the_same_key() {
-        let token = TokenKey::derive(b"secret", "/socket", &CRYPTO).seal(&POSITION);
+        let token = TokenKey::derive(b"secret", "/socket", &CRYPTO).seal(&POSITION, NOW);
         assert_eq!(KEY.open(&token, NOW), Some(POSITION));
     }
 
@@ -313,13 +310,13 @@ mod tests {
         assert!(Arc::ptr_eq(&get("/a", &CRYPTO), &get("/a", &CRYPTO)));
         assert!(!Arc::ptr_eq(&get("/a", &CRYPTO), &get("/b", &CRYPTO)));
         assert!(!Arc::ptr_eq(&get("/a", &fresh), &get("/a", &fresh)));
-        let token = get("/a", &fresh).seal(&POSITION);
+        let token = get("/a", &fresh).seal(&POSITION, NOW);
         assert_eq!(get("/a", &fresh).open(&token, NOW), Some(POSITION));
     }
 
     #[test]
     fn a_token_is_new_each_time_and_fits_a_url() {
-        let tokens = [KEY.seal(&POSITION), KEY.seal(&POSITION)];
+        let tokens = [KEY.seal(&POSITION, NOW), KEY.seal(&POSITION, NOW)];
         assert_ne!(tokens[0], tokens[1]);
         assert_eq!(tokens[0].len(), 95);
         assert!(
@@ -331,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_token_opens_for_14_days() {
-        let token = KEY.seal(&POSITION);
+        let token = KEY.seal(&POSITION, NOW);
         let last = NOW + 14 * 24 * 60 * 60 * 1000;
         assert_eq!(KEY.open(&token, last), Some(POSITION));
         assert_eq!(KEY.open(&token, last + 1), None);
@@ -339,10 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_polled_outlives_its_first_token() {
+        const DAY: u64 = 24 * 60 * 60 * 1000;
+        let (mut one, mut two) = (KEY.seal(&POSITION, NOW), KEY.seal_parts(&POSITION, NOW));
+        for day in (10..100).step_by(10).map(|days| NOW + days * DAY) {
+            let position = KEY.open(&one, day).expect("the token of ten days ago");
+            one = KEY.seal(&position, day);
+            let position = KEY.open_parts(&two.0, &two.1, day).expect("the token of ten days ago");
+            two = KEY.seal_parts(&position, day);
+        }
+    }
+
+    #[test]
     fn a_token_in_two_parts_opens_with_both_of_them_and_not_as_one() {
-        let (token, sig) = KEY.seal_parts(&POSITION);
+        let (token, sig) = KEY.seal_parts(&POSITION, NOW);
         assert_eq!(KEY.open_parts(&token, &sig, NOW), Some(POSITION));
-        assert_eq!(KEY.open_parts(&token, &KEY.seal_parts(&POSITION).1, NOW), None);
+        assert_eq!(KEY.open_parts(&token, &KEY.seal_parts(&POSITION, NOW).1, NOW), None);
         assert_eq!(KEY.open_parts(&sig, &token, NOW), None);
         let bytes = [
             URL_SAFE_NO_PAD.decode(token).unwrap(),
@@ -370,12 +379,12 @@ mod tests {
 
         #[test]
         fn what_is_sealed_opens(position in position()) {
-            prop_assert_eq!(KEY.open(&KEY.seal(&position), NOW), Some(position));
+            prop_assert_eq!(KEY.open(&KEY.seal(&position, NOW), NOW), Some(position));
         }
 
         #[test]
         fn a_token_with_any_character_altered_does_not_open(position in position(), at in 0..95_usize, other in "[ -~]") {
-            let mut token = KEY.seal(&position);
+            let mut token = KEY.seal(&position, NOW);
             prop_assume!(token[at..=at] != other);
             token.replace_range(at..=at, &other);
             prop_assert_eq!(KEY.open(&token, NOW), None);

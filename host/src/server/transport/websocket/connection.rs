@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bennu_wire::serializer::Incoming;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::Echo;
 use super::extension::Deflate;
 use super::frame::{self, Decoder, Frame, Input, Rules};
 use super::outbox::Outbox;
+use crate::runtime::clock;
 use crate::server::transport::queue::takes;
 use crate::server::transport::{
     Flushed, Overflow, PendingConnection, Received, Registration, Replaceable, Transport, Unfinished,
@@ -100,7 +101,7 @@ impl WebSocket {
             ControlFlow::Continue(())
         });
         self.pinged |= pinged;
-        self.decoder.note_time(Instant::now);
+        self.decoder.note_time(clock::now);
         for pong in pongs {
             if self.state == State::Open && self.outbox.bytes() + takes(pong.len()) <= self.max_waiting {
                 self.outbox.push(pong, None);

@@ -1,0 +1,57 @@
+//! Signals: SIGHUP has everything read anew, and what a parent has blocked or ignored keeps no server from its end.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::Bench;
+
+const REREAD: &str = "reading the configuration and all libraries again";
+
+#[tokio::test]
+async fn sighup_has_everything_read_anew_and_ends_nothing() {
+    let bench = Bench::new();
+    let mut server = bench.serve().await;
+    let mut client = Client::joined(&server, "echo:1").await;
+    bench.put_numbered("room", crate::support::plugins::Build::Room, 2);
+    bench.set("limits", "max_topic_bytes", "100");
+    server.signal(Signal::HUP);
+    server.log.line(&[REREAD]).await;
+    server.log.line(&["configuration replaced"]).await;
+    server.in_service("room", 2).await;
+    server.log.line(&["library unchanged", "plugin=\"echo\""]).await;
+    assert_eq!(
+        client.push("echo:1", "echo", json!({ "a": 1 })).await,
+        json!({ "a": 1 })
+    );
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_server_under_nohup_ignores_sighup() {
+    let bench = Bench::new();
+    let mut server = bench.serve_by(&["nohup"]).await;
+    server.signal(Signal::HUP);
+    let mut client = Client::joined(&server, "echo:1").await;
+    client.push("echo:1", "echo", json!({})).await;
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+    assert_eq!(server.log.count(&[REREAD]), 0);
+}
+
+#[tokio::test]
+async fn a_parent_that_blocks_or_ignores_signals_keeps_no_server_from_its_end() {
+    for program in [
+        &["env", "--block-signal=TERM,INT,HUP,CHLD,SEGV"][..],
+        &["env", "--ignore-signal=TERM,INT,CHLD,PIPE"],
+    ] {
+        let bench = Bench::new();
+        // It has tried its plugins in child processes by then, and knows of their ends.
+        let mut server = bench.serve_by(program).await;
+        server.signal(Signal::HUP);
+        server.log.line(&[REREAD]).await;
+        server.signal(Signal::TERM);
+        assert!(server.ended().await.success(), "{program:?}");
+    }
+}
