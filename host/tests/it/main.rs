@@ -2,6 +2,7 @@
 
 mod admin;
 mod ambiguous;
+mod api;
 mod arriving;
 mod auth;
 mod auth_token;
