@@ -128,7 +128,6 @@ async fn huge_and_slow_requests_do_not_delay_a_channel() {
     bench.set("api", "body_timeout_ms", "60_000");
     let server = bench.serve().await;
     let backend = Backend::of(&server).await;
-    let mut client = Client::joined(&server, "echo:1").await;
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(backend.address).await.expect("connected");
@@ -139,17 +138,17 @@ async fn huge_and_slow_requests_do_not_delay_a_channel() {
         stream.write_all(head.as_bytes()).await.expect("sent");
         slow.push(stream);
     }
-    let huge =
-        json!({ "topic": "echo:nobody", "event": "a", "payload": vec![json!({ "deep": [[[["x"]]]] }); 200_000] });
-    let huge = huge.to_string();
+    let deep = r#"{"deep":[[[["x"]]]]},"#.repeat(200_000);
+    let huge = format!(r#"{{"topic":"echo:nobody","event":"a","payload":[{deep}0]}}"#);
     let mut asking = Vec::new();
     for _ in 0..4 {
-        let mut connection = backend.connection().await;
-        connection
-            .send("POST", "/api/broadcast", &backend.header(), &huge)
-            .await;
-        asking.push(tokio::spawn(async move { connection.answer().await.status }));
+        let (mut connection, header, huge) = (backend.connection().await, backend.header(), huge.clone());
+        asking.push(tokio::spawn(async move {
+            connection.send("POST", "/api/broadcast", &header, &huge).await;
+            connection.answer().await.status
+        }));
     }
+    let mut client = Client::joined(&server, "echo:1").await;
     // Where an echo waits for a request, there are as many of them as requests.
     let mut echoes = 0;
     while asking.iter().any(|asking| !asking.is_finished()) {
