@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use super::backend::ask::{self, AskArgs};
+use super::backend::disconnect::{self, DisconnectArgs};
+use super::backend::publish::{self, PublishArgs};
+use super::backend::topics::{self, TopicsArgs};
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
@@ -65,6 +69,18 @@ pub(super) enum Command {
     /// Shows the plugins of a running server, and has it reload one
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
+    /// Sends a message to everybody on a topic of a running server
+    #[command(after_help = publish::HELP)]
+    Publish(PublishArgs),
+    /// Asks the plugin of a topic of a running server, and prints its answer
+    #[command(after_help = ask::HELP)]
+    Ask(AskArgs),
+    /// Lists the topics of a running server, or shows one with its presence list
+    #[command(after_help = topics::HELP)]
+    Topics(TopicsArgs),
+    /// Closes the connections of a socket id of a running server
+    #[command(after_help = disconnect::HELP)]
+    Disconnect(DisconnectArgs),
     /// Puts a server under load with many clients, and shows what that costs the server
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::load::HELP)]
@@ -118,6 +134,10 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
+            Self::Publish(args) => publish::run(&args),
+            Self::Ask(args) => ask::run(&args),
+            Self::Topics(args) => topics::run(&args),
+            Self::Disconnect(args) => disconnect::run(&args),
             #[cfg(feature = "tools")]
             Self::Load(args) => bennu_tools::load::run(&args),
             #[cfg(feature = "tools")]
@@ -195,6 +215,10 @@ mod tests {
             "check",
             "routes",
             "plugins",
+            "publish",
+            "ask",
+            "topics",
+            "disconnect",
             "load",
             "secret",
             "schema",

@@ -78,6 +78,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         if let Some(admin) = server.admin_address() {
             say(&format!("admin on http://{admin}"));
         }
+        if let Some(api) = server.api_address() {
+            say(&format!("api on http://{api}"));
+        }
         Ok(server.run(stop).await?)
     });
     // A plugin's thread that never ends must not keep the process alive.

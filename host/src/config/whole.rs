@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
+use super::api;
+use super::around::Surroundings;
 use super::check::Whole;
 use super::diagnostic::Source;
 use super::mistakes::Mistakes;
 use super::model::{Config, Mode, Route};
 use super::reader::Section;
-use super::sections::{self, ReadRoute, Surroundings};
+use super::sections::{self, ReadRoute};
 
 /// Reads the whole file. Has a default wherever it notes a mistake.
 pub(super) fn read_whole(
@@ -24,12 +26,13 @@ pub(super) fn read_whole(
     let around = Surroundings { mode, folder: &folder };
     let server = sections::server(top.section("server"), &around);
     let admin = sections::admin(top.section("admin"), &around);
+    let api = api::api(top.section("api"), &around);
     let log = sections::log(top.section("log"));
     let limits = sections::limits(top.section("limits"));
     let mounts: Vec<_> = top
         .sections("mounts")
         .into_iter()
-        .map(|section| sections::mount(section, &server, mode))
+        .map(|section| sections::mount(section, &server, &around))
         .collect();
     let plugins = top.named_sections("plugins").into_iter();
     let plugins: Vec<_> = plugins
@@ -49,6 +52,7 @@ pub(super) fn read_whole(
         file: file.to_owned(),
         server,
         admin,
+        api,
         log,
         limits,
         mounts: mounts.into_iter().map(|read| Arc::new(read.mount)).collect(),

@@ -218,7 +218,7 @@ async fn metrics(State(Admin { state, .. }): State<Admin>) -> Response {
         .timers
         .set(i64::try_from(hub.timers.waiting()).unwrap_or(i64::MAX));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], render(hub, &slots)).into_response()
+    ([(header::CONTENT_TYPE, content_type)], render(&state, &slots)).into_response()
 }
 
 async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {

@@ -8,13 +8,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::state::State;
 use crate::runtime::metrics::PluginStats;
-use crate::runtime::plugin::{Hub, PluginSlot};
+use crate::runtime::plugin::PluginSlot;
 
 /// All of it in Prometheus' text format.
 #[must_use]
-pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
-    let metrics = &hub.metrics;
+pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
+    let (hub, metrics) = (&state.hub, &state.hub.metrics);
     let mut registry = Registry::with_prefix("bennu");
     registry.register(
         "sockets",
@@ -39,6 +40,16 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
         metrics.replaced_messages.clone(),
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
+    registry.register(
+        "auth_refused",
+        "Tokens refused, of clients that connect or show a new one",
+        metrics.refused_tokens.clone(),
+    );
+    registry.register(
+        "auth_expired",
+        "Connections closed because their token had expired",
+        metrics.expired_tokens.clone(),
+    );
     registry.register(
         "refused_full",
         "Clients refused because the server was full (max_connections)",
@@ -69,6 +80,10 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
         "Timers that are due later, of plugins and of the host",
         metrics.timers.clone(),
     );
+    let refused_ids = state.hub.pubsub.refused.count();
+    state
+        .api
+        .register(&mut registry, &state.routing().config.api, refused_ids);
     register_plugins(&mut registry, plugins);
     let mut text = String::new();
     encode(&mut text, &registry).expect("text is written to memory");

@@ -14,13 +14,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
+use super::api;
+use super::auth::{BadKeys, Guards, LABELS};
 use super::control::{Command, Service};
-use super::endpoint::{self, Board, Endpoint, Entrance};
+use super::endpoint::{self, ApiAccess, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
-use super::listen::{listeners, prepare};
+use super::listen::{Listeners, listeners, prepare};
 use super::routing::Routing;
 use super::state::State;
 use super::{Builder, Built, StartError};
+use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::trust::{self, Use};
 use crate::config::{self, Config, Mode};
@@ -53,6 +56,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Server {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    api: Option<api::Running>,
     /// The way to change plugins.
     service: Service,
     endpoint: Arc<Endpoint>,
@@ -104,8 +108,19 @@ impl Server {
             set_log_level,
             dropped_lines,
         } = builder;
-        let (listener, admin) = listeners(&config, mode)?;
+        let Listeners {
+            clients: listener,
+            admin,
+            api,
+        } = listeners(&config, mode)?;
         prepare(&listener, &config)?;
+        if api.is_some() {
+            config
+                .api
+                .keys
+                .iter()
+                .try_for_each(|key| ApiSecrets::obtain(key).map(drop))?;
+        }
         let pages = AdminPages::default();
         let admin = match admin {
             Some(listener) => {
@@ -121,6 +136,8 @@ impl Server {
                 "no secret_key_base is set: Bennu generated one. Long-poll sessions end when the server stops"
             );
         }
+        let guards = Guards::new(&config, &Guards::default()).map_err(first)?;
+        guards.start();
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
@@ -129,6 +146,7 @@ impl Server {
         hub.metrics.dropped_lines = dropped_lines;
         let hub = Arc::new(hub);
         watchdog::start(&hub, mode)?;
+        hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);
@@ -144,7 +162,7 @@ impl Server {
         let plugins = tokio::task::spawn_blocking(|| start.plugins()).await;
         let (plugins, config) = plugins.map_err(io::Error::other)??;
         let config = Arc::new(config);
-        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
+        let routing = Arc::new(Routing::new(Arc::clone(&config), guards, plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
         let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
@@ -170,9 +188,11 @@ impl Server {
             };
             (admin::app(admin, secret), pages)
         });
+        let api = api.map(|listener| start_api(listener, &endpoint)).transpose()?;
         Ok(Self {
             address,
             admin_address,
+            api,
             service,
             endpoint,
             acceptor: Acceptor::new(listener.into_std()?)?,
@@ -193,6 +213,12 @@ impl Server {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where backends reach the API, if it is on.
+    #[must_use]
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|api| api.address)
     }
 
     /// The way to change plugins.
@@ -285,11 +311,14 @@ impl Server {
             plugins,
             service,
             staging,
+            api,
             ..
         } = self;
         drop(acceptor);
         let state = &endpoint.state;
         state.stop();
+        // Its thread answers the requests at work, and nobody waits here for that.
+        let api = tokio::task::spawn_blocking(move || drop(api));
         let server = state.routing().config.server.clone();
         let deadline = Instant::now() + server.shutdown_timeout;
         let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
@@ -316,10 +345,17 @@ impl Server {
         endpoint.inboxes.send_all(|| Entry::Stop);
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = timeout_at(deadline + GRACE * 2, ended).await;
+        let _ = timeout_at(deadline + GRACE * 2, api).await;
         state.hub.timers.stop();
         drop(staging);
         tracing::info!("stopped");
     }
+}
+
+/// One mistake of several: `bennu check` lists them all.
+fn first(bad: Vec<BadKeys>) -> StartError {
+    let first = bad.into_iter().next().map(StartError::from);
+    first.unwrap_or_else(|| io::Error::other("keys cannot be read").into())
 }
 
 /// Logs for which handlers the stop waits.
@@ -355,6 +391,23 @@ async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
         tracing::info!(open, "closing connections");
     }
     open
+}
+
+/// Starts the API. In `dev`, with a key that the page shows.
+fn start_api(listener: TcpListener, endpoint: &Arc<Endpoint>) -> io::Result<api::Running> {
+    let Some(board) = &endpoint.dev else {
+        return api::start(listener, Arc::clone(endpoint), None);
+    };
+    let made_up = api::made_up_key(&endpoint.state.routing().config.server.state_dir);
+    let made_up = made_up
+        .inspect_err(|error| tracing::warn!(%error, "no key for the API can be made up"))
+        .ok();
+    let running = api::start(listener, Arc::clone(endpoint), made_up.as_deref())?;
+    if let Some(key) = made_up {
+        let address = running.address;
+        board.set_api(ApiAccess { address, key });
+    }
+    Ok(running)
 }
 
 /// Serves the admin pages from now on, and before they are there, that the server is not ready.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin;
+use super::auth::BadKeys;
+use crate::config::api_secret::ApiSecretError;
 use crate::config::secret::SecretError;
 use crate::config::trust::Untrusted;
 
@@ -27,6 +29,12 @@ pub enum StartError {
     /// There is no secret, or a bad one.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A mount could not check tokens.
+    #[error(transparent)]
+    Keys(#[from] BadKeys),
+    /// A key of the API has no secret, or a bad one.
+    #[error(transparent)]
+    ApiSecret(#[from] ApiSecretError),
     /// Everybody could reach the admin listener.
     #[error(transparent)]
     Admin(#[from] admin::Unprotected),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
+use super::api::metrics::ApiMetrics;
 use super::held::Pool;
 use super::routing::Routing;
 use crate::runtime::plugin::Hub;
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) bodies: Arc<Pool>,
     /// Responses that are being sent.
     pub(crate) responses: Arc<Pool>,
+    /// What the API counts.
+    pub(crate) api: Arc<ApiMetrics>,
 }
 
 impl State {
@@ -40,6 +43,7 @@ impl State {
             full: Mutex::default(),
             bodies: Arc::default(),
             responses: Arc::default(),
+            api: Arc::default(),
         }
     }
 

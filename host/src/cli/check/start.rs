@@ -67,6 +67,9 @@ pub(super) fn rejected_library(config: &Config, name: &str, rejection: &Rejectio
 
 /// What `bennu serve` would say, at the setting that is to blame.
 pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
+    if let StartError::Keys(bad) = error {
+        return config.auth_error(&bad.mount, &bad.to_string());
+    }
     let (section, key) = place(error);
     config.key_error(section, key, &with_causes(error))
 }
@@ -75,12 +78,14 @@ pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
 fn place(error: &StartError) -> (&'static str, &'static str) {
     match error {
         StartError::Listen { setting, .. } if setting.contains("[admin]") => ("admin", "listen"),
+        StartError::Listen { setting, .. } if setting.contains("[api]") => ("api", "listen"),
         StartError::Listen { .. } => ("server", "listen"),
+        StartError::ApiSecret(_) => ("api", "keys"),
         StartError::Admin(_) => ("admin", "listen"),
         StartError::Secret(_) => ("server", "secret_key_base_file"),
         StartError::Untrusted(untrusted) => ("server", untrusted.key()),
         StartError::Stage { .. } | StartError::NoExec { .. } => ("server", "stage_dir"),
-        StartError::System(_) | StartError::Plugin { .. } => ("server", ""),
+        StartError::System(_) | StartError::Plugin { .. } | StartError::Keys(_) => ("server", ""),
     }
 }
 

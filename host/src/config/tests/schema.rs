@@ -10,7 +10,7 @@ const SHIPPED: &str = include_str!("../../../../config/bennu.schema.json");
 /// A setting can be put into each of these tables.
 fn whole() -> Value {
     json!({
-        "server": {}, "admin": {}, "log": {}, "limits": {},
+        "server": {}, "admin": {}, "api": { "keys": [{ "name": "web", "allow": [], "topics": [] }] }, "log": {}, "limits": {},
         "mounts": [{ "path": "/socket" }],
         "plugins": { "room": { "library": "libroom.so" } },
         "routes": [{ "topic": "room:*", "plugin": "room" }],
@@ -56,6 +56,7 @@ fn every_setting_is_described() {
         let known = [
             "server",
             "admin",
+            "api",
             "log",
             "limits",
             "mounts",
@@ -79,6 +80,12 @@ fn the_schema_and_the_reader_take_and_refuse_the_same() {
         let mut file = whole();
         if path == "mounts.origins" || path.starts_with("mounts.longpoller") {
             file["mounts"][0]["dialect"] = json!("0.11");
+        }
+        if path.starts_with("mounts.auth.") {
+            file["mounts"][0]["auth"] = json!({ "jwt": { "algorithms": ["HS256"] } });
+        }
+        if path.starts_with("mounts.auth.phoenix_token.") {
+            file["mounts"][0]["auth"] = json!({ "phoenix_token": { "salt": "s" } });
         }
         put(&mut file, path, value.clone());
         let text = toml::to_string(&file).expect("TOML");

@@ -16,6 +16,7 @@ pub(crate) mod params;
 mod phoenix_0_11;
 mod relay;
 mod served;
+mod token;
 mod websocket;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 use serde_json::json;
 
-pub(crate) use board::{Board, DevEvent};
+pub(crate) use board::{ApiAccess, Board, DevEvent};
 pub use connect::Denied;
 pub use entrance::{Entrance, Visit};
 

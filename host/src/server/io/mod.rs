@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use axum::Router;
 
 pub(crate) use acceptor::Acceptor;
-pub(crate) use entry::{Entry, SessionRequest};
+pub(crate) use entry::{Described, Entry, SessionRequest};
 pub(crate) use http::Client;
 pub(crate) use inbox::Inbox;
 pub(crate) use inboxes::Inboxes;

@@ -9,6 +9,7 @@ mod client;
 mod dialect;
 mod engine;
 mod lagging;
+mod publish;
 mod report;
 mod usage;
 mod wire;
@@ -24,7 +25,7 @@ use http::uri::Authority;
 
 pub use args::LoadArgs;
 
-use args::Plan;
+use args::{Plan, WorkArgs};
 use engine::{Engine, Target};
 use lagging::{Laggards, Lagging};
 use report::{Events, Latency, Memory, Report, Stretch};
@@ -43,6 +44,7 @@ Examples:
   bennu load fanout --clients 1000 --rate 20
   bennu load fanout --clients 1000 --rate 200 --slow 1 --stuck 10
   bennu load rooms --clients 5000 --topics 500 --json
+  bennu load publish --list 100 --key-file api_key --pid $(pidof bennu)
 
 Works with any server that speaks version 2 of Phoenix's protocol: use
 --topic-prefix and --event to name its topics and events. The exit code is 1 if
@@ -77,7 +79,10 @@ enum LoadError {
 ///
 /// If the run cannot start, or if no client joined.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let plan = args.plan();
+    let plan = match &args.work {
+        WorkArgs::Clients(clients) => clients.plan(),
+        WorkArgs::Publish(args) => return publish::run(args),
+    };
     let report = Run::new(plan.clone())?.whole()?;
     if plan.common.json.json {
         say(&serde_json::to_string_pretty(&report)?);
@@ -278,7 +283,7 @@ fn stretch(begin: Mark, end: Mark, count: u64, latency: Latency) -> Stretch {
 fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     let common = &plan.common;
     let url = common.url.as_deref().unwrap_or(common.protocol.default_url());
-    let (request, server) = read_url(url)?;
+    let (request, server) = read_url(url, common.token.as_deref())?;
     let sources = if server.ip().is_loopback() && server.is_ipv4() {
         common.sources
     } else {
@@ -308,8 +313,8 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     )?)
 }
 
-/// Parses a URL. Returns the handshake request for it, and the address of its host.
-fn read_url(text: &str) -> Result<(Vec<u8>, SocketAddr), LoadError> {
+/// Parses a URL. Returns the handshake request for it, with this token, and the address of its host.
+fn read_url(text: &str, token: Option<&str>) -> Result<(Vec<u8>, SocketAddr), LoadError> {
     let invalid = || LoadError::Url(text.to_owned());
     let url: Uri = text.parse().map_err(|_| invalid())?;
     let (Some("ws"), Some(authority)) = (url.scheme_str(), url.authority()) else {
@@ -320,7 +325,7 @@ fn read_url(text: &str) -> Result<(Vec<u8>, SocketAddr), LoadError> {
         host: authority.host().to_owned(),
         source,
     })?;
-    Ok((wire::upgrade_request(authority.as_str(), path), server))
+    Ok((wire::upgrade_request(authority.as_str(), path, token), server))
 }
 
 /// The first address of a host.
@@ -404,7 +409,7 @@ mod tests {
     fn a_url_has_a_host_a_port_and_a_path() {
         #[track_caller]
         fn check(url: &str, first_lines: &str, server: &str) {
-            let (request, address) = read_url(url).expect("a URL");
+            let (request, address) = read_url(url, None).expect("a URL");
             assert!(request.starts_with(first_lines.as_bytes()), "{url}");
             assert_eq!(address.to_string(), server, "{url}");
         }

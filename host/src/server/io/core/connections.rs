@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
+use bytestring::ByteString;
 
 use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::id::MAX_SOCKETS;
-use crate::server::io::Entry;
-use crate::server::socket::{NewSocket, Socket};
+use crate::server::io::entry::Connection;
+use crate::server::io::{Described, Entry};
+use crate::server::socket::{NewSocket, Socket, Status};
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::websocket::frame::close_code;
 use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
@@ -54,7 +56,7 @@ impl Core {
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
-            self.ids.entry(id).or_default().push(slot);
+            self.name(slot, id);
         }
         self.state.acquire(self.index);
         self.hub().metrics.sockets.inc();
@@ -62,6 +64,22 @@ impl Core {
             self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
         }
         Some(slot)
+    }
+
+    /// From now on a `disconnect` of this socket id finds the socket.
+    pub(super) fn name(&mut self, slot: usize, id: ByteString) {
+        self.ids.entry(id).or_default().push(slot);
+    }
+
+    /// Describes the connections with a socket id, `most` of them at most.
+    pub(super) fn describe(&self, socket_id: &str, most: usize) -> Described {
+        let slots = self.slots_of(socket_id);
+        let sockets = slots.iter().filter_map(|slot| self.sockets.get(*slot));
+        let open: Vec<&Socket> = sockets.filter(|socket| !socket.closing).collect();
+        Described {
+            count: open.len(),
+            connections: open.into_iter().take(most).map(described).collect(),
+        }
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
@@ -161,6 +179,7 @@ impl Core {
         }
         self.end_unfinished(now);
         self.end_stalled(now);
+        self.end_expired(now);
         for slot in silent {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
@@ -186,5 +205,18 @@ impl Core {
             }
         }
         self.again.push(slot);
+    }
+}
+
+fn described(socket: &Socket) -> Connection {
+    let joined = socket
+        .channels
+        .iter()
+        .filter(|channel| channel.status == Status::Joined);
+    Connection {
+        transport: socket.transport.as_ref().map_or("", |transport| transport.name()),
+        mount: socket.info.mount.path.clone(),
+        vsn: socket.info.serializer.vsn(),
+        topics: joined.map(|channel| channel.topic.name.clone()).collect(),
     }
 }

@@ -5,6 +5,7 @@ mod deliver;
 mod dispatch;
 mod sending;
 mod sessions;
+mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +28,7 @@ use crate::runtime::clock;
 use crate::runtime::plugin::Hub;
 use crate::runtime::threads::fault;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::auth::Expiries;
 use crate::server::held::Held;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
@@ -87,6 +89,8 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up. They are closed at the end of the turn, because lists are walked until then.
     slow: Vec<(usize, u32)>,
+    /// What time it is for tokens.
+    expiries: Expiries,
     /// Bytes that wait for clients.
     unsent: Held,
     /// Bytes of messages that are not complete.
@@ -138,6 +142,7 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
             ticked: clock::now(),
@@ -248,6 +253,10 @@ impl Core {
             }
             Entry::Session(SessionRequest::Poll(request)) => self.poll_session(request, now),
             Entry::Session(SessionRequest::Publish(request)) => self.publish(request),
+            Entry::Describe(socket_id, most, reply) => {
+                // The request may have ended.
+                let _ = reply.send(self.describe(&socket_id, most));
+            }
             Entry::Routing(routing, done) => {
                 self.reroute(routing);
                 let _ = done.send(());
