@@ -16,6 +16,7 @@ use super::routes::{self, RoutesArgs};
 use super::schema::{self, SchemaArgs};
 use super::secret;
 use super::serve::{self, ServeArgs};
+use super::why::{self, WhyArgs};
 
 const HELP: &str = "\
 Start here: run `bennu new greeter`, then `bennu dev` in the new folder (or
@@ -65,6 +66,9 @@ pub(super) enum Command {
     /// Shows the plugins of a running server, and has it reload one
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
+    /// Says why a client was closed or not let in, and what to change
+    #[command(after_help = why::HELP)]
+    Why(WhyArgs),
     /// Puts a server under load with many clients, and shows what that costs the server
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::load::HELP)]
@@ -118,6 +122,7 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
+            Self::Why(args) => why::run(&args),
             #[cfg(feature = "tools")]
             Self::Load(args) => bennu_tools::load::run(&args),
             #[cfg(feature = "tools")]
@@ -195,6 +200,7 @@ mod tests {
             "check",
             "routes",
             "plugins",
+            "why",
             "load",
             "secret",
             "schema",

@@ -19,6 +19,7 @@ pub(crate) mod secret;
 pub(crate) mod serve;
 mod signals;
 mod terminal;
+pub(crate) mod why;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;

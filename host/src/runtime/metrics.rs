@@ -14,6 +14,10 @@ pub(crate) struct Metrics {
     pub(crate) messages_in: Counter,
     /// Messages to clients, each receiver of a broadcast counted.
     pub(crate) messages_out: Counter,
+    /// Bytes of the messages from clients.
+    pub(crate) bytes_in: Counter,
+    /// Bytes of the messages to clients, with their frames, before compression.
+    pub(crate) bytes_out: Counter,
     /// Messages that were not sent because the client's protocol version cannot carry them.
     pub(crate) withheld_messages: Counter,
     /// Connections that were closed because their client took its messages too slowly.

@@ -8,13 +8,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::state::State;
 use crate::runtime::metrics::PluginStats;
-use crate::runtime::plugin::{Hub, PluginSlot};
+use crate::runtime::plugin::PluginSlot;
 
 /// All of it in Prometheus' text format.
 #[must_use]
-pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
-    let metrics = &hub.metrics;
+pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
+    let metrics = &state.hub.metrics;
     let mut registry = Registry::with_prefix("bennu");
     registry.register(
         "sockets",
@@ -23,6 +24,16 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register("messages_in", "Messages from clients", metrics.messages_in.clone());
     registry.register("messages_out", "Messages to clients", metrics.messages_out.clone());
+    registry.register(
+        "bytes_in",
+        "Bytes of the messages from clients",
+        metrics.bytes_in.clone(),
+    );
+    registry.register(
+        "bytes_out",
+        "Bytes of the messages to clients, before compression",
+        metrics.bytes_out.clone(),
+    );
     registry.register(
         "withheld_messages",
         "Messages not sent, as the client's protocol version cannot carry them",
@@ -37,6 +48,16 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
         "replaced_messages",
         "Messages that a newer one took the place of, as the client had fallen behind",
         metrics.replaced_messages.clone(),
+    );
+    registry.register(
+        "closes",
+        "Connections closed, by code and reason",
+        state.closes.closed(),
+    );
+    registry.register(
+        "refused",
+        "Clients that were not let in, by reason",
+        state.closes.refused(),
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
     registry.register(
@@ -62,7 +83,7 @@ pub(super) fn render(hub: &Hub, plugins: &[Arc<PluginSlot>]) -> String {
     registry.register(
         "log_lines_left_out",
         "Lines of the log left out because a client or a plugin caused too many of their kind",
-        hub.client_lines.left_out(),
+        state.hub.client_lines.left_out(),
     );
     registry.register(
         "timers",

@@ -4,7 +4,7 @@
 //!
 //! 1. [`transport`]: WebSocket and long polling; bytes in, bytes out.
 //! 2. [`routing`] and [`state`]: what all threads share; [`held`]: bytes that are held for clients.
-//! 3. [`socket`]: one client's connection.
+//! 3. [`closes`]: why clients were closed or refused; [`socket`]: one client's connection.
 //! 4. [`io`]: the threads that own connections; dispatch, delivery.
 //! 5. [`endpoint`]: HTTP; whether a client may connect.
 //! 6. [`control`]: what watches files and applies changes.
@@ -14,6 +14,7 @@
 pub(crate) mod admin;
 mod ambiguous;
 mod builder;
+pub(crate) mod closes;
 pub(crate) mod control;
 pub(crate) mod descriptors;
 pub(crate) mod endpoint;

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use bennu_wire::serializer::Incoming;
 use tokio::sync::{mpsc as channel, oneshot};
 
+use super::listing::ListRequest;
 use crate::runtime::delivery::Delivery;
 use crate::server::routing::Routing;
 use crate::server::socket::NewSocket;
@@ -25,6 +26,8 @@ pub(crate) enum Entry {
     Ready(usize),
     /// Do this with a long-poll session.
     Session(SessionRequest),
+    /// Name some of the open connections.
+    List(ListRequest),
     /// Take up other routes, and say so.
     Routing(Arc<Routing>, mpsc::Sender<()>),
     /// Close that many connections, for a shutdown, and say how many are left.

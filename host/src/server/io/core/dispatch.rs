@@ -41,13 +41,13 @@ impl Core {
     pub(super) fn incoming(&mut self, slot: usize, frame: Incoming) -> Result<(), bennu_wire::serializer::DecodeError> {
         let frame_bytes = frame.size();
         let message = self.sockets[slot].info.serializer.decode(frame)?;
-        self.hub().metrics.messages_in.inc();
         self.dispatch(slot, message, frame_bytes);
         Ok(())
     }
 
     /// Handles a message that came in a frame of this size. The messages of every transport and dialect come here.
     pub(super) fn dispatch(&mut self, slot: usize, message: Message, frame_bytes: usize) -> Dispatched {
+        self.count_in(slot, frame_bytes);
         let TopicName::Text(topic) = &message.topic else {
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
@@ -92,6 +92,7 @@ impl Core {
                 self.hub().client_lines,
                 "no route",
                 Source::of(socket.info.peer),
+                connection = socket.info.connection,
                 peer = %socket.info.peer,
                 topic = &**topic,
                 mount = mount.path,
