@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 55] = [
+const PARTS: [&str; 61] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -17,6 +17,8 @@ const PARTS: [&str; 55] = [
     "config::trust",
     "config::content_hash",
     "config::probe_limits",
+    "config::template",
+    "config::auth_settings",
     "config::diagnostic",
     "config::mistakes",
     "config::json",
@@ -30,6 +32,8 @@ const PARTS: [&str; 55] = [
     "config::handshake",
     "config::longpoll",
     "config::phoenix_0_11",
+    "config::around",
+    "config::auth",
     "config::sections",
     "config::check",
     "config::whole",
@@ -50,8 +54,10 @@ const PARTS: [&str; 55] = [
     "runtime::plugin",
     "runtime",
     "server::ambiguous",
+    "server::auth",
     "server::routing",
     "server::transport",
+    "server::closes",
     "server::socket",
     "server::held",
     "server::state",

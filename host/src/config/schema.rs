@@ -23,6 +23,7 @@ path = "/socket"
 dialect = "0.11"
 check_origin = { plugin = "p" }
 longpoll = {}
+auth = { jwt = {}, phoenix_token = {} }
 
 [plugins.p]
 library = "libp.so"
@@ -59,7 +60,8 @@ fn comments(text: &str) -> Comments {
     let (mut table, mut comment, mut is_used) = (String::new(), Vec::new(), false);
     for line in text.lines() {
         let uncommented = line.strip_prefix("# ").unwrap_or(line);
-        if let Some(name) = line.strip_prefix('[') {
+        // A table that is commented out counts, too.
+        if let Some(name) = uncommented.strip_prefix('[').filter(|name| name.ends_with(']')) {
             let name = name.trim_matches(|c| c == '[' || c == ']');
             table = if name.starts_with("plugins.") {
                 "plugins.*".to_owned()

@@ -61,6 +61,16 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
     registry.register(
+        "auth_refused",
+        "Tokens refused, of clients that connect or show a new one",
+        metrics.refused_tokens.clone(),
+    );
+    registry.register(
+        "auth_expired",
+        "Connections closed because their token had expired",
+        metrics.expired_tokens.clone(),
+    );
+    registry.register(
         "refused_full",
         "Clients refused because the server was full (max_connections)",
         metrics.refused_full.clone(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::admin;
+use super::auth::Guards;
 use super::io::Inboxes;
 use super::listen::{self, listeners};
 use super::running::pipeline;
@@ -20,14 +21,16 @@ use crate::runtime::plugin::step::Refusal;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
-/// What is wrong with the secrets, of the admin listener and of the server.
+/// What is wrong with the secrets: of the admin listener, of the server, and of tokens.
 pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
     let admin = config.admin.listen.and_then(|listen| admin::secret(listen).err());
     let server = SecretKeyBase::obtain(config, mode).err();
+    let keys = Guards::new(config, &Guards::default()).err().unwrap_or_default();
     admin
         .map(StartError::from)
         .into_iter()
         .chain(server.map(StartError::from))
+        .chain(keys.into_iter().map(StartError::from))
         .collect()
 }
 

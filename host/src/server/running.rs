@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
+use super::auth::{BadKeys, Guards, LABELS};
 use super::closes::{RefusalReason, Refused};
 use super::control::{Command, Service};
 use super::endpoint::{self, Board, Endpoint, Entrance};
@@ -120,6 +121,8 @@ impl Server {
             // Only in `dev`, which needs no other.
             tracing::info!("no secret_key_base: generated one for this run; long-poll sessions end with it");
         }
+        let guards = Guards::new(&config, &Guards::default()).map_err(first)?;
+        guards.start();
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
@@ -128,6 +131,7 @@ impl Server {
         hub.metrics.dropped_lines = dropped_lines;
         let hub = Arc::new(hub);
         watchdog::start(&hub, mode)?;
+        hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);
@@ -143,7 +147,7 @@ impl Server {
         let plugins = tokio::task::spawn_blocking(|| start.plugins()).await;
         let (plugins, config) = plugins.map_err(io::Error::other)??;
         let config = Arc::new(config);
-        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
+        let routing = Arc::new(Routing::new(Arc::clone(&config), guards, plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
         let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
@@ -322,6 +326,12 @@ impl Server {
         drop(staging);
         tracing::info!("stopped");
     }
+}
+
+/// One mistake of several: `bennu check` lists them all.
+fn first(bad: Vec<BadKeys>) -> StartError {
+    let first = bad.into_iter().next().map(StartError::from);
+    first.unwrap_or_else(|| io::Error::other("keys cannot be read").into())
 }
 
 /// Logs for which handlers the stop waits.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin;
+use super::auth::BadKeys;
 use crate::config::secret::SecretError;
 use crate::config::trust::Untrusted;
 
@@ -27,6 +28,9 @@ pub enum StartError {
     /// There is no secret, or a bad one.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A mount could not check tokens.
+    #[error(transparent)]
+    Keys(#[from] BadKeys),
     /// Everybody could reach the admin listener.
     #[error(transparent)]
     Admin(#[from] admin::Unprotected),

@@ -3,6 +3,7 @@
 mod admin;
 mod ambiguous;
 mod arriving;
+mod auth;
 mod auth_token;
 mod backtraces;
 mod bad_input;

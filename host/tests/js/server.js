@@ -127,10 +127,10 @@ export class Bench {
     for (const [plugin, build] of Object.entries(libraries)) this.replace(plugin, build);
   }
 
-  /** Starts a server, on a port of its choice or on one that was used before. */
-  async serve(port = 0) {
+  /** Starts a server, on a port of its choice or on one that was used before; `more` ends its configuration. */
+  async serve(port = 0, more = "") {
     const config = join(this.folder, "bennu.toml");
-    writeFileSync(config, configuration(Object.keys(this.#libraries), port, this.#topic));
+    writeFileSync(config, configuration(Object.keys(this.#libraries), port, this.#topic) + more);
     const server = await Server.start(["serve", "--config", config]);
     this.#servers.push(server);
     return server;

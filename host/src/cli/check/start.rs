@@ -67,6 +67,9 @@ pub(super) fn refused_library(config: &Config, name: &str, refusal: &Refusal, li
 
 /// What `bennu serve` would say, at the setting that is to blame.
 pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
+    if let StartError::Keys(bad) = error {
+        return config.auth_error(&bad.mount, &bad.to_string());
+    }
     let (section, key) = place(error);
     config.key_error(section, key, &with_causes(error))
 }
@@ -80,7 +83,7 @@ fn place(error: &StartError) -> (&'static str, &'static str) {
         StartError::Secret(_) => ("server", "secret_key_base_file"),
         StartError::Untrusted(untrusted) => ("server", untrusted.key()),
         StartError::Stage { .. } | StartError::NoExec { .. } => ("server", "stage_dir"),
-        StartError::System(_) | StartError::Plugin { .. } => ("server", ""),
+        StartError::System(_) | StartError::Plugin { .. } | StartError::Keys(_) => ("server", ""),
     }
 }
 

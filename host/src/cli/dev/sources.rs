@@ -160,7 +160,7 @@ impl Sources {
                 self.say_no_package(name, &workspace);
             }
         }
-        self.watch_sources(SystemTime::now());
+        self.watch_sources(SystemTime::now(), &[]);
         new.retain(|name| workspace.has(name));
         Ok(new)
     }
@@ -186,9 +186,10 @@ impl Sources {
         Box::new(Builder { known, changed })
     }
 
-    /// Watches what each plugin is built from, where that has changed. `since`: when it was last as it was built. What a package that
-    /// is gone was built from is watched on, because it may come back.
-    fn watch_sources(&mut self, since: SystemTime) {
+    /// Watches what each plugin is built from, where that has changed, and what these plugins were built from in any case: the build
+    /// may have seen what the watcher has not. `since`: when it was last as it was built. What a package that is gone was built from
+    /// is watched on, because it may come back.
+    fn watch_sources(&mut self, since: SystemTime, built: &[&str]) {
         let workspace = self.known.now();
         let mut manifests = BTreeSet::from([workspace.root().join("Cargo.toml")]);
         for (name, watched) in &mut self.plugins {
@@ -209,7 +210,7 @@ impl Sources {
                 Err(_) => watched.clone(),
             };
             manifests.extend(set.folders.iter().map(|folder| folder.join("Cargo.toml")));
-            if *watched != set {
+            if *watched != set || built.contains(&name.as_str()) {
                 // A package that cargo has just described may be gone again.
                 let since = (!workspace.has(name) || !is_gone(&set)).then_some(since);
                 self.watcher.sources(name, set.clone(), since);
@@ -233,7 +234,7 @@ impl Sources {
             return;
         };
         self.known.set(workspace);
-        self.watch_sources(since);
+        self.watch_sources(since, &[]);
     }
 
     /// Builds all plugins for the first time.
@@ -324,7 +325,7 @@ impl Sources {
         let build = self.known.now().build(&names, &self.stage, &self.processes, said)?;
         let outcome = build.wait()?;
         self.missing.clone_from(&outcome.missing);
-        self.watch_sources(since);
+        self.watch_sources(since, &names);
         Ok(outcome)
     }
 

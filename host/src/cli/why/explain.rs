@@ -121,6 +121,10 @@ fn of_close(reason: CloseReason) -> Meaning {
             "More than `[limits] max_outbound_total_bytes` waited for all clients together, and much of it for this one. The server cut it off without a close frame.",
             "Push less, use `replaceable`, or raise `[limits] max_outbound_total_bytes` if the machine has the memory.",
         ),
+        CloseReason::TokenExpired => (
+            "The client's token expired, and the client had shown no new one.",
+            "Let the client send a new token in time (the event `access_token`), or connect again with one. See `on_expiry` of the mount's `auth`.",
+        ),
         CloseReason::Disconnected => (
             "A plugin or a backend sent `disconnect` to the client's socket id.",
             "This is on purpose, for example after a logout. Look for `disconnect` in the plugins and in the backend.",
@@ -182,6 +186,10 @@ fn of_refusal(reason: RefusalReason) -> Meaning {
         RefusalReason::Vsn => (
             "The mount does not speak the protocol version (`vsn`) that the client asked for. The detail names both.",
             "Change `vsn` in the client, or `serializers` of the mount.",
+        ),
+        RefusalReason::Token => (
+            "The client showed no token, or none that the mount's `auth` accepts. The detail says what is wrong with it.",
+            "Correct how the client gets its token, or the keys and rules in `auth` of the mount. If the keys are not there yet, look for `keys cannot be fetched` in the log.",
         ),
         RefusalReason::Plugin => (
             "The connect handler of the plugin refused the client. The detail names the plugin.",

@@ -49,6 +49,9 @@ fn the_shipped_file_has_every_setting() {
         "log",
         "limits",
         "mounts",
+        "mounts.auth",
+        "mounts.auth.jwt",
+        "mounts.auth.phoenix_token",
         "mounts.longpoll",
         "mounts.longpoll.crypto",
         "plugins.room",
@@ -65,8 +68,9 @@ fn the_shipped_file_has_every_setting() {
             let line = format!("\n{key} = ");
             let below = format!("\n[{section}.{key}]");
             let off = format!("\n# {key} = ");
+            let below_off = format!("\n# [{section}.{key}]");
             assert!(
-                [line, below, off].iter().any(|form| text.contains(form)),
+                [line, below, off, below_off].iter().any(|form| text.contains(form)),
                 "{header} {key} is missing"
             );
         }

@@ -38,6 +38,8 @@ pub(crate) enum CloseReason {
     NotReading,
     /// More than `max_outbound_total_bytes` would wait for all clients, and much of it for this one.
     UnsentTotal,
+    /// The client's token has expired, and it has shown no other.
+    TokenExpired,
     /// A `disconnect` for its socket id.
     Disconnected,
     /// The server stops.
@@ -61,7 +63,7 @@ pub(crate) enum Ender {
 
 impl CloseReason {
     /// All of them, those with a code of the client's with the usual one.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::ClientClosed(1000),
         Self::ConnectionLost,
         Self::NotPolled,
@@ -76,6 +78,7 @@ impl CloseReason {
         Self::TooSlow,
         Self::NotReading,
         Self::UnsentTotal,
+        Self::TokenExpired,
         Self::Disconnected,
         Self::ServerRestarts,
     ];
@@ -110,6 +113,7 @@ impl CloseReason {
             Self::TooSlow => "too_slow",
             Self::NotReading => "not_reading",
             Self::UnsentTotal => "unsent_total",
+            Self::TokenExpired => "token_expired",
             Self::Disconnected => "disconnected",
             Self::ServerRestarts => "server_restarts",
         }
@@ -126,6 +130,7 @@ impl CloseReason {
             Self::MessageTooLarge => close_code::TOO_BIG,
             Self::Undecodable => close_code::INTERNAL_ERROR,
             Self::UnfinishedTotal | Self::TooSlow => close_code::TRY_AGAIN_LATER,
+            Self::TokenExpired => close_code::UNAUTHORIZED,
             Self::Disconnected => close_code::GOING_AWAY,
             Self::ServerRestarts => close_code::RESTART,
         }
@@ -140,6 +145,7 @@ impl CloseReason {
             Self::UnfinishedMessage => "unfinished message",
             Self::UnfinishedTotal => "too many unfinished messages",
             Self::TooSlow => "too slow",
+            Self::TokenExpired => "token expired",
             Self::Disconnected => "disconnected",
             Self::ServerRestarts => "server restarts",
             Self::ClientClosed(_)
@@ -172,7 +178,8 @@ impl CloseReason {
             | Self::UnfinishedTotal
             | Self::TooSlow
             | Self::NotReading
-            | Self::UnsentTotal => Ender::Server,
+            | Self::UnsentTotal
+            | Self::TokenExpired => Ender::Server,
         }
     }
 
@@ -192,7 +199,8 @@ impl CloseReason {
             | Self::Transport(_)
             | Self::Undecodable
             | Self::Idle
-            | Self::UnfinishedMessage => end::CLOSED,
+            | Self::UnfinishedMessage
+            | Self::TokenExpired => end::CLOSED,
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum RefusalReason {
     AuthToken,
     /// The mount does not speak the client's `vsn`.
     Vsn,
+    /// The client has no token that the mount's `auth` accepts.
+    Token,
     /// The connect handler refused the client.
     Plugin,
     /// The connect handler panicked.
@@ -49,7 +51,7 @@ pub(crate) enum RefusalReason {
 
 impl RefusalReason {
     /// All of them.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Full,
         Self::Stopping,
         Self::NoMount,
@@ -62,6 +64,7 @@ impl RefusalReason {
         Self::Subprotocol,
         Self::AuthToken,
         Self::Vsn,
+        Self::Token,
         Self::Plugin,
         Self::PluginCrashed,
         Self::PluginUnavailable,
@@ -89,6 +92,7 @@ impl RefusalReason {
             Self::Subprotocol => "subprotocol",
             Self::AuthToken => "auth_token",
             Self::Vsn => "vsn",
+            Self::Token => "token",
             Self::Plugin => "plugin",
             Self::PluginCrashed => "plugin_crashed",
             Self::PluginUnavailable => "plugin_unavailable",

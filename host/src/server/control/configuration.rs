@@ -11,6 +11,7 @@ use super::restart::needs_restart;
 use crate::config::Config;
 use crate::runtime::plugin::plan::Plan;
 use crate::runtime::plugin::step::Refusal;
+use crate::server::auth::{BadKeys, Guards};
 use crate::server::routing::Routing;
 
 /// How long I/O threads have to take up new routes before the plugins without routes end.
@@ -22,6 +23,10 @@ impl Keeper {
         let Some(config) = self.read_config() else { return };
         // Before they are read, so that no change is missed.
         self.watch_rejected(&config);
+        let guards = match Guards::new(&config, &self.endpoint.state.routing().guards) {
+            Ok(guards) => guards,
+            Err(bad) => return self.keys_refused(&config, &bad),
+        };
         let mut plan = match Plan::make(&mut self.plugins, &config) {
             Ok(plan) => plan,
             Err(refused) => return self.libraries_refused(&config, &refused),
@@ -30,7 +35,7 @@ impl Keeper {
         self.config_in_force(&config);
         let loaded = plan.carry_out(&mut self.plugins);
         self.watch(&config);
-        self.reroute(config);
+        self.reroute(config, guards);
         // After the routes: a plugin that ends closes its members, but those whose topics lead elsewhere now have to rejoin.
         for name in &plan.removed {
             self.watcher.forget(name);
@@ -104,8 +109,10 @@ impl Keeper {
     }
 
     /// Replaces the routes, and waits until all I/O threads have told the members whose topics lead elsewhere now.
-    fn reroute(&self, config: Config) {
-        let routing = Arc::new(Routing::new(Arc::new(config), self.plugins.slots()));
+    fn reroute(&mut self, config: Config, guards: Guards) {
+        guards.start();
+        self.watch_keys(&guards);
+        let routing = Arc::new(Routing::new(Arc::new(config), guards, self.plugins.slots()));
         self.endpoint.state.set_routing(Arc::clone(&routing));
         let rerouted = self.endpoint.inboxes.set_routing(&routing);
         let deadline = Instant::now() + REROUTE_PATIENCE;
@@ -115,6 +122,18 @@ impl Keeper {
         };
         if !(0..self.endpoint.inboxes.count()).all(told) {
             tracing::warn!("an I/O thread is slow to take up the new routes");
+        }
+    }
+
+    /// Refuses the configuration, because these mounts have no keys.
+    fn keys_refused(&mut self, config: &Config, bad: &[BadKeys]) {
+        let shown = bad
+            .iter()
+            .map(|bad| config.auth_error(&bad.mount, &bad.to_string()).render(false));
+        let shown = shown.collect::<Vec<_>>().join("\n\n");
+        if self.rejects_config(Vec::new(), &shown) {
+            tracing::error!("the configuration is refused, the one before stays\n{shown}");
+            self.configuration_refused(shown);
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Keeper {
     pub(super) rejected: Option<Rejected>,
     /// The watcher's names for the libraries that only that configuration names.
     pub(super) of_rejected: Vec<String>,
+    /// The watcher's names for files of keys.
+    pub(super) keys: BTreeSet<String>,
     /// Changes what is logged.
     pub(super) set_log_level: Option<SetLogLevel>,
 }
@@ -66,8 +68,10 @@ impl Keeper {
             rejected: None,
             of_rejected: Vec::new(),
             set_log_level: None,
+            keys: BTreeSet::new(),
         };
         keeper.watch(&config);
+        keeper.watch_keys(&keeper.endpoint.state.routing().guards);
         keeper.retry_what_was_refused();
         Ok(keeper)
     }
@@ -88,6 +92,7 @@ impl Keeper {
                 }
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config_changed(),
+                Ok(Command::Keys(file)) => self.keys(&file),
                 Ok(Command::Reread) => self.reread(),
                 Ok(Command::LibraryOfRejected) => self.library_of_rejected(),
                 Ok(Command::News(event)) => self.news(event),

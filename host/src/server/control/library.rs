@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::CONFIG;
 use super::keeper::Keeper;
+use super::{CONFIG, KEYS};
 use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
@@ -149,6 +149,13 @@ impl Keeper {
             match why {
                 Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
                 None => tracing::info!(%file, "the configuration is back"),
+            }
+            return;
+        }
+        if name.starts_with(KEYS) {
+            match why {
+                Some(why) => tracing::error!(%file, "the keys are gone: {why}; those in force stay"),
+                None => tracing::info!(%file, "the keys are back"),
             }
             return;
         }

@@ -1,7 +1,7 @@
 //! Decides whether a client may connect.
 //!
-//! All transports check the origin first, then the version, and ask the connect handler last. What they check in between is their
-//! own matter.
+//! All transports check the origin first, then the version, then the token, and ask the connect handler last. What they check in
+//! between is their own matter.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,12 +16,13 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::params::Params;
-use super::{Endpoint, filter, info, origin, phoenix_0_11};
+use super::{Endpoint, filter, info, origin, phoenix_0_11, token};
 use crate::config::{CheckOrigin, Mount};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
+use crate::server::auth::{Pass, Shown};
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::socket::{Identity, NewSocket};
@@ -74,7 +75,7 @@ impl Denied {
     }
 
     /// Nobody can decide now, for this reason.
-    fn unavailable(why: &str) -> Self {
+    pub(super) fn unavailable(why: &str) -> Self {
         let reason = match why {
             reason::OVERLOADED => RefusalReason::PluginOverloaded,
             _ => RefusalReason::PluginUnavailable,
@@ -87,7 +88,7 @@ impl Denied {
     }
 
     /// The same, with more for the operator.
-    fn with_detail(self, detail: String) -> Self {
+    pub(super) fn with_detail(self, detail: String) -> Self {
         Self {
             detail: Some(detail),
             ..self
@@ -187,7 +188,7 @@ pub(super) async fn origin_allowed(
 }
 
 impl Attempt<'_> {
-    /// Checks the version, then asks the mount's connect handler.
+    /// Checks the version and the token, then asks the mount's connect handler.
     ///
     /// # Errors
     ///
@@ -220,7 +221,8 @@ impl Attempt<'_> {
             })?,
             Dialect::Phoenix011 => &Phoenix011,
         };
-        let identity = self.identity().await;
+        let pass = token::pass(&self)?;
+        let identity = self.identity(pass.as_ref()).await;
         client_line!(
             INFO,
             self.endpoint.lines(),
@@ -233,7 +235,7 @@ impl Attempt<'_> {
             vsn = serializer.vsn(),
             duration_us = start.elapsed().as_micros(),
             // Only filtered if the line is written.
-            params = %filter::filtered(&self.params.json, &self.endpoint.state.routing().config.log.filter_params),
+            params = %filter::filtered(&self.params.json, &filter::words(mount, &self.endpoint.state.routing().config.log)),
             result = if identity.is_ok() { "ok" } else { "refused" },
             status = identity.as_ref().err().map(|denied| denied.status.as_u16()),
             "connect"
@@ -252,20 +254,43 @@ impl Attempt<'_> {
             dialect: self.dialect,
             identity,
             arrival: arrival.map(Box::new),
+            shown: mount.auth.is_some().then(|| Box::new(Shown { pass, refreshed: None })),
         })
     }
 
-    /// Asks the connect handler who the client is, if the mount has one.
-    async fn identity(&self) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+    /// Who the client is, by its token and by the connect handler, if the mount has one.
+    async fn identity(&self, pass: Option<&Pass>) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+        let claims = pass.map(|pass| pass.claims.clone());
+        let own_id = pass.and_then(|pass| pass.socket_id.clone());
+        // Before the handler is asked: a `disconnect` that comes meanwhile is for this client, too.
+        let arrivals = &self.endpoint.state.hub.pubsub.arrivals;
+        let own_arrival = own_id.clone().map(|id| arrivals.announce(id));
         let Some(plugin) = &self.mount.connect else {
-            return Ok((None, None));
+            let identity = pass.is_some().then(|| Identity {
+                socket_id: own_id,
+                assigns: None,
+                claims,
+            });
+            return Ok((identity.map(Arc::new), own_arrival));
         };
-        match ask(self.endpoint, self.client, plugin, Asked::Connect, info::of(self)).await? {
+        let info = info::of(self, claims.as_deref());
+        match ask(self.endpoint, self.client, plugin, Asked::Connect, info).await? {
             Connected::Accepted {
                 socket_id,
                 assigns,
                 arrival,
-            } => Ok((Some(Arc::new(Identity { socket_id, assigns })), arrival)),
+            } => {
+                let (socket_id, arrival) = match socket_id {
+                    Some(_) => (socket_id, arrival),
+                    None => (own_id, own_arrival),
+                };
+                let identity = Identity {
+                    socket_id,
+                    assigns,
+                    claims,
+                };
+                Ok((Some(Arc::new(identity)), arrival))
+            }
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
                 let mut denied = Denied::new(status, RefusalReason::Plugin).with_detail(format!("plugin {plugin}"));

@@ -26,8 +26,8 @@ use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 /// The name of the transport.
 const NAME: &str = "websocket";
 
-/// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, auth token, subprotocol, version, connect
-/// handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
+/// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, form of the auth token, subprotocol,
+/// version, the token itself, connect handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
 pub(super) async fn serve(
     endpoint: Arc<Endpoint>,
     mount: Arc<Mount>,
@@ -90,6 +90,7 @@ pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, 
         dialect: Dialect::Modern,
         identity: None,
         arrival: None,
+        shown: None,
     };
     upgrade(endpoint, client, parts, None, socket, true)
 }

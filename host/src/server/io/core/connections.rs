@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytestring::ByteString;
+
 use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
 use crate::runtime::client_lines::{Source, client_line};
@@ -55,7 +57,7 @@ impl Core {
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
-            self.ids.entry(id).or_default().push(slot);
+            self.name(slot, id);
         }
         self.state.acquire(self.index);
         self.hub().metrics.sockets.inc();
@@ -63,6 +65,11 @@ impl Core {
             self.close(slot, CloseReason::Disconnected);
         }
         Some(slot)
+    }
+
+    /// From now on a `disconnect` of this socket id finds the socket.
+    pub(super) fn name(&mut self, slot: usize, id: ByteString) {
+        self.ids.entry(id).or_default().push(slot);
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
@@ -183,6 +190,7 @@ impl Core {
         }
         self.end_unfinished(now);
         self.end_stalled(now);
+        self.end_expired(now);
         for slot in silent {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {

@@ -6,6 +6,7 @@ mod dispatch;
 mod listing;
 mod sending;
 mod sessions;
+mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +28,7 @@ use crate::runtime::clock;
 use crate::runtime::plugin::Hub;
 use crate::runtime::threads::fault;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::auth::Expiries;
 use crate::server::closes::{CloseReason, Traffic};
 use crate::server::held::Held;
 use crate::server::routing::Routing;
@@ -90,6 +92,8 @@ pub(super) struct Core {
     slow: Vec<(usize, u32)>,
     /// What was carried since the last turn, for the metrics: one count for all threads costs more than it tells.
     traffic: Traffic,
+    /// What time it is for tokens.
+    expiries: Expiries,
     /// Bytes that wait for clients.
     unsent: Held,
     /// Bytes of messages that are not complete.
@@ -142,6 +146,7 @@ impl Core {
             again: Vec::new(),
             slow: Vec::new(),
             traffic: Traffic::default(),
+            expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
             ticked: clock::now(),
