@@ -198,6 +198,11 @@ impl Socket {
         }
     }
 
+    /// Bytes that wait for the client.
+    pub(crate) fn waiting(&self) -> usize {
+        self.transport.as_ref().map_or(0, |transport| transport.waiting())
+    }
+
     /// How many topics it has joined.
     pub(crate) fn topics(&self) -> usize {
         let joined = self.channels.iter().filter(|channel| channel.status == Status::Joined);

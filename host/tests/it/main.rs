@@ -73,3 +73,4 @@ mod transcript;
 mod trusted;
 mod units;
 mod unload;
+mod why;

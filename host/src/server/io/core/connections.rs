@@ -234,7 +234,7 @@ fn closed(socket: &Socket, reason: CloseReason, detail: Option<&str>) -> Record 
         silent_ms: millis(socket.heard),
         topics: socket.topics(),
         traffic: socket.traffic,
-        unsent_bytes: socket.unsent,
+        unsent_bytes: socket.waiting(),
     };
     Record {
         mount: Some(Arc::clone(&info.mount)),

@@ -53,7 +53,7 @@ fn described(socket: &Socket, now: Instant) -> Connection {
         open_ms: millis(socket.since),
         silent_ms: millis(socket.heard),
         topics: socket.topics(),
-        unsent_bytes: socket.unsent,
+        unsent_bytes: socket.waiting(),
         traffic: socket.traffic,
     }
 }
