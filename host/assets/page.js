@@ -4,6 +4,7 @@
  * The routes come from `/dev/routes`, the news from `/dev/events`; everything else goes over sockets like that of any client.
  */
 
+import { offerApi, showApi } from "./backend.js";
 import { Chat, TOPIC as CHAT_TOPIC } from "./chat.js";
 import { Connection } from "./connection.js";
 import { $, amount, element, setData, setText, time } from "./dom.js";
@@ -70,6 +71,7 @@ function openViews() {
   views.playground.offerMounts(there.mounts);
   const [first] = there.routes;
   if (first) views.playground.offer(first.example);
+  offerApi(there.api);
   const hasChat = routeOf(CHAT_TOPIC)?.plugin === CHAT_PLUGIN;
   if (hasChat && !views.chat) {
     const own = connection("chat");
@@ -128,6 +130,7 @@ function shownRoute({ topic, plugin, example }) {
   pattern.addEventListener("click", () => {
     bring("playground");
     views.playground?.choose(example);
+    showApi();
   });
   const item = element("li", {}, pattern, element("span", {}, element("b", {}, plugin), " ", element("small", { role: "status" }, text)));
   Object.assign(item.dataset, { plugin, state });

@@ -56,7 +56,8 @@
 //! | a new token for an open socket | the event `access_token` | the claims change under way |
 //! | `connect_info` | [`ConnectRequest`] | each mount selects it, in the same words |
 //! | `Endpoint.broadcast/3` to another topic | [`Context::broadcast_to`] | whichever plugin serves it |
-//! | `Endpoint.broadcast(id, "disconnect", %{})` | [`Context::disconnect`] | |
+//! | `Endpoint.broadcast/3` from a controller, a job, another node | `POST /api/broadcast` of `bennu serve`, `bennu publish` | the answer says how many heard it; a topic that no route takes is an error |
+//! | `Endpoint.broadcast(id, "disconnect", %{})` | [`Context::disconnect`]; from outside `POST /api/disconnect`, `bennu disconnect` | from outside also for a while: `refuse_ms` |
 //! | `Endpoint.subscribe/1` | none: a topic hears its own broadcasts by intercepting them | |
 //! | `check_origin` | the same word in `bennu.toml`, or [`Connect::check_origin`] | |
 //!
@@ -70,6 +71,7 @@
 //! | `update/3` | [`Context::update`] | takes the new meta; read the old one with [`Context::presence`] |
 //! | `untrack/2` | [`Context::untrack`] | |
 //! | `list/1` | [`Context::presences`]; to push it: [`Context::push_presence`] | the list of this node |
+//! | `MyAppWeb.Presence.list(topic)` from outside | `GET /api/topics/TOPIC`, `bennu topics TOPIC` | the same shape, under `presence` |
 //! | `get_by_key/2` | [`Context::presence`] | |
 //! | `fetch/2` | [`Context::describe`] | called once for a key; the host keeps it |
 //! | `init/1`, `handle_metas/4` | none: intercept `presence_diff` | |

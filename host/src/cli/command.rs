@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use super::backend::ask::{self, AskArgs};
+use super::backend::disconnect::{self, DisconnectArgs};
+use super::backend::publish::{self, PublishArgs};
+use super::backend::topics::{self, TopicsArgs};
 use super::check::{self, CheckArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
@@ -69,6 +73,18 @@ pub(super) enum Command {
     /// Says why a client was closed or not let in, and what to change
     #[command(after_help = why::HELP)]
     Why(WhyArgs),
+    /// Sends a message to everybody on a topic of a running server
+    #[command(after_help = publish::HELP)]
+    Publish(PublishArgs),
+    /// Asks the plugin of a topic of a running server, and prints its answer
+    #[command(after_help = ask::HELP)]
+    Ask(AskArgs),
+    /// Lists the topics of a running server, or shows one with its presence list
+    #[command(after_help = topics::HELP)]
+    Topics(TopicsArgs),
+    /// Closes the connections of a socket id of a running server
+    #[command(after_help = disconnect::HELP)]
+    Disconnect(DisconnectArgs),
     /// Puts a server under load with many clients, and shows what that costs the server
     #[cfg(feature = "tools")]
     #[command(after_help = bennu_tools::load::HELP)]
@@ -123,6 +139,10 @@ impl Command {
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
             Self::Why(args) => why::run(&args),
+            Self::Publish(args) => publish::run(&args),
+            Self::Ask(args) => ask::run(&args),
+            Self::Topics(args) => topics::run(&args),
+            Self::Disconnect(args) => disconnect::run(&args),
             #[cfg(feature = "tools")]
             Self::Load(args) => bennu_tools::load::run(&args),
             #[cfg(feature = "tools")]
@@ -201,6 +221,10 @@ mod tests {
             "routes",
             "plugins",
             "why",
+            "publish",
+            "ask",
+            "topics",
+            "disconnect",
             "load",
             "secret",
             "schema",

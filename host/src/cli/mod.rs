@@ -4,10 +4,12 @@
 //! (`call`, `load`, `torture`) are a package of their own, behind the feature `tools`.
 
 pub(crate) mod args;
+pub(crate) mod backend;
 pub(crate) mod check;
 mod command;
 pub(crate) mod completions;
 pub(crate) mod dev;
+mod exchange;
 mod json_lines;
 mod lines;
 pub(crate) mod new;

@@ -1,19 +1,17 @@
 //! `bennu plugins`: shows the plugins of a running server, and reloads one or lifts a quarantine.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::args::{ConfigArg, JsonArg, address};
+use super::exchange::{PATIENCE, exchange, reachable};
 use super::terminal::{BAD, FAINT, say, styled, table};
 use crate::config::trust::{self, Use};
 use crate::config::{Config, Mode};
@@ -21,8 +19,6 @@ use crate::server::admin::{SECRET_VARIABLE, noted_address};
 
 /// The time between the two requests that events per second come from.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -136,21 +132,10 @@ impl Host {
     /// If no server answers, or it refuses.
     pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
         let address = self.address;
-        let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
-        if let Some(secret) = &self.secret {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {secret}"));
-        }
-        let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let exchange = async {
-            let response = http.request(request.body(Full::default())?).await?;
-            let status = response.status();
-            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
-        };
-        let none = || format!("no server answers at {address}: is it running, and is `[admin] listen` this address?");
-        let (status, body) = tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .with_context(none)?
-            .map_err(|_| anyhow::anyhow!(none()))?;
+        let answer = exchange(address, method, path, self.secret.as_deref(), Bytes::new(), PATIENCE).await;
+        let (status, body) = answer.with_context(|| {
+            format!("no server answers at {address}: is it running, and is `[admin] listen` this address?")
+        })?;
         match status {
             status if status.is_success() => Ok(body),
             StatusCode::UNAUTHORIZED if self.secret.is_none() => {
@@ -177,11 +162,7 @@ fn configured(config: &ConfigArg) -> Option<SocketAddr> {
             .then(|| noted_address(&config.server.state_dir))
             .flatten()
     };
-    let mut address = noted().unwrap_or(listen);
-    if address.ip().is_unspecified() {
-        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    Some(address)
+    Some(reachable(noted().unwrap_or(listen)))
 }
 
 fn plugins_as_text(plugins: &[Value]) -> String {

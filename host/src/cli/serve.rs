@@ -79,6 +79,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         if let Some(admin) = server.admin_address() {
             announce(&format!("admin on http://{admin}"));
         }
+        if let Some(api) = server.api_address() {
+            announce(&format!("api on http://{api}"));
+        }
         Ok(server.run(stop).await?)
     });
     // A plugin's thread that never ends must not keep the process alive.

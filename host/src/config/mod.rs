@@ -7,6 +7,9 @@
 //! diagnostics, the settings as values ([`model`]), the [`reader`], and what it reads section by section.
 
 mod amount;
+mod api;
+mod api_model;
+pub(crate) mod api_secret;
 mod around;
 mod auth;
 mod auth_settings;
@@ -249,6 +252,13 @@ fn find_secrets(root: &DeTable<'_>, source: &mut Source, found: &mut Vec<Span>) 
             }
             ("mounts", DeValue::Array(mounts)) => {
                 { mounts.iter() }.for_each(|mount| find_secrets_of_mount(mount, source, found));
+            }
+            // The keys of the API hold no secret, but say where theirs are.
+            ("api", DeValue::Table(api)) => {
+                { api.iter() }.for_each(|(key, value)| match key.get_ref().as_ref() {
+                    "keys" => find_secrets_in(value, false, source, found),
+                    _ => find_secret(key, value, false, source, found),
+                });
             }
             _ => find_secret(key, value, false, source, found),
         }

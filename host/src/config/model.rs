@@ -11,6 +11,7 @@ use bennu_wire::dialect::Dialect;
 use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::Serializers;
 
+pub(crate) use super::api_model::{Api, ApiKey, Scope};
 use super::auth_settings::Auth;
 use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
@@ -34,6 +35,8 @@ pub struct Config {
     pub(crate) server: Server,
     /// `[admin]`
     pub(crate) admin: Admin,
+    /// `[api]`
+    pub(crate) api: Api,
     /// `[log]`
     pub(crate) log: Log,
     /// `[limits]`

@@ -31,6 +31,11 @@ library = "libp.so"
 [[routes]]
 topic = "*"
 plugin = "p"
+
+[[api.keys]]
+name = "a"
+allow = []
+topics = []
 "#;
 
 /// The source of the descriptions.
@@ -61,8 +66,7 @@ fn comments(text: &str) -> Comments {
     for line in text.lines() {
         let uncommented = line.strip_prefix("# ").unwrap_or(line);
         // A table that is commented out counts, too.
-        if let Some(name) = uncommented.strip_prefix('[').filter(|name| name.ends_with(']')) {
-            let name = name.trim_matches(|c| c == '[' || c == ']');
+        if let Some(name) = header(line).or_else(|| header(uncommented)) {
             table = if name.starts_with("plugins.") {
                 "plugins.*".to_owned()
             } else {
@@ -83,6 +87,18 @@ fn comments(text: &str) -> Comments {
         }
     }
     found
+}
+
+/// The name in a line such as `[name]` or `[[name]]`.
+fn header(line: &str) -> Option<&str> {
+    let name = line.strip_prefix('[')?.strip_suffix(']')?;
+    let name = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        .then_some(name)
 }
 
 fn describe(found: &mut Comments, path: String, comment: &[&str]) {

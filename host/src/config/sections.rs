@@ -121,7 +121,7 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
 }
 
 /// Names by which a browser may ask, as it writes them in `Host`: without a port.
-fn hosts(section: &Section<'_>) -> Vec<String> {
+pub(super) fn hosts(section: &Section<'_>) -> Vec<String> {
     let names = section.texts("hosts").unwrap_or_default();
     let name = |name: Spanned<String>| {
         let host = name.get_ref().to_ascii_lowercase();
@@ -346,7 +346,7 @@ pub(super) fn route(section: Section<'_>) -> ReadRoute {
     route
 }
 
-fn topic(section: &Section<'_>, text: &Spanned<String>) -> Option<Spanned<TopicPattern>> {
+pub(super) fn topic(section: &Section<'_>, text: &Spanned<String>) -> Option<Spanned<TopicPattern>> {
     let note = |error: &PatternError| {
         let help = match error {
             PatternError::Empty => {

@@ -17,6 +17,8 @@ pub(crate) enum Use {
     Stage,
     /// A file that holds a secret.
     Secret,
+    /// A file that holds the secret of an API key.
+    ApiKey,
 }
 
 /// A path that other users can change.
@@ -88,13 +90,14 @@ impl Use {
             Self::State => "the state folder",
             Self::Stage => "the stage folder",
             Self::Secret => "the secret file",
+            Self::ApiKey => "the file of an API key",
         }
     }
 
     fn danger(self) -> &'static str {
         match self {
             Self::State | Self::Stage => "they could have the server load any library",
-            Self::Secret => "they could replace the secret",
+            Self::Secret | Self::ApiKey => "they could replace the secret",
         }
     }
 
@@ -104,6 +107,7 @@ impl Use {
             Self::State => "`[server] state_dir`",
             Self::Stage => "`[server] stage_dir`",
             Self::Secret => "`[server] secret_key_base_file`",
+            Self::ApiKey => "`secret_file` in [[api.keys]]",
         }
     }
 }
@@ -115,7 +119,7 @@ impl Untrusted {
         match self.used_for {
             Use::State => "state_dir",
             Use::Stage => "stage_dir",
-            Use::Secret => "secret_key_base_file",
+            Use::Secret | Use::ApiKey => "secret_key_base_file",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
+use super::api;
 use super::around::Surroundings;
 use super::check::Whole;
 use super::diagnostic::Source;
@@ -25,6 +26,7 @@ pub(super) fn read_whole(
     let around = Surroundings { mode, folder: &folder };
     let server = sections::server(top.section("server"), &around);
     let admin = sections::admin(top.section("admin"), &around);
+    let api = api::api(top.section("api"), &around);
     let log = sections::log(top.section("log"));
     let limits = sections::limits(top.section("limits"));
     let mounts: Vec<_> = top
@@ -50,6 +52,7 @@ pub(super) fn read_whole(
         file: file.to_owned(),
         server,
         admin,
+        api,
         log,
         limits,
         mounts: mounts.into_iter().map(|read| Arc::new(read.mount)).collect(),

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 
 use crate::runtime::delivery::{Broadcast, Delivery, Outlet};
 use crate::runtime::id::MemberId;
+use crate::runtime::refused_ids::RefusedIds;
 
 /// The ways to all clients.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct PubSub {
     outlets: Vec<Box<dyn Outlet>>,
     /// Clients that are about to connect.
     pub(crate) arrivals: Arrivals,
+    /// Socket ids that may not connect for a while.
+    pub(crate) refused: RefusedIds,
 }
 
 /// Clients that may connect and are not on their I/O thread yet, by socket id. A `disconnect` finds them here.
@@ -37,6 +40,7 @@ impl PubSub {
         Self {
             outlets,
             arrivals: Arrivals::default(),
+            refused: RefusedIds::default(),
         }
     }
 
@@ -51,7 +55,10 @@ impl PubSub {
     pub(crate) fn broadcast(&self, broadcast: Broadcast) {
         if &*broadcast.event == message::event::DISCONNECT {
             // Before it is sent: the delivery in the inbox of its thread finds each client that arrives later than this.
-            self.arrivals.disconnect(&broadcast.topic);
+            let arriving = self.arrivals.disconnect(&broadcast.topic);
+            if let Some(reach) = &broadcast.reach {
+                reach.add(arriving);
+            }
         }
         let broadcast = Arc::new(broadcast);
         for outlet in &self.outlets {
@@ -81,10 +88,13 @@ impl Arrivals {
         }
     }
 
-    fn disconnect(&self, socket_id: &str) {
-        for disconnected in self.lock().get(socket_id).into_iter().flatten() {
-            disconnected.store(true, Ordering::Release);
-        }
+    /// How many there were that nobody has disconnected before.
+    fn disconnect(&self, socket_id: &str) -> usize {
+        let all = self.lock();
+        let arriving = all.get(socket_id).into_iter().flatten();
+        { arriving }
+            .filter(|disconnected| !disconnected.swap(true, Ordering::AcqRel))
+            .count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ByteString, Vec<Arc<AtomicBool>>>> {
@@ -121,7 +131,8 @@ mod tests {
         let arrivals = Arrivals::default();
         let (one, two) = (arrivals.announce("ann".into()), arrivals.announce("ann".into()));
         let other = arrivals.announce("bob".into());
-        arrivals.disconnect("ann");
+        assert_eq!(arrivals.disconnect("ann"), 2);
+        assert_eq!(arrivals.disconnect("ann"), 0, "they are on their way out");
         assert!(one.is_disconnected() && two.is_disconnected() && !other.is_disconnected());
         let late = arrivals.announce("ann".into());
         assert!(!late.is_disconnected());

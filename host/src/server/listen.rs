@@ -13,34 +13,52 @@ use crate::config::{Config, Mode};
 const LISTEN: &str = "`--listen` or `[server] listen`";
 /// The setting for the address of the admin pages.
 const ADMIN_LISTEN: &str = "`[admin] listen`";
+/// The setting for the address of the API.
+const API_LISTEN: &str = "`[api] listen`";
 /// How many ports above a taken one `dev` tries, if nobody has named the port.
 const PORTS_TRIED: u16 = 100;
 /// Connections that the system keeps until the server accepts them: while it starts, or is busy with others.
 const BACKLOG: u32 = 1024;
 
-/// The listener for clients, and the one for the admin pages if they are wanted.
-pub(super) fn listeners(config: &Config, mode: Mode) -> Result<(TcpListener, Option<TcpListener>), StartError> {
+/// All listeners of a server.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// For clients.
+    pub(super) clients: TcpListener,
+    /// For the admin pages, if they are wanted.
+    pub(super) admin: Option<TcpListener>,
+    /// For the API, likewise.
+    pub(super) api: Option<TcpListener>,
+}
+
+/// Takes the addresses of a configuration.
+pub(super) fn listeners(config: &Config, mode: Mode) -> Result<Listeners, StartError> {
     let listener = |address, setting, is_named| match is_named || mode == Mode::Serve {
         true => listen(address, setting),
         false => listen_near(address, setting),
     };
     let clients = listener(config.listen(), LISTEN, config.names_listen())?;
     let admin = { config.admin.listen }.map(|address| listener(address, ADMIN_LISTEN, config.admin.names_listen));
-    Ok((clients, admin.transpose()?))
+    let admin = admin.transpose()?;
+    let api = { config.api.listen }.map(|address| listener(address, API_LISTEN, config.api.names_listen));
+    let api = api.transpose()?;
+    Ok(Listeners { clients, admin, api })
 }
 
-/// What keeps each of the two listeners from its address, tried alone.
+/// What keeps each of the listeners from its address, tried alone.
 pub(super) fn each_alone(config: &Config, mode: Mode) -> Vec<StartError> {
-    let without_admin = {
+    let clients = {
         let mut config = config.clone();
         config.admin.listen = None;
+        config.api.listen = None;
         listeners(&config, mode).err()
     };
+    let api = config.api.listen.and_then(|address| listen(address, API_LISTEN).err());
     let admin = config
         .admin
         .listen
         .and_then(|address| listen(address, ADMIN_LISTEN).err());
-    without_admin.into_iter().chain(admin).collect()
+    clients.into_iter().chain(admin).chain(api).collect()
 }
 
 /// A listener at this address, or at the next free port above if it is taken.

@@ -100,6 +100,10 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "Timers that are due later, of plugins and of the host",
         metrics.timers.clone(),
     );
+    let refused_ids = state.hub.pubsub.refused.count();
+    state
+        .api
+        .register(&mut registry, &state.routing().config.api, refused_ids);
     register_plugins(&mut registry, plugins);
     let mut text = String::new();
     encode(&mut text, &registry).expect("text is written to memory");

@@ -8,11 +8,13 @@
 //! 4. [`io`]: the threads that own connections; dispatch, delivery.
 //! 5. [`endpoint`]: HTTP; whether a client may connect.
 //! 6. [`control`]: what watches files and applies changes.
-//! 7. [`admin`]: what an operator sees.
-//! 8. [`Server`]: start and stop.
+//! 7. [`api`]: what backends ask for.
+//! 8. [`admin`]: what an operator sees.
+//! 9. [`Server`]: start and stop.
 
 pub(crate) mod admin;
 mod ambiguous;
+pub(crate) mod api;
 pub(crate) mod auth;
 mod builder;
 pub(crate) mod closes;

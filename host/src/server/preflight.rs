@@ -13,6 +13,7 @@ use super::auth::Guards;
 use super::io::Inboxes;
 use super::listen::{self, listeners};
 use super::running::pipeline;
+use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::Hub;
@@ -21,16 +22,19 @@ use crate::runtime::plugin::step::Refusal;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
-/// What is wrong with the secrets: of the admin listener, of the server, and of tokens.
+/// What is wrong with the secrets: of the admin listener, of the server, of tokens, and of the API.
 pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
     let admin = config.admin.listen.and_then(|listen| admin::secret(listen).err());
     let server = SecretKeyBase::obtain(config, mode).err();
-    let keys = Guards::new(config, &Guards::default()).err().unwrap_or_default();
+    let tokens = Guards::new(config, &Guards::default()).err().unwrap_or_default();
+    let api = config.api.listen.iter().flat_map(|_| config.api.keys.iter());
+    let api = api.filter_map(|key| ApiSecrets::obtain(key).err());
+    let (admin, server) = (admin.map(StartError::from), server.map(StartError::from));
     admin
-        .map(StartError::from)
         .into_iter()
-        .chain(server.map(StartError::from))
-        .chain(keys.into_iter().map(StartError::from))
+        .chain(server)
+        .chain(tokens.into_iter().map(StartError::from))
+        .chain(api.map(StartError::from))
         .collect()
 }
 
@@ -52,7 +56,7 @@ pub(crate) fn addresses(config: &Config, mode: Mode) -> Vec<Unavailable> {
         .map(Unavailable::alone)
         .collect();
     if alone.is_empty() {
-        // Each of them alone is free: both are the same.
+        // Each of them alone is free: two are the same.
         return vec![Unavailable { error, is_taken: false }];
     }
     alone

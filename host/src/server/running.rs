@@ -14,15 +14,17 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
+use super::api;
 use super::auth::{BadKeys, Guards, LABELS};
 use super::closes::{RefusalReason, Refused};
 use super::control::{Command, Service};
-use super::endpoint::{self, Board, Endpoint, Entrance};
+use super::endpoint::{self, ApiAccess, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
-use super::listen::{listeners, prepare};
+use super::listen::{Listeners, listeners, prepare};
 use super::routing::Routing;
 use super::state::State;
 use super::{Builder, Built, StartError};
+use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::trust::{self, Use};
 use crate::config::{self, Config, Mode};
@@ -55,6 +57,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Server {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    api: Option<api::Running>,
     /// The way to change plugins.
     service: Service,
     endpoint: Arc<Endpoint>,
@@ -106,8 +109,19 @@ impl Server {
             set_log_level,
             dropped_lines,
         } = builder;
-        let (listener, admin) = listeners(&config, mode)?;
+        let Listeners {
+            clients: listener,
+            admin,
+            api,
+        } = listeners(&config, mode)?;
         prepare(&listener, &config)?;
+        if api.is_some() {
+            config
+                .api
+                .keys
+                .iter()
+                .try_for_each(|key| ApiSecrets::obtain(key).map(drop))?;
+        }
         let pages = AdminPages::default();
         let admin = match admin {
             Some(listener) => {
@@ -174,9 +188,11 @@ impl Server {
             };
             (admin::app(admin, secret), pages)
         });
+        let api = api.map(|listener| start_api(listener, &endpoint)).transpose()?;
         Ok(Self {
             address,
             admin_address,
+            api,
             service,
             endpoint,
             acceptor: Acceptor::new(listener.into_std()?)?,
@@ -197,6 +213,12 @@ impl Server {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where backends reach the API, if it is on.
+    #[must_use]
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|api| api.address)
     }
 
     /// The way to change plugins.
@@ -291,11 +313,14 @@ impl Server {
             plugins,
             service,
             staging,
+            api,
             ..
         } = self;
         drop(acceptor);
         let state = &endpoint.state;
         state.stop();
+        // Its thread answers the requests at work, and nobody waits here for that.
+        let api = tokio::task::spawn_blocking(move || drop(api));
         let server = state.routing().config.server.clone();
         let deadline = Instant::now() + server.shutdown_timeout;
         let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
@@ -322,6 +347,7 @@ impl Server {
         endpoint.inboxes.send_all(|| Entry::Stop);
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = timeout_at(deadline + GRACE * 2, ended).await;
+        let _ = timeout_at(deadline + GRACE * 2, api).await;
         state.hub.timers.stop();
         drop(staging);
         tracing::info!("stopped");
@@ -367,6 +393,23 @@ async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
         tracing::info!(open, "draining");
     }
     open
+}
+
+/// Starts the API. In `dev`, with a key that the page shows.
+fn start_api(listener: TcpListener, endpoint: &Arc<Endpoint>) -> io::Result<api::Running> {
+    let Some(board) = &endpoint.dev else {
+        return api::start(listener, Arc::clone(endpoint), None);
+    };
+    let made_up = api::made_up_key(&endpoint.state.routing().config.server.state_dir);
+    let made_up = made_up
+        .inspect_err(|error| tracing::warn!(%error, "no key for the API can be made up"))
+        .ok();
+    let running = api::start(listener, Arc::clone(endpoint), made_up.as_deref())?;
+    if let Some(key) = made_up {
+        let address = running.address;
+        board.set_api(ApiAccess { address, key });
+    }
+    Ok(running)
 }
 
 /// Serves the admin pages from now on, and before they are there, that the server is not ready.

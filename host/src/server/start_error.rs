@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::admin;
 use super::auth::BadKeys;
+use crate::config::api_secret::ApiSecretError;
 use crate::config::secret::SecretError;
 use crate::config::trust::Untrusted;
 
@@ -31,6 +32,9 @@ pub enum StartError {
     /// A mount could not check tokens.
     #[error(transparent)]
     Keys(#[from] BadKeys),
+    /// A key of the API has no secret, or a bad one.
+    #[error(transparent)]
+    ApiSecret(#[from] ApiSecretError),
     /// Everybody could reach the admin listener.
     #[error(transparent)]
     Admin(#[from] admin::Unprotected),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
+use super::api::metrics::ApiMetrics;
 use super::closes::{Closes, Outcome, Record, RefusalReason, Refused};
 use super::held::Pool;
 use super::routing::Routing;
@@ -31,6 +32,8 @@ pub(crate) struct State {
     pub(crate) bodies: Arc<Pool>,
     /// Responses that are being sent.
     pub(crate) responses: Arc<Pool>,
+    /// What the API counts.
+    pub(crate) api: Arc<ApiMetrics>,
 }
 
 impl State {
@@ -49,6 +52,7 @@ impl State {
             full: Mutex::default(),
             bodies: Arc::default(),
             responses: Arc::default(),
+            api: Arc::default(),
         }
     }
 

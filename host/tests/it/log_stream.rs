@@ -217,7 +217,7 @@ async fn each_kind_of_refusal_is_limited() {
     }
     for (kind, line, times) in [
         ("origin", "origin refused", 10),
-        ("refused", "client refused", 5),
+        ("refused", "client refused", 15),
         ("connect", "connect peer", 5),
         ("panic", "plugin panicked", 5),
     ] {

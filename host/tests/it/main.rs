@@ -2,6 +2,7 @@
 
 mod admin;
 mod ambiguous;
+mod api;
 mod arriving;
 mod auth;
 mod auth_token;
@@ -33,6 +34,7 @@ mod keep_alive;
 mod kit;
 mod limits;
 mod load;
+mod log_json;
 mod log_stream;
 mod logging;
 mod longpoll;

@@ -1,6 +1,7 @@
 // The page of `dev` before a connect handler, and in windows of different sizes. Nothing is built here.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 
 import { openBrowser } from "./browser.js";
@@ -137,3 +138,18 @@ for (const viewport of [{ width: 1280, height: 800 }, { width: 1280, height: 560
     assert.equal(broken, null, "a number and its unit stay on one line");
   });
 }
+
+test("the page shows how a backend publishes to the topic at hand, and that works as it stands", async (t) => {
+  const { page } = await open(t, { mounts: '[[mounts]]\npath = "/socket"\n\n', plugins: ["echo"] });
+  await isOpen(page);
+  await joined(page, "echo:it's");
+  await page.fill("#event", "news");
+  await page.fill("#payload", '{"by": "a shell\'s curl"}');
+  await page.click("#backend summary");
+  const command = await page.innerText("#backend-publish");
+  assert.match(command, /^curl http:\/\/127\.0\.0\.1:\d+\/api\/broadcast /);
+  const answer = execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  assert.deepEqual(JSON.parse(answer), { heard: 1, intercepted: 0 });
+  await page.locator("#frames [data-kind=heard]", { hasText: "a shell's curl" }).waitFor();
+  assert.match(await page.innerText("#backend-ask"), /\/api\/call /);
+});

@@ -78,7 +78,9 @@ pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
 fn place(error: &StartError) -> (&'static str, &'static str) {
     match error {
         StartError::Listen { setting, .. } if setting.contains("[admin]") => ("admin", "listen"),
+        StartError::Listen { setting, .. } if setting.contains("[api]") => ("api", "listen"),
         StartError::Listen { .. } => ("server", "listen"),
+        StartError::ApiSecret(_) => ("api", "keys"),
         StartError::Admin(_) => ("admin", "listen"),
         StartError::Secret(_) => ("server", "secret_key_base_file"),
         StartError::Untrusted(untrusted) => ("server", untrusted.key()),

@@ -31,6 +31,7 @@ use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
 use crate::runtime::threads;
 use crate::server::admin;
+use crate::server::api;
 use crate::server::control::SetLogLevel;
 use crate::server::routing::Routing;
 use crate::server::{Built, Server};
@@ -49,7 +50,7 @@ Examples:
 
 Listens on 127.0.0.1:4000. If neither --listen nor the configuration names an
 address and the port is taken, it uses the next free port. The same holds for
-the admin listener, which starts at 4001.
+the admin listener, which starts at 4001, and for the API, which starts at 4002.
 
 Builds with cargo, in the target directory of the workspace: `cargo build` and
 `cargo test` use what it has compiled, and the other way round.
@@ -137,11 +138,13 @@ async fn serve(
     greet(&server, &screen);
     let state_dir = server.routing().config.server.state_dir.clone();
     note_admin(&state_dir, found_elsewhere(&server));
+    note_api(&state_dir, server.api_address());
     let (service, routing) = (server.service().clone(), server.current_routing());
     threads::spawn("builder", move || sources.build(&changes, &service, routing))?;
     let _modes = listen_to_keys(&server, &screen, stop)?;
     let done = server.run(ending_builds(stopped, processes.clone())).await;
     note_admin(&state_dir, None);
+    note_api(&state_dir, None);
     Ok(done?)
 }
 
@@ -234,6 +237,12 @@ fn greet(server: &Server, screen: &Screen) {
             screen.say(&other);
         }
     }
+    if let Some(api) = server.api_address() {
+        screen.say(&format!("api on http://{api}"));
+        if let Some(other) = { routing.config.api.listen }.and_then(|wanted| elsewhere(wanted, api)) {
+            screen.say(&other);
+        }
+    }
     screen.say(&format!("\n{}\n", listing(&routing)));
     let is_served = |plugin: &str| { routing.routes.plugins.get(plugin) }.is_some_and(|slot| slot.current().is_some());
     let hint = match routing.config.routes.iter().find(|route| is_served(&route.plugin)) {
@@ -268,6 +277,13 @@ fn found_elsewhere(server: &Server) -> Option<SocketAddr> {
 fn note_admin(state_dir: &Path, address: Option<SocketAddr>) {
     if let Err(error) = admin::note_address(state_dir, address) {
         tracing::warn!(%error, "`bennu plugins` will need --admin to find the admin listener");
+    }
+}
+
+/// Writes down the address of the API, where `bennu publish` and the like find it.
+fn note_api(state_dir: &Path, address: Option<SocketAddr>) {
+    if let Err(error) = api::note_address(state_dir, address) {
+        tracing::warn!(%error, "`bennu publish` will need --api to find the API");
     }
 }
 

@@ -126,8 +126,12 @@ fn of_close(reason: CloseReason) -> Meaning {
             "Let the client send a new token in time (the event `access_token`), or connect again with one. See `on_expiry` of the mount's `auth`.",
         ),
         CloseReason::Disconnected => (
-            "A plugin or a backend sent `disconnect` to the client's socket id.",
-            "This is on purpose, for example after a logout. Look for `disconnect` in the plugins and in the backend.",
+            "A plugin sent `disconnect` to the client's socket id. If the client was only just connecting, it may have been a backend.",
+            "This is on purpose, for example after a logout. Look for `disconnect` in the plugins.",
+        ),
+        CloseReason::DisconnectedByBackend => (
+            "A backend sent `disconnect` to the client's socket id through the API (or somebody ran `bennu disconnect`).",
+            "This is on purpose, for example after a logout. Look for `disconnect` in the backend.",
         ),
         CloseReason::ServerRestarts => (
             "An operator stopped or restarted the server, which closed its connections in batches. Clients come back by themselves.",
@@ -194,6 +198,10 @@ fn of_refusal(reason: RefusalReason) -> Meaning {
         RefusalReason::Plugin => (
             "The connect handler of the plugin refused the client. The detail names the plugin.",
             "Look at the params (a line `connect` in the log has them, without secrets) and at `connect` in the plugin.",
+        ),
+        RefusalReason::SocketId => (
+            "A backend has disconnected the client's socket id and asked the server to refuse it for a while (`refuse_ms`). The detail is the socket id.",
+            "Nothing: it ends by itself after that time.",
         ),
         RefusalReason::PluginCrashed => (
             "The connect handler of the plugin panicked.",

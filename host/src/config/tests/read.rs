@@ -17,6 +17,7 @@ fn the_shipped_file_says_what_goes_without_saying() {
         };
         assert_eq!(server, unwritten.server);
         assert_eq!(written.admin, unwritten.admin);
+        assert_eq!(written.api, unwritten.api);
         assert_eq!(written.log, unwritten.log);
         assert_eq!(written.limits, unwritten.limits);
         assert_eq!(written.mounts, unwritten.mounts);
@@ -46,6 +47,8 @@ fn the_shipped_file_has_every_setting() {
     let sections = [
         "server",
         "admin",
+        "api",
+        "api.keys",
         "log",
         "limits",
         "mounts",
@@ -58,7 +61,7 @@ fn the_shipped_file_has_every_setting() {
         "routes",
     ];
     for section in sections {
-        let header = if ["mounts", "routes"].contains(&section) {
+        let header = if ["mounts", "routes", "api.keys"].contains(&section) {
             format!("[[{section}]]")
         } else {
             format!("[{section}]")
@@ -69,8 +72,10 @@ fn the_shipped_file_has_every_setting() {
             let below = format!("\n[{section}.{key}]");
             let off = format!("\n# {key} = ");
             let below_off = format!("\n# [{section}.{key}]");
+            let list = format!("[[{section}.{key}]]");
+            let forms = [line, below, off, below_off, list];
             assert!(
-                [line, below, off, below_off].iter().any(|form| text.contains(form)),
+                forms.iter().any(|form| text.contains(form)),
                 "{header} {key} is missing"
             );
         }

@@ -439,7 +439,7 @@ fn settings_of_auth_are_checked() {
     );
     check(
         &jwt("algorithms = [\"HS256\"], secret = \"hunter2\""),
-        "4:34: `jwt` has no setting `secret`",
+        "4:33: `jwt` has no setting `secret`",
     );
     check(
         &auth("phoenix_token = { secret_key_base_file = \"s\" }"),

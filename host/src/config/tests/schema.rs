@@ -10,7 +10,7 @@ const SHIPPED: &str = include_str!("../../../../config/bennu.schema.json");
 /// A setting can be put into each of these tables.
 fn whole() -> Value {
     json!({
-        "server": {}, "admin": {}, "log": {}, "limits": {},
+        "server": {}, "admin": {}, "api": { "keys": [{ "name": "web", "allow": [], "topics": [] }] }, "log": {}, "limits": {},
         "mounts": [{ "path": "/socket" }],
         "plugins": { "room": { "library": "libroom.so" } },
         "routes": [{ "topic": "room:*", "plugin": "room" }],
@@ -56,6 +56,7 @@ fn every_setting_is_described() {
         let known = [
             "server",
             "admin",
+            "api",
             "log",
             "limits",
             "mounts",

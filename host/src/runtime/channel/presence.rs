@@ -342,6 +342,12 @@ impl Presence {
     #[must_use]
     pub(crate) fn state(&mut self) -> Bytes {
         self.shown += 1;
+        self.list()
+    }
+
+    /// The same list for somebody who gets no diffs.
+    #[must_use]
+    pub(crate) fn list(&self) -> Bytes {
         let mut out = Vec::with_capacity(64 * self.entries.len() + 2);
         let entries = self.entries.iter();
         let all = entries.flat_map(|(key, entry)| entry.metas.iter().map(move |meta| (key, &meta.json)));

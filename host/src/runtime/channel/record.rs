@@ -158,6 +158,13 @@ impl Record {
         (waiting, timers)
     }
 
+    /// How many members have joined.
+    #[must_use]
+    pub(crate) fn joined(&self) -> usize {
+        let joined = |member: &&Member| matches!(member, Member::Joined(_));
+        self.members.values().filter(joined).count()
+    }
+
     /// Whether the plugin knows the member and may send to it.
     #[must_use]
     pub(crate) fn is_in(&self, member: MemberId) -> bool {

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use bennu_wire::message::Payload;
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 
 use super::connect::Connects;
 use super::routes::{Place, Routes};
@@ -14,7 +15,7 @@ use super::watchdog::Watchdog;
 use crate::config::LineLimits;
 use crate::runtime::channel::{Called, Caller, Input, Refused};
 use crate::runtime::client_lines::ClientLines;
-use crate::runtime::delivery::Broadcast;
+use crate::runtime::delivery::{Broadcast, Reach};
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::pubsub::PubSub;
@@ -38,6 +39,15 @@ pub(crate) struct Hub {
     interceptors: RwLock<Interceptors>,
     routes: RwLock<Arc<Routes>>,
     next: AtomicU64,
+}
+
+/// What became of a broadcast.
+#[derive(Debug)]
+pub(crate) struct Published {
+    /// How many subscribers it reaches, once all outlets are through with it. For a `disconnect`: how many connections it closes.
+    pub(crate) reached: oneshot::Receiver<usize>,
+    /// The members that a plugin decides about in `handle_out`.
+    pub(crate) intercepted: usize,
 }
 
 /// Why a call reaches no topic.
@@ -144,19 +154,47 @@ impl Hub {
     /// If a plugin intercepts the event, the plugin gets it instead of its members, as one input per topic. This is decided here,
     /// once, so that no member gets a message twice, or misses it, while its code is replaced.
     pub(crate) fn broadcast(&self, topic: ByteString, event: ByteString, payload: Payload, except: Option<MemberId>) {
+        self.publish(topic, event, payload, except, None);
+    }
+
+    /// Publishes to all subscribers of `topic` as [`Hub::broadcast`] does, and counts them.
+    #[must_use]
+    pub(crate) fn broadcast_counted(&self, topic: ByteString, event: ByteString, payload: Payload) -> Published {
+        let (reach, reached) = Reach::new();
+        let intercepted = self.publish(topic, event, payload, None, Some(reach));
+        Published { reached, intercepted }
+    }
+
+    /// Returns how many members the plugins that intercept it decide about, if somebody counts.
+    fn publish(
+        &self,
+        topic: ByteString,
+        event: ByteString,
+        payload: Payload,
+        except: Option<MemberId>,
+        reach: Option<Reach>,
+    ) -> usize {
+        let mut intercepted = 0;
         let interceptors = Arc::clone(&self.interceptors.read().expect("no holder panics"));
-        let intercepts = |slot: &&Arc<PluginSlot>| {
-            slot.find(&topic)
-                .is_some_and(|found| found.intercept(&event, &payload, except))
+        let mut intercepts = |slot: &&Arc<PluginSlot>| {
+            let found = slot
+                .find(&topic)
+                .filter(|found| found.intercept(&event, &payload, except));
+            if let (Some(found), Some(_)) = (&found, &reach) {
+                intercepted += found.record().joined();
+            }
+            found.is_some()
         };
         let slots = interceptors.get(&*event).into_iter().flatten();
-        let intercepted_by = slots.filter(intercepts).map(|slot| slot.index).collect();
+        let intercepted_by = slots.filter(&mut intercepts).map(|slot| slot.index).collect();
         self.pubsub.broadcast(Broadcast {
             topic,
             event,
             payload,
             except,
             intercepted_by,
+            reach,
         });
+        intercepted
     }
 }

@@ -67,7 +67,7 @@ pub(crate) mod testing;
 pub(crate) mod watchdog;
 
 pub(crate) use connect::{Asked, ConnectCall, Connected};
-pub(crate) use hub::{Hub, NotCalled};
+pub(crate) use hub::{Hub, NotCalled, Published};
 pub(crate) use log::wrote;
 pub(crate) use routes::{Place, Routes};
 pub(crate) use slot::{JoinRefused, PluginSlot};

@@ -47,6 +47,14 @@ impl Routes {
         Some((route, self.plugins.get(&route.plugin)?))
     }
 
+    /// Whether a route leads to a plugin for this topic, whoever may use it.
+    #[must_use]
+    pub(crate) fn leads(&self, topic: &str) -> bool {
+        self.router
+            .matching(topic)
+            .any(|route| self.plugins.contains_key(&route.plugin))
+    }
+
     /// Where a topic is, for someone who has neither transport nor mount. Of several routes, the first counts whose plugin has the
     /// topic, or else the first. `None`: no route leads anywhere.
     #[must_use]

@@ -3,8 +3,9 @@
 //! The slot stays while generations come and go. It finds or makes a topic and adds its first input under one lock. So a topic is
 //! removed only if nothing waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
@@ -43,7 +44,8 @@ pub(crate) struct PluginSlot {
 
 #[derive(Debug, Default)]
 struct Directory {
-    by_name: HashMap<ByteString, Arc<Topic>>,
+    /// In order, so that a page of them costs as much as the page.
+    by_name: BTreeMap<ByteString, Arc<Topic>>,
     by_number: HashMap<u64, Weak<Topic>>,
 }
 
@@ -166,6 +168,22 @@ impl PluginSlot {
     #[must_use]
     pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
         self.directory().by_name.values().cloned().collect()
+    }
+
+    /// Up to `most` topics whose names begin with `prefix`, in the order of their names, after the name `after`.
+    #[must_use]
+    pub(crate) fn page(&self, prefix: &str, after: Option<&str>, most: usize) -> Vec<Arc<Topic>> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let directory = self.directory();
+        let names = directory.by_name.range::<str, _>((from, Bound::Unbounded));
+        names
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .take(most)
+            .map(|(_, topic)| Arc::clone(topic))
+            .collect()
     }
 
     /// How many topics there are.

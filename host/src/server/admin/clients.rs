@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Admin;
 use crate::server::closes::{CloseReason, Peer, RefusalReason, Wanted, unix_ms};
-use crate::server::io::{Connection, Entry, ListRequest, Listed};
+use crate::server::io::{Entry, ListRequest, Listed, OpenConnection};
 
 /// How many entries a page has, if nobody says how many.
 const PAGE: usize = 100;
@@ -101,7 +101,7 @@ pub(super) async fn closes(State(admin): State<Admin>, uri: Uri) -> Response {
     Json(json!({ "closes": closes, "kept": kept, "max_closes": most })).into_response()
 }
 
-fn shown(connection: &Connection) -> Value {
+fn shown(connection: &OpenConnection) -> Value {
     json!({
         "connection": connection.number, "peer": connection.peer, "mount": connection.mount,
         "socket_id": connection.socket_id.as_deref(), "transport": connection.transport, "vsn": connection.vsn,

@@ -40,8 +40,10 @@ pub(crate) enum CloseReason {
     UnsentTotal,
     /// The client's token has expired, and it has shown no other.
     TokenExpired,
-    /// A `disconnect` for its socket id.
+    /// A plugin sent `disconnect` to its socket id.
     Disconnected,
+    /// A backend sent `disconnect` to its socket id.
+    DisconnectedByBackend,
     /// The server stops.
     ServerRestarts,
 }
@@ -53,17 +55,17 @@ pub(crate) enum Ender {
     Client,
     /// Bennu, because of a rule or a limit.
     Server,
-    /// A plugin or a backend, by a `disconnect`.
+    /// A plugin, by a `disconnect`.
     Plugin,
     /// Nobody: the network, or a client that is gone.
     Network,
-    /// Whoever stops the server.
+    /// Whoever stops the server, or a backend that disconnects a client.
     Operator,
 }
 
 impl CloseReason {
     /// All of them, those with a code of the client's with the usual one.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::ClientClosed(1000),
         Self::ConnectionLost,
         Self::NotPolled,
@@ -80,6 +82,7 @@ impl CloseReason {
         Self::UnsentTotal,
         Self::TokenExpired,
         Self::Disconnected,
+        Self::DisconnectedByBackend,
         Self::ServerRestarts,
     ];
 
@@ -115,6 +118,7 @@ impl CloseReason {
             Self::UnsentTotal => "unsent_total",
             Self::TokenExpired => "token_expired",
             Self::Disconnected => "disconnected",
+            Self::DisconnectedByBackend => "disconnected_by_backend",
             Self::ServerRestarts => "server_restarts",
         }
     }
@@ -131,7 +135,7 @@ impl CloseReason {
             Self::Undecodable => close_code::INTERNAL_ERROR,
             Self::UnfinishedTotal | Self::TooSlow => close_code::TRY_AGAIN_LATER,
             Self::TokenExpired => close_code::UNAUTHORIZED,
-            Self::Disconnected => close_code::GOING_AWAY,
+            Self::Disconnected | Self::DisconnectedByBackend => close_code::GOING_AWAY,
             Self::ServerRestarts => close_code::RESTART,
         }
     }
@@ -146,7 +150,7 @@ impl CloseReason {
             Self::UnfinishedTotal => "too many unfinished messages",
             Self::TooSlow => "too slow",
             Self::TokenExpired => "token expired",
-            Self::Disconnected => "disconnected",
+            Self::Disconnected | Self::DisconnectedByBackend => "disconnected",
             Self::ServerRestarts => "server restarts",
             Self::ClientClosed(_)
             | Self::ConnectionLost
@@ -167,7 +171,7 @@ impl CloseReason {
             Self::ClientClosed(_) => Ender::Client,
             Self::ConnectionLost | Self::NotPolled => Ender::Network,
             Self::Disconnected => Ender::Plugin,
-            Self::ServerRestarts => Ender::Operator,
+            Self::DisconnectedByBackend | Self::ServerRestarts => Ender::Operator,
             Self::ProtocolError
             | Self::InvalidText
             | Self::MessageTooLarge
@@ -188,7 +192,7 @@ impl CloseReason {
     pub(crate) fn ending(self) -> u32 {
         match self {
             Self::NotPolled => end::INACTIVE,
-            Self::Disconnected => end::DISCONNECTED,
+            Self::Disconnected | Self::DisconnectedByBackend => end::DISCONNECTED,
             Self::ServerRestarts => end::DRAINING,
             Self::UnfinishedTotal | Self::TooSlow | Self::NotReading | Self::UnsentTotal => end::OVERLOADED,
             Self::ClientClosed(_)

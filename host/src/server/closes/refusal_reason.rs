@@ -31,6 +31,8 @@ pub(crate) enum RefusalReason {
     Token,
     /// The connect handler refused the client.
     Plugin,
+    /// A backend has disconnected the socket id for a while.
+    SocketId,
     /// The connect handler panicked.
     PluginCrashed,
     /// The plugin of the connect handler is not in service.
@@ -51,7 +53,7 @@ pub(crate) enum RefusalReason {
 
 impl RefusalReason {
     /// All of them.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Full,
         Self::Stopping,
         Self::NoMount,
@@ -66,6 +68,7 @@ impl RefusalReason {
         Self::Vsn,
         Self::Token,
         Self::Plugin,
+        Self::SocketId,
         Self::PluginCrashed,
         Self::PluginUnavailable,
         Self::PluginOverloaded,
@@ -94,6 +97,7 @@ impl RefusalReason {
             Self::Vsn => "vsn",
             Self::Token => "token",
             Self::Plugin => "plugin",
+            Self::SocketId => "socket_id",
             Self::PluginCrashed => "plugin_crashed",
             Self::PluginUnavailable => "plugin_unavailable",
             Self::PluginOverloaded => "plugin_overloaded",

@@ -1,6 +1,7 @@
 //! News for the page of `dev`, and why the configuration on disk was rejected, for pages that are opened later.
 
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -17,6 +18,16 @@ pub(crate) struct Board {
     news: broadcast::Sender<DevEvent>,
     /// Why the configuration on disk was rejected; `None`: it is in force.
     refusal: Mutex<Option<String>>,
+    api: OnceLock<ApiAccess>,
+}
+
+/// How the page's user can call the API.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiAccess {
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+    /// The key that `dev` has made up.
+    pub(crate) key: String,
 }
 
 impl Board {
@@ -26,6 +37,7 @@ impl Board {
         Self {
             news: broadcast::channel(MOST_NEWS).0,
             refusal: Mutex::default(),
+            api: OnceLock::new(),
         }
     }
 
@@ -56,6 +68,18 @@ impl Board {
 
     fn set_refusal(&self, reason: Option<String>) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The API is on, and can be called so.
+    pub(crate) fn set_api(&self, access: ApiAccess) {
+        // It starts once.
+        let _ = self.api.set(access);
+    }
+
+    /// How the API can be called, if it is on.
+    #[must_use]
+    pub(crate) fn api(&self) -> Option<&ApiAccess> {
+        self.api.get()
     }
 
     /// News from now on.

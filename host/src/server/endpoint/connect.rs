@@ -271,7 +271,7 @@ impl Attempt<'_> {
                 assigns: None,
                 claims,
             });
-            return Ok((identity.map(Arc::new), own_arrival));
+            return self.admit(identity.map(Arc::new), own_arrival);
         };
         let info = info::of(self, claims.as_deref());
         match ask(self.endpoint, self.client, plugin, Asked::Connect, info).await? {
@@ -289,7 +289,7 @@ impl Attempt<'_> {
                     assigns,
                     claims,
                 };
-                Ok((Some(Arc::new(identity)), arrival))
+                self.admit(Some(Arc::new(identity)), arrival)
             }
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
@@ -305,6 +305,23 @@ impl Attempt<'_> {
                 Err(crashed.with_detail(format!("plugin {plugin}")))
             }
             Connected::Unavailable(why) => Err(Denied::unavailable(why).with_detail(format!("plugin {plugin}: {why}"))),
+        }
+    }
+
+    /// Lets a client in unless a backend has disconnected its socket id for a while.
+    fn admit(
+        &self,
+        identity: Option<Arc<Identity>>,
+        arrival: Option<Arrival>,
+    ) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+        // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
+        let refused = &self.endpoint.state.hub.pubsub.refused;
+        let id = identity.as_ref().and_then(|identity| identity.socket_id.as_ref());
+        match id {
+            Some(id) if refused.has(id, Instant::now()) => {
+                Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId).with_detail(id.to_string()))
+            }
+            _ => Ok((identity, arrival)),
         }
     }
 }

@@ -77,17 +77,22 @@ impl Hosts<'_> {
 impl Misdirected {
     /// The answer, which says what to do.
     pub(crate) fn response(&self) -> Response {
-        let text = match self {
+        let nosniff = [(X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        (StatusCode::FORBIDDEN, nosniff, self.text("admin")).into_response()
+    }
+
+    /// What it says. `section` has the names that the listener answers for.
+    pub(crate) fn text(&self, section: &str) -> String {
+        match self {
             Self::Other(host) => format!(
                 "Bennu does not answer for the host `{host}` here.\n\n\
                  It answers for localhost and its own address only, so that no web page can reach it under a name of its own \
                  (DNS rebinding). If you use this name on purpose, add it to bennu.toml:\n\n\
-                 [admin]\nhosts = [\"{}\"]\n",
+                 [{section}]\nhosts = [\"{}\"]\n",
                 host.to_ascii_lowercase()
             ),
             Self::Unclear => "Bennu answers only for requests that name one host in their `Host` header.\n".to_owned(),
-        };
-        (StatusCode::FORBIDDEN, [(X_CONTENT_TYPE_OPTIONS, "nosniff")], text).into_response()
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use http::header::UPGRADE;
 use http::{Request, StatusCode};
 use serde_json::json;
 
-pub(crate) use board::{Board, DevEvent};
+pub(crate) use board::{ApiAccess, Board, DevEvent};
 pub use connect::Denied;
 pub use entrance::{Entrance, Visit};
 

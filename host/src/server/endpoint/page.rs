@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
@@ -20,9 +20,11 @@ use super::{Board, Endpoint};
 use crate::config::{Config, Mount};
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::Panic;
+use crate::server::io::Client;
 
 /// The modules of the page by path.
-const MODULES: [(&str, &str); 7] = [
+const MODULES: [(&str, &str); 8] = [
+    ("/backend.js", include_str!("../../../assets/backend.js")),
     ("/bennu.js", include_str!("../../../assets/bennu.js")),
     ("/chat.js", include_str!("../../../assets/chat.js")),
     ("/connection.js", include_str!("../../../assets/connection.js")),
@@ -61,8 +63,9 @@ async fn guard(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Ne
 }
 
 /// The present state: the run of the server, mounts that a browser can connect to, routes in file order, plugins with their last
-/// refusal and their panics, and why the configuration on disk was rejected, if it was.
-async fn present(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
+/// refusal and their panics, why the configuration on disk was rejected, if it was, and how this machine reaches
+/// the API.
+async fn present(State(endpoint): State<Arc<Endpoint>>, Extension(client): Extension<Client>) -> Json<Value> {
     let routing = endpoint.state.routing();
     let config = &routing.config;
     let mut mounts: Vec<_> = config
@@ -89,10 +92,17 @@ async fn present(State(endpoint): State<Arc<Endpoint>>) -> Json<Value> {
         .values()
         .map(|slot| shown(slot, quoted))
         .collect();
+    // Whoever has the key may do everything.
+    let api = endpoint
+        .dev
+        .as_ref()
+        .and_then(Board::api)
+        .filter(|_| client.peer.ip().to_canonical().is_loopback());
+    let api = api.map(|api| json!({ "url": format!("http://{}", api.address), "key": api.key }));
     // As text: JavaScript has no integers of this size.
     let run = endpoint.node.to_string();
     Json(
-        json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal }),
+        json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal, "api": api }),
     )
 }
 

@@ -11,7 +11,7 @@ const LINE: &[u8] = b"\ncontent-length:";
 
 /// What a connection and the requests that it brings both know. They share a thread; hyper asks for `Send` all the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ContentLength(Arc<State>);
+pub(crate) struct ContentLength(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
 
 impl ContentLength {
     /// Whether there was one in what was read since the last answer.
-    pub(super) fn is_seen(&self) -> bool {
+    pub(crate) fn is_seen(&self) -> bool {
         self.0.seen.load(Relaxed)
     }
 

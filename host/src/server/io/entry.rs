@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use bennu_wire::serializer::Incoming;
+use bytestring::ByteString;
 use tokio::sync::{mpsc as channel, oneshot};
 
 use super::listing::ListRequest;
@@ -28,12 +29,36 @@ pub(crate) enum Entry {
     Session(SessionRequest),
     /// Name some of the open connections.
     List(ListRequest),
+    /// Describe the connections with this socket id, so many at most, and say how many there are.
+    Describe(ByteString, usize, channel::UnboundedSender<Described>),
     /// Take up other routes, and say so.
     Routing(Arc<Routing>, mpsc::Sender<()>),
     /// Close that many connections, for a shutdown, and say how many are left.
     Drain(usize, channel::UnboundedSender<usize>),
     /// End the thread.
     Stop,
+}
+
+/// Connections of one I/O thread.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Some of them.
+    pub(crate) connections: Vec<Connection>,
+}
+
+/// A connection as a backend sees it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Such as `websocket`.
+    pub(crate) transport: &'static str,
+    /// The path of its mount.
+    pub(crate) mount: String,
+    /// The version of its protocol.
+    pub(crate) vsn: &'static str,
+    /// The topics that it has joined.
+    pub(crate) topics: Vec<ByteString>,
 }
 
 /// A request of long polling.

@@ -157,6 +157,7 @@ mod tests {
             payload: Payload::Json(vec![b' '; bytes].into()),
             except: None,
             intercepted_by: Vec::new(),
+            reach: None,
         })))
     }
 

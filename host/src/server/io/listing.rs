@@ -24,14 +24,14 @@ pub(crate) struct ListRequest {
 #[derive(Debug)]
 pub(crate) struct Listed {
     /// Those that are wanted, of the places that the thread looked at.
-    pub(crate) connections: Vec<Connection>,
+    pub(crate) connections: Vec<OpenConnection>,
     /// The place from which to look on. `None`: that was all.
     pub(crate) next: Option<usize>,
 }
 
 /// An open connection or long-poll session.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct OpenConnection {
     pub(crate) number: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) mount: String,

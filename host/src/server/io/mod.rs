@@ -23,11 +23,11 @@ use std::thread::JoinHandle;
 use axum::Router;
 
 pub(crate) use acceptor::Acceptor;
-pub(crate) use entry::{Entry, SessionRequest};
+pub(crate) use entry::{Described, Entry, SessionRequest};
 pub(crate) use http::Client;
 pub(crate) use inbox::Inbox;
 pub(crate) use inboxes::Inboxes;
-pub(crate) use listing::{Connection, ListRequest, Listed};
+pub(crate) use listing::{ListRequest, Listed, OpenConnection};
 pub(crate) use stream::LazyStream;
 pub(crate) use subscriptions::Subscriptions;
 

@@ -67,8 +67,13 @@ impl LazyStream {
         }
     }
 
+    /// A stream that tells nobody.
+    pub(crate) fn alone(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self::new(stream, write_timeout, Arc::default())
+    }
+
     /// What is noticed of the requests that it brings.
-    pub(super) fn content_length(&self) -> ContentLength {
+    pub(crate) fn content_length(&self) -> ContentLength {
         self.content_length.clone()
     }
 

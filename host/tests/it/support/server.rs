@@ -259,7 +259,12 @@ impl Server {
         self.said_address("admin on http://").await
     }
 
-    /// The same of a server that may still be starting.
+    /// Where the API is.
+    pub(crate) async fn api(&self) -> SocketAddr {
+        self.said_address("api on http://").await
+    }
+
+    /// The admin pages of a server that may still be starting.
     pub(crate) async fn early_admin(&self) -> SocketAddr {
         let line = self.log.line(&["admin listener started"]).await;
         let address = line.rsplit_once("address=").expect("an address").1;

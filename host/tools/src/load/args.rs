@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::dialect::Dialect;
+use super::publish::PublishArgs;
 use super::work::{Kind, Pace};
 use crate::args::JsonArg;
 
@@ -16,9 +17,18 @@ pub struct LoadArgs {
     pub(super) work: WorkArgs,
 }
 
-/// What the clients do.
+/// Who does what.
 #[derive(Debug, Subcommand)]
 pub(super) enum WorkArgs {
+    #[command(flatten)]
+    Clients(ClientsArgs),
+    /// Backends publish to topics through the server's API, each over a connection that stays open
+    Publish(PublishArgs),
+}
+
+/// What the clients do.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClientsArgs {
     /// Connect and join: measures how fast, and how much memory each client takes
     Connect {
         #[command(flatten)]
@@ -153,10 +163,10 @@ pub(super) struct Plan {
     pub(super) lagging: LaggingArgs,
 }
 
-impl LoadArgs {
+impl ClientsArgs {
     pub(super) fn plan(&self) -> Plan {
-        match &self.work {
-            WorkArgs::Connect {
+        match self {
+            Self::Connect {
                 common,
                 topics_per_client,
                 cycles,
@@ -168,10 +178,10 @@ impl LoadArgs {
                 hold: Duration::from_secs(*hold_s),
                 ..Plan::idle(common)
             },
-            WorkArgs::Echo { common, sending } => {
+            Self::Echo { common, sending } => {
                 Plan::sending("echo", Kind::Echo, common, sending).with_topics(common.clients)
             }
-            WorkArgs::Fanout {
+            Self::Fanout {
                 common,
                 sending,
                 lagging,
@@ -179,7 +189,7 @@ impl LoadArgs {
                 lagging: *lagging,
                 ..Plan::sending("fanout", Kind::Fanout, common, sending).with_topics(1)
             },
-            WorkArgs::Rooms { common, sending } => {
+            Self::Rooms { common, sending } => {
                 Plan::sending("rooms", Kind::Fanout, common, sending).with_topics(common.clients.div_ceil(10))
             }
         }
@@ -263,11 +273,21 @@ mod tests {
         load: LoadArgs,
     }
 
+    impl LoadArgs {
+        fn clients(self) -> ClientsArgs {
+            match self.work {
+                WorkArgs::Clients(clients) => clients,
+                WorkArgs::Publish(_) => panic!("these are publishers"),
+            }
+        }
+    }
+
     fn plan(line: &str) -> Plan {
         let words = ["load"].into_iter().chain(line.split_whitespace());
         Line::try_parse_from(words)
             .unwrap_or_else(|error| panic!("{error}"))
             .load
+            .clients()
             .plan()
     }
 

@@ -9,6 +9,7 @@ mod client;
 mod dialect;
 mod engine;
 mod lagging;
+mod publish;
 mod report;
 mod usage;
 mod wire;
@@ -24,7 +25,7 @@ use http::uri::Authority;
 
 pub use args::LoadArgs;
 
-use args::Plan;
+use args::{Plan, WorkArgs};
 use engine::{Engine, Target};
 use lagging::{Laggards, Lagging};
 use report::{Events, Latency, Memory, Report, Stretch};
@@ -43,6 +44,7 @@ Examples:
   bennu load fanout --clients 1000 --rate 20
   bennu load fanout --clients 1000 --rate 200 --slow 1 --stuck 10
   bennu load rooms --clients 5000 --topics 500 --json
+  bennu load publish --list 100 --key-file api_key --pid $(pidof bennu)
 
 Works with any server that speaks version 2 of Phoenix's protocol: use
 --topic-prefix and --event to name its topics and events. The exit code is 1 if
@@ -77,7 +79,10 @@ enum LoadError {
 ///
 /// If the run cannot start, or if no client joined.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let plan = args.plan();
+    let plan = match &args.work {
+        WorkArgs::Clients(clients) => clients.plan(),
+        WorkArgs::Publish(args) => return publish::run(args),
+    };
     let report = Run::new(plan.clone())?.whole()?;
     if plan.common.json.json {
         say(&serde_json::to_string_pretty(&report)?);

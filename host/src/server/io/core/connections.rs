@@ -11,8 +11,9 @@ use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::id::MAX_SOCKETS;
 use crate::server::closes::{CloseReason, Closed, Outcome, Record, RefusalReason, Refused};
-use crate::server::io::Entry;
-use crate::server::socket::{NewSocket, Socket};
+use crate::server::io::entry::Connection;
+use crate::server::io::{Described, Entry};
+use crate::server::socket::{NewSocket, Socket, Status};
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
 
@@ -70,6 +71,17 @@ impl Core {
     /// From now on a `disconnect` of this socket id finds the socket.
     pub(super) fn name(&mut self, slot: usize, id: ByteString) {
         self.ids.entry(id).or_default().push(slot);
+    }
+
+    /// Describes the connections with a socket id, `most` of them at most.
+    pub(super) fn describe(&self, socket_id: &str, most: usize) -> Described {
+        let slots = self.slots_of(socket_id);
+        let sockets = slots.iter().filter_map(|slot| self.sockets.get(*slot));
+        let open: Vec<&Socket> = sockets.filter(|socket| !socket.closing).collect();
+        Described {
+            count: open.len(),
+            connections: open.into_iter().take(most).map(described).collect(),
+        }
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.
@@ -242,5 +254,18 @@ fn closed(socket: &Socket, reason: CloseReason, detail: Option<&str>) -> Record 
         transport,
         vsn: Some(info.serializer.vsn()),
         ..Record::new(info.connection, info.address(), Outcome::Closed(closed))
+    }
+}
+
+fn described(socket: &Socket) -> Connection {
+    let joined = socket
+        .channels
+        .iter()
+        .filter(|channel| channel.status == Status::Joined);
+    Connection {
+        transport: socket.transport.as_ref().map_or("", |transport| transport.name()),
+        mount: socket.info.mount.path.clone(),
+        vsn: socket.info.serializer.vsn(),
+        topics: joined.map(|channel| channel.topic.name.clone()).collect(),
     }
 }

@@ -239,9 +239,17 @@ impl Core {
             payload,
             except,
             intercepted_by,
+            reach,
         } = &**broadcast;
+        let mut reached = 0;
+        let mut disconnected = None;
         if &**event == event::DISCONNECT {
-            self.disconnect(topic);
+            // Only a backend wants to know how many there were.
+            let who = match reach {
+                Some(_) => CloseReason::DisconnectedByBackend,
+                None => CloseReason::Disconnected,
+            };
+            disconnected = Some(self.disconnect(topic, who));
         }
         let mut frames: Vec<(Encoding, Result<Frame, EncodeError>)> = Vec::new();
         // No member subscribes or unsubscribes during the walk: slow clients are closed at the end of the turn.
@@ -257,7 +265,7 @@ impl Core {
             if !intercepted_by.is_empty() && intercepted_by.contains(&socket.channels[index].plugin) {
                 continue;
             }
-            let encoding = socket.encoding();
+            let (encoding, closing) = (socket.encoding(), socket.closing);
             let known = frames.iter().position(|(known, _)| *known == encoding);
             let at = known.unwrap_or_else(|| {
                 frames.push((
@@ -269,19 +277,25 @@ impl Core {
             match &frames[at].1 {
                 Ok(frame) => {
                     let replaceable = self.sockets[slot].channels[index].replaceable(event);
-                    self.send_frame(slot, frame, replaceable);
+                    reached += usize::from(self.send_frame(slot, frame, replaceable) && !closing);
                 }
                 Err(error) => self.withhold(slot, index, event, error),
             }
         }
         self.subscriptions.take_back(topic, subscribers);
+        if let Some(reach) = reach {
+            reach.add(disconnected.unwrap_or(reached));
+        }
     }
 
-    /// Closes every connection with this socket id.
-    fn disconnect(&mut self, socket_id: &str) {
-        for slot in self.slots_of(socket_id) {
-            self.close(slot, CloseReason::Disconnected);
+    /// Closes every connection with this socket id. Returns how many there were.
+    fn disconnect(&mut self, socket_id: &str, reason: CloseReason) -> usize {
+        let mut slots = self.slots_of(socket_id);
+        slots.retain(|slot| self.sockets.get(*slot).is_some_and(|socket| !socket.closing));
+        for slot in &slots {
+            self.close(*slot, reason);
         }
+        slots.len()
     }
 
     /// A channel has ended: tells its client, frees its topic, and unsubscribes it.

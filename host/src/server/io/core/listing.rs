@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Core;
-use crate::server::io::listing::{Connection, ListRequest, Listed};
+use crate::server::io::listing::{ListRequest, Listed, OpenConnection};
 use crate::server::socket::Socket;
 
 /// How many places a step looks at: some tens of microseconds.
@@ -40,10 +40,10 @@ impl Core {
     }
 }
 
-fn described(socket: &Socket, now: Instant) -> Connection {
+fn described(socket: &Socket, now: Instant) -> OpenConnection {
     let info = &socket.info;
     let millis = |since: Instant| u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
-    Connection {
+    OpenConnection {
         number: info.connection,
         peer: info.address(),
         mount: info.mount.path.clone(),

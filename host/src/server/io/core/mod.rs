@@ -258,6 +258,10 @@ impl Core {
             Entry::Session(SessionRequest::Poll(request)) => self.poll_session(request, now),
             Entry::Session(SessionRequest::Publish(request)) => self.publish(request),
             Entry::List(request) => self.list(request, now),
+            Entry::Describe(socket_id, most, reply) => {
+                // The request may have ended.
+                let _ = reply.send(self.describe(&socket_id, most));
+            }
             Entry::Routing(routing, done) => {
                 self.reroute(routing);
                 let _ = done.send(());

@@ -25,7 +25,9 @@ impl Core {
     /// Queues a message that was encoded for one client.
     pub(super) fn send_encoded(&mut self, slot: usize, frame: Result<Frame, EncodeError>) {
         match frame {
-            Ok(frame) => self.send_frame(slot, &frame, None),
+            Ok(frame) => {
+                self.send_frame(slot, &frame, None);
+            }
             Err(error) => {
                 self.hub().metrics.withheld_messages.inc();
                 let Some(socket) = self.sockets.get(slot) else { return };
@@ -46,13 +48,16 @@ impl Core {
 
     /// Queues an encoded message; it goes out at the end of the turn, together with the other messages of the client. If too much
     /// waits for the client, even after another write, the client is closed at the end of the turn, and gets no further message.
-    pub(super) fn send_frame(&mut self, slot: usize, frame: &Frame, replaceable: Option<Replaceable>) {
+    /// Returns whether it is queued.
+    pub(super) fn send_frame(&mut self, slot: usize, frame: &Frame, replaceable: Option<Replaceable>) -> bool {
         let Some(socket) = self.sockets.get_mut(slot) else {
-            return;
+            return false;
         };
-        let Some(transport) = &mut socket.transport else { return };
+        let Some(transport) = &mut socket.transport else {
+            return false;
+        };
         if socket.slow {
-            return;
+            return false;
         }
         let sent = transport.send(frame, replaceable).or_else(|_| {
             transport.flush();
@@ -61,7 +66,7 @@ impl Core {
         let Ok(replaced) = sent else {
             socket.slow = true;
             self.slow.push((slot, socket.serial));
-            return;
+            return false;
         };
         let bytes = frame.wire().len();
         self.gathered += takes(bytes);
@@ -73,6 +78,7 @@ impl Core {
             self.state.hub.metrics.replaced_messages.inc_by(replaced as u64);
         }
         self.mark(slot);
+        true
     }
 
     /// Counts a message of a client, in a frame of this size.

@@ -1,0 +1,67 @@
+//! Reads the body of a request, within limits of size, time, and what is held for all clients.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
+
+use super::Api;
+use super::answer::{Reason, Refusal};
+use crate::config::Config;
+use crate::server::held::Share;
+
+/// The whole body, and what it counts as while somebody has it.
+///
+/// # Errors
+///
+/// If it is longer or takes longer than the configuration allows, ends too early, or takes too much of what is held for all clients.
+pub(super) async fn read(api: &Api, config: &Config, body: Incoming) -> Result<(Bytes, Option<Share>), Refusal> {
+    let most = config.api.max_body_bytes;
+    let too_large = || Refusal::new(Reason::TooLarge, format!("the body is longer than {most} bytes"));
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let share = api.endpoint.state.bodies.share();
+    let read = pieces(body, most, share, config.limits.max_inbound_total_bytes);
+    match timeout(config.api.body_timeout, read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(Some(Reason::TooLarge))) => Err(too_large()),
+        Ok(Err(Some(_))) => Err(Refusal::new(
+            Reason::Overloaded,
+            "too many bytes are held for all clients",
+        )),
+        Ok(Err(None)) => Err(Refusal::invalid("the body ends too early")),
+        Err(_) => Err(Refusal::new(Reason::Timeout, "the body did not come in time")),
+    }
+}
+
+/// Puts the pieces of a body together. The usual body is one piece.
+async fn pieces(
+    mut body: Incoming,
+    most: usize,
+    mut share: Share,
+    total: usize,
+) -> Result<(Bytes, Option<Share>), Option<Reason>> {
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| None)?.into_data() else {
+            continue;
+        };
+        let length = first.len() + whole.len() + data.len();
+        if length > most {
+            return Err(Some(Reason::TooLarge));
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&data);
+        }
+        share
+            .set(length.max(whole.capacity()), total)
+            .map_err(|_| Some(Reason::Overloaded))?;
+    }
+    let bytes = if whole.is_empty() { first } else { whole.freeze() };
+    Ok((bytes, Some(share)))
+}

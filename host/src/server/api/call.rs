@@ -1,0 +1,106 @@
+//! Asks the plugin of a topic, and waits for its answer.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bennu_wire::message::Payload;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::Asked;
+use super::answer::{Answer, Reason, Refusal};
+use super::broadcast::{also_null, payload, text};
+use crate::runtime::channel::Called;
+use crate::runtime::plugin::NotCalled;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<'a> {
+    #[serde(borrow)]
+    topic: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "also_null")]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(default)]
+    create: bool,
+    deadline_ms: Option<u64>,
+}
+
+pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
+    let config = &asked.routing.config;
+    let written: Written<'_> =
+        serde_json::from_slice(&asked.body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let topic = text(written.topic, "topic", config.limits.max_topic_bytes)?;
+    let event = text(written.event, "event", config.limits.max_topic_bytes)?;
+    let payload = payload(config, written.payload, written.payload_base64)?;
+    let deadline = deadline(asked, written.deadline_ms)?;
+    if !asked.key.may_name(&topic) {
+        return Err(Refusal::forbidden());
+    }
+    let hub = &asked.api.endpoint.state.hub;
+    let answer = hub.call(&topic, event, payload, written.create).map_err(not_called)?;
+    match timeout(deadline, answer).await {
+        Ok(called) => answered(called),
+        Err(_) => Err(Refusal::new(
+            Reason::Deadline,
+            format!("the plugin did not answer within {} ms", deadline.as_millis()),
+        )),
+    }
+}
+
+fn deadline(asked: &Asked, written: Option<u64>) -> Result<Duration, Refusal> {
+    let config = &asked.routing.config.api;
+    let longest = config.max_call_deadline;
+    match written.map(Duration::from_millis) {
+        None => Ok(config.call_deadline.min(longest)),
+        Some(deadline) if !deadline.is_zero() && deadline <= longest => Ok(deadline),
+        Some(_) => Err(Refusal::invalid(format!(
+            "`deadline_ms` must be from 1 to {}",
+            longest.as_millis()
+        ))),
+    }
+}
+
+fn not_called(why: NotCalled) -> Refusal {
+    match why {
+        NotCalled::NoRoute => Refusal::new(Reason::NoRoute, "no route takes this topic"),
+        NotCalled::NotAlive => not_alive(),
+        NotCalled::Overloaded => Refusal::new(Reason::Overloaded, "the topic has too much to do"),
+        NotCalled::Unavailable => Refusal::new(Reason::Unavailable, "no code of the plugin is in service"),
+    }
+}
+
+fn not_alive() -> Refusal {
+    Refusal::new(Reason::NotAlive, "nobody is on this topic; `create` makes it")
+}
+
+fn answered(called: Called) -> Result<Answer, Refusal> {
+    match called {
+        Called::Replied { status, payload } => Ok(Answer::ok(&replied(&status, &payload))),
+        Called::NotAlive => Err(not_alive()),
+        Called::Unhandled => Err(Refusal::new(
+            Reason::Unhandled,
+            "the plugin was built with a kit that knows no calls: build it anew",
+        )),
+        Called::Crashed => Err(Refusal::new(Reason::Crashed, "the plugin has failed, see its log")),
+        Called::Ended => Err(Refusal::new(Reason::Ended, "the topic has ended before it answered")),
+    }
+}
+
+fn replied(status: &str, payload: &Payload) -> Value {
+    match payload {
+        // The kit or the host has checked that it is JSON.
+        Payload::Json(json) => {
+            let response = serde_json::from_slice::<Box<RawValue>>(json).ok();
+            json!({ "status": status, "response": response })
+        }
+        Payload::Binary(bytes) => json!({ "status": status, "response_base64": STANDARD.encode(bytes) }),
+    }
+}

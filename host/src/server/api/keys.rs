@@ -1,0 +1,231 @@
+//! The keys of the API, and their secrets as they are on disk now.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use bennu_wire::pattern::TopicPattern;
+
+use crate::config::api_secret::{ApiSecrets, digest};
+use crate::config::{self, ApiKey, Scope};
+
+/// A file that changed so lately may change again without another time of change.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// All keys.
+#[derive(Debug)]
+pub(super) struct Keys {
+    made_up: Option<Known>,
+    configured: Mutex<Configured>,
+}
+
+#[derive(Debug, Default)]
+struct Configured {
+    /// The keys of the configuration that `known` was made from.
+    from: Option<Arc<[Arc<ApiKey>]>>,
+    known: Vec<Known>,
+}
+
+/// A key and its secrets.
+#[derive(Debug)]
+struct Known {
+    key: Arc<ApiKey>,
+    /// Its file when that was read. `None`: read it again.
+    stamp: Option<Stamp>,
+    /// None while the file cannot be used.
+    secrets: ApiSecrets,
+    /// The log has said that the secret cannot be used, with these words.
+    complaint: Option<String>,
+}
+
+/// Tells versions of a file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Keys {
+    /// No key but this one, which may do everything.
+    pub(super) fn new(made_up: Option<&str>) -> Self {
+        let known = |secret: &str| Known {
+            key: Arc::new(ApiKey {
+                name: "dev".to_owned(),
+                secret_file: None,
+                allow: Scope::ALL.into(),
+                topics: TopicPattern::parse("*").into_iter().collect(),
+            }),
+            stamp: None,
+            secrets: ApiSecrets::of(secret).unwrap_or_default(),
+            complaint: None,
+        };
+        Self {
+            made_up: made_up.map(known),
+            configured: Mutex::default(),
+        }
+    }
+
+    /// Takes up the keys of the configuration, and the secrets of files that have changed. A key whose secret cannot be used now is
+    /// nobody's: whoever removes the file has taken the key away.
+    pub(super) fn refresh(&self, config: &config::Api) {
+        let mut configured = self.configured();
+        let is_same = |from: &Arc<[Arc<ApiKey>]>| Arc::ptr_eq(from, &config.keys);
+        if !configured.from.as_ref().is_some_and(is_same) {
+            let mut before = std::mem::take(&mut configured.known);
+            let known = |key: &Arc<ApiKey>| {
+                let complaint = { before.iter_mut() }
+                    .find(|known| known.key.name == key.name)
+                    .and_then(|known| known.complaint.take());
+                let mut known = Known {
+                    key: Arc::clone(key),
+                    stamp: None,
+                    secrets: ApiSecrets::default(),
+                    complaint,
+                };
+                known.read();
+                known
+            };
+            configured.known = config.keys.iter().map(known).collect();
+            configured.from = Some(Arc::clone(&config.keys));
+            return;
+        }
+        for known in &mut configured.known {
+            if known.key.secret_file.is_some() && (known.stamp.is_none() || known.stamp != known.stamp_now()) {
+                known.read();
+            }
+        }
+    }
+
+    /// The key that has this secret. Compares with all of them, whichever it is.
+    pub(super) fn find(&self, secret: &str) -> Option<Arc<ApiKey>> {
+        let given = digest(secret);
+        let configured = self.configured();
+        let all = self.made_up.iter().chain(&configured.known);
+        all.fold(None, |found, known| {
+            let is_it = known.secrets.holds(&given);
+            found.or_else(|| is_it.then(|| Arc::clone(&known.key)))
+        })
+    }
+
+    fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured.lock().expect("no holder of the keys panics")
+    }
+}
+
+impl Known {
+    /// Reads the secret anew. Says once why that cannot be.
+    fn read(&mut self) {
+        self.stamp = self.stamp_now();
+        let key = &*self.key.name;
+        match ApiSecrets::obtain(&self.key) {
+            Ok(secrets) => {
+                let is_new = self.secrets != ApiSecrets::default() && self.secrets != secrets;
+                if is_new || self.complaint.take().is_some() {
+                    tracing::info!(key, "API key read");
+                }
+                self.secrets = secrets;
+            }
+            Err(error) => {
+                self.secrets = ApiSecrets::default();
+                let complaint = format!("{:#}", anyhow::Error::new(error));
+                if self.complaint.as_ref() != Some(&complaint) {
+                    tracing::error!(
+                        key,
+                        error = complaint,
+                        "API key refused: nobody can use it until its secret is mended"
+                    );
+                    self.complaint = Some(complaint);
+                }
+            }
+        }
+    }
+
+    /// The file as it is. `None` if it is gone, or changed just now.
+    fn stamp_now(&self) -> Option<Stamp> {
+        let meta = std::fs::metadata(self.key.secret_file.as_ref()?).ok()?;
+        let age = meta
+            .modified()
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > SETTLES).then(|| Stamp::of(&meta))
+    }
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::{Config, Mode};
+
+    const ONE: &str = "one-0123456789-0123456789-0123456789";
+    const TWO: &str = "two-0123456789-0123456789-0123456789";
+
+    fn api(file: &Path) -> config::Api {
+        let text = format!(
+            "[[api.keys]]\nname = \"web\"\nsecret_file = {file:?}\nallow = [\"read\"]\ntopics = [\"room:*\"]\n"
+        );
+        Config::parse(&PathBuf::from("/bennu.toml"), &text, Mode::Serve)
+            .expect("a configuration")
+            .api
+    }
+
+    #[track_caller]
+    fn check(keys: &Keys, config: &config::Api, secret: &str, expected: Option<&str>) {
+        keys.refresh(config);
+        let found = keys.find(secret).map(|key| key.name.clone());
+        assert_eq!(found.as_deref(), expected, "{secret}");
+    }
+
+    #[test]
+    fn a_secret_holds_as_long_as_its_file_has_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key");
+        let (keys, config) = (Keys::new(None), api(&file));
+        check(&keys, &config, ONE, None);
+        std::fs::write(&file, ONE).expect("written");
+        check(&keys, &config, ONE, Some("web"));
+        std::fs::write(&file, format!("{ONE}\n{TWO}\n")).expect("written");
+        check(&keys, &config, ONE, Some("web"));
+        check(&keys, &config, TWO, Some("web"));
+        std::fs::write(&file, TWO).expect("written");
+        check(&keys, &config, ONE, None);
+        check(&keys, &config, TWO, Some("web"));
+        std::fs::write(&file, "").expect("written");
+        check(&keys, &config, TWO, None);
+        check(&keys, &config, "", None);
+        std::fs::remove_file(&file).expect("removed");
+        check(&keys, &config, TWO, None);
+    }
+
+    #[test]
+    fn a_configuration_without_the_key_takes_it_away() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, ONE).expect("written");
+        let (keys, config) = (Keys::new(Some(TWO)), api(file.path()));
+        check(&keys, &config, ONE, Some("web"));
+        check(&keys, &config, TWO, Some("dev"));
+        let none = config::Api {
+            keys: Arc::new([]),
+            ..config
+        };
+        check(&keys, &none, ONE, None);
+        check(&keys, &none, TWO, Some("dev"));
+    }
+}

@@ -1,0 +1,190 @@
+//! The API for backends: publish, disconnect, ask and list, over HTTP with bearer keys. `host/docs/backends.md` describes it.
+//!
+//! It has a listener, a thread and a tokio runtime of its own. A request that is slow or huge holds up other requests, and never an
+//! I/O thread, a shard or the control thread.
+//!
+//! A request passes these steps, and each of them can answer it:
+//!
+//! 1. [`gate`]: host, key, and room for one more request.
+//! 2. [`verbs`]: which verb it asks for, and whether the key allows that.
+//! 3. [`body`]: what it brings, within limits.
+//! 4. [`idempotency`]: whether it came before.
+//! 5. The verb: [`broadcast`], [`call`], [`disconnect`], [`read`].
+
+mod answer;
+mod body;
+mod broadcast;
+mod call;
+mod disconnect;
+mod gate;
+mod idempotency;
+mod keys;
+mod listener;
+mod made_up;
+pub(crate) mod metrics;
+mod openapi;
+mod read;
+mod verbs;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Semaphore;
+
+use self::answer::Answer;
+use self::idempotency::Remembered;
+use self::keys::Keys;
+use self::metrics::ApiMetrics;
+use self::verbs::Verb;
+use super::endpoint::Endpoint;
+use super::routing::Routing;
+use crate::config::{self, ApiKey, Config};
+use crate::runtime::throttle::LogThrottle;
+
+pub(crate) use self::listener::{Running, start};
+pub(crate) use self::made_up::{made_up_key, note_address, noted_address, noted_key};
+
+/// Part of what an I/O thread's inbox takes. So much of it messages of backends may fill together, so that plugins have the rest.
+const INBOX_PART: usize = 4;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Api {
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    keys: Keys,
+    metrics: Arc<ApiMetrics>,
+    remembered: Arc<Remembered>,
+    /// Requests at work, besides calls.
+    running: AtomicUsize,
+    /// Calls at work. They wait for plugins, and must not keep others from publishing.
+    calling: AtomicUsize,
+    /// Limits how often the log says that requests are refused.
+    refused: Mutex<LogThrottle<&'static str>>,
+    /// Bytes of messages that may still be sent before I/O threads have delivered earlier ones.
+    room: Arc<Semaphore>,
+    /// How many bytes that were at first.
+    room_bytes: u32,
+}
+
+/// A request that may be carried out.
+#[derive(Clone, Debug)]
+struct Asked {
+    api: Arc<Api>,
+    /// As it was when the request came.
+    routing: Arc<Routing>,
+    key: Arc<ApiKey>,
+    verb: &'static Verb,
+    /// The rest of the path, decoded: the name of a topic.
+    name: String,
+    query: String,
+    body: Bytes,
+}
+
+impl Api {
+    /// The API at this address. `made_up` is the secret of a key that may do everything, for `dev`.
+    fn new(endpoint: Arc<Endpoint>, address: SocketAddr, made_up: Option<&str>) -> Self {
+        let routing = endpoint.state.routing();
+        let room_bytes = routing.config.limits.max_inbox_bytes / INBOX_PART;
+        let room_bytes = u32::try_from(room_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let keys = Keys::new(made_up);
+        keys.refresh(&routing.config.api);
+        let metrics = Arc::clone(&endpoint.state.api);
+        Self {
+            endpoint,
+            address,
+            keys,
+            metrics,
+            remembered: Arc::default(),
+            running: AtomicUsize::new(0),
+            calling: AtomicUsize::new(0),
+            refused: Mutex::default(),
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+        }
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.endpoint.state.routing().config)
+    }
+
+    /// Logs that a request is refused, at most once a second for each reason. Never with what the request brought as its key.
+    fn say_refused(&self, verb: &'static str, key: Option<&str>, reason: &'static str, peer: SocketAddr) {
+        let mut refused = self.refused.lock().expect("no holder panics");
+        let said = refused.say(reason, || (), Instant::now()).map(|((), more)| more);
+        drop(refused);
+        if let Some(more) = said {
+            let more = (more > 0).then_some(more);
+            tracing::warn!(verb, key, reason, peer = %peer, more, "API request refused");
+        }
+    }
+}
+
+impl Asked {
+    /// Does what the verb says.
+    async fn carry_out(self) -> Answer {
+        let answer = match self.verb.name {
+            verbs::BROADCAST => broadcast::carry_out(&self).await,
+            verbs::CALL => call::carry_out(&self).await,
+            verbs::DISCONNECT => disconnect::carry_out(&self).await,
+            verbs::TOPICS => read::topics(&self),
+            verbs::TOPIC => read::topic(&self),
+            verbs::CONNECTIONS => read::connections(&self).await,
+            _ => Ok(openapi::answer()),
+        };
+        answer.unwrap_or_else(|refusal| refusal.answer())
+    }
+}
+
+/// One of the requests at work, until it is dropped.
+#[derive(Debug)]
+struct Work {
+    api: Arc<Api>,
+    is_call: bool,
+}
+
+impl Work {
+    /// `None`: there are as many as there may be.
+    fn begin(api: &Arc<Api>, verb: &Verb, config: &config::Api) -> Option<Self> {
+        let work = Self {
+            api: Arc::clone(api),
+            is_call: verb.name == verbs::CALL,
+        };
+        let most = if work.is_call {
+            config.max_calls
+        } else {
+            config.max_concurrent
+        };
+        let running = work.count().fetch_add(1, Ordering::Relaxed);
+        work.gauge().inc();
+        (running < most).then_some(work)
+    }
+
+    fn count(&self) -> &AtomicUsize {
+        if self.is_call {
+            &self.api.calling
+        } else {
+            &self.api.running
+        }
+    }
+
+    fn gauge(&self) -> &Gauge {
+        let metrics = &self.api.metrics;
+        if self.is_call {
+            &metrics.calling
+        } else {
+            &metrics.running
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.count().fetch_sub(1, Ordering::Relaxed);
+        self.gauge().dec();
+    }
+}

@@ -1,0 +1,149 @@
+//! What a backend can see: topics, presence, connections.
+
+use bennu_tools::client::Transport;
+use serde_json::{Value, json};
+
+use super::{Backend, as_user, bench, reason, refused};
+use crate::support::client::Client;
+
+fn names(page: &Value) -> Vec<&str> {
+    let topics = page["topics"].as_array().expect("a list");
+    topics
+        .iter()
+        .map(|topic| topic["topic"].as_str().expect("a name"))
+        .collect()
+}
+
+#[tokio::test]
+async fn topics_come_in_order_page_by_page() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut client = Client::connect(&server).await;
+    for topic in ["echo:3", "echo:1", "misbehave:é", "echo:2", "echo:10", "misbehave:1"] {
+        client.join(topic, json!({})).await;
+    }
+    let (status, all) = backend.get("/api/topics").await;
+    let order = ["echo:1", "echo:10", "echo:2", "echo:3", "misbehave:1", "misbehave:é"];
+    assert_eq!(
+        (status, names(&all), &all["cursor"]),
+        (200, order.to_vec(), &Value::Null)
+    );
+    let first = json!({ "topic": "echo:1", "plugin": "echo", "generation": 1, "members": 1, "joining": 0 });
+    assert_eq!(all["topics"][0], first);
+    for limit in 1..=6 {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (_, page) = backend.get(&format!("/api/topics?limit={limit}{cursor}")).await;
+            assert!(names(&page).len() <= limit);
+            found.extend(names(&page).into_iter().map(str::to_owned));
+            match page["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found, order, "{limit} on a page");
+    }
+    let (_, prefixed) = backend.get("/api/topics?prefix=echo%3A1").await;
+    assert_eq!(names(&prefixed), ["echo:1", "echo:10"]);
+    for query in [
+        "limit=0",
+        "limit=x",
+        "cursor=*",
+        "cursor=_w",
+        "prefx=a",
+        "limit=1&limit=2",
+        "prefix=%ff",
+    ] {
+        let answer = backend.get(&format!("/api/topics?{query}")).await;
+        assert_eq!(reason(answer), refused(400, "invalid"), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_sees_the_topics_that_it_may_name() {
+    let bench = bench();
+    bench.set("api", "max_page", "2");
+    bench.set("api.keys", "topics", "[\"echo:2*\", \"misbehave:1\", \"echo:*\"]");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut client = Client::connect(&server).await;
+    for topic in ["echo:1", "echo:2", "misbehave:1", "misbehave:10"] {
+        client.join(topic, json!({})).await;
+    }
+    let (_, page) = backend.get("/api/topics?limit=50").await;
+    assert_eq!(names(&page), ["echo:1", "echo:2"]);
+    let cursor = page["cursor"].as_str().expect("there is more");
+    let (_, page) = backend.get(&format!("/api/topics?cursor={cursor}")).await;
+    assert_eq!((names(&page), &page["cursor"]), (vec!["misbehave:1"], &Value::Null));
+}
+
+#[tokio::test]
+async fn a_topic_has_its_presence_list_as_clients_see_it() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let (mut ann, mut bob) = (Client::connect(&server).await, Client::connect(&server).await);
+    ann.join("room:a/b c", json!({ "name": "ann" })).await;
+    bob.join("room:a/b c", json!({ "name": "bob" })).await;
+    let state = bob.event("room:a/b c", "presence_state").await;
+    for path in ["/api/topics/room:a%2Fb%20c", "/api/topics/room%3Aa/b%20c"] {
+        let (status, topic) = backend.get(path).await;
+        assert_eq!(status, 200, "{topic}");
+        assert_eq!(
+            topic,
+            json!({
+                "topic": "room:a/b c", "plugin": "room", "generation": 1, "members": 2, "joining": 0, "presence": state,
+            })
+        );
+    }
+    ann.join("echo:1", json!({})).await;
+    assert_eq!(backend.get("/api/topics/echo:1").await.1["presence"], Value::Null);
+    assert_eq!(
+        reason(backend.get("/api/topics/echo:2").await),
+        refused(404, "not_alive")
+    );
+    assert_eq!(
+        reason(backend.get("/api/topics/no:route").await),
+        refused(404, "no_route")
+    );
+}
+
+#[tokio::test]
+async fn connections_are_found_by_their_socket_id() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut connected = Vec::new();
+    for (transport, name) in [
+        (Transport::WebSocket, "ann"),
+        (Transport::WebSocket, "ann"),
+        (Transport::LongPoll, "ann"),
+        (Transport::WebSocket, "bob"),
+    ] {
+        let mut client = Client::connect_with(&as_user(&server, transport, name)).await;
+        client.join("misbehave:1", json!({})).await;
+        connected.push(client);
+    }
+    let (status, found) = backend.get("/api/connections?socket_id=user:ann").await;
+    assert_eq!((status, &found["count"]), (200, &json!(3)));
+    let mut transports: Vec<&str> = Vec::new();
+    for connection in found["connections"].as_array().expect("a list") {
+        assert_eq!(connection["mount"], "/gate");
+        assert_eq!(
+            (&connection["vsn"], &connection["topics"]),
+            (&json!("2.0.0"), &json!(["misbehave:1"]))
+        );
+        transports.push(connection["transport"].as_str().expect("a name"));
+    }
+    transports.sort_unstable();
+    assert_eq!(transports, ["longpoll", "websocket", "websocket"]);
+    let (_, some) = backend.get("/api/connections?socket_id=user:ann&limit=2").await;
+    assert_eq!(
+        (&some["count"], some["connections"].as_array().map(Vec::len)),
+        (&json!(3), Some(2))
+    );
+    let nobody = json!({ "count": 0, "connections": [] });
+    assert_eq!(backend.get("/api/connections?socket_id=user:eve").await, (200, nobody));
+    assert_eq!(reason(backend.get("/api/connections").await), refused(400, "invalid"));
+}
