@@ -6,11 +6,20 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+/// The path of a mount, and the name of a transport.
+pub(crate) type MountLabels = [(&'static str, String); 2];
+
 /// What the server counts.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     /// Sockets that speak channels, long-poll sessions included.
     pub(crate) sockets: Gauge,
+    /// Connected clients, by mount and transport.
+    pub(crate) clients: Family<MountLabels, Gauge>,
+    /// Clients that connected, by mount and transport.
+    pub(crate) connects: Family<MountLabels, Counter>,
+    /// Events and joins that were answered with `overloaded`.
+    pub(crate) overloads: Counter,
     /// Messages from clients.
     pub(crate) messages_in: Counter,
     /// Messages to clients, each receiver of a broadcast counted.
@@ -48,6 +57,8 @@ pub(crate) struct Metrics {
 pub(crate) struct PluginStats {
     /// Events that it handled.
     pub(crate) events: Counter,
+    /// Nanoseconds in its handlers.
+    pub(crate) handler_nanos: Counter,
     /// Callbacks that panicked.
     pub(crate) panics: Counter,
     /// Callbacks that took longer than `warn_ms`.

@@ -1,6 +1,7 @@
 //! Shows to Prometheus what the server counts.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -104,6 +105,22 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     state
         .api
         .register(&mut registry, &state.routing().config.api, refused_ids);
+    registry.register(
+        "clients",
+        "Connected clients, by mount and transport",
+        metrics.clients.clone(),
+    );
+    registry.register(
+        "connects",
+        "Clients that connected, by mount and transport",
+        metrics.connects.clone(),
+    );
+    registry.register(
+        "overloads",
+        "Events and joins answered with `overloaded`",
+        metrics.overloads.clone(),
+    );
+    super::usage::register(&mut registry, state);
     register_plugins(&mut registry, plugins);
     let mut text = String::new();
     encode(&mut text, &registry).expect("text is written to memory");
@@ -158,6 +175,16 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         "Topics it serves now",
         |slot| shown(slot.topic_count() as u64),
     );
+    table.gauge("members", "Clients in its topics, each topic counted", |slot| {
+        let topics = slot.topics();
+        shown(topics.iter().map(|topic| topic.record().members.len() as u64).sum())
+    });
+    table.gauge("waiting_bytes", "Bytes that wait for its handlers", |slot| {
+        shown(slot.waiting_bytes() as u64)
+    });
+    table.seconds("handler_seconds", "Time in its handlers", |stats| {
+        stats.handler_nanos.get()
+    });
     table.steps();
     table.gauge("generation", "The generation in service, 0 if there is none", |slot| {
         shown(slot.current().map_or(0, |generation| generation.number))
@@ -179,6 +206,16 @@ impl Table<'_> {
         let family = Family::<Labels, Counter>::default();
         for slot in self.plugins {
             family.get_or_create(&labels(slot)).inc_by(counter(&slot.stats).get());
+        }
+        self.registry.register(name, help, family);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, nanos: impl Fn(&PluginStats) -> u64) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
+        for slot in self.plugins {
+            family
+                .get_or_create(&labels(slot))
+                .inc_by(nanos(&slot.stats) as f64 / 1e9);
         }
         self.registry.register(name, help, family);
     }

@@ -32,6 +32,7 @@ pub(crate) mod socket;
 mod start_error;
 pub(crate) mod state;
 pub(crate) mod transport;
+mod usage;
 
 pub use builder::Builder;
 pub(crate) use builder::Built;

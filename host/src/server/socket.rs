@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::config::{Mount, Route};
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
+use crate::runtime::metrics::MountLabels;
 use crate::runtime::pubsub::Arrival;
 use crate::server::auth::Shown;
 use crate::server::closes::Traffic;
@@ -53,6 +54,12 @@ impl NewSocket {
     #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.peer, self.port)
+    }
+
+    /// The labels of its metrics.
+    #[must_use]
+    pub(crate) fn labels(&self, transport: &'static str) -> MountLabels {
+        [("mount", self.mount.path.clone()), ("transport", transport.to_owned())]
     }
 
     /// The client's socket id, if it has one.

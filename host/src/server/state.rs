@@ -156,7 +156,9 @@ impl State {
         self.loads.len()
     }
 
-    fn connections(&self) -> usize {
+    /// How many connections there are.
+    #[must_use]
+    pub(crate) fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 

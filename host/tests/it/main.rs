@@ -40,6 +40,7 @@ mod logging;
 mod longpoll;
 mod lookups;
 mod memory;
+mod metrics;
 mod new;
 mod noticed;
 mod old_kit;

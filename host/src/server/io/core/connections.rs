@@ -56,6 +56,10 @@ impl Core {
         let serial = self.next_serial();
         let arrival = info.arrival.take();
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
+        let labels = info.labels(transport.name());
+        let metrics = &self.hub().metrics;
+        metrics.clients.get_or_create(&labels).inc();
+        metrics.connects.get_or_create(&labels).inc();
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
             self.name(slot, id);
@@ -174,7 +178,10 @@ impl Core {
         if let Some(id) = id.filter(|id| self.ids.get(*id).is_some_and(Vec::is_empty)) {
             self.ids.remove(id);
         }
-        self.hub().metrics.sockets.dec();
+        let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
+        let metrics = &self.hub().metrics;
+        metrics.clients.get_or_create(&socket.info.labels(transport)).dec();
+        metrics.sockets.dec();
         self.state.release(self.index);
     }
 

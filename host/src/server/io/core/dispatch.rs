@@ -241,6 +241,7 @@ impl Core {
         match refused {
             Refused::Overloaded => {
                 let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
+                self.hub().metrics.overloads.inc();
                 let payload = Payload::reason(reason::OVERLOADED);
                 self.reply(slot, own_ref.as_deref(), &msg_ref, &name, "error", &payload);
                 Dispatched::Taken
@@ -260,8 +261,11 @@ impl Core {
     }
 
     /// Refuses a join.
-    fn refuse(&mut self, slot: usize, message: &Message, reason: &str) -> Dispatched {
-        let (status, payload) = self.sockets[slot].info.dialect.refusal(&Payload::reason(reason));
+    fn refuse(&mut self, slot: usize, message: &Message, why: &str) -> Dispatched {
+        if why == reason::OVERLOADED {
+            self.hub().metrics.overloads.inc();
+        }
+        let (status, payload) = self.sockets[slot].info.dialect.refusal(&Payload::reason(why));
         let join_ref = message.join_ref.as_deref();
         self.reply(slot, join_ref, &message.msg_ref, &message.topic, status, &payload);
         Dispatched::Refused
