@@ -18,9 +18,6 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::LogFormat;
 use crate::runtime::plugin;
 
-/// The names that each line has. A field of an event that is called so gets a `_` behind its name.
-const OWN: [&str; 4] = ["time", "level", "target", "message"];
-
 /// Everything that goes to standard error is JSON.
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -74,7 +71,8 @@ fn now() -> String {
     time
 }
 
-/// Writes an event as one JSON object: `time`, `level`, `target`, `message`, and each field of the event.
+/// Writes an event as one JSON object: `time`, `level`, `target`, `message`, and each field of the event. A field whose name is taken
+/// gets a `_` behind it.
 #[derive(Debug)]
 pub(super) struct JsonLines;
 
@@ -100,8 +98,11 @@ struct Fields(Map<String, Value>);
 impl Fields {
     fn add(&mut self, field: &Field, value: impl Into<Value>) {
         let name = field.name();
-        let is_taken = name != "message" && OWN.contains(&name);
-        let name = if is_taken { format!("{name}_") } else { name.to_owned() };
+        let mut name = name.to_owned();
+        // A line may have a message in its own words and one of a plugin.
+        while self.0.contains_key(&name) {
+            name.push('_');
+        }
         self.0.insert(name, value.into());
     }
 }

