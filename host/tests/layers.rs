@@ -1,4 +1,4 @@
-//! The layers of the server: no file uses what stands above it.
+//! The layers of the server: a file uses only layers below its own.
 //!
 //! The compiler keeps the packages apart (`bennu-wire` below, `bennu-tools` beside); inside `host/src` this test reads the
 //! imports.

@@ -94,7 +94,11 @@ impl Config {
     pub(crate) fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         let at = library_span(root.get_ref(), plugin).unwrap_or(self.source.start());
-        Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
+        Diagnostic::error(
+            &self.source,
+            at,
+            format!("the plugin `{plugin}` is rejected: {message}"),
+        )
     }
 
     /// The keys of a section, or `only` that one, whose value differs from the value in all `others`. Each as

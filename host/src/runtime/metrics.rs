@@ -65,7 +65,7 @@ pub(crate) struct PluginStats {
     pub(crate) slow_handlers: Counter,
     /// Callbacks that took longer than `deadline_ms`; each cost its shard.
     pub(crate) hangs: Counter,
-    /// Threads that were given up and have not come back.
+    /// Abandoned threads that have not returned.
     pub(crate) stuck_threads: Gauge,
     /// Effects that the server refused.
     pub(crate) refused_effects: Counter,
@@ -73,11 +73,11 @@ pub(crate) struct PluginStats {
     pub(crate) loads: Counter,
     /// Rejected libraries.
     pub(crate) refused_loads: Counter,
-    /// Topics that a reload carried over.
+    /// Topics that a reload has moved.
     pub(crate) migrated_topics: Counter,
-    /// Topics that a reload could not carry over.
+    /// Topics that a reload could not move.
     pub(crate) failed_migrations: Counter,
-    /// Generations that gave their topics back to the one before.
+    /// Rollbacks to the previous code.
     pub(crate) rollbacks: Counter,
     /// Generations whose library is still in memory though none of its code runs.
     pub(crate) leaked_generations: Gauge,

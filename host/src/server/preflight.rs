@@ -1,6 +1,6 @@
 //! Finds everything that would keep the server from starting, at once and without serving: for `bennu check`.
 //!
-//! [`Server`](super::Server) starts with the same functions, so both refuse the same, with the same words.
+//! [`Server`](super::Server) starts with the same functions, so both reject the same, with the same words.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use crate::config::secret::SecretKeyBase;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::Hub;
 use crate::runtime::plugin::manager::{Occasion, Plugins};
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
@@ -69,7 +69,7 @@ impl Unavailable {
     }
 }
 
-/// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are refused.
+/// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are rejected.
 ///
 /// # Errors
 ///
@@ -77,24 +77,24 @@ impl Unavailable {
 pub(crate) fn plugins(
     config: &Config,
     libraries: &BTreeMap<String, PathBuf>,
-) -> Result<Vec<(String, Refusal)>, StartError> {
+) -> Result<Vec<(String, Rejection)>, StartError> {
     let (mut pipeline, _staging) = pipeline(config)?;
     // Whoever only asks puts nothing in quarantine.
     pipeline.reports = None;
     let pubsub = PubSub::new(Inboxes::new(Vec::new()).outlets());
     let hub = Arc::new(Hub::new(pubsub, Timers::start()?, config.log.lines));
     let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for (name, library) in libraries {
         let Some(wanted) = config.plugins.get(name) else {
             continue;
         };
         let slot = plugins.add(name, wanted);
         // What was prepared ends when it is dropped.
-        if let Err(refusal) = plugins.prepare(&slot, library, wanted, Occasion::Asked) {
-            refused.push((name.clone(), refusal));
+        if let Err(rejection) = plugins.prepare(&slot, library, wanted, Occasion::Asked) {
+            rejected.push((name.clone(), rejection));
         }
     }
     hub.timers.stop();
-    Ok(refused)
+    Ok(rejected)
 }

@@ -34,7 +34,7 @@ use crate::runtime::plugin::manager::{Occasion, Plugins, Prepared};
 use crate::runtime::plugin::pipeline::Pipeline;
 use crate::runtime::plugin::quarantine::Quarantine;
 use crate::runtime::plugin::stage::StageFolder;
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
@@ -133,7 +133,9 @@ impl Server {
         let secret = SecretKeyBase::obtain(&config, mode)?;
         if secret.generated {
             // Only in `dev`, which needs no other.
-            tracing::info!("no secret_key_base: generated one for this run; long-poll sessions end with it");
+            tracing::info!(
+                "no secret_key_base is set: Bennu generated one. Long-poll sessions end when the server stops"
+            );
         }
         let guards = Guards::new(&config, &Guards::default()).map_err(first)?;
         guards.start();
@@ -330,7 +332,7 @@ impl Server {
             }
         };
         if timeout_at(deadline, in_batches).await.is_err() {
-            tracing::warn!("some connections were not drained in time; closing the rest at once");
+            tracing::warn!("not all connections closed in time; closing the rest now");
             endpoint
                 .inboxes
                 .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
@@ -341,7 +343,7 @@ impl Server {
         if timeout(PATIENCE, &mut ended).await.is_err() {
             say_awaited(&state.hub, deadline);
             if timeout_at(deadline + GRACE, ended).await.is_err() {
-                tracing::warn!("a plugin did not end in time");
+                tracing::warn!("a plugin did not shut down in time");
             }
         }
         endpoint.inboxes.send_all(|| Entry::Stop);
@@ -375,7 +377,7 @@ fn say_awaited(hub: &Hub, deadline: Instant) {
             topic,
             callback,
             event,
-            "stopping waits up to {seconds} s for this handler to return: a second signal (or q) stops at once"
+            "waiting up to {seconds} s for this handler to return. Send a second signal (or press q) to stop at once"
         );
     }
 }
@@ -390,7 +392,7 @@ async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
         open += more;
     }
     if open > 0 {
-        tracing::info!(open, "draining");
+        tracing::info!(open, "closing connections");
     }
     open
 }
@@ -475,12 +477,12 @@ impl Start {
         for (name, built) in built {
             match built {
                 Ok(library) => plugins.set_built(&name, library),
-                Err(refusal) => not_built.push((name, refusal)),
+                Err(rejection) => not_built.push((name, rejection)),
             }
         }
         load_all(&mut plugins, &config, mode)?;
-        for (name, refusal) in not_built {
-            plugins.not_built(&name, refusal);
+        for (name, rejection) in not_built {
+            plugins.not_built(&name, rejection);
         }
         Ok((plugins, config))
     }
@@ -499,25 +501,30 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
                     loaded.announce();
                 }
             }
-            Err(refusal) => refuse(&slot, config, &refusal, mode)?,
+            Err(rejection) => reject(&slot, config, &rejection, mode)?,
         }
     }
     Ok(())
 }
 
-/// Prepares a library. One whose probe somebody else has killed gets another chance before the start fails.
+/// Prepares a library. One whose probe another process has killed gets another chance before the start fails.
 fn prepare_patiently(
     plugins: &mut Plugins,
     slot: &Arc<PluginSlot>,
     library: &Path,
     config: &config::Plugin,
-) -> Result<Option<Prepared>, Refusal> {
+) -> Result<Option<Prepared>, Rejection> {
     let mut wait = Duration::from_secs(1);
     for _ in 0..config.probe_retries.min(PROBES_AT_START) {
         match plugins.prepare(slot, library, config, Occasion::Needed) {
-            Err(refusal) if refusal.may_pass && refusal.step == Step::Probe => {
+            Err(rejection) if rejection.may_pass && rejection.step == Step::Probe => {
                 let again_in_s = wait.as_secs();
-                tracing::warn!(plugin = slot.name, again_in_s, "the probe failed: {}", refusal.message);
+                tracing::warn!(
+                    plugin = slot.name,
+                    again_in_s,
+                    "the probe could not run; Bennu tries again: {}",
+                    rejection.message
+                );
                 std::thread::sleep(wait);
                 wait *= 2;
             }
@@ -527,21 +534,21 @@ fn prepare_patiently(
     plugins.prepare(slot, library, config, Occasion::Needed)
 }
 
-fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
-    let message = refusal.shown(config, &slot.name);
+fn reject(slot: &PluginSlot, config: &Config, rejection: &Rejection, mode: Mode) -> Result<(), StartError> {
+    let message = rejection.shown(config, &slot.name);
     // A plugin that crashed, and of which there is no good library, does not keep the others out of service.
-    if mode == Mode::Serve && refusal.code != "quarantined" {
+    if mode == Mode::Serve && rejection.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
-            step: refusal.step.name(),
+            step: rejection.step.name(),
             message,
         });
     }
     tracing::error!(
         plugin = slot.name,
-        step = refusal.step.name(),
-        code = refusal.code,
-        "plugin refused: {message}"
+        step = rejection.step.name(),
+        code = rejection.code,
+        "plugin not loaded: {message}"
     );
     Ok(())
 }

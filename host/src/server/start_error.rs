@@ -14,7 +14,7 @@ use crate::config::trust::Untrusted;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken, or not an address of this machine.
-    #[error("cannot listen on {address}, choose another with {setting}")]
+    #[error("cannot listen on {address}; choose another address with {setting}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -23,8 +23,8 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The system refuses something that the server needs.
-    #[error("the system refuses something that the server needs")]
+    /// The operating system reported an error.
+    #[error("cannot start: the operating system reported an error")]
     System(#[from] io::Error),
     /// There is no secret, or a bad one.
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub enum StartError {
         folder: PathBuf,
     },
     /// A plugin cannot be put into service.
-    #[error("plugin `{plugin}` is refused ({step}): {message}")]
+    #[error("plugin `{plugin}` is rejected (step `{step}`): {message}")]
     Plugin {
         /// Which.
         plugin: String,

@@ -568,7 +568,7 @@ async fn a_configuration_whose_keys_cannot_be_read_is_refused_at_its_line() {
     bench.write_config(&text.replace("\"jwt_secret\"", "\"nowhere\""));
     server
         .log
-        .line(&["the configuration is refused, the one before stays"])
+        .line(&["configuration rejected; the previous one stays in force"])
         .await;
     server
         .log

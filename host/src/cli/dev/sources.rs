@@ -13,7 +13,7 @@ use super::screen::Screen;
 use crate::cargo::{CargoError, Library, Outcome, Processes, Stage, Workspace};
 use crate::cli::terminal::{BAD, ODD, STRONG, has_colours, styled};
 use crate::config::{Config, nearest};
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 use crate::server::Built;
 use crate::server::control::watch::{News, SourceSet, WatchTimes, Watcher, What};
 use crate::server::control::{Command, Follower, Service};
@@ -266,7 +266,7 @@ impl Sources {
         for (name, library) in plugins {
             let library = library.map_err(|error| {
                 self.say_not_built(&name, &error, false);
-                refusal(&error)
+                rejection(&error)
             });
             built.push((name, library.map(|library| library.path)));
         }
@@ -277,7 +277,7 @@ impl Sources {
     fn none_built(&self, names: &[String], error: &CargoError) -> Vec<Built> {
         let not_built = |name: &String| {
             self.say_not_built(name, error, false);
-            (name.clone(), Err(refusal(error)))
+            (name.clone(), Err(rejection(error)))
         };
         names.iter().map(not_built).collect()
     }
@@ -375,7 +375,7 @@ impl Sources {
         let start = Instant::now();
         let not_built = |sources: &Self, name: &str, error: &CargoError| {
             sources.say_not_built(name, error, is_served(name));
-            service.send(Command::NotBuilt(name.to_owned(), refusal(error)));
+            service.send(Command::NotBuilt(name.to_owned(), rejection(error)));
         };
         // If a package is gone, the workspace may be none without it, and what cargo says then is about all of it.
         for name in { &due.changed }
@@ -425,13 +425,13 @@ impl Sources {
 }
 
 /// Why there is no library, as the page and the admin listener show it.
-fn refusal(error: &CargoError) -> Refusal {
+fn rejection(error: &CargoError) -> Rejection {
     let code = match error {
         CargoError::Failed(_) => "compile",
         CargoError::NoPackage(_) => "no_package",
         _ => "cargo",
     };
-    Refusal::new(Step::Build, code, strip_str(&error.to_string()).to_string())
+    Rejection::new(Step::Build, code, strip_str(&error.to_string()).to_string())
 }
 
 /// Has cargo describe the workspace. That may take a while: cargo downloads what the workspace needs.

@@ -95,7 +95,7 @@ fn known_settings(section: &str, header: &str) -> Vec<String> {
         .find(|diagnostic| diagnostic.message().ends_with("has no setting `~`"))
         .expect("refused");
     let shown = unknown.render(false);
-    let list = shown.rsplit_once("there is ").expect("the list").1;
+    let list = shown.rsplit_once("known: ").expect("the list").1;
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

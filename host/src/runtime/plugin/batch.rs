@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) progress: Progress,
 }
 
-/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is given up.
+/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is abandoned.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     at: AtomicUsize,
@@ -143,7 +143,7 @@ impl Plan {
     }
 
     /// Hands the events to the plugin, commits their effects, and gives back the steps that were not reached. If the shard is
-    /// given up meanwhile, the thread that did so goes on with the plan.
+    /// abandoned meanwhile, the thread that did so goes on with the plan.
     pub(super) fn run(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) {
         let plan = Arc::new(self);
         let events: Vec<Event<'_>> = plan

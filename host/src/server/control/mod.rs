@@ -20,7 +20,7 @@ use self::watch::{News, What};
 use super::endpoint::{DevEvent, Endpoint};
 use crate::config::{Config, ContentHash, Mode};
 use crate::runtime::plugin::manager::Plugins;
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::runtime::threads;
 
 /// The thread's name.
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// A file that is watched was saved again with the same contents.
     Saved(String, PathBuf),
     /// `dev` could not build a plugin, for this reason.
-    NotBuilt(String, Refusal),
+    NotBuilt(String, Rejection),
     /// A watched file has been gone for a while, for this reason; without a reason, it is back.
     Away(String, PathBuf, Option<String>),
     /// An operator asks to load a plugin's library as it is now.

@@ -20,7 +20,7 @@ use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::io::{Entry, LazyStream};
 use crate::server::socket::NewSocket;
-use crate::server::transport::websocket::handshake::{Refusal, Upgrade};
+use crate::server::transport::websocket::handshake::{HandshakeError, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 
 /// The name of the transport.
@@ -44,7 +44,7 @@ pub(super) async fn serve(
     }
     if parts.method != Method::GET {
         refused(RefusalReason::Method, 400, None);
-        return Refusal::Method.response().map(Body::from);
+        return HandshakeError::Method.response().map(Body::from);
     }
     if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, NAME, &parts).await {
         return StatusCode::FORBIDDEN.into_response();
@@ -55,9 +55,9 @@ pub(super) async fn serve(
     };
     let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
         Ok(agreed) => agreed,
-        Err(refusal) => {
-            refuse(&endpoint, client, &mount, refusal);
-            return refusal.response().map(Body::from);
+        Err(error) => {
+            refuse(&endpoint, client, &mount, error);
+            return error.response().map(Body::from);
         }
     };
     let attempt = Attempt {
@@ -106,9 +106,9 @@ fn upgrade(
 ) -> Response {
     let upgrade = match Upgrade::check(&parts) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => {
-            refuse(endpoint, client, &socket.mount, refusal);
-            return refusal.response().map(Body::from);
+        Err(error) => {
+            refuse(endpoint, client, &socket.mount, error);
+            return error.response().map(Body::from);
         }
     };
     let deflate = socket
@@ -139,16 +139,16 @@ fn upgrade(
 }
 
 /// Notes that a request does not become a WebSocket.
-fn refuse(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, refusal: Refusal) {
-    let reason = match refusal {
-        Refusal::Method => RefusalReason::Method,
-        Refusal::NotUpgrade(_) => RefusalReason::NotWebSocket,
-        Refusal::Version => RefusalReason::WebSocketVersion,
-        Refusal::Subprotocol => RefusalReason::Subprotocol,
-        Refusal::Token => RefusalReason::AuthToken,
+fn refuse(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, error: HandshakeError) {
+    let reason = match error {
+        HandshakeError::Method => RefusalReason::Method,
+        HandshakeError::NotUpgrade(_) => RefusalReason::NotWebSocket,
+        HandshakeError::Version => RefusalReason::WebSocketVersion,
+        HandshakeError::Subprotocol => RefusalReason::Subprotocol,
+        HandshakeError::Token => RefusalReason::AuthToken,
     };
-    let status = refusal.response().status().as_u16();
-    let refused = Refused::new(reason, status, Some(&refusal.to_string()));
+    let status = error.response().status().as_u16();
+    let refused = Refused::new(reason, status, Some(&error.to_string()));
     endpoint.refuse(client, Some(mount), NAME, refused);
 }
 
@@ -156,7 +156,7 @@ fn refuse(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, refusal: Refu
 async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
-        tracing::error!("an upgraded connection is not the stream that was accepted");
+        tracing::error!("internal error: an upgraded connection has an unexpected type");
         return None;
     };
     // Copied: it is a slice of hyper's buffer, which is large.

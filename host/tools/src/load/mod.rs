@@ -426,7 +426,7 @@ mod tests {
         check("ws://[::1]/", "GET / HTTP/1.1\r\nHost: [::1]\r\n", "[::1]:80");
         for text in ["http://127.0.0.1:4000", "127.0.0.1:4000", "ws://a b"] {
             assert!(
-                matches!(read_url(text), Err(LoadError::Url(url)) if url == text),
+                matches!(read_url(text, None), Err(LoadError::Url(url)) if url == text),
                 "{text}"
             );
         }

@@ -149,11 +149,11 @@ impl Core {
     }
 
     /// Drops a socket whose client does not read what waits for it.
-    pub(super) fn abandon(&mut self, slot: usize, reason: CloseReason) {
+    pub(super) fn cut_off(&mut self, slot: usize, reason: CloseReason) {
         if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
             && transport.waiting() > 0
         {
-            transport.abandon();
+            transport.drop_unsent();
         }
         self.drop_socket(slot, reason);
     }
@@ -219,7 +219,7 @@ impl Core {
         for slot in over {
             self.flush(slot);
             // Its end is noted already.
-            self.abandon(slot, CloseReason::ConnectionLost);
+            self.cut_off(slot, CloseReason::ConnectionLost);
         }
         // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
         if !is_late {

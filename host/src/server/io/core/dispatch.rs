@@ -99,7 +99,7 @@ impl Core {
                 peer = %socket.info.peer,
                 topic = &**topic,
                 mount = mount.path,
-                "no route for a join"
+                "join refused: no route matches the topic"
             );
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };

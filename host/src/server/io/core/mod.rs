@@ -317,7 +317,7 @@ impl Core {
                         connection = socket.info.connection,
                         %peer,
                         %error,
-                        "undecodable message"
+                        "a client sent an invalid message"
                     );
                 }
                 self.close_for(slot, CloseReason::Undecodable, Some(&error.to_string()));

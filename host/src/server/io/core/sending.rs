@@ -40,7 +40,7 @@ impl Core {
                     connection = socket.info.connection,
                     %peer,
                     %error,
-                    "a message cannot be encoded"
+                    "cannot encode a message"
                 );
             }
         }
@@ -152,7 +152,7 @@ impl Core {
         let limit = self.routing.config.limits.max_outbound_total_bytes / self.state.threads();
         if waiting > before && self.unsent.is_too_much(waiting, limit) {
             self.hub().metrics.slow_consumers.inc();
-            self.abandon(slot, CloseReason::UnsentTotal);
+            self.cut_off(slot, CloseReason::UnsentTotal);
         }
     }
 
@@ -206,7 +206,7 @@ impl Core {
             self.flush(slot);
             if { self.sockets.get(slot) }.is_some_and(|socket| socket.stalled.is_some_and(is_late)) {
                 self.hub().metrics.slow_consumers.inc();
-                self.abandon(slot, CloseReason::NotReading);
+                self.cut_off(slot, CloseReason::NotReading);
             }
         }
     }
