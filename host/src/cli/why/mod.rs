@@ -113,14 +113,13 @@ impl Found {
     async fn ask(host: &Host, query: &str, with_open: bool) -> anyhow::Result<Self> {
         let list = |page: &Value, key: &str| page[key].as_array().cloned().unwrap_or_default();
         let mut open = Vec::new();
-        let mut cursor = String::new();
-        while with_open {
-            let listed = page(host, &format!("/connections?{query}{cursor}")).await?;
+        let mut cursor = with_open.then(String::new);
+        while let Some(at) = cursor.take() {
+            let listed = page(host, &format!("/connections?{query}{at}")).await?;
             open.extend(list(&listed, "connections"));
-            match listed["cursor"].as_str() {
-                // A page without entries is a search that goes on.
-                Some(next) if open.is_empty() => cursor = format!("&cursor={next}"),
-                _ => break,
+            // A page without entries is a search that goes on.
+            if open.is_empty() {
+                cursor = listed["cursor"].as_str().map(|next| format!("&cursor={next}"));
             }
         }
         let closes = page(host, &format!("/closes?{query}")).await?;
