@@ -118,7 +118,7 @@ async fn the_log_is_short_and_holds_what_must_be_acted_on() {
         1,
         "{said}"
     );
-    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect peer="] {
+    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect connection="] {
         assert!(!said.contains(word), "{word} in\n{said}");
     }
 }
@@ -198,7 +198,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
-        "INFO bennu::server::endpoint::connect: connect peer=",
+        "INFO bennu::server::endpoint::connect: connect connection=",
         "ERROR bennu::",
         "WARN misbehave::asked: in a span",
     ] {
