@@ -358,7 +358,7 @@ export class Channel {
     const leave = new Push("phx_leave", {}, timeoutMs, () => this.#close("leave"));
     clearTimeout(this.#rejoinTimer);
     this.#join?._cancel();
-    this.#abandonPushes("leaving");
+    this.#failPushes("leaving");
     this.state = "leaving";
     leave._start();
     if (wasThere) this.#transmit(leave);
@@ -477,7 +477,7 @@ export class Channel {
   #lost(payload, byAccident = true) {
     if (this.state !== "joined" && this.state !== "joining") return;
     this.#rejoinLater();
-    this.#abandonPushes(payload?.reason ?? "phx_error");
+    this.#failPushes(payload?.reason ?? "phx_error");
     if (byAccident) this.#listeners.call("phx_error", payload);
   }
 
@@ -496,14 +496,14 @@ export class Channel {
     clearTimeout(this.#rejoinTimer);
     this.#join?._cancel();
     const leaves = [...this.#waiting.values()].filter(({ event }) => event === "phx_leave");
-    this.#abandonPushes("closed");
+    this.#failPushes("closed");
     for (const leave of leaves) leave._settle("ok", {});
     this.#socket._remove(this);
     this.#listeners.call("phx_close", { reason });
   }
 
   /** Answers those that nobody else will: their replies would belong to a join that is over. */
-  #abandonPushes(reason) {
+  #failPushes(reason) {
     const sent = [...this.#waiting.values()].filter(({ event }) => !event.startsWith("phx_"));
     const lost = this.state === "errored" ? sent : [...sent, ...this.#buffer.splice(0)];
     for (const push of lost) push._settle("error", { reason });

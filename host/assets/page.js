@@ -221,7 +221,7 @@ function reloaded(reload) {
   note(plugin, null);
   const counts = [
     `probed in ${time(probedMs)}`,
-    topics === 0 ? "no topics" : `${amount(topics, "topic")} carried over in ${time(swapMs)}`,
+    topics === 0 ? "no topics" : `${amount(topics, "topic")} moved in ${time(swapMs)}`,
     failed > 0 && `${amount(failed, "topic")} not`,
     rejoined > 0 && `${amount(rejoined, "topic")} joined again`,
   ];
@@ -258,7 +258,7 @@ async function connectedAnew(view) {
   view.divide(before === there.run ? "connected again" : "the server was restarted");
 }
 
-/** The server was restarted: nothing of the run before holds. */
+/** The server was restarted: nothing of the previous run holds. */
 function forgetAll() {
   notes.clear();
   stays.clear();

@@ -25,6 +25,46 @@ fn every_path_in_the_page_for_contributors_exists() {
 }
 
 #[test]
+fn every_name_that_a_page_places_in_a_file_is_there() {
+    let pages = [
+        "host/ARCHITECTURE.md",
+        "host/docs/contributing.md",
+        "host/docs/phoenix-0.11.md",
+    ];
+    let mut found = 0;
+    for page in pages {
+        let text = read(page).split_whitespace().collect::<Vec<_>>().join(" ");
+        for (before, after) in text
+            .match_indices("` in `")
+            .map(|(at, _)| (&text[..at], &text[at + 6..]))
+        {
+            let name = before.rsplit('`').next().expect("a name");
+            let path = after.split('`').next().expect("a path");
+            if !looks_like_a_path(path) || !path.ends_with(".rs") {
+                continue;
+            }
+            let name = name.rsplit("::").next().expect("a name");
+            let kinds = ["const", "enum", "fn", "struct", "trait"].map(|kind| format!("{kind} {name}"));
+            let starts = |line: &str, kind: &String| {
+                let rest = line.split_once(kind.as_str()).map(|(_, rest)| rest);
+                rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+            };
+            let is_there = read(path)
+                .lines()
+                .any(|line| kinds.iter().any(|kind| starts(line, kind)));
+            assert!(is_there, "{page}: {path} does not define `{name}`");
+            found += 1;
+        }
+    }
+    assert!(found >= 10, "{found} names only");
+}
+
+#[test]
+fn every_path_in_the_page_about_authentication_exists() {
+    check("host/docs/authentication.md", 1);
+}
+
+#[test]
 fn every_place_and_test_in_the_page_about_phoenix_0_11_exists() {
     check("host/docs/phoenix-0.11.md", 80);
     let text = read("host/docs/phoenix-0.11.md");

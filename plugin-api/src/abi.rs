@@ -312,7 +312,7 @@ pub struct Host {
 /// Order of calls: `init` on shard 0; `open` on each shard; `handle` on each, any number of times; `close` on each;
 /// `shutdown` on shard 0. Every function except `handle` returns 0, or 1 after writing what went wrong.
 ///
-/// The host gives up a shard that exceeds its deadline. From then on it answers the shard's calls with [`error::GONE`] and
+/// The host abandons a shard that exceeds its deadline. From then on it answers the shard's calls with [`error::GONE`] and
 /// [`go::BACK`], and opens another shard with the same index on another thread.
 #[repr(C)]
 #[derive(StableAbi)]

@@ -35,8 +35,9 @@ use crate::state;
 /// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic moves here from another generation, then each member | keeps the topic there |
 /// | [`restored`](Channel::restored) | the topic and all its members have moved here | is logged |
 ///
-/// The host gives up a callback that takes longer than the plugin's `deadline_ms` (default 10 s): its member ends, and its effects
-/// reach nobody. With `on_panic = "topic"` in the configuration a panic ends the topic with all its members.
+/// The host abandons a callback that takes longer than the plugin's `deadline_ms` (default 10 s): its member ends, and its effects
+/// reach nobody. With `on_panic = "topic"` in the configuration, a panic ends the topic with all its members. A panic in `join` or
+/// `join_answer` always only refuses the join.
 pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
     /// The state that the members of a topic share; `()` if there is none. `default()` makes it at the first join. It is dropped
     /// `linger_ms` (default 10 s) after the last member is gone. The probe makes one, too, to see whether it survives a reload.

@@ -103,7 +103,7 @@ impl<P> Context<P> {
         (self.member != 0).then_some(MemberId(self.member))
     }
 
-    /// The socket id that the connect handler gave to the member's connection.
+    /// The socket id of the member's connection: from the connect handler, or from `socket_id` of `[mounts.auth]`.
     #[must_use]
     pub fn socket_id(&self) -> Option<&str> {
         self.info.as_ref()?.socket_id.as_deref()
@@ -116,6 +116,29 @@ impl<P> Context<P> {
     /// If they are not a `T`.
     pub fn socket_assigns<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         assigns(self.info.as_ref().and_then(|info| info.socket.as_deref()), "socket")
+    }
+
+    /// The claims of the token that the member's client has shown, if its mount has `[mounts.auth]`; otherwise an empty object.
+    /// After the client has shown a newer token, they are the claims of that one.
+    ///
+    /// ```
+    /// # use bennu_plugin::prelude::*;
+    /// #[derive(Deserialize)]
+    /// struct Claims { sub: String, #[serde(default)] role: String }
+    ///
+    /// # fn in_a_callback(cx: &Context) -> Handled {
+    /// let Claims { sub, role } = cx.claims()?;
+    /// # drop((sub, role)); Ok(Reply::none())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If they are not a `T`.
+    pub fn claims<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let claims = self.info.as_ref().and_then(|info| info.claims.as_deref());
+        read_json(claims.map_or("{}", RawValue::get).as_bytes())
+            .map_err(|error| Refusal::reason(&format!("invalid claims: {} {}", error.path, error.message)))
     }
 
     /// The assigns of the member's route, from the configuration; an empty object if it has none.

@@ -136,7 +136,7 @@ mod payload;
 pub mod phoenix;
 mod plugin;
 #[doc(hidden)]
-pub mod refusal;
+pub mod refused_effect;
 mod remote;
 mod reply;
 #[doc(hidden)]

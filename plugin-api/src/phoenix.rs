@@ -51,6 +51,9 @@
 //! | `{:ok, assign(socket, …)}` | `Ok(Connection::accept().assigns(json!({ … })))` ([`Connection`]), [`Context::socket_assigns`] | they never change |
 //! | `:error`, `{:error, reason}` | `Err(Denial::status(403))` ([`Denial`]) | any status and body |
 //! | `id/1` | `Connection::accept().id("user:1")`, [`Context::socket_id`] | |
+//! | `Phoenix.Token.verify/4` in `connect/3` | `phoenix_token` in `[mounts.auth]` of `bennu.toml`; [`Context::claims`], [`ConnectRequest::claims`] | the host does it, before the handler; a connection ends when its token expires |
+//! | `Phoenix.Token.sign/4` | none: the Phoenix app signs | what it signs becomes the claim `sub`, or the claims |
+//! | a new token for an open socket | the event `access_token` | the claims change under way |
 //! | `connect_info` | [`ConnectRequest`] | each mount selects it, in the same words |
 //! | `Endpoint.broadcast/3` to another topic | [`Context::broadcast_to`] | whichever plugin serves it |
 //! | `Endpoint.broadcast/3` from a controller, a job, another node | `POST /api/broadcast` of `bennu serve`, `bennu publish` | the answer says how many heard it; a topic that no route takes is an error |
@@ -78,7 +81,7 @@
 //! | Phoenix | Here ([`mod@test`]) | What differs |
 //! |---|---|---|
 //! | `use MyAppWeb.ChannelCase`, `@endpoint` | [`Server::start`] | runs on the thread of the test |
-//! | `socket/3` | [`Server::client`], [`Client::id`], [`Client::assigns`] | |
+//! | `socket/3` | [`Server::client`], [`Client::id`], [`Client::assigns`], [`Client::claims`] | |
 //! | `connect/3` | [`Server::connect`] with params or a [`Request`] | |
 //! | `join/3`, `subscribe_and_join/3` | [`Server::join`], [`Client::join`]; [`Server::try_join`] for a refusal | any number of clients in one test |
 //! | `subscribe_and_join!/3` | [`Server::join`] | |

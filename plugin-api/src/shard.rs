@@ -88,6 +88,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
             event::RESTORE => self.restore(event),
             event::RESTORE_MEMBER => self.restore_member(event),
             event::RESTORED => self.restored(event),
+            event::CLAIMS => self.claims(event),
             event::CONNECT => self.connect(event, |request, _, cx| G::connect(request, cx)),
             event::ORIGIN => self.check_origin(event),
             event::CALL => self.handle_call(event),
@@ -200,6 +201,15 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let ended = catch(|| member.state.terminate(&mut topic.shared, why, cx));
         let dropped = drop_caught(member);
         ended.and(dropped).map_err(Fault::Panicked)
+    }
+
+    fn claims(&mut self, event: &Incoming<'_>) -> Done {
+        let info = self.infos.read(event.info).map_err(Fault::Failed)?;
+        let topic = self.topics.get_mut(&event.topic);
+        if let Some(member) = topic.and_then(|topic| topic.members.get_mut(&event.member)) {
+            member.info = info;
+        }
+        Ok(())
     }
 
     /// The member that `event` is for, with a context for its callback. `None` if it has ended, or has not joined yet.

@@ -43,7 +43,7 @@
 //!
 //! Bennu says so as early as it can. The state that a topic begins with is tried before a library is loaded. Then some live state of
 //! the code in service is tried in another process: two seconds after the first join, and ten times as long after that, up to an
-//! hour. If it does not come back whole, the log says "its state does not survive a reload".
+//! hour. If it does not come back whole, the log says "a reload would lose state of this plugin".
 //!
 //! # What ends with the process
 //!

@@ -45,7 +45,7 @@
 //! # Panics
 //!
 //! A panic ends its future; the log says where. The reply is then the error `{"reason":"crashed"}`; a join is refused with
-//! `{"reason":"join crashed"}`, a connect with status 500.
+//! `{"reason":"join crashed"}`, a connect with status 500 (after a panic in the connect handler itself, the host answers 403).
 
 use std::cell::RefCell;
 use std::io;

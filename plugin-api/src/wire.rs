@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What a channel knows about its client: the `info` of a join. Empty bytes stand for the default.
+/// What a channel knows about its client: the `info` of a join, and of `CLAIMS`. Empty bytes stand for the default.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct MemberInfo {
     /// The socket id that the connect handler gave.
@@ -14,6 +14,9 @@ pub struct MemberInfo {
     /// The assigns that the connect handler gave: a JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<Box<RawValue>>,
+    /// The claims of the client's token: a JSON object. (since 1.5)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Box<RawValue>>,
     /// The assigns of the route: a JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Box<RawValue>>,
@@ -40,6 +43,9 @@ pub struct ConnectInfo {
     /// The token of `Sec-WebSocket-Protocol` or `X-Phoenix-AuthToken`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_token: Option<String>,
+    /// The claims of the token, if the mount has `[mounts.auth]`: a JSON object. (since 1.5)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Box<RawValue>>,
     /// The pairs of the mount's `connect_static`: a JSON object.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub static_pairs: Option<Box<RawValue>>,

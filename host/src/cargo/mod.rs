@@ -37,7 +37,7 @@ const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CargoError {
     /// Cargo cannot be run.
-    #[error("can't run {}{}", program.display(), where_from(source))]
+    #[error("cannot run {}{}", program.display(), where_from(source))]
     Run {
         /// The variable `CARGO`, or `cargo`.
         program: PathBuf,
@@ -45,7 +45,7 @@ pub(crate) enum CargoError {
         source: io::Error,
     },
     /// Cargo finds no workspace, or cannot read it.
-    #[error("cargo can't read the workspace: {}{}", gone(.0), .0)]
+    #[error("cargo cannot read the workspace: {}{}", gone(.0), .0)]
     Workspace(String),
     /// No package is called like this plugin.
     #[error("the workspace has no package `{0}`")]

@@ -147,7 +147,7 @@ impl Command {
             #[cfg(not(feature = "tools"))]
             Self::Call(_) => anyhow::bail!(
                 "this build has no `call`, `load` and `torture`; build with the feature `tools`, \
-                 for example `cargo run --features tools -- call room:lobby`"
+                 for example `cargo run --features tools -- call localhost:4000 room:lobby`"
             ),
             Self::Secret => secret::run().map(done),
             Self::Schema(args) => schema::run(&args).map(done),

@@ -68,16 +68,16 @@ fn complain(text: &str) {
 
 /// Reads a configuration, or shows everything that is wrong with it.
 fn read_config(file: &Path, mode: Mode) -> anyhow::Result<Config> {
-    Config::read(file, mode).map_err(|errors| refused(file, errors))
+    Config::read(file, mode).map_err(|errors| rejected(file, errors))
 }
 
 /// Shows all mistakes of a configuration. The error that it returns only says that there are some.
-fn refused(file: &Path, errors: ConfigErrors) -> anyhow::Error {
+fn rejected(file: &Path, errors: ConfigErrors) -> anyhow::Error {
     match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
             complain(&mistakes.render(has_colours(&io::stderr())));
-            anyhow::anyhow!("{} is refused", file.display())
+            anyhow::anyhow!("{} has mistakes", file.display())
         }
     }
 }
@@ -134,7 +134,7 @@ fn set_log_level<E: std::error::Error>(set: impl Fn(&str) -> Result<(), E> + Sen
         }
         match set(level) {
             Ok(()) => tracing::info!(level, "log level changed"),
-            Err(error) => tracing::error!(level, %error, "the log level cannot be changed"),
+            Err(error) => tracing::error!(level, %error, "cannot change the log level"),
         }
     })
 }
@@ -147,6 +147,6 @@ fn raise_open_files(config: &Config) {
                 tracing::warn!("{shortage}");
             }
         }
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }

@@ -218,11 +218,11 @@ fn notes(plugin: &Value) -> Vec<String> {
     let name = shown(&plugin["name"]);
     let mut notes = Vec::new();
     let mut note = |what: &str, text: String| notes.push(format!("{} {}: {text}", styled(BAD, what), name));
-    let refusal = &plugin["last_refusal"];
-    if !refusal.is_null() {
-        let (step, code) = (shown(&refusal["step"]), shown(&refusal["code"]));
-        let message = shown(&refusal["message"]);
-        note("refused", format!("{message} ({step}, {code}, {})", when(refusal)));
+    let rejection = &plugin["last_refusal"];
+    if !rejection.is_null() {
+        let (step, code) = (shown(&rejection["step"]), shown(&rejection["code"]));
+        let message = shown(&rejection["message"]);
+        note("rejected", format!("{message} ({step}, {code}, {})", when(rejection)));
     }
     let rollback = &plugin["last_rollback"];
     if !rollback.is_null() {

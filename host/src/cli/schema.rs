@@ -76,11 +76,11 @@ fn built(plugin: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
 fn of_plugin(library: &Path) -> anyhow::Result<serde_json::Value> {
     let contents = read_settled(library, || ())?;
     let manifest =
-        Manifest::of_library(&contents.bytes).with_context(|| format!("{} is refused", library.display()))?;
+        Manifest::of_library(&contents.bytes).with_context(|| format!("{} is rejected", library.display()))?;
     let folder = tempfile::tempdir().context("cannot make a folder for a copy of the library")?;
     let staged = StagedFile::write(folder.path(), &manifest.name, 0, &contents)?;
     let json = probe::schema(Path::new("/proc/self/exe"), staged.path(), &ProbeLimits::default())
-        .with_context(|| format!("{} is refused", library.display()))?;
+        .with_context(|| format!("{} is rejected", library.display()))?;
     let name = manifest.name;
     let json = json.with_context(|| {
         format!("{name} declares no schema: enable the feature `schema` of bennu-plugin, and derive `JsonSchema` for its settings")

@@ -27,7 +27,7 @@ SIGTERM and SIGINT stop the server: it closes connections in batches, ends the
 plugins, and exits with 0. A second signal stops it at once. SIGHUP makes it
 read the configuration and all libraries again.
 
-`bennu check --serve` finds everything that `bennu serve` would refuse.";
+`bennu check --serve` finds everything that would keep `bennu serve` from starting.";
 
 /// `bennu serve`
 #[derive(Args, Debug)]

@@ -8,10 +8,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
+use super::around::Surroundings;
 use super::diagnostic::Span;
 use super::model::{Api, ApiKey, Mode, Scope};
 use super::reader::Section;
-use super::sections::{self, Surroundings};
+use super::sections;
 use super::words::suggestion;
 
 /// The port that `dev` starts at.

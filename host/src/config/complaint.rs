@@ -92,7 +92,7 @@ fn unknown_variant(path: &str, message: &str) -> Option<Complaint> {
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
     let help = match nearest(name, &known) {
         Some(best) => format!("did you mean \"{best}\"?"),
-        None => format!("there is {}", listed(&known)),
+        None => format!("known: {}", listed(&known)),
     };
     Some(Complaint {
         help: Some(help),
@@ -187,7 +187,7 @@ mod tests {
             "x",
             "unknown field `x`, expected `a` or `b`",
             "it has no setting `x`",
-            Some("there is `a` and `b`"),
+            Some("known: `a` and `b`"),
         );
         check(
             "x",
@@ -322,7 +322,7 @@ mod tests {
             "it has no setting `limits.histroy`",
             near,
         );
-        let all = Some("there is `limits`, `mode` and `rooms`");
+        let all = Some("known: `limits`, `mode` and `rooms`");
         check_real(r#"{"x": 1, "limits": {"history": 1}}"#, "it has no setting `x`", all);
         for (value, what) in [
             (

@@ -252,7 +252,11 @@ fn mask_line(line: &str, open: &mut Option<&str>) -> String {
     }
     let names_one = |equals: &usize| {
         let key_start = line[..*equals].rfind(['{', ',', '=']).map_or(0, |at| at + 1);
-        dotted_names_a_secret(&line[key_start..*equals])
+        let key = &line[key_start..*equals];
+        // Tables of `[mounts.auth]`, which hold names of files.
+        let is_table = line[equals + 1..].trim_start().starts_with('{');
+        let is_known = is_table && matches!(key.trim(), "jwt" | "phoenix_token");
+        !is_known && dotted_names_a_secret(key)
     };
     let Some(equals) = line.match_indices('=').map(|(equals, _)| equals).find(names_one) else {
         return line.to_owned();

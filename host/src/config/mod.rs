@@ -10,6 +10,9 @@ mod amount;
 mod api;
 mod api_model;
 pub(crate) mod api_secret;
+mod around;
+mod auth;
+mod auth_settings;
 mod check;
 mod complaint;
 mod content_hash;
@@ -29,6 +32,7 @@ pub(crate) mod secret;
 mod sections;
 pub(crate) mod sensitive;
 mod shape;
+mod template;
 pub(crate) mod trust;
 mod whole;
 mod words;
@@ -41,6 +45,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+#[cfg(feature = "jwks")]
+pub(crate) use auth_settings::Jwks;
+pub(crate) use auth_settings::{Auth, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
 pub(crate) use complaint::Complaint;
 pub(crate) use content_hash::ContentHash;
 pub(crate) use diagnostic::Diagnostic;
@@ -243,6 +250,9 @@ fn find_secrets(root: &DeTable<'_>, source: &mut Source, found: &mut Vec<Span>) 
             ("plugins", DeValue::Table(plugins)) => {
                 { plugins.iter() }.for_each(|(_, plugin)| find_secrets_in(plugin, false, source, found));
             }
+            ("mounts", DeValue::Array(mounts)) => {
+                { mounts.iter() }.for_each(|mount| find_secrets_of_mount(mount, source, found));
+            }
             // The keys of the API hold no secret, but say where theirs are.
             ("api", DeValue::Table(api)) => {
                 { api.iter() }.for_each(|(key, value)| match key.get_ref().as_ref() {
@@ -251,6 +261,27 @@ fn find_secrets(root: &DeTable<'_>, source: &mut Source, found: &mut Vec<Span>) 
                 });
             }
             _ => find_secret(key, value, false, source, found),
+        }
+    }
+}
+
+/// The tables of `[mounts.auth]` sound secret, and hold none: their secrets are in files.
+fn find_secrets_of_mount(mount: &Spanned<DeValue<'_>>, source: &mut Source, found: &mut Vec<Span>) {
+    let Some(mount) = mount.get_ref().as_table() else {
+        return;
+    };
+    for (key, value) in mount {
+        match value.get_ref().as_table().filter(|_| key.get_ref() == "auth") {
+            Some(auth) => {
+                for (key, value) in auth {
+                    if value.get_ref().is_table() && matches!(key.get_ref().as_ref(), "jwt" | "phoenix_token") {
+                        find_secrets_in(value, false, source, found);
+                    } else {
+                        find_secret(key, value, false, source, found);
+                    }
+                }
+            }
+            None => find_secret(key, value, false, source, found),
         }
     }
 }

@@ -12,6 +12,7 @@ use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::Serializers;
 
 pub(crate) use super::api_model::{Api, ApiKey, Scope};
+use super::auth_settings::Auth;
 use super::content_hash::ContentHash;
 use super::diagnostic::{Diagnostic, Source};
 use super::probe_limits::ProbeLimits;
@@ -152,6 +153,8 @@ pub(crate) struct Limits {
     pub(crate) max_header_bytes: usize,
     /// How long the head of a request may take, and how long its body. Default 10 s.
     pub(crate) header_timeout: Duration,
+    /// How many connections whose token has expired Bennu closes in a second. The others wait their turn. Default 1,000.
+    pub(crate) max_expired_per_s: usize,
     /// How long an HTTP connection may wait for its next request. Beyond: closed. Default 75 s.
     pub(crate) keep_alive_timeout: Duration,
     /// How long a connect handler may take. After that: HTTP 503, or status 403 over long polling. Default 10 s.
@@ -177,8 +180,10 @@ pub(crate) struct Mount {
     pub(crate) connect: Option<String>,
     /// Which pages may connect.
     pub(crate) check_origin: CheckOrigin,
-    /// Whether the connect handler gets a token from a header. Default false.
+    /// Whether Bennu takes a token from a header, for [`Mount::auth`] or for the connect handler. Default false.
     pub(crate) auth_token: bool,
+    /// Who may connect, by the token that a client shows. `None`: Bennu checks no token.
+    pub(crate) auth: Option<Auth>,
     /// The WebSocket subprotocols that the mount speaks, the best first. Empty: Bennu ignores what clients offer.
     pub(crate) subprotocols: Vec<String>,
     /// What the connect handler sees besides the params.

@@ -75,6 +75,14 @@ impl Config {
         key_span(root.get_ref(), section, key).unwrap_or(self.source.start())
     }
 
+    /// A mistake of what `[mounts.auth]` of a mount names, shown there.
+    #[must_use]
+    pub(crate) fn auth_error(&self, mount: &str, message: &str) -> Diagnostic {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        let at = auth_span(root.get_ref(), mount).unwrap_or(self.source.start());
+        Diagnostic::error(&self.source, at, message)
+    }
+
     /// A mistake of the whole file, shown at its start.
     #[must_use]
     pub(crate) fn error(&self, message: &str) -> Diagnostic {
@@ -86,7 +94,11 @@ impl Config {
     pub(crate) fn library_error(&self, plugin: &str, message: &str) -> Diagnostic {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         let at = library_span(root.get_ref(), plugin).unwrap_or(self.source.start());
-        Diagnostic::error(&self.source, at, format!("the plugin `{plugin}` is refused: {message}"))
+        Diagnostic::error(
+            &self.source,
+            at,
+            format!("the plugin `{plugin}` is rejected: {message}"),
+        )
     }
 
     /// The keys of a section, or `only` that one, whose value differs from the value in all `others`. Each as
@@ -128,6 +140,13 @@ impl Config {
 fn route_span(root: &DeTable<'_>, route: usize) -> Option<Span> {
     let route = root.get("routes")?.get_ref().as_array()?.get(route)?;
     Some(route.get_ref().as_table()?.get("topic")?.span())
+}
+
+fn auth_span(root: &DeTable<'_>, mount: &str) -> Option<Span> {
+    let mounts = root.get("mounts")?.get_ref().as_array()?.iter();
+    let mut tables = mounts.filter_map(|mount| mount.get_ref().as_table());
+    let own = tables.find(|table| table.get("path").and_then(|path| path.get_ref().as_str()) == Some(mount))?;
+    Some(own.get_key_value("auth")?.0.span())
 }
 
 fn key_span(root: &DeTable<'_>, section: &str, key: &str) -> Option<Span> {

@@ -23,6 +23,7 @@ path = "/socket"
 dialect = "0.11"
 check_origin = { plugin = "p" }
 longpoll = {}
+auth = { jwt = {}, phoenix_token = {} }
 
 [plugins.p]
 library = "libp.so"
@@ -64,6 +65,7 @@ fn comments(text: &str) -> Comments {
     let (mut table, mut comment, mut is_used) = (String::new(), Vec::new(), false);
     for line in text.lines() {
         let uncommented = line.strip_prefix("# ").unwrap_or(line);
+        // A table that is commented out counts, too.
         if let Some(name) = header(line).or_else(|| header(uncommented)) {
             table = if name.starts_with("plugins.") {
                 "plugins.*".to_owned()

@@ -13,6 +13,12 @@ use super::trust::{Use, check_file};
 /// The environment variable that holds the secret.
 pub(crate) const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
 
+/// The environment variable that holds the secrets of tokens, one a line, for mounts whose `jwt` names no place for its keys.
+pub(crate) const JWT_VARIABLE: &str = "BENNU_JWT_SECRET";
+
+/// The environment variable that holds the `secret_key_base` of a Phoenix app, for mounts whose `phoenix_token` names no file.
+pub(crate) const PHOENIX_VARIABLE: &str = "BENNU_PHOENIX_SECRET_KEY_BASE";
+
 /// The shortest secret, in bytes.
 const LEAST_BYTES: usize = 64;
 
@@ -110,8 +116,12 @@ impl SecretKeyBase {
     }
 }
 
-/// Reads a secret file that only the server's own user, or root, can change.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of secrets or keys that only the server's own user, or root, can change.
+///
+/// # Errors
+///
+/// If it cannot be read, or others can change it.
+pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut open = File::open(file)?;
     check_file(&open, file, Use::Secret)?;
     let mut bytes = Vec::new();

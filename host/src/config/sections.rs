@@ -3,7 +3,6 @@
 //! Never here: whether sections fit together, such as whether a route's plugin exists. `check.rs` does that.
 
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -14,6 +13,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
+use super::around::Surroundings;
+use super::auth::auth;
+use super::auth_settings::TokenPlace;
 use super::content_hash::ContentHash;
 use super::diagnostic::Span;
 use super::handshake;
@@ -31,19 +33,6 @@ pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
 /// The number of a member has one byte for its I/O thread, and 0 means none.
 const MAX_IO_THREADS: usize = 255;
 const MAX_SHARDS: usize = 1_024;
-
-/// What a section needs to know beyond its own text.
-pub(super) struct Surroundings<'a> {
-    pub(super) mode: Mode,
-    /// The folder of the configuration, where relative paths start. Absolute.
-    pub(super) folder: &'a Path,
-}
-
-impl Surroundings<'_> {
-    pub(super) fn path(&self, text: Option<Spanned<String>>) -> Option<PathBuf> {
-        text.map(|text| resolve(self.folder, Path::new(text.get_ref())))
-    }
-}
 
 /// A mount, and the places of its parts.
 pub(super) struct ReadMount {
@@ -191,6 +180,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         max_inbound_total_bytes: section.count("max_inbound_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
         max_header_bytes: section.count("max_header_bytes", 16_384, 1_024..=16 * MEBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
+        max_expired_per_s: section.count("max_expired_per_s", 1_000, 1..=MANY),
         keep_alive_timeout: section.millis("keep_alive_timeout_ms", 75_000, 1..=DAY_MS),
         connect_timeout: section.millis("connect_timeout_ms", 10_000, 1..=HOUR_MS),
         idle_timeout: section.millis("idle_timeout_ms", 90_000, 1..=DAY_MS),
@@ -202,16 +192,21 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
     limits
 }
 
-pub(super) fn mount(section: Section<'_>, server: &Server, mode: Mode) -> ReadMount {
+pub(super) fn mount(section: Section<'_>, server: &Server, around: &Surroundings<'_>) -> ReadMount {
     let path = section.required_text("path", "\"/socket\"");
     let connect = section.text("connect");
     let longpoll = longpoll(&section);
-    let (check_origin, origin_plugin) = handshake::check_origin(&section, server, mode);
+    let (check_origin, origin_plugin) = handshake::check_origin(&section, server, around.mode);
+    let auth = auth(&section, around);
+    let reads_header = auth
+        .as_ref()
+        .is_some_and(|auth| auth.from.contains(&TokenPlace::AuthToken));
     let mount = Mount {
         path: path.clone().map(Spanned::into_inner).unwrap_or_default(),
         connect: connect.clone().map(Spanned::into_inner),
         check_origin,
-        auth_token: section.flag("auth_token", false),
+        auth_token: section.flag("auth_token", false) || reads_header,
+        auth,
         subprotocols: handshake::subprotocols(&section),
         connect_info: handshake::connect_info(&section),
         websocket: section.flag("websocket", true),
@@ -404,17 +399,4 @@ fn replaceable(section: &Section<'_>) -> Vec<String> {
 
 fn cores() -> NonZeroUsize {
     available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-/// `path` as seen from `folder`. `folder` has no symbolic link in it, so `..` can be removed by name.
-pub(super) fn resolve(folder: &Path, path: &Path) -> PathBuf {
-    let mut resolved = folder.to_owned();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => drop(resolved.pop()),
-            other => resolved.push(other),
-        }
-    }
-    resolved
 }

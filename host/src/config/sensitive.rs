@@ -44,6 +44,9 @@ const WORDS: [&str; 15] = [
 /// Or if its letters end in one of these: `anonkey`, `dbpass`.
 const ENDINGS: [&str; 4] = ["key", "keys", "pass", "pwd"];
 
+/// What a `Phoenix.Token` begins with: `HS256` in base64url.
+const PHOENIX_TOKEN: &str = "SFMyNTY.";
+
 /// Whether a name says that its value is a secret. Case and separators do not matter: `apikey`, `api_key`, `X-Api-Key`.
 #[must_use]
 pub(crate) fn is_secret_name(name: &str) -> bool {
@@ -54,12 +57,12 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         || words(name).any(|word| WORDS.contains(&&*word))
 }
 
-/// Whether a value is a secret, whatever its name: a JSON Web Token, or the value of an `Authorization` header.
+/// Whether a value is a secret, whatever its name: a JSON Web Token, a `Phoenix.Token`, or the value of an `Authorization` header.
 #[must_use]
 pub(crate) fn is_secret_value(value: &str) -> bool {
     value
         .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';'))
-        .any(is_jwt)
+        .any(|word| is_jwt(word) || word.contains(PHOENIX_TOKEN))
         || value.trim().split_once(' ').is_some_and(|(scheme, rest)| {
             let is_known = ["bearer", "basic"]
                 .iter()
@@ -207,6 +210,7 @@ mod tests {
             jwt,
             &format!("Bearer {jwt}"),
             &format!("x={jwt}"),
+            "SFMyNTY.g2gDYQduBgA.c2lnbmF0dXJl",
             "bearer abcdefgh",
             "Basic dXNlcjpwYXNz",
         ] {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::api;
+use super::around::Surroundings;
 use super::check::Whole;
 use super::diagnostic::Source;
 use super::mistakes::Mistakes;
 use super::model::{Config, Mode, Route};
 use super::reader::Section;
-use super::sections::{self, ReadRoute, Surroundings};
+use super::sections::{self, ReadRoute};
 
 /// Reads the whole file. Has a default wherever it notes a mistake.
 pub(super) fn read_whole(
@@ -31,7 +32,7 @@ pub(super) fn read_whole(
     let mounts: Vec<_> = top
         .sections("mounts")
         .into_iter()
-        .map(|section| sections::mount(section, &server, mode))
+        .map(|section| sections::mount(section, &server, &around))
         .collect();
     let plugins = top.named_sections("plugins").into_iter();
     let plugins: Vec<_> = plugins

@@ -4,7 +4,7 @@
 pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(best) => format!("did you mean `{best}`?"),
-        None => format!("there is {}", listed(known)),
+        None => format!("known: {}", listed(known)),
     }
 }
 

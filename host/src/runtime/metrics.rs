@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 /// What the server counts.
@@ -22,6 +23,10 @@ pub(crate) struct Metrics {
     pub(crate) replaced_messages: Counter,
     /// Refused connects.
     pub(crate) refused_connects: Counter,
+    /// Tokens that were refused, by the reason.
+    pub(crate) refused_tokens: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Connections that were closed because their token had expired.
+    pub(crate) expired_tokens: Counter,
     /// Clients that were refused because there were `max_connections`.
     pub(crate) refused_full: Counter,
     /// Answers of plugins that nobody waited for any more.
@@ -45,7 +50,7 @@ pub(crate) struct PluginStats {
     pub(crate) slow_handlers: Counter,
     /// Callbacks that took longer than `deadline_ms`; each cost its shard.
     pub(crate) hangs: Counter,
-    /// Threads that were given up and have not come back.
+    /// Abandoned threads that have not returned.
     pub(crate) stuck_threads: Gauge,
     /// Effects that the server refused.
     pub(crate) refused_effects: Counter,
@@ -53,16 +58,30 @@ pub(crate) struct PluginStats {
     pub(crate) loads: Counter,
     /// Rejected libraries.
     pub(crate) refused_loads: Counter,
-    /// Topics that a reload carried over.
+    /// Topics that a reload has moved.
     pub(crate) migrated_topics: Counter,
-    /// Topics that a reload could not carry over.
+    /// Topics that a reload could not move.
     pub(crate) failed_migrations: Counter,
-    /// Generations that gave their topics back to the one before.
+    /// Rollbacks to the previous code.
     pub(crate) rollbacks: Counter,
     /// Generations whose library is still in memory though none of its code runs.
     pub(crate) leaked_generations: Gauge,
     /// Memory that stays at each reload, the least of the last few.
     pub(crate) leaked_bytes_per_reload: Gauge,
+}
+
+impl Metrics {
+    /// Shows a count of refused tokens for each of these reasons from the beginning: 0.
+    pub(crate) fn begin_refused_tokens(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            drop(self.refused_tokens.get_or_create(&[("reason", *reason)]));
+        }
+    }
+
+    /// Counts a token that is refused for this reason.
+    pub(crate) fn refused_token(&self, reason: &'static str) {
+        self.refused_tokens.get_or_create(&[("reason", reason)]).inc();
+    }
 }
 
 /// A time as the log and JSON write it: milliseconds, with microseconds as decimals.

@@ -275,16 +275,16 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
     let current = slot.current();
     let current = current.as_deref();
     let Entries {
-        refusal,
+        rejection,
         reload,
         rollback,
         on_probation,
         left,
         ..
     } = slot.journal.read();
-    let refusal = refusal.map(|refusal| {
+    let rejection = rejection.map(|rejection| {
         json!({
-            "step": refusal.step, "code": refusal.code, "message": refusal.message, "at_unix_s": refusal.at_unix_s,
+            "step": rejection.step, "code": rejection.code, "message": rejection.message, "at_unix_s": rejection.at_unix_s,
         })
     });
     let quarantined = quarantined.iter().filter(|(_, why)| why.plugin == slot.name);
@@ -311,7 +311,7 @@ fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Va
         "leaked_bytes_per_reload": slot.stats.leaked_bytes_per_reload.get(),
         "leaked": left.iter().map(|(generation, left)| json!({ "generation": generation, "cause": left.cause })).collect::<Vec<_>>(),
         "last_reload": reload.map(|reload| shown_reload(&reload)),
-        "last_refusal": refusal,
+        "last_refusal": rejection,
         "last_rollback": rollback.map(|rollback| shown_rollback(&rollback)),
         "quarantined": quarantined.map(shown_quarantined).collect::<Vec<_>>(),
     })

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::control::{Follower, SetLogLevel};
 use super::{Server, StartError};
 use crate::config::{Config, Mode};
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 
 /// A server that has not started.
 pub struct Builder {
@@ -23,7 +23,7 @@ pub struct Builder {
 }
 
 /// A plugin that `dev` has built: its name, and where its library is or why there is none.
-pub(crate) type Built = (String, Result<PathBuf, Refusal>);
+pub(crate) type Built = (String, Result<PathBuf, Rejection>);
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {

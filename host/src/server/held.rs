@@ -26,7 +26,7 @@ pub(crate) struct Share {
 
 /// A client holds more than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many bytes are held for all clients, and most of them for this one")]
+#[error("the server holds too many bytes, and this client has one of the largest shares")]
 pub(crate) struct TooMuch;
 
 impl Held {

@@ -26,7 +26,7 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     registry.register("messages_out", "Messages to clients", metrics.messages_out.clone());
     registry.register(
         "withheld_messages",
-        "Messages not sent, as the client's protocol version cannot carry them",
+        "Messages not sent because the client's protocol version cannot carry them",
         metrics.withheld_messages.clone(),
     );
     registry.register(
@@ -36,10 +36,20 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register(
         "replaced_messages",
-        "Messages that a newer one took the place of, as the client had fallen behind",
+        "Messages that a newer one replaced because the client had fallen behind",
         metrics.replaced_messages.clone(),
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
+    registry.register(
+        "auth_refused",
+        "Tokens refused, of clients that connect or show a new one",
+        metrics.refused_tokens.clone(),
+    );
+    registry.register(
+        "auth_expired",
+        "Connections closed because their token had expired",
+        metrics.expired_tokens.clone(),
+    );
     registry.register(
         "refused_full",
         "Clients refused because the server was full (max_connections)",
@@ -47,12 +57,12 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register(
         "late_answers",
-        "Answers of plugins that nobody waited for any more",
+        "Answers of plugins for which no client waited any more",
         metrics.late_answers.clone(),
     );
     registry.register(
         "messages_undelivered",
-        "Messages of plugins to other topics that nobody got",
+        "Messages of plugins to other topics that were not delivered",
         metrics.undelivered.clone(),
     );
     registry.register(
@@ -94,33 +104,33 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
     table.counter("hangs", "Callbacks that took longer than deadline_ms", |stats| {
         &stats.hangs
     });
-    table.gauge("stuck_threads", "Threads given up that have not come back", |slot| {
+    table.gauge("stuck_threads", "Abandoned threads that have not returned", |slot| {
         slot.stats.stuck_threads.get()
     });
     table.counter("refused_effects", "Effects the host refused", |stats| {
         &stats.refused_effects
     });
     table.counter("loads", "Generations that came into service", |stats| &stats.loads);
-    table.counter("refused_loads", "Libraries refused", |stats| &stats.refused_loads);
-    table.counter("migrated_topics", "Topics carried over by a reload", |stats| {
-        &stats.migrated_topics
-    });
+    table.counter("refused_loads", "Libraries rejected", |stats| &stats.refused_loads);
+    table.counter(
+        "migrated_topics",
+        "Topics that a reload has moved to new code",
+        |stats| &stats.migrated_topics,
+    );
     table.counter(
         "failed_migrations",
-        "Topics that a reload could not carry over",
+        "Topics that a reload could not move to new code",
         |stats| &stats.failed_migrations,
     );
-    table.counter("rollbacks", "Generations that gave their topics back", |stats| {
-        &stats.rollbacks
-    });
+    table.counter("rollbacks", "Rollbacks to the previous code", |stats| &stats.rollbacks);
     table.gauge(
         "leaked_generations",
-        "Generations still mapped after their end",
+        "Generations that have ended but stay in memory",
         |slot| slot.stats.leaked_generations.get(),
     );
     table.gauge(
         "leaked_bytes_per_reload",
-        "Memory that each reload leaves behind, the least of the last few",
+        "Memory that each reload leaves behind, the smallest value of the last few",
         |slot| slot.stats.leaked_bytes_per_reload.get(),
     );
     table.gauge(
@@ -164,7 +174,7 @@ impl Table<'_> {
                 let labels = [plugin.clone(), ("step", step.name().to_owned())];
                 passed.get_or_create(&labels).inc_by(count);
             }
-            for ((step, code), count) in journal.refusals {
+            for ((step, code), count) in journal.rejections {
                 let labels = [plugin.clone(), ("step", step.name().to_owned()), ("code", code)];
                 refused.get_or_create(&labels).inc_by(count);
             }
@@ -172,7 +182,7 @@ impl Table<'_> {
         self.registry
             .register("steps_passed", "Libraries that passed a step", passed);
         self.registry
-            .register("refusals", "Libraries refused, by step and reason", refused);
+            .register("refusals", "Libraries rejected, by step and reason", refused);
     }
 
     fn gauge(&mut self, name: &str, help: &str, gauge: impl Fn(&PluginSlot) -> i64) {

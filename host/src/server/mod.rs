@@ -3,7 +3,7 @@
 //! From the bottom to the top:
 //!
 //! 1. [`transport`]: WebSocket and long polling; bytes in, bytes out.
-//! 2. [`routing`] and [`state`]: what all threads share; [`held`]: bytes that are held for clients.
+//! 2. [`auth`]: tokens; [`routing`] and [`state`]: what all threads share; [`held`]: bytes that are held for clients.
 //! 3. [`socket`]: one client's connection.
 //! 4. [`io`]: the threads that own connections; dispatch, delivery.
 //! 5. [`endpoint`]: HTTP; whether a client may connect.
@@ -15,6 +15,7 @@
 pub(crate) mod admin;
 mod ambiguous;
 pub(crate) mod api;
+pub(crate) mod auth;
 mod builder;
 pub(crate) mod control;
 pub(crate) mod descriptors;

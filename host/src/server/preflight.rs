@@ -1,6 +1,6 @@
 //! Finds everything that would keep the server from starting, at once and without serving: for `bennu check`.
 //!
-//! [`Server`](super::Server) starts with the same functions, so both refuse the same, with the same words.
+//! [`Server`](super::Server) starts with the same functions, so both reject the same, with the same words.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::admin;
+use super::auth::Guards;
 use super::io::Inboxes;
 use super::listen::{self, listeners};
 use super::running::pipeline;
@@ -17,21 +18,23 @@ use crate::config::secret::SecretKeyBase;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::Hub;
 use crate::runtime::plugin::manager::{Occasion, Plugins};
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
-/// What is wrong with the secrets: of the admin listener, of the server, and of the API.
+/// What is wrong with the secrets: of the admin listener, of the server, of tokens, and of the API.
 pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
     let admin = config.admin.listen.and_then(|listen| admin::secret(listen).err());
     let server = SecretKeyBase::obtain(config, mode).err();
-    let keys = config.api.listen.iter().flat_map(|_| config.api.keys.iter());
-    let keys = keys.filter_map(|key| ApiSecrets::obtain(key).err());
+    let tokens = Guards::new(config, &Guards::default()).err().unwrap_or_default();
+    let api = config.api.listen.iter().flat_map(|_| config.api.keys.iter());
+    let api = api.filter_map(|key| ApiSecrets::obtain(key).err());
     let (admin, server) = (admin.map(StartError::from), server.map(StartError::from));
     admin
         .into_iter()
         .chain(server)
-        .chain(keys.map(StartError::from))
+        .chain(tokens.into_iter().map(StartError::from))
+        .chain(api.map(StartError::from))
         .collect()
 }
 
@@ -66,7 +69,7 @@ impl Unavailable {
     }
 }
 
-/// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are refused.
+/// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are rejected.
 ///
 /// # Errors
 ///
@@ -74,24 +77,24 @@ impl Unavailable {
 pub(crate) fn plugins(
     config: &Config,
     libraries: &BTreeMap<String, PathBuf>,
-) -> Result<Vec<(String, Refusal)>, StartError> {
+) -> Result<Vec<(String, Rejection)>, StartError> {
     let (mut pipeline, _staging) = pipeline(config)?;
     // Whoever only asks puts nothing in quarantine.
     pipeline.reports = None;
     let pubsub = PubSub::new(Inboxes::new(Vec::new()).outlets());
     let hub = Arc::new(Hub::new(pubsub, Timers::start()?, config.log.lines));
     let mut plugins = Plugins::new(Arc::clone(&hub), pipeline);
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for (name, library) in libraries {
         let Some(wanted) = config.plugins.get(name) else {
             continue;
         };
         let slot = plugins.add(name, wanted);
         // What was prepared ends when it is dropped.
-        if let Err(refusal) = plugins.prepare(&slot, library, wanted, Occasion::Asked) {
-            refused.push((name.clone(), refusal));
+        if let Err(rejection) = plugins.prepare(&slot, library, wanted, Occasion::Asked) {
+            rejected.push((name.clone(), rejection));
         }
     }
     hub.timers.stop();
-    Ok(refused)
+    Ok(rejected)
 }

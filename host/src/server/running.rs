@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
 use super::api;
+use super::auth::{BadKeys, Guards, LABELS};
 use super::control::{Command, Service};
 use super::endpoint::{self, ApiAccess, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
@@ -32,7 +33,7 @@ use crate::runtime::plugin::manager::{Occasion, Plugins, Prepared};
 use crate::runtime::plugin::pipeline::Pipeline;
 use crate::runtime::plugin::quarantine::Quarantine;
 use crate::runtime::plugin::stage::StageFolder;
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
@@ -131,8 +132,12 @@ impl Server {
         let secret = SecretKeyBase::obtain(&config, mode)?;
         if secret.generated {
             // Only in `dev`, which needs no other.
-            tracing::info!("no secret_key_base: generated one for this run; long-poll sessions end with it");
+            tracing::info!(
+                "no secret_key_base is set: Bennu generated one. Long-poll sessions end when the server stops"
+            );
         }
+        let guards = Guards::new(&config, &Guards::default()).map_err(first)?;
+        guards.start();
         let prepared: Vec<_> = (0..config.server.io_threads.get())
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
@@ -141,6 +146,7 @@ impl Server {
         hub.metrics.dropped_lines = dropped_lines;
         let hub = Arc::new(hub);
         watchdog::start(&hub, mode)?;
+        hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
         let quarantine = Arc::clone(&pipeline.quarantine);
@@ -156,7 +162,7 @@ impl Server {
         let plugins = tokio::task::spawn_blocking(|| start.plugins()).await;
         let (plugins, config) = plugins.map_err(io::Error::other)??;
         let config = Arc::new(config);
-        let routing = Arc::new(Routing::new(Arc::clone(&config), plugins.slots()));
+        let routing = Arc::new(Routing::new(Arc::clone(&config), guards, plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
         let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
@@ -322,7 +328,7 @@ impl Server {
             }
         };
         if timeout_at(deadline, in_batches).await.is_err() {
-            tracing::warn!("some connections were not drained in time; closing the rest at once");
+            tracing::warn!("not all connections closed in time; closing the rest now");
             endpoint
                 .inboxes
                 .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
@@ -333,7 +339,7 @@ impl Server {
         if timeout(PATIENCE, &mut ended).await.is_err() {
             say_awaited(&state.hub, deadline);
             if timeout_at(deadline + GRACE, ended).await.is_err() {
-                tracing::warn!("a plugin did not end in time");
+                tracing::warn!("a plugin did not shut down in time");
             }
         }
         endpoint.inboxes.send_all(|| Entry::Stop);
@@ -344,6 +350,12 @@ impl Server {
         drop(staging);
         tracing::info!("stopped");
     }
+}
+
+/// One mistake of several: `bennu check` lists them all.
+fn first(bad: Vec<BadKeys>) -> StartError {
+    let first = bad.into_iter().next().map(StartError::from);
+    first.unwrap_or_else(|| io::Error::other("keys cannot be read").into())
 }
 
 /// Logs for which handlers the stop waits.
@@ -361,7 +373,7 @@ fn say_awaited(hub: &Hub, deadline: Instant) {
             topic,
             callback,
             event,
-            "stopping waits up to {seconds} s for this handler to return: a second signal (or q) stops at once"
+            "waiting up to {seconds} s for this handler to return. Send a second signal (or press q) to stop at once"
         );
     }
 }
@@ -376,7 +388,7 @@ async fn drain_some(inboxes: &Inboxes, batch: usize) -> usize {
         open += more;
     }
     if open > 0 {
-        tracing::info!(open, "draining");
+        tracing::info!(open, "closing connections");
     }
     open
 }
@@ -461,12 +473,12 @@ impl Start {
         for (name, built) in built {
             match built {
                 Ok(library) => plugins.set_built(&name, library),
-                Err(refusal) => not_built.push((name, refusal)),
+                Err(rejection) => not_built.push((name, rejection)),
             }
         }
         load_all(&mut plugins, &config, mode)?;
-        for (name, refusal) in not_built {
-            plugins.not_built(&name, refusal);
+        for (name, rejection) in not_built {
+            plugins.not_built(&name, rejection);
         }
         Ok((plugins, config))
     }
@@ -485,25 +497,30 @@ fn load_all(plugins: &mut Plugins, config: &Config, mode: Mode) -> Result<(), St
                     loaded.announce();
                 }
             }
-            Err(refusal) => refuse(&slot, config, &refusal, mode)?,
+            Err(rejection) => reject(&slot, config, &rejection, mode)?,
         }
     }
     Ok(())
 }
 
-/// Prepares a library. One whose probe somebody else has killed gets another chance before the start fails.
+/// Prepares a library. One whose probe another process has killed gets another chance before the start fails.
 fn prepare_patiently(
     plugins: &mut Plugins,
     slot: &Arc<PluginSlot>,
     library: &Path,
     config: &config::Plugin,
-) -> Result<Option<Prepared>, Refusal> {
+) -> Result<Option<Prepared>, Rejection> {
     let mut wait = Duration::from_secs(1);
     for _ in 0..config.probe_retries.min(PROBES_AT_START) {
         match plugins.prepare(slot, library, config, Occasion::Needed) {
-            Err(refusal) if refusal.may_pass && refusal.step == Step::Probe => {
+            Err(rejection) if rejection.may_pass && rejection.step == Step::Probe => {
                 let again_in_s = wait.as_secs();
-                tracing::warn!(plugin = slot.name, again_in_s, "the probe failed: {}", refusal.message);
+                tracing::warn!(
+                    plugin = slot.name,
+                    again_in_s,
+                    "the probe could not run; Bennu tries again: {}",
+                    rejection.message
+                );
                 std::thread::sleep(wait);
                 wait *= 2;
             }
@@ -513,21 +530,21 @@ fn prepare_patiently(
     plugins.prepare(slot, library, config, Occasion::Needed)
 }
 
-fn refuse(slot: &PluginSlot, config: &Config, refusal: &Refusal, mode: Mode) -> Result<(), StartError> {
-    let message = refusal.shown(config, &slot.name);
+fn reject(slot: &PluginSlot, config: &Config, rejection: &Rejection, mode: Mode) -> Result<(), StartError> {
+    let message = rejection.shown(config, &slot.name);
     // A plugin that crashed, and of which there is no good library, does not keep the others out of service.
-    if mode == Mode::Serve && refusal.code != "quarantined" {
+    if mode == Mode::Serve && rejection.code != "quarantined" {
         return Err(StartError::Plugin {
             plugin: slot.name.clone(),
-            step: refusal.step.name(),
+            step: rejection.step.name(),
             message,
         });
     }
     tracing::error!(
         plugin = slot.name,
-        step = refusal.step.name(),
-        code = refusal.code,
-        "plugin refused: {message}"
+        step = rejection.step.name(),
+        code = rejection.code,
+        "plugin not loaded: {message}"
     );
     Ok(())
 }

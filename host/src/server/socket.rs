@@ -17,6 +17,7 @@ use crate::config::{Mount, Route};
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
 use crate::runtime::pubsub::Arrival;
+use crate::server::auth::Shown;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
@@ -34,19 +35,23 @@ pub(crate) struct NewSocket {
     pub(crate) serializer: &'static dyn Serializer,
     /// The rules for its channels.
     pub(crate) dialect: Dialect,
-    /// What the connect handler said of it.
+    /// What its token and the connect handler say of it.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// What it has shown, if its mount checks tokens.
+    pub(crate) shown: Option<Box<Shown>>,
     /// Lets `disconnect` find the client until its I/O thread knows it.
     pub(crate) arrival: Option<Arrival>,
 }
 
-/// What a connect handler said of a client.
+/// What a client's token and the connect handler say of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// A broadcast of `disconnect` to this topic closes the connection.
     pub(crate) socket_id: Option<ByteString>,
-    /// A JSON object for all its channels.
+    /// A JSON object for all its channels, from the connect handler.
     pub(crate) assigns: Option<Bytes>,
+    /// What its token says: a JSON object.
+    pub(crate) claims: Option<Bytes>,
 }
 
 /// One client's connection.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin;
+use super::auth::BadKeys;
 use crate::config::api_secret::ApiSecretError;
 use crate::config::secret::SecretError;
 use crate::config::trust::Untrusted;
@@ -13,7 +14,7 @@ use crate::config::trust::Untrusted;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken, or not an address of this machine.
-    #[error("cannot listen on {address}, choose another with {setting}")]
+    #[error("cannot listen on {address}; choose another address with {setting}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -22,12 +23,15 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The system refuses something that the server needs.
-    #[error("the system refuses something that the server needs")]
+    /// The operating system reported an error.
+    #[error("cannot start: the operating system reported an error")]
     System(#[from] io::Error),
     /// There is no secret, or a bad one.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A mount could not check tokens.
+    #[error(transparent)]
+    Keys(#[from] BadKeys),
     /// A key of the API has no secret, or a bad one.
     #[error(transparent)]
     ApiSecret(#[from] ApiSecretError),
@@ -56,7 +60,7 @@ pub enum StartError {
         folder: PathBuf,
     },
     /// A plugin cannot be put into service.
-    #[error("plugin `{plugin}` is refused ({step}): {message}")]
+    #[error("plugin `{plugin}` is rejected (step `{step}`): {message}")]
     Plugin {
         /// Which.
         plugin: String,

@@ -106,7 +106,7 @@ impl State {
             tracing::warn!(
                 max_connections,
                 more,
-                "server full, client refused: raise `[limits] max_connections`"
+                "server full, client refused: if the machine has room, raise `[limits] max_connections`"
             );
         }
     }

@@ -175,7 +175,7 @@ async fn bennu_plugins_shows_what_is_served_and_what_was_refused() {
     bench.put_numbered("echo", Build::Echo, 1);
     server.in_service("echo", 2).await;
     bench.put_bytes("room", b"not a library\n");
-    server.log.line(&["library refused"]).await;
+    server.log.line(&["library rejected"]).await;
 
     let listed = shown(&server, &["--json"]).await;
     let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
@@ -207,7 +207,7 @@ async fn bennu_plugins_shows_what_is_served_and_what_was_refused() {
     let row = text.lines().find(|line| line.starts_with("echo ")).expect("a row");
     assert!(row.contains("in service") && row.contains(" s ago, "), "{text}");
     assert!(
-        text.contains("refused room: it is not an ELF file") && text.contains("(check, not_elf, "),
+        text.contains("rejected room: it is not an ELF file") && text.contains("(check, not_elf, "),
         "{text}"
     );
     for step in ["check", "probe", "load", "swap"] {

@@ -175,7 +175,7 @@ async fn a_file_that_the_compiler_misses_is_a_source_before_it_exists() {
         .line(&["✗ echo does not compile; not in service until you fix and save it"])
         .await;
     each_has_a_result(&bench, &server, &[("texts/outside.txt", "one\n")]).await;
-    server.log.line(&["✗ echo: library refused"]).await;
+    server.log.line(&["✗ echo: library rejected"]).await;
 }
 
 #[tokio::test]
@@ -223,7 +223,10 @@ async fn what_another_cargo_builds_meanwhile_is_not_served() {
     write(&bench, "plugins/echo/src/lib.rs", &source);
     server
         .log
-        .line_within(BUILD, &["echo: built in", "the same library that was rejected"])
+        .line_within(
+            BUILD,
+            &["echo: built in", "this library was rejected before; the previous code"],
+        )
         .await;
     assert!(fs::read(bench.path("target/debug/libecho.dev-1.so")).expect("a copy") == ours);
 }

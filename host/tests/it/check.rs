@@ -80,7 +80,7 @@ fn mistakes_in_the_file_and_in_its_libraries_are_shown_together_each_at_its_line
         ("io_threads = 0", "`io_threads` must be from 1 to"),
         (
             "library = \"libecho.so\"",
-            "the plugin `echo` is refused: it is not an ELF file (check)",
+            "the plugin `echo` is rejected: it is not an ELF file (step `check`)",
         ),
         (
             "settings = { max_history = \"ten\" }",
@@ -166,13 +166,18 @@ fn a_library_that_a_host_would_refuse_is_refused() {
             .args(["--settings", "{\"max_histroy\": 3}"])
     });
     assert!(
-        shown.ends_with("is refused (probe): it has no setting `max_histroy`\n  = help: did you mean `max_history`?\n"),
+        shown.ends_with(
+            "is rejected (step `probe`): it has no setting `max_histroy`\n  = help: did you mean `max_history`?\n"
+        ),
         "{shown}"
     );
     let bench = Bench::new();
     bench.put_bytes("echo", b"not a library\n");
     let shown = said(1, |command| command.arg("check").arg(bench.library("echo")));
-    assert!(shown.contains("is refused (check): it is not an ELF file"), "{shown}");
+    assert!(
+        shown.contains("is rejected (step `check`): it is not an ELF file"),
+        "{shown}"
+    );
     let (output, _, complained) = run(|command| command.args(["check", "/no/such/libroom.so"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(
@@ -282,7 +287,7 @@ fn dev_is_checked_with_the_libraries_that_it_has_built_while_their_source_is_as_
     fs::remove_file(workspace.0.path("Cargo.toml")).expect("removed");
     let shown = workspace.checked(1);
     assert!(
-        shown.contains("`bennu dev` has no workspace to build: cargo can't read the workspace"),
+        shown.contains("`bennu dev` has no workspace to build: cargo cannot read the workspace"),
         "{shown}"
     );
 }
@@ -422,8 +427,8 @@ fn with_serve_all_plugins_that_do_not_start_are_shown() {
     bench.set("plugins.room", "settings", "{ max_history = \"ten\" }");
     let shown = said(1, |command| command.args(["check", "--serve"]).arg(bench.config()));
     for words in [
-        "the plugin `misbehave` is refused: the plugin did not start: refused on request (load)",
-        "the plugin `echo` is refused: it is not an ELF file (check)",
+        "the plugin `misbehave` is rejected: the plugin did not start: refused on request (step `load`)",
+        "the plugin `echo` is rejected: it is not an ELF file (step `check`)",
         "the plugin `room` refuses its settings: `max_history` must be a whole number",
         "\n3 mistakes\n",
     ] {

@@ -166,7 +166,7 @@ fn a_library_that_is_bad_at_the_start_is_refused() {
     bench.put_bytes("room", b"not a library\n");
     check_refused(
         |command| serve(command, &bench),
-        "plugin `room` is refused (check): it is not an ELF file",
+        "plugin `room` is rejected (step `check`): it is not an ELF file",
     );
     let (_, _, complained) = run(|command| command.args(["serve", "--config"]).arg(bench.config()));
     let help = format!(
@@ -175,7 +175,7 @@ fn a_library_that_is_bad_at_the_start_is_refused() {
     );
     assert!(complained.contains(&help), "{complained}");
     bench.put_bytes("room", b"");
-    check_refused(|command| serve(command, &bench), "plugin `room` is refused");
+    check_refused(|command| serve(command, &bench), "plugin `room` is rejected");
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn a_second_signal_ends_the_server_at_once() {
     clients[0].start("misbehave:1", "sleep", json!({ "ms": 60_000 })).await;
     clients[0].rest().await;
     server.signal(Signal::TERM);
-    server.log.line(&["draining"]).await;
+    server.log.line(&["closing connections"]).await;
     server.signal(Signal::TERM);
     server.ended().await;
     server.log.line(&["stopping at once"]).await;

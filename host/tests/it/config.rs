@@ -133,7 +133,7 @@ async fn a_bad_file_changes_nothing_and_is_said_once() {
     bench.write_config(&format!("{bad}\n[unheard]\nof = 1\n"));
     server
         .log
-        .line(&["the configuration is refused, the one before stays"])
+        .line(&["configuration rejected; the previous one stays in force"])
         .await;
     let line = 1 + bad
         .lines()
@@ -147,7 +147,7 @@ async fn a_bad_file_changes_nothing_and_is_said_once() {
     // Noticed after that.
     bench.put_numbered("echo", Build::Echo, 1);
     server.in_service("echo", 2).await;
-    assert_eq!(server.log.count(&["the configuration is refused"]), 1);
+    assert_eq!(server.log.count(&["configuration rejected"]), 1);
     assert_eq!(client.rest().await, []);
     bench.write_config(&format!("# as it was\n{good}"));
     replaced(&server, 1).await;
@@ -188,7 +188,7 @@ async fn settings_that_the_plugin_does_not_take_are_shown_at_their_line() {
     bench.set("plugins.room", "settings", "{ max_history = \"many\" }");
     let refused = server
         .log
-        .line(&["the configuration is refused, the one before stays"])
+        .line(&["configuration rejected; the previous one stays in force"])
         .await;
     let config = bench.read_config();
     let line = 1 + config
@@ -214,19 +214,22 @@ async fn what_needs_a_restart_says_so() {
     let line = 1 + { text.lines() }
         .position(|line| line.starts_with("io_threads"))
         .expect("set");
-    let place = format!("bennu.toml:{line}: [server] io_threads: a change here needs a restart");
+    let place = format!("bennu.toml:{line}: [server] io_threads: restart the server to apply this change");
     server.log.line(&[&place]).await;
     replaced(&server, 1).await;
     // As it was again: nothing needs a restart. And what does is not said with each change elsewhere.
     bench.set("server", "io_threads", "2");
     replaced(&server, 2).await;
-    assert_eq!(server.log.count(&["a change here needs a restart"]), 1);
+    assert_eq!(server.log.count(&["restart the server to apply this change"]), 1);
     bench.set("admin", "listen", "false");
-    server.log.line(&["a change here needs a restart", "[admin]"]).await;
+    server
+        .log
+        .line(&["restart the server to apply this change", "[admin]"])
+        .await;
     replaced(&server, 3).await;
     bench.append("# something else");
     replaced(&server, 4).await;
-    assert_eq!(server.log.count(&["a change here needs a restart"]), 2);
+    assert_eq!(server.log.count(&["restart the server to apply this change"]), 2);
     assert_eq!(get(server.admin().await, "/ready").await.status, 200);
 }
 
@@ -236,12 +239,12 @@ async fn a_configuration_that_is_emptied_or_removed_is_told_of_and_the_one_befor
     let server = bench.serve().await;
     let before = bench.read_config();
     fs::write(bench.config(), "").expect("emptied");
-    let gone = "the configuration is gone: it is empty; the one before stays";
+    let gone = "no configuration file at this path: it is empty; the previous configuration stays in force";
     server.log.line(&[gone]).await;
     bench.write_config(&before);
-    server.log.line(&["the configuration is back"]).await;
+    server.log.line(&["the configuration file exists again"]).await;
     fs::remove_file(bench.config()).expect("removed");
-    let gone = "the configuration is gone: there is no such file; the one before stays";
+    let gone = "no configuration file at this path: there is no such file; the previous configuration stays in force";
     server.log.line(&[gone]).await;
     Client::joined(&server, "misbehave:1").await;
 }

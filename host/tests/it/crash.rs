@@ -11,7 +11,7 @@ use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server};
 
 const TOPIC: &str = "misbehave:1";
-const CRASHED: &str = "the run before crashed";
+const CRASHED: &str = "the previous run of the server crashed";
 
 /// Brings the host down by what `how` says, in code that replaced other code before, and starts it again.
 async fn check(how: &str, signal: &str, ends: fn(ExitStatus) -> bool) -> Server {
@@ -24,8 +24,7 @@ async fn check(how: &str, signal: &str, ends: fn(ExitStatus) -> bool) -> Server 
     client.start(TOPIC, "unruly", json!({ "at": how })).await;
     let status = server.ended().await;
     assert!(ends(status), "{how}: {status}");
-    let told =
-        format!("plugin misbehave brings the host down: {signal} in handle_in of \"unruly\" (thread misbehave.2.");
+    let told = format!("plugin misbehave crashed the server: {signal} in handle_in of \"unruly\" (thread misbehave.2.");
     assert_eq!(server.log.count(&["bennu: ", &told, "next start"]), 1, "{how}");
 
     let server = bench.serve().await;
@@ -40,7 +39,7 @@ async fn check(how: &str, signal: &str, ends: fn(ExitStatus) -> bool) -> Server 
     server.log.line(&line).await;
     server
         .log
-        .line(&["library refused, the last good one is loaded", "quarantined"])
+        .line(&["library rejected; Bennu loads the last good one instead", "quarantined"])
         .await;
     let mut client = Client::joined(&server, TOPIC).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
@@ -96,7 +95,7 @@ async fn check_in_thread(how: &str, signal: &str) {
     client.start(TOPIC, "unruly", json!({ "at": at })).await;
     let status = server.ended().await;
     assert!(!status.success(), "{how}: {status}");
-    let told = format!("plugin misbehave brings the host down: {signal} in a thread of its own");
+    let told = format!("plugin misbehave crashed the server: {signal} in a thread of its own");
     assert_eq!(server.log.count(&["bennu: ", &told]), 1, "{how}");
 
     let server = bench.serve().await;
@@ -110,7 +109,7 @@ async fn check_in_thread(how: &str, signal: &str) {
     server.log.line(&line).await;
     server
         .log
-        .line(&["library refused, the last good one is loaded", "quarantined"])
+        .line(&["library rejected; Bennu loads the last good one instead", "quarantined"])
         .await;
     let mut client = Client::joined(&server, TOPIC).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1, "{how}");
@@ -161,7 +160,7 @@ async fn a_host_that_is_killed_while_a_plugin_runs_accuses_nobody() {
         let mut server = bench.serve().await;
         let mut client = Client::joined(&server, TOPIC).await;
         client.start(TOPIC, "unruly", json!({ "at": "hang" })).await;
-        server.log.line(&["handler takes long"]).await;
+        server.log.line(&["slow handler"]).await;
         server.signal(signal);
         assert_eq!(server.ended().await.signal(), Some(signal.as_raw()));
         let server = bench.serve().await;

@@ -92,7 +92,7 @@ async fn the_hint_names_a_topic_of_the_first_route() {
     said(0, |command| command.args(["call", &at, topic, "echo", "{}"]));
 }
 
-/// Everything that `dev` says while somebody connects and a library is refused.
+/// Everything that `dev` says while somebody connects and a library is rejected.
 async fn said_by_dev(level: Option<&str>) -> String {
     let bench = Bench::new();
     bench.put_bytes("room", b"not a library\n");
@@ -112,7 +112,7 @@ async fn said_by_dev(level: Option<&str>) -> String {
 async fn the_log_is_short_and_holds_what_must_be_acted_on() {
     let said = said_by_dev(None).await;
     let starts = |with: &str| said.lines().filter(|line| line.starts_with(with)).count();
-    assert_eq!(starts("✗ room: plugin refused: "), 1, "{said}");
+    assert_eq!(starts("✗ room: plugin not loaded: "), 1, "{said}");
     assert_eq!(
         starts("! misbehave: in a span generation=1 topic=\"misbehave:1\""),
         1,
@@ -135,7 +135,7 @@ async fn a_refused_or_rolled_back_library_is_one_line_that_says_what_holds() {
     let is_said = async |line: &str| assert_eq!(server.log.line(&[line]).await, line);
     bench.put_bytes("echo", b"not a library\n");
     load("echo").await;
-    is_said("✗ echo: library refused, the one before stays: it is not an ELF file").await;
+    is_said("✗ echo: library rejected; the previous code stays in service: it is not an ELF file").await;
 
     bench.set("plugins.misbehave", "probation_ms", "60_000");
     server.log.line(&["configuration replaced"]).await;
@@ -148,7 +148,7 @@ async fn a_refused_or_rolled_back_library_is_one_line_that_says_what_holds() {
         client.event("misbehave:1", "phx_error").await;
         client.join("misbehave:1", json!({})).await;
     }
-    is_said("✗ misbehave: rolled back after 3 panics on probation: generation 1 serves again, nothing is lost").await;
+    is_said("✗ misbehave: rolled back to generation 1 after 3 panics on probation: no state is lost").await;
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
         let server = bench.dev().await;
         bench.set("server", "io_threads", "3");
         server.log.line(&["configuration replaced"]).await;
-        assert_eq!(server.log.count(&["needs a restart"]), warnings, "{level}");
+        assert_eq!(server.log.count(&["restart the server to apply"]), warnings, "{level}");
     }
 }
 
@@ -264,7 +264,7 @@ async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_o
     // It is none of what has changed since the start.
     bench.append("# changed");
     server.log.line(&["configuration replaced"]).await;
-    assert_eq!(server.log.count(&["needs a restart"]), 0);
+    assert_eq!(server.log.count(&["restart the server to apply"]), 0);
 
     // One that somebody has named is no other.
     let named = clients.to_string();
@@ -330,13 +330,13 @@ async fn a_plugin_whose_folder_goes_is_missed_and_is_built_when_it_is_back() {
         let (place, elsewhere) = (bench.path("plugins/echo"), bench.path("elsewhere"));
         let server = dev(&bench).await;
         // It was built and looked at: it is no plugin.
-        server.log.line(&["✗ echo: plugin refused"]).await;
+        server.log.line(&["✗ echo: plugin not loaded"]).await;
         for time in 0..2 {
             fs::rename(&place, &elsewhere).expect("gone");
             let gone = "✗ echo cannot be built: the workspace has no package `echo`; not in service until";
             server.log.nth_line(time, &[gone]).await;
             fs::rename(&elsewhere, &place).expect("back");
-            let refused = "✗ echo: library refused, none is in service";
+            let refused = "✗ echo: library rejected; no code of this plugin is in service";
             server.log.find(BUILD, time, &[refused]).await;
         }
         fs::remove_dir_all(&place).expect("removed");
@@ -367,7 +367,7 @@ async fn a_plugin_that_the_configuration_names_is_built_as_soon_as_it_is_made() 
         .line(&["✗ no package of this workspace is called echo"])
         .await;
     fs::rename(bench.path("elsewhere/echo"), bench.path("plugins/echo")).expect("there");
-    let refused = "✗ echo: library refused, none is in service";
+    let refused = "✗ echo: library rejected; no code of this plugin is in service";
     server.log.line_within(BUILD, &[refused]).await;
 }
 
@@ -396,7 +396,7 @@ async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cau
     bench.append("# changed\n");
     server.log.line(&["configuration replaced"]).await;
     check(echo(&server).await);
-    assert_eq!(server.log.count(&["can't read"]), 0);
+    assert_eq!(server.log.count(&["cannot read"]), 0);
 
     // One that compiles is looked at; this one is no plugin.
     fs::write(bench.path("plugins/echo/src/lib.rs"), "").expect("written");

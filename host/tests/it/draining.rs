@@ -19,13 +19,17 @@ async fn clients_are_let_go_in_batches_with_a_pause_between_them() {
     }
     server.signal(Signal::TERM);
     for open in [4, 2] {
-        server.log.line(&["draining", &format!("open={open}")]).await;
+        server.log.line(&["closing connections", &format!("open={open}")]).await;
     }
     for client in &mut clients {
         assert_eq!(client.close_code().await, 1012);
     }
     assert!(server.ended().await.success());
-    assert_eq!(server.log.count(&["draining open="]), 2, "two at a time, three times");
+    assert_eq!(
+        server.log.count(&["closing connections open="]),
+        2,
+        "two at a time, three times"
+    );
 }
 
 #[tokio::test]

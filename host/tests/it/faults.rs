@@ -33,7 +33,7 @@ async fn with_a_topic_that_stayed(bench: &Bench) -> (Server, Client) {
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
     bench.put("misbehave", Build::MisbehaveBadRestore);
-    server.log.line(&["could not be carried over", "failed=1", TOPIC]).await;
+    server.log.line(&["could not be moved", "failed=1", TOPIC]).await;
     client.join("misbehave:2", json!({})).await;
     bench.set("plugins.misbehave", "probe_topics", "8");
     server.log.line(&["configuration replaced"]).await;
@@ -43,7 +43,7 @@ async fn with_a_topic_that_stayed(bench: &Bench) -> (Server, Client) {
 /// Has code refused that dies of the state of a topic.
 async fn refused_for_its_crash(bench: &Bench, server: &Server, client: &mut Client) {
     bench.put("misbehave", Build::MisbehaveV2);
-    let parts = ["library refused", "step=\"probe\"", "code=\"probe_crashed\""];
+    let parts = ["library rejected", "step=\"probe\"", "code=\"probe_crashed\""];
     let said = server.log.line(&parts).await;
     assert!(said.contains("while it read a sample of the live state"), "{said}");
     assert_eq!(count(client, TOPIC).await["version"], 1, "the host goes on");
@@ -82,7 +82,7 @@ async fn a_topic_that_stayed_on_older_code_may_stay_there_again() {
     server.in_service("misbehave", 3).await;
     server
         .log
-        .line(&["could not be carried over", "failed=1", TOPIC, "trap in restore"])
+        .line(&["could not be moved", "failed=1", TOPIC, "trap in restore"])
         .await;
     assert_eq!(count(&mut client, TOPIC).await["version"], 1);
     assert_eq!(count(&mut client, "misbehave:2").await["version"], 2);
@@ -100,7 +100,7 @@ async fn replaced_while_busy(bench: &Bench, traps: &[&str]) -> (Server, Client, 
     let slept = client.start(TOPIC, "sleep", json!({ "ms": 2_500 })).await;
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
-    let busy = ["could not be carried over", "failed=1", "is busy"];
+    let busy = ["could not be moved", "failed=1", "handler is still running"];
     server.log.line(&busy).await;
     (server, client, slept)
 }
@@ -113,7 +113,7 @@ async fn topics_of_code_that_was_too_busy_for_a_sample_move_when_it_has_a_moment
     assert_eq!(client.answer(&slept).await["status"], "ok");
     server
         .log
-        .line(&["carried over after all", &of("misbehave"), "topics=1"])
+        .line(&["topics moved later", &of("misbehave"), "topics=1"])
         .await;
     assert_eq!(client.answer(&behind).await["response"]["topic"], 1);
     assert_eq!(count(&mut client, TOPIC).await["version"], 2);
@@ -128,7 +128,7 @@ async fn state_that_would_end_the_host_is_not_given_to_new_code_later_either() {
     assert_eq!(client.answer(&slept).await["status"], "ok");
     let said = server
         .log
-        .line(&["is not given to the code in service", &of("misbehave")])
+        .line(&["topics not moved: the new code failed", &of("misbehave")])
         .await;
     assert!(said.contains("it crashed with SIG"), "{said}");
     assert_eq!(count(&mut client, TOPIC).await["version"], 1);
@@ -137,7 +137,7 @@ async fn state_that_would_end_the_host_is_not_given_to_new_code_later_either() {
     assert_eq!(client.rest().await, []);
 }
 
-/// Code on probation has written what the code before dies of.
+/// Code on probation has written what the previous code dies of.
 #[tokio::test]
 async fn state_that_would_end_the_host_is_not_given_back_to_the_code_before() {
     let bench = Bench::new();
@@ -155,8 +155,11 @@ async fn state_that_would_end_the_host_is_not_given_back_to_the_code_before() {
         bad.start("misbehave:bad", "panic", json!({})).await;
         bad.event("misbehave:bad", "phx_error").await;
     }
-    server.log.line(&["is not given back", "it crashed with SIG"]).await;
-    let said = server.log.line(&["rolled back after"]).await;
+    server
+        .log
+        .line(&["cannot take the current state", "it crashed with SIG"])
+        .await;
+    let said = server.log.line(&["rolled back to generation"]).await;
     assert!(said.contains("restored=1"), "{said}");
     assert_eq!(count(&mut client, TOPIC).await["topic"], 2, "as at the swap");
     assert_eq!(client.rest().await, []);
@@ -174,7 +177,7 @@ async fn a_topic_that_is_too_large_for_a_sample_is_said_to_be() {
     server.in_service("misbehave", 2).await;
     let said = server
         .log
-        .line(&["the sample has nothing of this generation", TOPIC])
+        .line(&["no sample: the state of this topic is too large", TOPIC])
         .await;
     assert!(said.contains(" INFO ") && said.contains("probe_bytes=8"), "{said}");
     assert_eq!(count(&mut client, TOPIC).await["version"], 2);
@@ -248,7 +251,11 @@ async fn a_library_that_is_gone_is_told_of_once_and_when_it_is_back() {
     let mut client = Client::joined(&server, TOPIC).await;
     for (before, (what, why)) in INSTEAD.into_iter().enumerate() {
         put_instead(&library, what);
-        let gone = ["the file is gone", &of("misbehave"), "generation 1 serves on"];
+        let gone = [
+            "no library file at this path",
+            &of("misbehave"),
+            "generation 1 stays in service",
+        ];
         let said = server.log.nth_line(before, &gone).await;
         assert!(said.contains(" WARN ") && said.contains(why), "{what}: {said}");
         assert_eq!(count(&mut client, TOPIC).await["topic"], before + 1);
@@ -258,7 +265,7 @@ async fn a_library_that_is_gone_is_told_of_once_and_when_it_is_back() {
         bench.put("misbehave", Build::Misbehave);
         server
             .log
-            .nth_line(before, &["the file is back", &of("misbehave")])
+            .nth_line(before, &["the library file exists again", &of("misbehave")])
             .await;
         assert_eq!(server.log.count(&gone), before + 1);
     }
@@ -381,7 +388,7 @@ async fn out_of_descriptors_it_says_so_once_a_second_and_recovers() {
     // It is said to be well when it has been for a second, at the next connection.
     let mut counted = 1;
     let is_well = async {
-        while server.log.count(&["connections are accepted again"]) == 0 {
+        while server.log.count(&["accepting connections again"]) == 0 {
             let mut other = Client::joined(&server, TOPIC).await;
             counted += 1;
             assert_eq!(count(&mut other, TOPIC).await["topic"], counted);
@@ -393,7 +400,7 @@ async fn out_of_descriptors_it_says_so_once_a_second_and_recovers() {
     drop(waiting);
 }
 
-/// Has a library refused for want of a place to stage it, and loaded when there is one.
+/// Has a library rejected for want of a place to stage it, and loaded when there is one.
 async fn tried_again(bench: &Bench, fill: impl FnOnce(&Path), clear: impl FnOnce(&Path)) {
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
@@ -401,7 +408,7 @@ async fn tried_again(bench: &Bench, fill: impl FnOnce(&Path), clear: impl FnOnce
     let stage = stage.expect("that of the server").path();
     fill(&stage);
     bench.put("misbehave", Build::MisbehaveV2);
-    let refused = ["library refused", &of("misbehave"), "step=\"stage\""];
+    let refused = ["library rejected", &of("misbehave"), "step=\"stage\""];
     let said = server.log.line(&refused).await;
     assert_eq!(number(&said, "again_in_s"), Some(1), "{said}");
     let said = server.log.nth_line(1, &refused).await;

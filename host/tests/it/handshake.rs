@@ -191,9 +191,15 @@ async fn origin_comes_before_token_before_subprotocol_before_version_before_conn
     let bad_token = "sec-websocket-protocol: other, base64url.bearer.phx.!\r\n";
     let headers = format!("origin: https://evil.example\r\n{bad_token}");
     check(query, &headers, 403, &["origin refused", "evil.example"]).await;
-    check(query, bad_token, 403, &["the auth token is not base64 of text"]).await;
+    check(query, bad_token, 403, &["the auth token is not base64-encoded UTF-8"]).await;
     let other = "sec-websocket-protocol: other\r\n";
-    check(query, other, 403, &["none of the subprotocols is served here"]).await;
+    check(
+        query,
+        other,
+        403,
+        &["the mount supports none of the requested subprotocols"],
+    )
+    .await;
     check(query, "", 403, &["client refused", "3.0.0"]).await;
     check("vsn=2.0.0&token=teapot", "", 418, &["result=\"refused\"", "status=418"]).await;
     check("vsn=2.0.0&token=open", "", 400, &["result=\"ok\""]).await;

@@ -12,7 +12,7 @@ use crate::support::server::{Bench, Server};
 const TOPIC: &str = "misbehave:1";
 const CRASH: &str = "channel_crash";
 
-/// With one shard, which is given up soon.
+/// With one shard, which is abandoned soon.
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.set("plugins.misbehave", "shards", "1");
@@ -71,7 +71,7 @@ async fn check_everybody(transport: Transport) {
     bob.push(TOPIC, "count", json!({})).await;
 
     let stuck = ann.start(TOPIC, "unruly", json!({ "at": "hang" })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     let waits = bob.start(TOPIC, "count", json!({})).await;
     let left = leaving.start(TOPIC, "phx_leave", json!({})).await;
     let mut late = connect().await;
@@ -113,9 +113,9 @@ async fn the_log_says_where_it_hangs_and_what_the_thread_does() {
         "event=\"unruly\"",
     ];
     let waits = ["state=\"sleeping\"", "call=\"futex\"", "ms=", "cpu_ms="];
-    let slow = ["handler takes long"].iter().chain(&place).chain(&waits).copied();
+    let slow = ["slow handler"].iter().chain(&place).chain(&waits).copied();
     server.log.line(&slow.collect::<Vec<_>>()).await;
-    let hangs = ["handler hangs", "topics=1", "channels=1", "replaced=true"];
+    let hangs = ["handler did not return", "topics=1", "channels=1", "replaced=true"];
     server
         .log
         .line(&hangs.iter().chain(&place).chain(&waits).copied().collect::<Vec<_>>())
@@ -130,12 +130,7 @@ async fn a_handler_that_only_takes_long_is_reported_once_and_goes_on() {
     client.push(TOPIC, "spin", json!({ "ms": 300 })).await;
     server
         .log
-        .line(&[
-            "handler takes long",
-            "event=\"spin\"",
-            "state=\"running\"",
-            "call=\"none\"",
-        ])
+        .line(&["slow handler", "event=\"spin\"", "state=\"running\"", "call=\"none\""])
         .await;
     client.push(TOPIC, "count", json!({})).await;
     assert_eq!(client.rest().await, []);
@@ -150,13 +145,13 @@ async fn in_dev_a_handler_that_hangs_is_only_reported() {
     let mut client = Client::joined(&server, TOPIC).await;
     let slow = client.start(TOPIC, "sleep", json!({ "ms": 2_500 })).await;
     let behind = client.start(TOPIC, "count", json!({})).await;
-    server.log.line(&["handler takes long", "event=\"sleep\""]).await;
+    server.log.line(&["slow handler", "event=\"sleep\""]).await;
     assert_eq!(client.answer(&slow).await["status"], "ok", "long past its deadline");
     assert_eq!(client.answer(&behind).await["response"]["topic"], 1);
     assert_eq!(client.rest().await, []);
-    assert_eq!(server.log.count(&["handler takes long"]), 1);
+    assert_eq!(server.log.count(&["slow handler"]), 1);
     // After a second it is said again.
-    let again = ["misbehave: handler still runs", "event=\"sleep\"", TOPIC];
+    let again = ["misbehave: handler still running", "event=\"sleep\"", TOPIC];
     server.log.line(&again).await;
     assert_eq!(server.log.count(&again), 1, "and then after ten");
     assert_eq!(count(&server, "slow_handlers_total").await, 1);
@@ -171,10 +166,10 @@ async fn a_stop_that_waits_for_a_handler_says_so() {
     let mut server = bench.dev().await;
     let mut client = Client::joined(&server, TOPIC).await;
     client.start(TOPIC, "unruly", json!({ "at": "hang" })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     server.signal(Signal::TERM);
     let waits = [
-        "misbehave: stopping waits up to 30 s",
+        "misbehave: waiting up to 30 s",
         "a second signal",
         TOPIC,
         "event=\"unruly\"",
@@ -194,7 +189,7 @@ async fn check(callback: &str, hang: impl AsyncFnOnce(&mut Client)) {
     hang(&mut ann).await;
     server
         .log
-        .line(&["handler hangs", &format!("callback=\"{callback}\"")])
+        .line(&["handler did not return", &format!("callback=\"{callback}\"")])
         .await;
     starts_anew(&mut bob).await;
 }
@@ -273,7 +268,7 @@ async fn in_connect() {
     let mut bob = Client::joined(&server, TOPIC).await;
     let path = "/gate/websocket?vsn=2.0.0&token=unruly&user=hang";
     let stuck = tokio::spawn(upgrade(server.address, path));
-    server.log.line(&["handler takes long", "callback=\"connect\""]).await;
+    server.log.line(&["slow handler", "callback=\"connect\""]).await;
     let waits = tokio::spawn(upgrade(server.address, "/gate/websocket?vsn=2.0.0&token=open&user=ann"));
     assert_eq!(stuck.await.expect("answered"), 403, "as where it crashes");
     assert_eq!(waits.await.expect("answered"), 101, "another shard takes it up");
@@ -305,7 +300,7 @@ async fn check_snapshot(probe_topics: &str) {
     bench.put("misbehave", Build::MisbehaveV2);
     server
         .log
-        .line(&["handler hangs", "callback=\"snapshot\"", TOPIC])
+        .line(&["handler did not return", "callback=\"snapshot\"", TOPIC])
         .await;
     server.in_service("misbehave", 2).await;
     client.event(TOPIC, "phx_error").await;
@@ -324,7 +319,10 @@ async fn while_state_is_read_after_a_reload() {
     client.push(TOPIC, "count", json!({})).await;
     client.push(TOPIC, "arm", json!({ "at": "hang:restore" })).await;
     bench.put("misbehave", Build::MisbehaveV2);
-    server.log.line(&["handler hangs", "callback=\"restore\"", TOPIC]).await;
+    server
+        .log
+        .line(&["handler did not return", "callback=\"restore\"", TOPIC])
+        .await;
     server.in_service("misbehave", 2).await;
     let expected = json!({ "topic": 2, "member": 2, "version": 1 });
     assert_eq!(client.push(TOPIC, "count", json!({})).await, expected);
@@ -342,7 +340,7 @@ async fn a_thread_that_comes_back_finds_its_effects_refused_and_ends() {
     let stuck = client.start(TOPIC, "sleep", json!({ "ms": 1_000 })).await;
     assert_eq!(client.answer(&stuck).await, failed(CRASH));
     starts_anew(&mut client).await;
-    server.log.line(&["has returned and ends"]).await;
+    server.log.line(&["has returned and ended"]).await;
     assert_eq!(client.rest().await, [], "no second answer");
     let counted = client.push(TOPIC, "count", json!({})).await;
     assert_eq!(counted["topic"], 2, "{counted}");
@@ -364,7 +362,7 @@ async fn a_library_with_a_stuck_thread_stays_mapped_and_is_counted() {
     server.in_service("misbehave", 2).await;
     server
         .log
-        .line(&["its library stays mapped", "generation=1", "threads=1"])
+        .line(&["threads of it did not return", "generation=1", "threads=1"])
         .await;
     assert_eq!(count(&server, "leaked_generations").await, 1);
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);
@@ -392,13 +390,13 @@ async fn other_shards_other_plugins_and_heartbeats_go_on() {
         .push("misbehave:0", "unruly", json!({ "at": "hang" }))
         .await
         .expect("sent");
-    server.log.line(&["handler takes long"]).await;
-    // Until it is given up these are answered at once, and so is every topic on the other shard.
+    server.log.line(&["slow handler"]).await;
+    // Until it is abandoned these are answered at once, and so is every topic on the other shard.
     client.heartbeat().await.expect("answered");
     let echoed = client.push("echo:1", "echo", json!({ "n": 1 })).await.expect("sent");
     client.reply(&echoed).await.expect("answered");
-    assert_eq!(server.log.count(&["handler hangs"]), 0, "it still hangs");
-    let line = server.log.line(&["handler hangs"]).await;
+    assert_eq!(server.log.count(&["handler did not return"]), 0, "it still hangs");
+    let line = server.log.line(&["handler did not return"]).await;
     let lost: usize = field(&line, "channels=").parse().expect("a number");
     assert!((1..9).contains(&lost), "one of two shards: {lost}");
     let mut living = 0;
@@ -425,7 +423,7 @@ async fn past_the_bound_of_stuck_threads_the_shard_stays_closed() {
     let mut client = Client::joined(&server, TOPIC).await;
     client.start(TOPIC, "unruly", json!({ "at": "hang" })).await;
     client.event(TOPIC, "phx_error").await;
-    server.log.line(&["handler hangs", "replaced=false"]).await;
+    server.log.line(&["handler did not return", "replaced=false"]).await;
     assert_eq!(client.try_join(TOPIC, json!({})).await, failed("plugin unavailable"));
     // Other code has shards of its own.
     bench.put("misbehave", Build::MisbehaveV2);
@@ -441,7 +439,7 @@ async fn in_init_the_library_is_refused() {
     bench.set("plugins.misbehave", "settings", "{ init = \"hang\" }");
     server
         .log
-        .line(&["the configuration is refused", "did not start within 300 ms"])
+        .line(&["configuration rejected", "did not start within 300 ms"])
         .await;
     assert_eq!(count(&server, "stuck_threads").await, 1);
     client.push(TOPIC, "count", json!({})).await;

@@ -86,7 +86,7 @@ async fn a_server_with_a_dead_thread_is_not_ready_while_others_finish() {
     let admin = server.admin().await;
     let mut client = Client::joined(&server, "misbehave:1").await;
     client.start("misbehave:1", "unruly", json!({ "at": "hang" })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     end(&bench, "io.0");
     server.log.line(&["a thread of the host has ended"]).await;
     // Said a moment after the line.

@@ -184,7 +184,9 @@ async fn what_a_client_causes_is_limited_by_kind_and_the_rest_is_counted_and_tol
         .line(&["more lines like these were left out", "no route"])
         .await;
     assert!(rest.contains("source=127.0.0.1"), "{rest}");
-    let said = server.log.count(&["no route for a join", "peer=127.0.0.1"]) as u64;
+    let said = server
+        .log
+        .count(&["join refused: no route matches the topic", "peer=127.0.0.1"]) as u64;
     let left_out = metric(admin, "bennu_log_lines_left_out_total{kind=\"no route\"}").await;
     assert_eq!(said + left_out, JOINS);
     assert!((5..50).contains(&said), "{said} lines");

@@ -201,7 +201,7 @@ async fn blocking_work_keeps_the_library() {
     server
         .log
         .line(&[
-            "what is left of it",
+            "parts of this generation stay in memory",
             "plugin=\"lookup\"",
             "generation=1",
             "threads: lookup.1.async",

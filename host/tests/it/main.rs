@@ -4,6 +4,7 @@ mod admin;
 mod ambiguous;
 mod api;
 mod arriving;
+mod auth;
 mod auth_token;
 mod backtraces;
 mod bad_input;

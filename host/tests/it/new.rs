@@ -116,7 +116,7 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
     world.edit(SOURCE, "\"Hello, {name}!\"", "\"Welcome, {name}!\"");
     let line = server.log.line_within(BUILD, &["greeter generation 2: built in"]).await;
     assert!(
-        line.contains("probed in") && line.contains("1 topic carried over in"),
+        line.contains("probed in") && line.contains("1 topic moved in"),
         "{line}"
     );
     assert_eq!(
@@ -194,7 +194,7 @@ async fn a_new_plugin_is_tested_served_and_replaced() {
         .log
         .line_within(
             BUILD,
-            &["✗ greeter: library refused", "`since`: dropped", "STATE_VERSION"],
+            &["✗ greeter: library rejected", "`since`: dropped", "STATE_VERSION"],
         )
         .await;
     assert_eq!(

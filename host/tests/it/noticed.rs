@@ -62,7 +62,7 @@ async fn each_way_to_replace_a_file_is_one_change() {
     }
     settled(&bench, &server).await;
     assert_eq!(loads(&server), 6);
-    assert_eq!(server.log.count(&["library refused"]), 0);
+    assert_eq!(server.log.count(&["library rejected"]), 0);
     assert_eq!(client.rest().await, []);
 }
 

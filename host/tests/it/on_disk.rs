@@ -32,7 +32,7 @@ fn line_of(bench: &Bench, words: &str) -> usize {
 async fn the_configuration_may_be_saved_before_the_library_that_needs_it() {
     let (bench, server) = serving().await;
     bench.set("plugins.ledger", "settings", NEEDED);
-    server.log.line(&["the configuration is refused"]).await;
+    server.log.line(&["configuration rejected"]).await;
     server.log.line(&["the plugin `ledger` has no setting `owner`"]).await;
     // Something else changes meanwhile, which does not bring the same up again.
     bench.put_numbered("echo", Build::Echo, 1);
@@ -40,21 +40,21 @@ async fn the_configuration_may_be_saved_before_the_library_that_needs_it() {
     bench.put("ledger", Build::LedgerNeeds);
     server.in_service("ledger", 2).await;
     server.log.line(&["configuration replaced"]).await;
-    assert_eq!(server.log.count(&["the configuration is refused"]), 1);
-    assert_eq!(server.log.count(&["library refused"]), 0);
+    assert_eq!(server.log.count(&["configuration rejected"]), 1);
+    assert_eq!(server.log.count(&["library rejected"]), 0);
 }
 
 #[tokio::test]
 async fn the_library_may_be_saved_before_the_configuration_that_it_needs() {
     let (bench, server) = serving().await;
     bench.put("ledger", Build::LedgerNeeds);
-    server.log.line(&["library refused"]).await;
+    server.log.line(&["library rejected"]).await;
     server.log.line(&["the plugin `ledger` needs the setting"]).await;
     bench.set("plugins.ledger", "settings", NEEDED);
     server.in_service("ledger", 2).await;
     // And back.
     bench.put("ledger", Build::Ledger);
-    server.log.nth_line(1, &["library refused"]).await;
+    server.log.nth_line(1, &["library rejected"]).await;
     server.log.line(&["the plugin `ledger` has no setting `owner`"]).await;
     bench.set("plugins.ledger", "settings", "{}");
     server.in_service("ledger", 3).await;
@@ -66,7 +66,7 @@ async fn a_plugin_may_be_configured_before_its_library_is_there() {
     let bench = Bench::new();
     let server = bench.serve().await;
     bench.append(&ledger("{}"));
-    server.log.line(&["the configuration is refused", "libledger.so"]).await;
+    server.log.line(&["configuration rejected", "libledger.so"]).await;
     bench.put("ledger", Build::LedgerNeeds);
     server.log.line(&["the plugin `ledger` needs the setting"]).await;
     bench.put("ledger", Build::Ledger);
@@ -79,14 +79,14 @@ async fn two_plugins_may_wait_for_each_other() {
     let (bench, server) = serving().await;
     // Both are needed, and `room` cannot read this.
     bench.set("plugins.room", "settings", "{ max_history = \"many\" }");
-    server.log.line(&["the configuration is refused"]).await;
+    server.log.line(&["configuration rejected"]).await;
     bench.set("plugins.ledger", "settings", NEEDED);
     server.log.line(&["the plugin `ledger` has no setting `owner`"]).await;
     // The settings in the file are the right ones, but not in force yet: no line of the file is to blame.
     bench.put("ledger", Build::LedgerNeeds);
     let said = server
         .log
-        .line(&["library refused", "ledger", "needs the setting"])
+        .line(&["library rejected", "ledger", "needs the setting"])
         .await;
     assert!(
         said.contains("with the settings in force") && !said.contains("bennu.toml:"),
@@ -104,14 +104,14 @@ async fn a_refusal_quotes_the_file_as_it_is_now() {
     bench.write_config(&moved);
     server.log.line(&["configuration replaced"]).await;
     bench.put("ledger", Build::LedgerNeeds);
-    server.log.line(&["library refused"]).await;
+    server.log.line(&["library rejected"]).await;
     let place = format!("bennu.toml:{}:", line_of(&bench, "[plugins.ledger]") + 3);
     server.log.line(&[&place]).await;
     // The file is rejected for another reason, and the lines have moved again.
     bench.write_config(&format!("# Another one.\n{moved}\n[unheard]\nof = 1\n"));
     server.log.line(&["`unheard`"]).await;
     bench.put_numbered("ledger", Build::LedgerNeeds, 1);
-    server.log.nth_line(1, &["library refused"]).await;
+    server.log.nth_line(1, &["library rejected"]).await;
     let place = format!("bennu.toml:{}:", line_of(&bench, "[plugins.ledger]") + 3);
     server.log.line(&[&place]).await;
 }

@@ -37,7 +37,7 @@ async fn the_level_of_the_log_changes_while_the_server_runs() {
     client.join("echo:1", json!({})).await;
     server.log.line(&["DEBUG", "joined", "echo:1"]).await;
     assert_eq!(client.rest().await, [], "clients notice nothing");
-    assert_eq!(server.log.count(&["a change here needs a restart"]), 0);
+    assert_eq!(server.log.count(&["restart the server to apply this change"]), 0);
 }
 
 #[tokio::test]

@@ -280,7 +280,7 @@ async fn in_the_snapshot_of_the_topic_and_in_restore() {
         two.put(Build::MisbehaveV2).await;
         two.server
             .log
-            .line(&["could not be carried over", "failed=1", "trap in"])
+            .line(&["could not be moved", "failed=1", "trap in"])
             .await;
         let expected = json!({ "topic": 2, "member": 2, "version": 1 });
         assert_eq!(two.bob.push(TOPIC, "count", json!({})).await, expected, "{trap}");
@@ -321,7 +321,11 @@ async fn in_drop_of_the_plugins_own_value() {
     two.server.log.line(&words).await;
     two.server
         .log
-        .line(&["what is left of it", "generation=1", "did not shut down cleanly"])
+        .line(&[
+            "parts of this generation stay in memory",
+            "generation=1",
+            "did not shut down cleanly",
+        ])
         .await;
     for client in [&mut two.ann, &mut two.bob] {
         assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 2);
@@ -358,7 +362,7 @@ async fn in_init_the_code_in_service_stays() {
     bench.set("plugins.misbehave", "settings", "{ init = \"panic\" }");
     server
         .log
-        .line(&["the configuration is refused", "init panicked", "panics on request"])
+        .line(&["configuration rejected", "init panicked", "panics on request"])
         .await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 1);
     assert_eq!(client.rest().await, []);
@@ -422,6 +426,18 @@ async fn the_whole_topic_where_the_configuration_says_so() {
         ann.event(TOPIC, "phx_close").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_panic_in_join_only_refuses_the_join_whatever_the_configuration_says() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "on_panic", "\"topic\"");
+    let mut two = Two::on(bench).await;
+    two.ann.push(TOPIC, "phx_leave", json!({})).await;
+    two.ann.event(TOPIC, "phx_close").await;
+    let reply = two.ann.try_join(TOPIC, json!({ "do": "panic" })).await;
+    assert_eq!(reply["response"]["reason"], "join crashed");
+    two.check("join").await;
 }
 
 #[tokio::test]

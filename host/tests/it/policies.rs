@@ -206,8 +206,8 @@ async fn members_are_carried_to_and_fro_without_a_gap() {
             .nth_line(number + 1, &["plugin in service", &of("misbehave")])
             .await;
         panic_twice(&server).await;
-        let said = server.log.nth_line(number, &["rolled back after"]).await;
-        assert!(said.contains("nothing is lost"), "{said}");
+        let said = server.log.nth_line(number, &["rolled back to generation"]).await;
+        assert!(said.contains("no state is lost"), "{said}");
     }
     for heard in players.stop().await {
         unbroken(&heard);
@@ -224,7 +224,7 @@ async fn what_goes_back_to_a_snapshot_loses_what_the_line_says() {
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
     panic_twice(&server).await;
-    let said = server.log.line(&["rolled back after"]).await;
+    let said = server.log.line(&["rolled back to generation"]).await;
     assert!(said.contains("restored=2"), "{said}");
     for heard in players.stop().await {
         let numbers: Vec<(u64, u64)> = heard
@@ -255,7 +255,7 @@ async fn a_library_built_to_abort_is_refused_in_dev_as_in_serve() {
             let asked = request(server.admin().await, "PUT", "/plugins/misbehave/reload", "", "").await;
             assert_eq!(asked.status, 202, "{}", asked.body);
         }
-        server.log.line(&["library refused", "panic = "]).await;
+        server.log.line(&["library rejected", "panic = "]).await;
         let refusal = plugin(server.admin().await, "misbehave").await["last_refusal"].clone();
         assert_eq!(refusal["code"], "panic_abort", "{refusal}");
         for heard in players.stop().await {
@@ -325,7 +325,10 @@ async fn new_topics_of_code_that_fails_while_others_drain_go_back_too() {
     new.join("misbehave:new", json!({})).await;
     assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 1);
     panic_twice(&server).await;
-    server.log.line(&["rolled back after", "nothing is lost"]).await;
+    server
+        .log
+        .line(&["rolled back to generation", "no state is lost"])
+        .await;
     assert_eq!(new.push("misbehave:new", "count", json!({})).await["topic"], 2);
     server.unloaded("misbehave", 2).await;
     assert_eq!(new.rest().await, []);
@@ -345,7 +348,7 @@ async fn where_members_rejoin_on_a_rollback_all_are_told() {
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
     panic_twice(&server).await;
-    let said = server.log.line(&["rolled back after", "restored=0"]).await;
+    let said = server.log.line(&["rolled back to generation", "restored=0"]).await;
     assert!(said.contains("rejoined="), "{said}");
     server.unloaded("misbehave", 2).await;
     for heard in players.stop().await {
@@ -355,7 +358,7 @@ async fn where_members_rejoin_on_a_rollback_all_are_told() {
     }
 }
 
-/// In `dev` nothing is given up: who mends what hangs must see it mended.
+/// In `dev` nothing is abandoned: who mends what hangs must see it mended.
 #[tokio::test]
 async fn in_dev_code_is_replaced_though_a_handler_of_it_hangs() {
     let bench = Bench::new();
@@ -363,12 +366,15 @@ async fn in_dev_code_is_replaced_though_a_handler_of_it_hangs() {
     let server = bench.dev().await;
     let mut stuck = Client::joined(&server, "misbehave:stuck").await;
     stuck.start("misbehave:stuck", "unruly", json!({ "at": "hang" })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     bench.put("misbehave", Build::MisbehaveV2);
     let admin = server.admin().await;
     let asked = request(admin, "PUT", "/plugins/misbehave/reload", "", "").await;
     assert_eq!(asked.status, 202);
-    server.log.line(&["could not be carried over", "is busy"]).await;
+    server
+        .log
+        .line(&["could not be moved", "handler is still running"])
+        .await;
     let mut client = Client::joined(&server, "misbehave:new").await;
     assert_eq!(client.push("misbehave:new", "count", json!({})).await["version"], 2);
     bench.put_numbered("misbehave", Build::MisbehaveV2, 1);

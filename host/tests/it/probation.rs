@@ -32,7 +32,7 @@ async fn panic(server: &Server) {
 }
 
 async fn rolled_back(server: &Server) -> String {
-    server.log.line(&["rolled back after", &of("misbehave")]).await
+    server.log.line(&["rolled back to generation", &of("misbehave")]).await
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn past_the_threshold_the_code_before_goes_on_with_the_present_state() {
 
     let said = rolled_back(&server).await;
     assert!(
-        said.contains("2 panics on probation") && said.contains("nothing is lost"),
+        said.contains("2 panics on probation") && said.contains("no state is lost"),
         "{said}"
     );
     assert_eq!(
@@ -71,7 +71,7 @@ async fn past_the_threshold_the_code_before_goes_on_with_the_present_state() {
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 3).await;
     bench.put_numbered("misbehave", Build::Misbehave, 1);
-    server.log.line(&["library refused", "code=\"quarantined\""]).await;
+    server.log.line(&["library rejected", "code=\"quarantined\""]).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn from_other_settings_it_goes_back_to_those_before() {
     assert_eq!(count(&mut calm, CALM).await["topic"], 2);
     panic(&server).await;
     panic(&server).await;
-    assert!(rolled_back(&server).await.contains("nothing is lost"));
+    assert!(rolled_back(&server).await.contains("no state is lost"));
     let expected = json!({ "topic": 3, "member": 3, "version": 1 });
     assert_eq!(count(&mut calm, CALM).await, expected);
     assert_eq!(calm.rest().await, []);
@@ -314,7 +314,7 @@ async fn after_repeated_panics_the_last_good_library_may_be_loaded() {
     bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
     server.in_service("misbehave", 4).await;
     bench.put("misbehave", Build::MisbehaveV2);
-    server.log.line(&["library refused", "code=\"quarantined\""]).await;
+    server.log.line(&["library rejected", "code=\"quarantined\""]).await;
 }
 
 #[tokio::test]

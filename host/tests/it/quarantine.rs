@@ -27,7 +27,7 @@ async fn crashing(bench: &Bench) -> Server {
 
 async fn refused(server: &Server, before: usize, step: &str, code: &str) -> String {
     let (step, code) = (format!("step=\"{step}\""), format!("code=\"{code}\""));
-    let parts = ["library refused", &of("misbehave"), &step, &code];
+    let parts = ["library rejected", &of("misbehave"), &step, &code];
     server.log.nth_line(before, &parts).await
 }
 
@@ -67,7 +67,7 @@ async fn a_start_on_a_library_in_quarantine_goes_back_to_the_last_good_one() {
 
     let server = crashing(&bench).await;
     let said = refused(&server, 0, "quarantine", "quarantined").await;
-    assert!(said.contains("the last good one is loaded"), "{said}");
+    assert!(said.contains("loads the last good one instead"), "{said}");
     let mut client = Client::joined(&server, TOPIC).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["version"], 1);
     let shown = plugin(server.admin().await, "misbehave").await;
@@ -87,7 +87,7 @@ async fn without_a_last_good_library_the_others_are_served() {
     let server = bench.serve().await;
     let said = server
         .log
-        .line(&["plugin refused", &of("misbehave"), "code=\"quarantined\""])
+        .line(&["plugin not loaded", &of("misbehave"), "code=\"quarantined\""])
         .await;
     let lift = format!("`bennu plugins --config {} --lift ", bench.config().display());
     assert!(said.contains(&lift), "it says what to do: {said}");

@@ -32,9 +32,9 @@ async fn a_server_that_lets_its_clients_go_is_not_ready_any_more() {
     assert_eq!(get(admin, "/ready").await.status, 200);
     let mut client = Client::joined(&server, "misbehave:1").await;
     client.start("misbehave:1", "unruly", json!({ "at": "hang" })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     server.signal(Signal::TERM);
-    server.log.line(&["stopping waits"]).await;
+    server.log.line(&["for this handler to return"]).await;
     let (ready, health) = (get(admin, "/ready").await, get(admin, "/health").await);
     assert_eq!((ready.status, &*ready.body), (503, "stopping\n"));
     assert_eq!(health.status, 200);

@@ -41,7 +41,7 @@ async fn check(contents: &[u8], step: &str, code: &str, words: &str) {
 async fn refused(server: &Server, step: &str, code: &str, words: &str) {
     let said = server
         .log
-        .line(&["library refused, the one before stays", &of("misbehave")])
+        .line(&["library rejected; the previous code stays in service", &of("misbehave")])
         .await;
     let parts = [format!("step=\"{step}\""), format!("code=\"{code}\""), words.to_owned()];
     for part in parts {
@@ -147,7 +147,7 @@ async fn the_same_bad_file_is_refused_once() {
     // The watcher looks at what changed first, first.
     bench.put_numbered("echo", Build::Echo, 1);
     server.in_service("echo", 2).await;
-    assert_eq!(server.log.count(&["library refused"]), 1);
+    assert_eq!(server.log.count(&["library rejected"]), 1);
     // The good one comes back, and after it the bad one: that is a change.
     let admin = server.admin().await;
     bench.put("misbehave", Build::Misbehave);
@@ -161,10 +161,10 @@ async fn the_same_bad_file_is_refused_once() {
         "it has been in service all the time"
     );
     bench.put_bytes("misbehave", b"not a library\n");
-    server.log.nth_line(1, &["library refused"]).await;
+    server.log.nth_line(1, &["library rejected"]).await;
 }
 
-/// Puts each of these in the plugin's place, one after the other; each is refused, none runs.
+/// Puts each of these in the plugin's place, one after the other; each is rejected, none runs.
 async fn check_all(files: impl IntoIterator<Item = Vec<u8>>, step: &str, codes: &[&str]) {
     let bench = Bench::new();
     let server = bench.serve().await;
@@ -174,7 +174,7 @@ async fn check_all(files: impl IntoIterator<Item = Vec<u8>>, step: &str, codes: 
         bench.put_bytes("misbehave", &bytes);
         let said = server
             .log
-            .nth_line(before, &["library refused", &of("misbehave"), &step])
+            .nth_line(before, &["library rejected", &of("misbehave"), &step])
             .await;
         assert!(
             codes.iter().any(|code| said.contains(&format!("code={code:?}"))),
@@ -243,7 +243,7 @@ async fn a_library_that_speaks_another_contract_is_refused() {
     for start in starts {
         bytes[start + major..start + major + 4].copy_from_slice(&7_u32.to_le_bytes());
     }
-    check(&bytes, "manifest", "abi_major", "it speaks plugin ABI 7").await;
+    check(&bytes, "manifest", "abi_major", "it was built for plugin ABI 7").await;
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
             "it ended the process with code 3 while it was loaded",
         ),
         ("allocate", "probe_crashed", "while it was loaded"),
-        ("thread", "threads", "it leaves threads behind"),
+        ("thread", "threads", "it left threads running"),
         (
             "hang",
             "probe_timed_out",
@@ -287,7 +287,7 @@ async fn what_goes_wrong_while_it_is_loaded_goes_wrong_in_the_probe() {
     }
 }
 
-/// The settings of the plugin are in its configuration, which is refused whole.
+/// The settings of the plugin are in its configuration, which is rejected whole.
 async fn settings_refused(settings: &str, words: &[&str]) {
     let bench = Bench::new();
     if settings.contains("hang") {
@@ -296,7 +296,7 @@ async fn settings_refused(settings: &str, words: &[&str]) {
     let server = bench.serve().await;
     let mut client = Client::joined(&server, TOPIC).await;
     bench.set("plugins.misbehave", "settings", settings);
-    server.log.line(&["the configuration is refused"]).await;
+    server.log.line(&["configuration rejected"]).await;
     for words in words {
         server.log.line(&[words]).await;
     }
@@ -331,7 +331,7 @@ async fn what_goes_wrong_while_settings_are_checked_goes_wrong_in_the_probe() {
         ("abort", "it crashed with SIGABRT while it checked its settings"),
         ("exit", "it ended the process with code 3 while it checked its settings"),
         ("allocate", "while it checked its settings"),
-        ("thread", "it leaves threads behind"),
+        ("thread", "it left threads running"),
         ("hang", "it took more than 1500 ms while it checked its settings"),
     ] {
         settings_refused(&format!("{{ check = {how:?} }}"), &[words]).await;
@@ -345,7 +345,7 @@ async fn code_that_does_not_read_the_live_state_is_refused_by_the_probe() {
     let mut client = Client::joined(&server, TOPIC).await;
     client.push(TOPIC, "count", json!({})).await;
     bench.put("misbehave", Build::MisbehaveBadRestore);
-    let words = "it does not read the live state of misbehave:1: built never to read";
+    let words = "it cannot read the current state of misbehave:1: built never to read";
     refused(&server, "probe", "restore", words).await;
     assert_eq!(client.push(TOPIC, "count", json!({})).await["topic"], 2);
 }
@@ -365,11 +365,11 @@ async fn what_was_refused_over_the_live_state_is_taken_once_that_is_gone() {
         let how = "wait until these topics have ended: Bennu tries it again then";
         server
             .log
-            .line(&["library refused", &format!("code=\"{code}\""), how])
+            .line(&["library rejected", &format!("code=\"{code}\""), how])
             .await;
         client.push(TOPIC, "phx_leave", json!({})).await;
         server.in_service("misbehave", 2).await;
-        assert_eq!(server.log.count(&["library refused"]), 1);
+        assert_eq!(server.log.count(&["library rejected"]), 1);
         let shown = plugin(server.admin().await, "misbehave").await;
         assert_eq!(
             (&shown["last_refusal"], &shown["quarantined"]),
@@ -384,7 +384,7 @@ async fn a_refused_setting_is_forgotten_where_it_is_mended() {
     let server = bench.dev().await;
     let before = bench.read_config();
     bench.set("plugins.misbehave", "settings", "{ chekc = \"\" }");
-    server.log.line(&["the configuration is refused"]).await;
+    server.log.line(&["configuration rejected"]).await;
     let refusal = async || {
         let there = get(server.address, "/dev/routes").await.json();
         let all = there["plugins"].as_array().expect("a list").clone();

@@ -200,7 +200,7 @@ async fn a_topic_that_the_new_code_cannot_read_stays_on_the_old() {
     replace(&bench, &server, Build::MisbehaveBadRestore).await;
     server
         .log
-        .line(&["could not be carried over", "failed=1", TOPIC, "built never to read"])
+        .line(&["could not be moved", "failed=1", TOPIC, "built never to read"])
         .await;
     assert_eq!(count(&mut client, TOPIC).await["topic"], 2);
     client.join("misbehave:2", json!({})).await;
@@ -244,10 +244,7 @@ async fn a_failure_on_either_side_of_the_move_leaves_the_topic_where_it_was() {
         client.push(TOPIC, "arm", json!({ "at": trap })).await;
         count(&mut client, TOPIC).await;
         replace(&bench, &server, Build::MisbehaveV2).await;
-        server
-            .log
-            .line(&["could not be carried over", "failed=1", "trap in"])
-            .await;
+        server.log.line(&["could not be moved", "failed=1", "trap in"]).await;
         let expected = json!({ "topic": 2, "member": 2, "version": 1 });
         assert_eq!(count(&mut client, TOPIC).await, expected, "{trap}");
     }
@@ -358,7 +355,7 @@ async fn a_second_change_during_a_swap_supersedes_the_first() {
     let loaded = ["step passed", &of("misbehave"), "step=\"load\""];
     server.log.nth_line(1, &loaded).await;
     bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
-    let busy = ["could not be carried over", "is busy"];
+    let busy = ["could not be moved", "handler is still running"];
     server.in_service("misbehave", 2).await;
     server.log.line(&busy).await;
     server.in_service("misbehave", 3).await;

@@ -1,4 +1,4 @@
-//! Where a reload meets something else: a machine that is short of memory, a connect on its way in, topics that cannot come
+//! Where a reload meets something else: a machine that is memory may be short, a connect on its way in, topics that cannot come
 //! along for different reasons, routes that move.
 
 use std::fs;
@@ -67,9 +67,12 @@ async fn a_library_whose_probe_is_killed_from_outside_is_tried_again() {
         .enumerate()
     {
         probe = Some(kill_probe(&bench, probe, signal).await);
-        let refused = ["library refused", &of("misbehave"), "code=\"probe_killed\""];
+        let refused = ["library rejected", &of("misbehave"), "code=\"probe_killed\""];
         let said = server.log.nth_line(round, &refused).await;
-        assert!(said.contains(again_in_s) && said.contains("short of memory"), "{said}");
+        assert!(
+            said.contains(again_in_s) && said.contains("memory may be short"),
+            "{said}"
+        );
         let shown = plugin(server.admin().await, "misbehave").await;
         assert_eq!(shown["last_refusal"]["code"], "probe_killed");
     }
@@ -89,14 +92,14 @@ async fn past_the_bound_a_killed_probe_waits_for_the_next_save() {
     bench.set("plugins.misbehave", "probe_retries", "1");
     let server = serve_with_gate(&bench).await;
     bench.put("misbehave", Build::MisbehaveAtLoad);
-    let refused = ["library refused", &of("misbehave"), "code=\"probe_killed\""];
+    let refused = ["library rejected", &of("misbehave"), "code=\"probe_killed\""];
     let first = kill_probe(&bench, None, Signal::KILL).await;
     let said = server.log.nth_line(0, &refused).await;
     assert!(said.contains("again_in_s=1"), "{said}");
     kill_probe(&bench, Some(first), Signal::KILL).await;
     let said = server.log.nth_line(1, &refused).await;
     assert!(!said.contains("again_in_s"), "{said}");
-    assert!(said.contains("when it is saved again"), "{said}");
+    assert!(said.contains("Save it again"), "{said}");
     fs::remove_file(bench.path("gate")).expect("it is there");
     // The same contents.
     bench.put("misbehave", Build::MisbehaveAtLoad);
@@ -121,7 +124,7 @@ async fn a_start_over_a_probe_that_is_killed_goes_on() {
     let (server, ()) = tokio::join!(serving, killing);
     server
         .log
-        .line(&["the probe failed", &of("misbehave"), "again_in_s=1"])
+        .line(&["the probe could not run", &of("misbehave"), "again_in_s=1"])
         .await;
     server.in_service("misbehave", 1).await;
 }
@@ -135,13 +138,16 @@ async fn a_file_that_is_saved_again_as_it_was_is_never_ignored_without_a_line() 
     let said = server.log.nth_line(0, &unchanged).await;
     assert!(said.contains("in_service=true"), "{said}");
     bench.put_bytes("misbehave", b"no library");
-    server.log.line(&["library refused", &of("misbehave")]).await;
+    server.log.line(&["library rejected", &of("misbehave")]).await;
     bench.put_bytes("misbehave", b"no library");
-    let said = server.log.nth_line(1, &unchanged).await;
+    let said = server
+        .log
+        .line(&["library not loaded: it has not changed", &of("misbehave")])
+        .await;
     for part in [
         "in_service=false",
         "step=\"check\"",
-        "refused_before=",
+        "rejected_before=",
         "--reload misbehave",
     ] {
         assert!(said.contains(part), "{said}");
@@ -151,9 +157,9 @@ async fn a_file_that_is_saved_again_as_it_was_is_never_ignored_without_a_line() 
     // One that was refused is read once more.
     let good = bench.read_config();
     bench.write_config("nonsense");
-    server.log.nth_line(0, &["the configuration is refused"]).await;
+    server.log.nth_line(0, &["configuration rejected"]).await;
     bench.write_config("nonsense");
-    server.log.nth_line(1, &["the configuration is refused"]).await;
+    server.log.nth_line(1, &["configuration rejected"]).await;
     bench.write_config(&good);
     server.log.line(&["configuration replaced"]).await;
 }
@@ -170,7 +176,7 @@ async fn a_library_that_was_not_allowed_is_taken_when_the_list_has_it() {
     bench.set("plugins.misbehave", "allow", &format!("[\"{one}\"]"));
     let server = bench.serve().await;
     bench.put("misbehave", Build::MisbehaveV2);
-    server.log.line(&["library refused", "code=\"not_allowed\""]).await;
+    server.log.line(&["library rejected", "code=\"not_allowed\""]).await;
     bench.write_config(
         &bench
             .read_config()
@@ -184,13 +190,13 @@ async fn a_configuration_that_two_libraries_refuse_names_both() {
     let bench = Bench::new();
     let server = bench.serve().await;
     bench.put_bytes("echo", b"no library");
-    server.log.line(&["library refused", &of("echo")]).await;
+    server.log.line(&["library rejected", &of("echo")]).await;
     bench.put_bytes("misbehave", b"no library");
-    server.log.line(&["library refused", &of("misbehave")]).await;
+    server.log.line(&["library rejected", &of("misbehave")]).await;
     // Which has both loaded anew.
     bench.write_config(&bench.read_config().replace("shards = 2", "shards = 3"));
     for name in ["echo", "misbehave"] {
-        server.log.line(&["the configuration is refused", &of(name)]).await;
+        server.log.line(&["configuration rejected", &of(name)]).await;
     }
 }
 
@@ -245,10 +251,7 @@ async fn each_reason_for_topics_that_could_not_move_is_named() {
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
     for (failed, why) in [("failed=1", "trap in snapshot"), ("failed=2", "trap in restore")] {
-        server
-            .log
-            .line(&["topics could not be carried over", failed, why])
-            .await;
+        server.log.line(&["topics could not be moved", failed, why]).await;
     }
     let swap = plugin(server.admin().await, "misbehave").await["last_reload"]["swap"].clone();
     assert_eq!((&swap["topics"], &swap["failed"]), (&json!(1), &json!(3)));

@@ -88,7 +88,11 @@ async fn a_thread_of_a_plugin_that_does_not_end_is_not_pulled_from_under_it() {
     server.in_service("misbehave", 2).await;
     server
         .log
-        .line(&["its library is still mapped", "plugin=\"misbehave\"", "generation=1"])
+        .line(&[
+            "generation ended; its library stays in memory",
+            "plugin=\"misbehave\"",
+            "generation=1",
+        ])
         .await;
     assert_eq!(
         metric(
@@ -177,11 +181,14 @@ async fn past_the_bound_of_libraries_that_stay_no_other_is_loaded() {
     client.start(TOPIC, "later_thread", json!({ "ms": 60_000 })).await;
     bench.put("misbehave", Build::MisbehaveV2);
     server.in_service("misbehave", 2).await;
-    server.log.line(&["what is left of it", "generation=1"]).await;
+    server
+        .log
+        .line(&["parts of this generation stay in memory", "generation=1"])
+        .await;
     bench.put_numbered("misbehave", Build::MisbehaveV2, 1);
     let said = server
         .log
-        .line(&["library refused", "step=\"load\"", "code=\"leaked\""])
+        .line(&["library rejected", "step=\"load\"", "code=\"leaked\""])
         .await;
     assert!(said.contains("threads: misbehave.1."), "{said}");
     assert_eq!(

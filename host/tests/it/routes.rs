@@ -91,6 +91,11 @@ async fn a_route_without_the_clients_transport_or_mount_is_skipped_and_the_next_
     }
     server
         .log
-        .line(&["WARN", "no route for a join", "topic=\"t\"", "mount=\"/socket\""])
+        .line(&[
+            "WARN",
+            "join refused: no route matches the topic",
+            "topic=\"t\"",
+            "mount=\"/socket\"",
+        ])
         .await;
 }

@@ -153,7 +153,7 @@ async fn a_handler_is_not_taken_for_one_that_hangs_because_the_process_stood_sti
     client.push(TOPIC, "count", json!({})).await;
     // It computes for so long by the system's clock: when the process goes on, the handler has not returned.
     let busy = client.start(TOPIC, "spin", json!({ "ms": 4_500 })).await;
-    server.log.line(&["handler takes long"]).await;
+    server.log.line(&["slow handler"]).await;
     server.stand_still(Duration::from_secs(3), async {}).await;
     assert_eq!(client.answer(&busy).await["status"], "ok");
     assert_eq!(

@@ -29,7 +29,7 @@ async fn a_field_that_has_another_name_is_refused_with_the_remedies() {
     bench.put("misbehave", Build::MisbehaveRenamed);
     let said = server
         .log
-        .line(&["library refused", &of("misbehave"), "code=\"restore\""])
+        .line(&["library rejected", &of("misbehave"), "code=\"restore\""])
         .await;
     for part in [
         "`count`: dropped, while `total` has its default",
@@ -42,7 +42,7 @@ async fn a_field_that_has_another_name_is_refused_with_the_remedies() {
             "{part} is missing in {said}"
         );
     }
-    assert_eq!(count(&mut client).await, 6, "the code before goes on");
+    assert_eq!(count(&mut client).await, 6, "the previous code goes on");
     assert_eq!(client.rest().await, []);
 }
 
@@ -67,7 +67,7 @@ async fn a_topic_whose_state_the_new_code_would_lose_stays_on_the_old() {
     server.in_service("misbehave", 2).await;
     server
         .log
-        .line(&["could not be carried over", "failed=1", "`count`: dropped"])
+        .line(&["could not be moved", "failed=1", "`count`: dropped"])
         .await;
     assert_eq!(count(&mut client).await, 6);
 }
@@ -87,7 +87,7 @@ async fn a_rollback_counts_state_that_the_code_before_would_lose_as_not_read() {
         other.start("misbehave:bad", "panic", json!({})).await;
         other.event("misbehave:bad", "phx_error").await;
     }
-    let said = server.log.line(&["rolled back after", &of("misbehave")]).await;
+    let said = server.log.line(&["rolled back to generation", &of("misbehave")]).await;
     for part in [
         "restored=1",
         "events are lost",
@@ -95,7 +95,7 @@ async fn a_rollback_counts_state_that_the_code_before_would_lose_as_not_read() {
     ] {
         assert!(said.contains(part), "{part} is missing in {said}");
     }
-    assert!(!said.contains("nothing is lost"), "{said}");
+    assert!(!said.contains("no state is lost"), "{said}");
     assert_eq!(count(&mut client).await, 6, "the count at the swap was 5");
 }
 
@@ -106,10 +106,10 @@ async fn state_that_cannot_be_read_from_the_beginning_is_refused_at_the_first_lo
     bench.put("misbehave", Build::MisbehaveUnreadable);
     let said = server
         .log
-        .line(&["library refused", &of("misbehave"), "code=\"state\""])
+        .line(&["library rejected", &of("misbehave"), "code=\"state\""])
         .await;
     assert!(
-        said.contains("its state does not survive a reload") && said.contains("odd"),
+        said.contains("a reload would lose its state") && said.contains("odd"),
         "{said}"
     );
     // Without a reload that carries state there is nothing to lose.
@@ -125,7 +125,7 @@ async fn state_that_cannot_be_read_later_is_said_before_there_is_a_reload() {
     client.push(TOPIC, "topic_odd", json!({})).await;
     let said = server
         .log
-        .line(&["its state does not survive a reload", &of("misbehave")])
+        .line(&["a reload would lose state of this plugin", &of("misbehave")])
         .await;
     assert!(said.contains(TOPIC) && said.contains("128"), "{said}");
     assert_eq!(count(&mut client).await, 6);

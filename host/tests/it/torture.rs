@@ -120,7 +120,7 @@ fn what_the_server_says_of_libraries_that_it_does_not_take_is_shown() {
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("the server has ended") && said.contains("`ledger` is refused (check)"),
+        said.contains("the server has ended") && said.contains("`ledger` is rejected (step `check`)"),
         "{said}"
     );
     assert_eq!(output.status.code(), Some(1));

@@ -68,7 +68,7 @@ async fn the_admin_listener_answers_only_for_its_own_hosts() {
         200
     );
     assert_eq!(request_for("evil.example", admin, "GET", "/plugins").await.status, 403);
-    assert_eq!(server.log.count(&["a change here needs a restart"]), 0);
+    assert_eq!(server.log.count(&["restart the server to apply this change"]), 0);
     assert_eq!(
         server.log.count(&["plugin in service", "generation=2"]),
         0,

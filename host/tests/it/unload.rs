@@ -33,7 +33,14 @@ async fn left(bench: &Bench, server: &Server, event: &str, payload: Value) -> St
     let mut client = Client::joined(server, "leaves:1").await;
     client.push("leaves:1", event, payload).await;
     replace(bench, server, Build::Leaves, 2).await;
-    server.log.line(&["still mapped", &of("leaves"), "generation=1"]).await;
+    server
+        .log
+        .line(&[
+            "generation ended; its library stays in memory",
+            &of("leaves"),
+            "generation=1",
+        ])
+        .await;
     let shown = plugin(server.admin().await, "leaves").await;
     assert_eq!(shown["leaked_generations"], 1, "{event}");
     // The code that stays does no harm.
@@ -90,7 +97,10 @@ async fn so_does_an_exit_hook_that_nothing_takes_back() {
     let mut client = Client::joined(&server, "exit_hook:1").await;
     client.push("exit_hook:1", "set", json!({})).await;
     replace(&bench, &server, Build::ExitHook, 2).await;
-    server.log.line(&["what is left of it", "exit hooks: "]).await;
+    server
+        .log
+        .line(&["parts of this generation stay in memory", "exit hooks: "])
+        .await;
     assert_eq!(server.stop().await.code(), Some(0));
 }
 
@@ -138,7 +148,9 @@ async fn the_hosts_handlers_come_before_those_of_a_plugin_and_are_put_back() {
         assert_eq!(client.close_code().await, 1012, "{signal:?}: a drain");
         assert_eq!(server.ended().await.code(), Some(0), "{signal:?}");
         assert_eq!(
-            server.log.count(&["the host's is back", &of("leaves"), "generation=1"]),
+            server
+                .log
+                .count(&["Bennu has restored it", &of("leaves"), "generation=1"]),
             1,
             "{signal:?}"
         );
@@ -154,7 +166,7 @@ async fn a_handler_set_in_init_is_put_back_too() {
         &format!("{{ init = \"handler\", number = {} }}", Signal::SEGV.as_raw()),
     );
     let server = bench.serve().await;
-    server.log.line(&["the host's is back", "signal=\"SIGSEGV\""]).await;
+    server.log.line(&["Bennu has restored it", "signal=\"SIGSEGV\""]).await;
     assert_eq!(server.stop().await.code(), Some(0));
 }
 
@@ -164,10 +176,7 @@ async fn a_timer_that_nobody_handles_is_said_and_does_not_end_the_host() {
     let server = bench.serve().await;
     let mut client = Client::joined(&server, "leaves:1").await;
     client.push("leaves:1", "interval_timer", json!({})).await;
-    server
-        .log
-        .line(&["a timer of a plugin fired", "signal=\"SIGALRM\""])
-        .await;
+    server.log.line(&["ignored a timer signal", "signal=\"SIGALRM\""]).await;
     replace(&bench, &server, Build::Leaves, 2).await;
     server.unloaded("leaves", 1).await;
     assert_eq!(server.stop().await.code(), Some(0));
@@ -196,7 +205,7 @@ async fn static_thread_locals_are_said_at_the_first_load_and_have_room_for_many_
     server
         .log
         .line(&[
-            "thread-locals are static",
+            "static thread-local storage",
             &of("static_tls"),
             "room_bytes=65536",
             "-ftls-model=global-dynamic",
@@ -218,7 +227,7 @@ async fn without_room_for_static_thread_locals_the_refusal_says_what_to_do() {
     let refusal = loop {
         number += 1;
         bench.put_numbered("static_tls", Build::StaticTls, number);
-        let notice = [&*of("static_tls"), "static_tls_bytes", "library refused"];
+        let notice = [&*of("static_tls"), "static_tls_bytes", "library rejected"];
         let served = server.in_service("static_tls", number);
         tokio::select! {
             () = served => assert!(number < 20, "there is room without end"),
@@ -226,7 +235,7 @@ async fn without_room_for_static_thread_locals_the_refusal_says_what_to_do() {
         }
     };
     assert!(
-        refusal.contains("step=\"load\"") && refusal.contains("restart the host"),
+        refusal.contains("step=\"load\"") && refusal.contains("restart the server"),
         "{refusal}"
     );
     Client::joined(&server, "static_tls:1").await;
@@ -277,7 +286,7 @@ async fn a_library_that_is_not_beside_the_plugin_is_named() {
     fs::remove_file(bench.path("helpers/libhelper.so.1")).expect("removed");
     server
         .log
-        .line(&["library refused", &of("companion"), "libhelper.so.1", "-rpath,$ORIGIN"])
+        .line(&["library rejected", &of("companion"), "libhelper.so.1", "-rpath,$ORIGIN"])
         .await;
     assert_eq!(answer(&server).await, 1, "the code in service goes on");
 }
@@ -293,10 +302,7 @@ async fn memory_that_stays_at_each_reload_is_said_past_the_bound() {
         replace(&bench, &server, Build::Leaves, generation).await;
         server.unloaded("leaves", generation - 1).await;
     }
-    server
-        .log
-        .line(&["each reload leaves memory behind", &of("leaves")])
-        .await;
+    server.log.line(&["each reload leaks memory", &of("leaves")]).await;
     let name = "bennu_plugin_leaked_bytes_per_reload{plugin=\"leaves\"}";
     assert!(metric(server.admin().await, name).await >= BYTES / 2);
 }
@@ -310,12 +316,12 @@ async fn a_destructor_that_does_not_return_holds_up_neither_other_reloads_nor_th
     let mut client = Client::joined(&server, "leaves:1").await;
     client.push("leaves:1", "hanging_destructor", json!({})).await;
     replace(&bench, &server, Build::Leaves, 2).await;
-    // While the destructor runs, and after it was given up.
+    // While the destructor runs, and after it was abandoned.
     replace(&bench, &server, Build::Echo, 2).await;
     server.unloaded("echo", 1).await;
     server
         .log
-        .line(&["what is left of it", &of("leaves"), "destructor: "])
+        .line(&["parts of this generation stay in memory", &of("leaves"), "destructor: "])
         .await;
     replace(&bench, &server, Build::Echo, 3).await;
     server.unloaded("echo", 2).await;
@@ -336,7 +342,7 @@ async fn a_plugin_whose_shards_are_all_given_up_is_not_in_service() {
     client.start("misbehave:1", "unruly", json!({ "at": "hang" })).await;
     server
         .log
-        .line(&["plugin out of service: all its shards were given up"])
+        .line(&["plugin out of service: all its threads are abandoned"])
         .await;
     let ready = get(admin, "/ready").await;
     assert_eq!((ready.status, &*ready.body), (503, "not in service: misbehave\n"));

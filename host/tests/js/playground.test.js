@@ -113,7 +113,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await frame(page, "reply", '{"greeting":"Welcome, ann!","number":2}').waitFor();
     assert.match(await page.innerText("#status"), /Connected once.* 1\sreload since/);
     assert.match(await page.innerText(GREETER), /generation 2/);
-    const [, inTerminal] = await within("line", server.line(/greeter generation 2: .*(probed in .*, 1 topic carried over in \S+ \S+) \(/));
+    const [, inTerminal] = await within("line", server.line(/greeter generation 2: .*(probed in .*, 1 topic moved in \S+ \S+) \(/));
     assert.equal((await page.innerText("#events li")).replaceAll("\u00a0", " "), `greeter 0.1.0, generation 2: ${inTerminal}`);
   });
 
@@ -144,7 +144,7 @@ test("the page shows the routes that are there, and a topic can be tried by hand
     await page.locator(`${GREETER}[data-state=building]`).waitFor({ timeout: BUILD_MS });
     await page.locator(`${GREETER}[data-state=refused]`).waitFor({ timeout: BUILD_MS });
     assert.equal(await page.locator("#problems [data-event=refused]").count(), 1);
-    assert.equal(server.log.match(/greeter: library refused/g).length, 2);
+    assert.equal(server.log.match(/greeter: library rejected/g).length, 2);
     edit(source, `    ${field}: u64,\n`, "");
     await page.locator(`${GREETER}[data-state=idle]`).waitFor({ timeout: BUILD_MS });
     assert.equal(await page.locator("#problems li").count(), 0);

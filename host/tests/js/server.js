@@ -127,7 +127,7 @@ export class Bench {
     for (const [plugin, build] of Object.entries(libraries)) this.replace(plugin, build);
   }
 
-  /** Starts a server, on a port of its choice or on one that was used before, with `more` at the end of its configuration. */
+  /** Starts a server, on a port of its choice or on one that was used before; `more` ends its configuration. */
   async serve(port = 0, more = "") {
     const config = join(this.folder, "bennu.toml");
     writeFileSync(config, configuration(Object.keys(this.#libraries), port, this.#topic) + more);

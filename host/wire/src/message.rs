@@ -197,6 +197,8 @@ pub mod event {
     pub const PRESENCE_STATE: &str = "presence_state";
     /// What changed in it.
     pub const PRESENCE_DIFF: &str = "presence_diff";
+    /// A client shows a new token.
+    pub const ACCESS_TOKEN: &str = "access_token";
 }
 
 /// The topic of heartbeats.
@@ -226,6 +228,12 @@ pub mod reason {
     pub const REROUTED: &str = "rerouted";
     /// The plugin answered with something that cannot be sent.
     pub const INVALID_ANSWER: &str = "invalid answer";
+    /// A new token is not good.
+    pub const INVALID_TOKEN: &str = "invalid token";
+    /// A new token has expired.
+    pub const TOKEN_EXPIRED: &str = "token expired";
+    /// A new token is for another client than the connection.
+    pub const OTHER_CLIENT: &str = "token of another client";
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub const CLOSE: u32 = 7;
 pub const SNAPSHOT: u32 = 8;
 /// The plugin makes the topic from `payload`, which state version `number` wrote. `name`: the topic.
 pub const RESTORE: u32 = 9;
-/// The plugin makes a member from `payload`, which state version `number` wrote. `info`: as at its join.
+/// The plugin makes a member from `payload`, which state version `number` wrote. `info`: as at its join, or after its last
+/// `CLAIMS`.
 pub const RESTORE_MEMBER: u32 = 10;
 /// A client connects. `topic` is 0, `info` a [`ConnectInfo`](crate::wire::ConnectInfo) as JSON. The plugin answers with
 /// `CONNECT_ACCEPT`, `CONNECT_REFUSE` or `LATER`.
@@ -37,6 +38,9 @@ pub const ORIGIN: u32 = 13;
 /// A backend, not a client, asks the topic. `name`: the event, `info`: the topic's name, UTF-8. The plugin makes the topic if it
 /// has none. It answers with one `REPLY`, with `LATER`, or not at all: then the backend gets `ok` and `{}`. (since 1.5)
 pub const CALL: u32 = 14;
+
+/// The client of `member` has shown a new token. `info`: the member's info from now on. No callback runs. (since 1.5)
+pub const CLAIMS: u32 = 15;
 
 /// The name of the callback that runs for this kind of event, for logs. `topic` and `member` are 0 if the event has none.
 ///
@@ -58,6 +62,7 @@ pub const fn callback_name(kind: u32, topic: u64, member: u64) -> &'static str {
         (CONNECT, ..) => "connect",
         (RESTORED, ..) => "restored",
         (ORIGIN, ..) => "check_origin",
+        (CLAIMS, ..) => "claims",
         (CALL, ..) => "handle_call",
         _ => "unknown event",
     }

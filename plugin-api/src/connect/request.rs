@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Denial;
 use crate::payload::{Payload, read_json};
@@ -22,6 +23,7 @@ use crate::wire::{ConnectInfo, OriginInfo, Uri};
 /// | … `"user_agent"` | [`user_agent`](Self::user_agent) |
 /// | … `"x_headers"`, `"sec_websocket_headers"`, `"trace_context_headers"` | [`header`](Self::header), [`headers`](Self::headers) |
 /// | `headers = ["accept-language", …]` | the same |
+/// | `[mounts.auth]` | [`claims`](Self::claims) |
 /// | `connect_static = { … }` | [`static_pair`](Self::static_pair) |
 pub struct ConnectRequest {
     pub(crate) info: ConnectInfo,
@@ -41,6 +43,19 @@ impl ConnectRequest {
         })
     }
 
+    /// The claims of the token that the host has checked, if the mount has `[mounts.auth]`; otherwise an empty object.
+    ///
+    /// # Errors
+    ///
+    /// If they are no such `T`. Given back with `?`, the error refuses the client with status 403.
+    pub fn claims<T: DeserializeOwned>(&self) -> Result<T, Denial> {
+        let claims = self.info.claims.as_deref().map_or("{}", RawValue::get);
+        Payload::json_text(claims).parse().map_err(|refusal| Denial {
+            status: 403,
+            body: Some(refusal.into_body()),
+        })
+    }
+
     /// The mount's path.
     #[must_use]
     pub fn mount(&self) -> &str {
@@ -53,7 +68,8 @@ impl ConnectRequest {
         &self.info.transport
     }
 
-    /// The token that phoenix.js sends as `authToken`: in a header, so it appears in no URL. The host does not check it.
+    /// The token that phoenix.js sends as `authToken`: in a header, so it appears in no URL. The host checks it only if the
+    /// mount has `[mounts.auth]`.
     #[must_use]
     pub fn auth_token(&self) -> Option<&str> {
         self.info.auth_token.as_deref()

@@ -80,7 +80,7 @@ impl<P> Context<P> {
         let found = match read {
             Ok(json) => read_json(&json).map_err(|error| error.message),
             Err(error::UNTRACKED) => return None,
-            Err(error) => Err(crate::refusal::text(error)),
+            Err(error) => Err(crate::refused_effect::text(error)),
         };
         found
             .inspect_err(|error| tracing::error!(error, "cannot read presence"))

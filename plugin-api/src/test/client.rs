@@ -36,6 +36,19 @@ impl Client {
         self
     }
 
+    /// Gives the connection claims, as a token would: a JSON object.
+    #[must_use]
+    pub fn claims(self, claims: Value) -> Self {
+        self.core.borrow_mut().clients[self.number].claims = Some(claims);
+        self
+    }
+
+    /// Replaces the claims, as a new token of the connected client does: all its memberships see the new ones from now on. The
+    /// event `access_token`, which brings the token to a real server, is not among them: [push](Membership::push) it yourself.
+    pub fn refresh(&self, claims: Value) {
+        self.core.borrow_mut().refresh(self.number, claims);
+    }
+
     /// The socket id that the connect handler gave.
     #[must_use]
     pub fn socket_id(&self) -> Option<String> {

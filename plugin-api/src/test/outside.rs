@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::body::Body;
 use crate::abi::{Token, error};
-use crate::refusal;
+use crate::refused_effect;
 
 thread_local! {
     /// The test that runs on this thread.
@@ -180,7 +180,7 @@ impl Outside {
     }
 
     fn refuse(&self, what: &str) -> i64 {
-        let why = refusal::text(error::INVALID);
+        let why = refused_effect::text(error::INVALID);
         self.note(format!("warn effect refused: {why} effect={what:?}"));
         error::INVALID
     }

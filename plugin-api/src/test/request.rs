@@ -48,10 +48,20 @@ impl Request {
         self.with("auth_token", token)
     }
 
+    /// Adds the claims of a token that the host has checked: a JSON object.
+    #[must_use]
+    pub fn claims(self, claims: Value) -> Self {
+        self.with("claims", claims)
+    }
+
     /// Sets the client's address and port: `127.0.0.1:5000`.
     #[must_use]
     pub fn peer(self, address: &str) -> Self {
         self.with("peer", address)
+    }
+
+    pub(super) fn info_of(&self, key: &str) -> Option<&Value> {
+        self.info.get(key)
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

@@ -109,7 +109,9 @@ impl Server {
     /// If a promised answer does not come within the [patience](Server::patience).
     #[track_caller]
     pub fn connect(&self, request: impl Into<Request>) -> Result<Client, Denied> {
-        let info = request.into().info();
+        let request = request.into();
+        let claims = request.info_of("claims").cloned();
+        let info = request.info();
         let number = self.core.borrow_mut().connect(info);
         let mut core = self.core.borrow_mut();
         let answer = core.wait_until(|core| core.connects.get_mut(&number)?.answer.take());
@@ -122,6 +124,7 @@ impl Server {
                 let known = &mut core.clients[client.number];
                 known.socket_id = Some(id).filter(|id| !id.is_empty());
                 known.assigns = Some(assigns.value()).filter(|assigns| *assigns != json!({}));
+                known.claims = claims;
                 drop(core);
                 Ok(client)
             }

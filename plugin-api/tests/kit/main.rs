@@ -2,6 +2,7 @@
 
 mod asserting;
 mod calling;
+mod claims;
 mod connecting;
 mod happening;
 mod losing;

@@ -157,6 +157,7 @@ impl Member {
     pub(crate) fn handle_asked(&mut self, event: &str, asked: &Asked, cx: &Context) -> Handled {
         match event {
             "whoami" => return whoami(cx),
+            "claims" | "access_token" => return Ok(Reply::ok_with(cx.claims::<Value>()?)),
             "status" => return Ok(Reply::status(asked.status.clone(), &asked.payload)),
             "arm" => self.traps.push(asked.at.clone()),
             "sleep" => asked.sleep(),

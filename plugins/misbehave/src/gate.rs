@@ -76,6 +76,7 @@ fn seen(request: &ConnectRequest, user: &str) -> Value {
         "port": uri.map(|uri| uri.port),
         "query": uri.and_then(|uri| uri.query.as_deref()),
         "auth_token": request.auth_token(),
+        "claims": request.claims::<Value>().ok(),
         "region": request.static_pair("region"),
     })
 }

@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `count` | replies `{"topic":n,"member":n,"version":1}`, both numbers one higher than before |
 //! | `whoami` | replies `{"topic":…,"socket_id":…,"socket":{…},"route":{…}}` |
+//! | `claims`, `access_token` | replies with the claims of the client's token |
 //! | `echo` | replies with the same payload |
 //! | `numbered` | pushes `numbered` with the same payload, then replies with it |
 //! | `panic` | panics, with `payload` as the message if it is a text |
@@ -117,7 +118,7 @@
 //! |---|---|
 //! | (none) | accepted without socket id and assigns |
 //! | `open` | accepted with the id `user:USER` and the assigns `{"user":"USER"}`, from the parameter `user` |
-//! | `seen` | the same, but its assigns are what the handler saw of the request: `user`, `mount`, `transport`, `headers`, `peer` (the address), `uri` (without port and query), `port`, `query`, `auth_token`, `region` (from `connect_static`) |
+//! | `seen` | the same, but its assigns are what the handler saw of the request: `user`, `mount`, `transport`, `headers`, `peer` (the address), `uri` (without port and query), `port`, `query`, `auth_token`, `claims`, `region` (from `connect_static`) |
 //! | `later` | as `open`, from another thread |
 //! | `closed`, anything else | refused with 403 and `{"reason":"closed"}` |
 //! | `teapot` | refused with 418, without a body |

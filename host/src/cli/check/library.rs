@@ -13,11 +13,15 @@ use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::manifest::Manifest;
 use crate::runtime::plugin::pipeline::{Approved, Pipeline, Wanted};
 use crate::runtime::plugin::sample::Samples;
-use crate::runtime::plugin::step::{Refusal, Step, Trail};
+use crate::runtime::plugin::step::{Rejection, Step, Trail};
 use crate::server;
 
 /// Takes a library through all steps before it is loaded. Returns its manifest, and how long the probe took.
-pub(super) fn tried(pipeline: &Pipeline, library: &Path, wanted: &Wanted<'_>) -> Result<(Manifest, Duration), Refusal> {
+pub(super) fn tried(
+    pipeline: &Pipeline,
+    library: &Path,
+    wanted: &Wanted<'_>,
+) -> Result<(Manifest, Duration), Rejection> {
     let mut trail = Trail::of(wanted.plugin);
     let contents = pipeline.read(library, &mut trail)?;
     let no_state = |_: &Manifest| Ok(Samples::default());
@@ -31,7 +35,7 @@ fn tried_alone(pipeline: &Pipeline, library: &Path, settings: &str) -> Found {
         .read(library, &mut Trail::default())
         .map(|contents| Manifest::of_library(&contents.bytes).map(|manifest| manifest.name))?;
     let wanted = Wanted {
-        // A library without a name is refused for that.
+        // A library without a name is rejected for that.
         plugin: &named.unwrap_or_default(),
         attempt: 0,
         settings,
@@ -63,21 +67,21 @@ pub(super) fn run(library: &Path, settings: &str, as_json: bool) -> anyhow::Resu
     Ok(ExitCode::from(u8::from(found.is_err())))
 }
 
-type Found = Result<(Manifest, Duration), Refusal>;
+type Found = Result<(Manifest, Duration), Rejection>;
 
 fn text(library: &Path, found: &Found) -> String {
     let (manifest, probed) = match found {
         Ok(found) => found,
-        Err(refusal) => {
-            let complaint = { refusal.settings.as_ref() }.map(|error| Complaint::new(&error.path, &error.message));
+        Err(rejection) => {
+            let complaint = { rejection.settings.as_ref() }.map(|error| Complaint::new(&error.path, &error.message));
             let help = complaint.and_then(|complaint| complaint.help);
             let help = help.map_or(String::new(), |help| format!("\n  = help: {help}"));
             let error = styled(BAD, "error");
             return format!(
-                "{error}: {} is refused ({}): {}{help}",
+                "{error}: {} is rejected (step `{}`): {}{help}",
                 library.display(),
-                refusal.step,
-                refusal.message
+                rejection.step,
+                rejection.message
             );
         }
     };
@@ -131,9 +135,9 @@ fn json(library: &Path, found: &Found) -> String {
             "channel": manifest.has_channel, "connect": manifest.has_connect, "settings": manifest.takes_settings,
             "probe_ms": milliseconds(*probed),
         }),
-        Err(refusal) => json!({
-            "file": library, "good": false, "step": refusal.step, "code": refusal.code, "message": refusal.message,
-            "settings_path": refusal.settings.as_ref().map(|error| &error.path),
+        Err(rejection) => json!({
+            "file": library, "good": false, "step": rejection.step, "code": rejection.code, "message": rejection.message,
+            "settings_path": rejection.settings.as_ref().map(|error| &error.path),
         }),
     };
     value.to_string()

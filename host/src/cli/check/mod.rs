@@ -24,7 +24,7 @@ use library::tried;
 pub(super) const HELP: &str = "\
 Examples:
   bennu check                          config/bennu.toml of this folder or of one above it
-  bennu check --serve                  what `bennu serve` would refuse here
+  bennu check --serve                  everything that would keep `bennu serve` from starting here
   bennu check my/bennu.toml --dev
   bennu check target/release/libroom.so --settings '{\"max_history\": 10}'
 
@@ -48,7 +48,7 @@ pub(crate) struct CheckArgs {
     /// Checks a configuration for `bennu dev`: each plugin needs a package in the workspace, but no library
     #[arg(long)]
     dev: bool,
-    /// Also checks what `bennu serve` would refuse on this machine: starts each plugin and tries the addresses
+    /// Also checks everything that would keep `bennu serve` from starting here: starts each plugin, tries the addresses
     #[arg(long, conflicts_with = "dev")]
     serve: bool,
     /// The settings for a library
@@ -159,7 +159,7 @@ impl Verdict {
                 diagnostics.extend(start::addresses(config)?);
                 diagnostics.extend(start::plugins(config, &libraries.files)?);
             } else {
-                diagnostics.extend(refused(config, &libraries.files));
+                diagnostics.extend(rejected(config, &libraries.files));
             }
             diagnostics.extend(libraries.mistakes);
             unbuilt = libraries.unbuilt;
@@ -263,13 +263,13 @@ impl Verdict {
 }
 
 /// Tries libraries in a child process, as a server would before it loads them, with their settings.
-fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> Vec<Diagnostic> {
+fn rejected(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> Vec<Diagnostic> {
     let (mut pipeline, _staging) = match server::pipeline(config) {
         Ok(pipeline) => pipeline,
         Err(error) => return vec![start::placed(config, &error)],
     };
     pipeline.reports = None;
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for (attempt, (name, library)) in (0..).zip(libraries) {
         let Some(plugin) = config.plugins.get(name) else {
             continue;
@@ -282,11 +282,11 @@ fn refused(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> Vec<Diagno
             carries: plugin.reload == Reload::Migrate,
             limits: plugin.probe,
         };
-        if let Err(refusal) = tried(&pipeline, library, &wanted) {
-            refused.push(start::refused_library(config, name, &refusal, library));
+        if let Err(rejection) = tried(&pipeline, library, &wanted) {
+            rejected.push(start::rejected_library(config, name, &rejection, library));
         }
     }
-    refused
+    rejected
 }
 
 #[cfg(test)]

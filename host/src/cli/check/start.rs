@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Diagnostic, Mode, nearest};
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::server::preflight::Unavailable;
 use crate::server::{StartError, descriptors, preflight};
 
@@ -43,21 +43,21 @@ pub(super) fn too_few_files(config: &Config) -> Option<Diagnostic> {
 /// Which plugins do not start.
 pub(super) fn plugins(config: &Config, libraries: &BTreeMap<String, PathBuf>) -> anyhow::Result<Vec<Diagnostic>> {
     Ok(match preflight::plugins(config, libraries) {
-        Ok(refused) => {
-            let refused = refused.iter();
-            refused
-                .map(|(name, refusal)| refused_library(config, name, refusal, &libraries[name]))
+        Ok(rejected) => {
+            let rejected = rejected.iter();
+            rejected
+                .map(|(name, rejection)| rejected_library(config, name, rejection, &libraries[name]))
                 .collect()
         }
         Err(error) => vec![placed(config, &error)],
     })
 }
 
-/// The refusal of a plugin's library, at the setting that is to blame.
-pub(super) fn refused_library(config: &Config, name: &str, refusal: &Refusal, library: &Path) -> Diagnostic {
-    let diagnostic = match &refusal.settings {
+/// The rejection of a plugin's library, at the setting that is to blame.
+pub(super) fn rejected_library(config: &Config, name: &str, rejection: &Rejection, library: &Path) -> Diagnostic {
+    let diagnostic = match &rejection.settings {
         Some(said) => config.settings_error(name, &said.path, &said.message),
-        None => config.library_error(name, &format!("{} ({})", refusal.message, refusal.step)),
+        None => config.library_error(name, &format!("{} (step `{}`)", rejection.message, rejection.step)),
     };
     match library.exists() {
         true => diagnostic,
@@ -67,6 +67,9 @@ pub(super) fn refused_library(config: &Config, name: &str, refusal: &Refusal, li
 
 /// What `bennu serve` would say, at the setting that is to blame.
 pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
+    if let StartError::Keys(bad) = error {
+        return config.auth_error(&bad.mount, &bad.to_string());
+    }
     let (section, key) = place(error);
     config.key_error(section, key, &with_causes(error))
 }
@@ -82,7 +85,7 @@ fn place(error: &StartError) -> (&'static str, &'static str) {
         StartError::Secret(_) => ("server", "secret_key_base_file"),
         StartError::Untrusted(untrusted) => ("server", untrusted.key()),
         StartError::Stage { .. } | StartError::NoExec { .. } => ("server", "stage_dir"),
-        StartError::System(_) | StartError::Plugin { .. } => ("server", ""),
+        StartError::System(_) | StartError::Plugin { .. } | StartError::Keys(_) => ("server", ""),
     }
 }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::cli::terminal::{BAD, FAINT, ODD, STRONG, styled};
 
 /// How messages begin that need no fields: the sentence says everything, the fields are for scripts.
-const WHOLE: [&str; 3] = ["library refused", "plugin refused", "rolled back"];
+const WHOLE: [&str; 3] = ["library rejected", "plugin not loaded", "rolled back"];
 
 /// `! greeter: a handler is slow topic="greeter:1"`
 #[derive(Debug)]
@@ -122,9 +122,9 @@ mod tests {
         );
         check(
             "room",
-            "library refused: why\n --> it",
+            "library rejected: why\n --> it",
             " step=\"probe\"",
-            "✗ room: library refused: why\n --> it",
+            "✗ room: library rejected: why\n --> it",
         );
         check("", "one\n  two\n", " a=1", "✗ one a=1\n  two");
         check("room", "gone", "", "✗ room: gone");

@@ -1,4 +1,4 @@
-//! Makes one line of all that the log says about a reload: built, probed, topics carried over, old code unloaded.
+//! Makes one line of all that the log says about a reload: built, probed, topics moved, old code unloaded.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -11,6 +11,9 @@ use tracing_subscriber::layer::Context;
 
 use super::screen::Screen;
 use crate::cli::terminal::{BAD, GOOD, STRONG, styled};
+
+/// How the line begins about a library that was saved or built again, but was rejected before. The rest says what goes on.
+const REJECTED_BEFORE: &str = "library not loaded: it has not changed since it was rejected; ";
 
 /// Hears all events of the server, and shows those about reloads.
 pub(super) struct Reloads {
@@ -61,24 +64,26 @@ impl Reloads {
             }
             "library unchanged" => {
                 let built = known.built.remove(plugin);
-                self.screen.say(&unchanged(said, built));
+                self.screen.say(&unchanged(said, built, None));
             }
             "configuration replaced" => self
                 .screen
                 .say(&format!("{} configuration replaced", styled(GOOD, "✓"))),
-            _ => {}
+            message => {
+                if let Some(holds) = message.strip_prefix(REJECTED_BEFORE) {
+                    let built = known.built.remove(plugin);
+                    self.screen.say(&unchanged(said, built, Some(holds)));
+                }
+            }
         }
     }
 }
 
-/// The line about a build that gave the same library as before.
-fn unchanged(said: &Said, built: Option<f64>) -> String {
-    let (mark, what) = match said.flag("in_service") {
-        true => (styled(GOOD, "✓"), "nothing changed"),
-        false => (
-            styled(BAD, "✗"),
-            "the same library that was rejected; the previous code stays in service",
-        ),
+/// The line about a build that gave the same library as before. `holds`: it was rejected then, and what goes on meanwhile.
+fn unchanged(said: &Said, built: Option<f64>, holds: Option<&str>) -> String {
+    let (mark, what) = match holds {
+        None => (styled(GOOD, "✓"), "nothing changed".to_owned()),
+        Some(holds) => (styled(BAD, "✗"), format!("this library was rejected before; {holds}")),
     };
     let built = built.map_or_else(String::new, |build_ms| format!("built in {}, ", time(build_ms)));
     format!("{mark} {}: {built}{what}", styled(STRONG, &said.plugin))
@@ -104,7 +109,7 @@ fn in_service(said: &Said, built: Option<f64>) -> String {
         time(said.number("swap_ms")),
         time(said.number("longest_pause_us") / 1_000.0),
     );
-    line + &format!(", {topics} carried over in {took} (paused for {pause} at most)")
+    line + &format!(", {topics} moved in {took} (paused for {pause} at most)")
 }
 
 /// A time in milliseconds, shown in µs, ms or s.
@@ -130,14 +135,9 @@ struct Said {
     message: String,
     plugin: String,
     numbers: BTreeMap<&'static str, f64>,
-    flags: BTreeMap<&'static str, bool>,
 }
 
 impl Said {
-    fn flag(&self, name: &str) -> bool {
-        self.flags.get(name).copied().unwrap_or_default()
-    }
-
     fn number(&self, name: &str) -> f64 {
         self.numbers.get(name).copied().unwrap_or_default()
     }
@@ -155,10 +155,6 @@ impl Visit for Said {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.numbers.insert(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.flags.insert(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {

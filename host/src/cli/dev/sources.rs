@@ -13,7 +13,7 @@ use super::screen::Screen;
 use crate::cargo::{CargoError, Library, Outcome, Processes, Stage, Workspace};
 use crate::cli::terminal::{BAD, ODD, STRONG, has_colours, styled};
 use crate::config::{Config, nearest};
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 use crate::server::Built;
 use crate::server::control::watch::{News, SourceSet, WatchTimes, Watcher, What};
 use crate::server::control::{Command, Follower, Service};
@@ -160,7 +160,7 @@ impl Sources {
                 self.say_no_package(name, &workspace);
             }
         }
-        self.watch_sources(SystemTime::now());
+        self.watch_sources(SystemTime::now(), &[]);
         new.retain(|name| workspace.has(name));
         Ok(new)
     }
@@ -186,9 +186,10 @@ impl Sources {
         Box::new(Builder { known, changed })
     }
 
-    /// Watches what each plugin is built from, where that has changed. `since`: when it was last as it was built. What a package that
-    /// is gone was built from is watched on, because it may come back.
-    fn watch_sources(&mut self, since: SystemTime) {
+    /// Watches what each plugin is built from, where that has changed, and what these plugins were built from in any case: the build
+    /// may have seen what the watcher has not. `since`: when it was last as it was built. What a package that is gone was built from
+    /// is watched on, because it may come back.
+    fn watch_sources(&mut self, since: SystemTime, built: &[&str]) {
         let workspace = self.known.now();
         let mut manifests = BTreeSet::from([workspace.root().join("Cargo.toml")]);
         for (name, watched) in &mut self.plugins {
@@ -209,7 +210,7 @@ impl Sources {
                 Err(_) => watched.clone(),
             };
             manifests.extend(set.folders.iter().map(|folder| folder.join("Cargo.toml")));
-            if *watched != set {
+            if *watched != set || built.contains(&name.as_str()) {
                 // A package that cargo has just described may be gone again.
                 let since = (!workspace.has(name) || !is_gone(&set)).then_some(since);
                 self.watcher.sources(name, set.clone(), since);
@@ -233,7 +234,7 @@ impl Sources {
             return;
         };
         self.known.set(workspace);
-        self.watch_sources(since);
+        self.watch_sources(since, &[]);
     }
 
     /// Builds all plugins for the first time.
@@ -265,7 +266,7 @@ impl Sources {
         for (name, library) in plugins {
             let library = library.map_err(|error| {
                 self.say_not_built(&name, &error, false);
-                refusal(&error)
+                rejection(&error)
             });
             built.push((name, library.map(|library| library.path)));
         }
@@ -276,7 +277,7 @@ impl Sources {
     fn none_built(&self, names: &[String], error: &CargoError) -> Vec<Built> {
         let not_built = |name: &String| {
             self.say_not_built(name, error, false);
-            (name.clone(), Err(refusal(error)))
+            (name.clone(), Err(rejection(error)))
         };
         names.iter().map(not_built).collect()
     }
@@ -324,7 +325,7 @@ impl Sources {
         let build = self.known.now().build(&names, &self.stage, &self.processes, said)?;
         let outcome = build.wait()?;
         self.missing.clone_from(&outcome.missing);
-        self.watch_sources(since);
+        self.watch_sources(since, &names);
         Ok(outcome)
     }
 
@@ -374,7 +375,7 @@ impl Sources {
         let start = Instant::now();
         let not_built = |sources: &Self, name: &str, error: &CargoError| {
             sources.say_not_built(name, error, is_served(name));
-            service.send(Command::NotBuilt(name.to_owned(), refusal(error)));
+            service.send(Command::NotBuilt(name.to_owned(), rejection(error)));
         };
         // If a package is gone, the workspace may be none without it, and what cargo says then is about all of it.
         for name in { &due.changed }
@@ -424,13 +425,13 @@ impl Sources {
 }
 
 /// Why there is no library, as the page and the admin listener show it.
-fn refusal(error: &CargoError) -> Refusal {
+fn rejection(error: &CargoError) -> Rejection {
     let code = match error {
         CargoError::Failed(_) => "compile",
         CargoError::NoPackage(_) => "no_package",
         _ => "cargo",
     };
-    Refusal::new(Step::Build, code, strip_str(&error.to_string()).to_string())
+    Rejection::new(Step::Build, code, strip_str(&error.to_string()).to_string())
 }
 
 /// Has cargo describe the workspace. That may take a while: cargo downloads what the workspace needs.

@@ -12,7 +12,7 @@ use clap::builder::styling::Style;
 use toml::Table;
 
 use super::args::find_config;
-use super::refused;
+use super::rejected;
 use super::terminal::{FAINT, GOOD, STRONG, say, styled};
 use crate::config::{Config, Mode, schema};
 use name::PluginName;
@@ -106,7 +106,7 @@ impl Workspace {
         let is_named = self.names(name);
         if with_route && !is_named {
             // Before anything is written: a mistake that the file has already is reported as a mistake of the file.
-            Config::parse(&self.config, &extended, Mode::Dev).map_err(|errors| refused(&self.config, errors))?;
+            Config::parse(&self.config, &extended, Mode::Dev).map_err(|errors| rejected(&self.config, errors))?;
         }
         write_plugin(&folder, name)?;
         say(&format!("{} {}", styled(GOOD, "created"), folder.display()));

@@ -52,6 +52,9 @@ fn the_shipped_file_has_every_setting() {
         "log",
         "limits",
         "mounts",
+        "mounts.auth",
+        "mounts.auth.jwt",
+        "mounts.auth.phoenix_token",
         "mounts.longpoll",
         "mounts.longpoll.crypto",
         "plugins.room",
@@ -68,9 +71,11 @@ fn the_shipped_file_has_every_setting() {
             let line = format!("\n{key} = ");
             let below = format!("\n[{section}.{key}]");
             let off = format!("\n# {key} = ");
+            let below_off = format!("\n# [{section}.{key}]");
             let list = format!("[[{section}.{key}]]");
+            let forms = [line, below, off, below_off, list];
             assert!(
-                [line, below, off, list].iter().any(|form| text.contains(form)),
+                forms.iter().any(|form| text.contains(form)),
                 "{header} {key} is missing"
             );
         }
@@ -90,7 +95,7 @@ fn known_settings(section: &str, header: &str) -> Vec<String> {
         .find(|diagnostic| diagnostic.message().ends_with("has no setting `~`"))
         .expect("refused");
     let shown = unknown.render(false);
-    let list = shown.rsplit_once("there is ").expect("the list").1;
+    let list = shown.rsplit_once("known: ").expect("the list").1;
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

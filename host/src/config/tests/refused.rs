@@ -405,3 +405,87 @@ fn settings_that_json_cannot_hold_are_refused() {
         "7:18: this number does not fit into 64 bits",
     );
 }
+
+#[test]
+fn settings_of_auth_are_checked() {
+    let auth = |settings: &str| format!("[[mounts]]\npath = \"/a\"\n[mounts.auth]\n{settings}");
+    let jwt = |settings: &str| auth(&format!("jwt = {{ {settings} }}"));
+    let good = "jwt = { algorithms = [\"HS256\"], secret_file = \"s\" }\n";
+    check(
+        &auth(""),
+        "3:1: `[mounts.auth]` takes no token: it has neither `jwt` nor `phoenix_token`",
+    );
+    check(
+        &auth(&format!("{good}requires = true")),
+        "5:1: `[mounts.auth]` has no setting `requires`",
+    );
+    check(&jwt("secret_file = \"s\""), "4:7: `jwt` names no algorithm");
+    check(&jwt("algorithms = []"), "4:22: `jwt` names no algorithm");
+    check(
+        &jwt("algorithms = [\"none\"]"),
+        "4:23: a token cannot be signed with `none`",
+    );
+    check(
+        &jwt("algorithms = [\"HS25\"]"),
+        "4:23: a token cannot be signed with `HS25`",
+    );
+    check(
+        &jwt("algorithms = [\"HS256\"], secret_file = \"s\", keys_file = \"k\""),
+        "4:64: `jwt` has both `secret_file` and `keys_file`",
+    );
+    check(
+        &jwt("algorithms = [\"RS256\"], secret_file = \"s\""),
+        "4:23: `RS256` needs public keys, not a secret",
+    );
+    check(
+        &jwt("algorithms = [\"HS256\"], secret = \"hunter2\""),
+        "4:33: `jwt` has no setting `secret`",
+    );
+    check(
+        &auth("phoenix_token = { secret_key_base_file = \"s\" }"),
+        "4:17: `phoenix_token` has no `salt`",
+    );
+    check(
+        &auth("phoenix_token = { salt = \"s\", max_age_s = 0 }"),
+        "4:43: `max_age_s` must be from 1 to 3_162_240_000",
+    );
+    check(
+        &auth(&format!("{good}from = [\"cookie.token\"]")),
+        "5:9: `cookie.token` is no place for a token",
+    );
+    check(
+        &auth(&format!("{good}from = []")),
+        "5:8: no client can show its token: `from` is empty",
+    );
+    check(
+        &auth(&format!("{good}socket_id = \"user\"")),
+        "5:13: `socket_id` cannot be `user`: it names no claim, so all clients would get the same id",
+    );
+    check(
+        &auth(&format!("{good}on_expiry = \"stay\"")),
+        "5:13: `on_expiry` cannot be `stay`",
+    );
+}
+
+/// Only the environment and files hold secrets, so all else may be shown.
+#[test]
+fn a_mistake_in_auth_is_shown_with_its_line_and_a_secret_there_is_not() {
+    check_shown(
+        "[[mounts]]\npath = \"/a\"\n[mounts.auth]\njwt = { algorithms = [\"HS257\"], secret_file = \"s\" }\n",
+        r#"
+    error: a token cannot be signed with `HS257`
+     --> bennu.toml:4:23
+      |
+    4 | jwt = { algorithms = ["HS257"], secret_file = "s" }
+      |                       ^^^^^^^
+      |
+      = help: did you mean `HS256`?
+"#,
+    );
+    let secret = "[[mounts]]\npath = \"/a\"\n[mounts.auth]\njwt = { algorithms = [\"HS256\"], secret = \"hunter2\" }\n";
+    let shown: String = diagnostics(secret).iter().map(|found| found.render(false)).collect();
+    assert!(
+        shown.contains("has no setting `secret`") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}

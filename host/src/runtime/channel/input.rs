@@ -43,6 +43,13 @@ pub(crate) enum Input {
         /// The size of the frame that `event` and `payload` are slices of.
         frame_bytes: usize,
     },
+    /// A member's client has shown a new token.
+    Claims {
+        /// The member.
+        member: MemberId,
+        /// JSON of `wire::MemberInfo` from now on.
+        info: Bytes,
+    },
     /// A backend asks the topic.
     Call {
         /// The event.

@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) progress: Progress,
 }
 
-/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is given up.
+/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is abandoned.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     at: AtomicUsize,
@@ -77,7 +77,7 @@ pub(super) struct Step {
     pub(super) input: Input,
     /// One of `abi::event`, or [`HOST`].
     pub(super) kind: u32,
-    /// For a join and its answer.
+    /// For a join and its answer, and for new claims.
     pub(super) info: Bytes,
     /// The member that it is about, if any.
     pub(super) member: Option<MemberId>,
@@ -143,7 +143,7 @@ impl Plan {
     }
 
     /// Hands the events to the plugin, commits their effects, and gives back the steps that were not reached. If the shard is
-    /// given up meanwhile, the thread that did so goes on with the plan.
+    /// abandoned meanwhile, the thread that did so goes on with the plan.
     pub(super) fn run(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) {
         let plan = Arc::new(self);
         let events: Vec<Event<'_>> = plan
@@ -228,7 +228,8 @@ impl Plan {
                 status,
                 payload,
             } => (event.token, event.name, event.payload) = (*serial, status, payload.bytes()),
-            Input::JoinDeadline { .. }
+            Input::Claims { .. }
+            | Input::JoinDeadline { .. }
             | Input::Retired { .. }
             | Input::Linger { .. }
             | Input::PresenceDiff
@@ -294,6 +295,12 @@ fn plan(
             };
             Some((kind, none, Some(*member)))
         }
+        Input::Claims { member, info } => match standing(record, ahead, *member) {
+            Standing::In => Some((event::CLAIMS, info.clone(), Some(*member))),
+            // The plugin does not know it yet.
+            Standing::Pending => Some((HOST, none, Some(*member))),
+            Standing::Out => None,
+        },
         Input::Call { create, caller, .. } => {
             if !*create && !ahead.is_live(record) {
                 caller.answer(Called::NotAlive);

@@ -1,7 +1,7 @@
 //! The host's functions that a plugin may call from any of its threads, at any time.
 
 use bennu_plugin::abi::{Token, error};
-use bennu_plugin::refusal;
+use bennu_plugin::refused_effect;
 use bennu_wire::message::Payload;
 use bytes::Bytes;
 
@@ -60,7 +60,7 @@ impl HostCalls for Bridge {
     fn refused(&self, what: &'static str, error: i64) {
         let why = || match error {
             error::LIMIT => "max_effect_bytes_per_event is reached".to_owned(),
-            error => refusal::text(error),
+            error => refused_effect::text(error),
         };
         self.env.refused(what, None, "", (error, why));
     }
@@ -118,7 +118,7 @@ impl Bridge {
         if matches!(code, error::INVALID | error::LIMIT) {
             let why = || match code {
                 error::LIMIT => "max_mailbox_messages or max_mailbox_message_bytes is reached".to_owned(),
-                error => refusal::text(error),
+                error => refused_effect::text(error),
             };
             self.env.refused(what, topic, "", (code, why));
         }

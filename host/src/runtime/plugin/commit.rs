@@ -18,7 +18,7 @@ use super::effects::Fx;
 use super::env::Env;
 use super::loader::{Effect, Outcome};
 use crate::config::OnPanic;
-use crate::runtime::channel::{Called, Ending, Input, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Ending, Input, Member, Notice, Promise, Record, Topic};
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 
@@ -76,7 +76,7 @@ impl<'a> Commit<'a> {
     fn end_step(&mut self, outcome: Outcome, message: &str) {
         self.env.slot.stats.events.inc();
         let step = &self.plan.steps[self.at];
-        if !matches!(step.kind, event::RESTORED | event::CLOSE) {
+        if !matches!(step.kind, event::RESTORED | event::CLOSE | event::CLAIMS) {
             self.topic(step).count_handled();
         }
         self.finish(outcome, message);
@@ -170,6 +170,11 @@ impl<'a> Commit<'a> {
                     self.back = true;
                 }
             }
+            Input::Claims { member, info } => {
+                if let Some(Member::Pending(pending)) = record.members.get_mut(member) {
+                    pending.info = info.clone();
+                }
+            }
             Input::Retired { generation } => self.break_promises(topic, &mut record, *generation),
             _ => {}
         }
@@ -206,6 +211,12 @@ impl<'a> Commit<'a> {
         let mut record = topic.record();
         if outcome != Outcome::Ok {
             forget_promises(&fx, &mut record);
+        }
+        if let (event::CLAIMS, Some(member)) = (step.kind, step.member)
+            && let Some(Member::Joined(info)) = record.members.get_mut(&member)
+        {
+            // Also if the plugin is too old to know them: the next one reads them.
+            *info = step.info.clone();
         }
         match step.kind {
             event::JOIN | event::ANSWER => self.finish_join(step, outcome, text, fx, &mut record),

@@ -1,7 +1,7 @@
 //! Libraries that lie beside a plugin and belong to it: it names them, and has the system's loader look for them at `$ORIGIN`.
 //!
 //! The system's loader takes a needed library by its name if one of that name is loaded already: the next generation of a plugin would
-//! get the companion of the one before, whatever lies beside it by then. So companions are read and hashed with their plugin, and
+//! get the companion of the previous one, whatever lies beside it by then. So companions are read and hashed with their plugin, and
 //! staged beside its copy under names that were never used. In the copies, each text that names a companion is overwritten with a name
 //! of the same length, and each folder below `$ORIGIN` with `$ORIGIN` itself.
 
@@ -38,12 +38,15 @@ pub(crate) enum CompanionError {
     TooMany,
     /// The place of a name in the file holds something else too, so that it cannot be overwritten.
     #[error(
-        "it needs {0} from its own folder, and shares that name with another text, so that its copy cannot be given another: link it \
-         statically, or with `-Wl,-O0`"
+        "it needs {0} from its own folder; its string table shares that name with another string, so Bennu cannot rename the copy: link \
+         {0} statically, or link the library with `-Wl,-O0`"
     )]
     Shared(String),
     /// No other name of its length can be had.
-    #[error("it needs {0} from its own folder, whose name is too short for its copies to have others")]
+    #[error(
+        "it needs {0} from its own folder; that file name is too short, because each copy needs another of the same length: give it a \
+         longer one"
+    )]
     TooShort(String),
 }
 

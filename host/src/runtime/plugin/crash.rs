@@ -38,7 +38,7 @@ pub(crate) fn start(state_dir: &Path, quarantine: &Quarantine) {
     let installed = private_dir(state_dir).and_then(|()| loader::crash::install(&state_dir.join(FILE)));
     if let Err(error) = installed {
         let dir = state_dir.display();
-        tracing::warn!(%dir, %error, "a crash would leave no trace: the state folder is not usable");
+        tracing::warn!(%dir, %error, "cannot write to the state folder: after a crash, the next start cannot say what crashed");
     }
 }
 
@@ -63,7 +63,7 @@ fn take(file: &Path) -> Vec<Crash> {
 }
 
 fn unreadable(file: &Path, error: &io::Error) {
-    tracing::warn!(file = %file.display(), %error, "the report of a crash cannot be read");
+    tracing::warn!(file = %file.display(), %error, "cannot read a crash report");
 }
 
 impl Crash {
@@ -96,20 +96,20 @@ impl Crash {
             tracing::error!(
                 signal,
                 thread,
-                "the run before crashed, but not in the code of a plugin"
+                "the previous run of the server crashed, outside of plugin code"
             );
             return;
         };
         tracing::error!(
             plugin, %hash, signal, entry, event, thread,
-            "the run before crashed in this plugin: its contents go into quarantine"
+            "the previous run of the server crashed in this plugin: this build is now in quarantine (`bennu plugins --lift` takes it out)"
         );
         let of = if event.is_empty() {
             String::new()
         } else {
             format!(" of {event:?}")
         };
-        let reason = format!("it ended the host by {signal} in {entry}{of}");
+        let reason = format!("it crashed the server with {signal} in {entry}{of}");
         quarantine.add(hash, &Quarantined::now(plugin, "crashed", &reason));
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         let why = quarantine.find(hash).unwrap();
         assert_eq!(
             (&*why.plugin, &*why.code, &*why.reason),
-            ("room", "crashed", "it ended the host by SIGABRT in join")
+            ("room", "crashed", "it crashed the server with SIGABRT in join")
         );
         assert_eq!(take(&file), []);
     }

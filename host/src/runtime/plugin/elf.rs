@@ -110,7 +110,7 @@ fn header(bytes: &[u8]) -> Result<&Header, ElfError> {
     if bytes.len() < size_of::<Header>() {
         return Err(truncated(size_of::<Header>() as u64, bytes));
     }
-    Header::parse(bytes).map_err(|_| ElfError::Damaged("its header can't be read"))
+    Header::parse(bytes).map_err(|_| ElfError::Damaged("its header cannot be read"))
 }
 
 /// This machine's architecture, and a library.
@@ -147,7 +147,7 @@ fn check_sections(header: &Header, bytes: &[u8]) -> Result<(), ElfError> {
     inside(start, length, bytes)?;
     let sections = header
         .section_headers(LittleEndian, bytes)
-        .map_err(|_| ElfError::Damaged("its section table can't be read"))?;
+        .map_err(|_| ElfError::Damaged("its section table cannot be read"))?;
     // As in a copy whose end was never written.
     if sections.iter().all(|section| section.sh_type(LittleEndian) == SHT_NULL) {
         return Err(ElfError::Damaged("its section table is empty"));
@@ -167,7 +167,7 @@ fn check_segments(header: &Header, bytes: &[u8]) -> Result<(), ElfError> {
     inside(start, entries * u64::from(header.e_phentsize.get(LittleEndian)), bytes)?;
     let segments = header
         .program_headers(LittleEndian, bytes)
-        .map_err(|_| ElfError::Damaged("its program headers can't be read"))?;
+        .map_err(|_| ElfError::Damaged("its program headers cannot be read"))?;
     let mut loads = 0;
     for segment in segments {
         if segment.p_type(LittleEndian) == PT_LOAD {

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::abandon;
 use super::backtrace::Panics;
 use super::bridge::Bridge;
 use super::elf::Facts;
 use super::env::Env;
-use super::giveup;
 use super::health::Health;
 use super::left::Left;
 use super::loader::{self, Instance, Kept, Library, LoadError, LoadedFor, ShardInstance};
@@ -21,7 +21,7 @@ use super::sample::Untried;
 use super::shard::{self, Shard, Work};
 use super::stage::StagedFile;
 use super::static_tls;
-use super::watchdog::GivenUp;
+use super::watchdog::Abandoned;
 use crate::config;
 use crate::config::ContentHash;
 use crate::runtime::channel::Owner;
@@ -92,18 +92,18 @@ pub(crate) enum GenerationError {
     #[error("the plugin did not start: {0}")]
     Init(String),
     /// The system started no thread.
-    #[error("a shard thread could not be started")]
+    #[error("a thread of the plugin could not be started")]
     Thread(#[source] std::io::Error),
     /// A shard ended before it was ready.
-    #[error("a shard ended while starting")]
+    #[error("a thread of the plugin ended while it was starting")]
     Ended,
     /// The plugin's `init` does not return. Its thread is left.
     #[error("the plugin did not start within {} ms: its `init` does not return", .0.as_millis())]
     Hangs(Duration),
     /// The library's constructors do not return. Their thread is left, and nothing else can be loaded.
     #[error(
-        "the library did not load within {} ms: a constructor of it does not return, and holds the system's loader; no plugin can be \
-         loaded before the host is restarted", .0.as_millis()
+        "the library did not load within {} ms: one of its constructors does not return and blocks the dynamic loader; restart \
+         the server before you load another plugin", .0.as_millis()
     )]
     LoadHangs(Duration),
 }
@@ -178,7 +178,7 @@ impl Generation {
         all.find(|shard| !shard.is_closed()).cloned()
     }
 
-    /// The shard with this run queue, unless it was given up or belongs to another generation.
+    /// The shard with this run queue, unless it was abandoned or belongs to another generation.
     #[must_use]
     pub(crate) fn shard_of(&self, owner: &Owner) -> Option<Arc<Shard>> {
         let shards = self.set.shards.read().expect("no holder panics");
@@ -211,10 +211,10 @@ impl Generation {
     /// Whether any of its shards still runs. A generation without one serves nothing.
     #[must_use]
     pub(crate) fn serves(&self) -> bool {
-        !self.set.is_given_up()
+        !self.set.is_abandoned()
     }
 
-    /// Ends all shards, closes the library and looks whether it is gone. Blocks until the shards have ended or are given up.
+    /// Ends all shards, closes the library and looks whether it is gone. Blocks until the shards have ended or are abandoned.
     pub(crate) fn retire(&self) -> Retired {
         let Some(running) = self.take_running() else {
             return Retired::Unmapped;
@@ -315,8 +315,8 @@ pub(crate) enum Retired {
 }
 
 impl ShardSet {
-    /// Whether all shards were given up, and none could be put in their places.
-    pub(super) fn is_given_up(&self) -> bool {
+    /// Whether all shards are abandoned, and none could be put in their places.
+    pub(super) fn is_abandoned(&self) -> bool {
         let shards = self.shards.read().expect("no holder panics");
         shards.iter().all(|shard| shard.is_closed())
     }
@@ -479,7 +479,7 @@ impl ShardSet {
         }
     }
 
-    /// Puts a new shard in the place of one that was given up. `None` if the generation is retired, or too many threads are stuck;
+    /// Puts a new shard in the place of an abandoned one. `None` if the generation is retired, or too many threads are stuck;
     /// the place then stays closed.
     pub(super) fn replace(self: &Arc<Self>, old: &Arc<Shard>) -> Option<Arc<Shard>> {
         let mut running = self.running.lock().expect("no holder panics");
@@ -489,8 +489,9 @@ impl ShardSet {
         if slot.stats.stuck_threads.get() > most {
             tracing::error!(
                 plugin = slot.name,
-                most,
-                "too many threads of the plugin are stuck: the shard is not replaced, and joins that lead to it are refused"
+                max_stuck_threads = most,
+                "too many threads of the plugin are stuck: Bennu starts no replacement, and refuses joins to the topics of this one. \
+                 Restart the server"
             );
             return None;
         }
@@ -501,7 +502,8 @@ impl ShardSet {
             .index;
         let (set, instance, shard) = (Arc::clone(self), running.instance.clone(), self.new_shard());
         let thread = self.thread(index, &shard, move |shard| set.reopen(index, shard, instance));
-        let thread = thread.inspect_err(|error| tracing::error!(plugin = slot.name, %error, "no shard can be opened"));
+        let thread = thread
+            .inspect_err(|error| tracing::error!(plugin = slot.name, %error, "cannot start a thread of the plugin"));
         running.threads.push(thread.ok()?);
         self.env.hub.watchdog.watch(Arc::downgrade(self), Arc::clone(&shard));
         self.shards.write().expect("no holder panics")[index] = Arc::clone(&shard);
@@ -516,11 +518,11 @@ impl ShardSet {
         let opened = match in_plugin(shard, "open", open) {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {
-                tracing::error!(plugin = env.slot.name, error, "no shard can be opened");
-                giveup::close(&self, shard, false);
+                tracing::error!(plugin = env.slot.name, error, "cannot start a thread of the plugin");
+                abandon::close(&self, shard, false);
                 return;
             }
-            Err(GivenUp) => return came_back(&env),
+            Err(Abandoned) => return came_back(&env),
         };
         // The generation may be retired while the thread runs: it goes with the set.
         drop(self);
@@ -532,7 +534,7 @@ impl ShardSet {
 }
 
 /// Calls the plugin for something other than an event.
-fn in_plugin<T>(shard: &Arc<Shard>, what: &'static str, call: impl FnOnce() -> T) -> Result<T, GivenUp> {
+fn in_plugin<T>(shard: &Arc<Shard>, what: &'static str, call: impl FnOnce() -> T) -> Result<T, Abandoned> {
     shard.begin(Work::Life(what));
     shard.pulse.enter();
     let result = call();
@@ -561,15 +563,12 @@ fn shut_down(shard: &Arc<Shard>, instance: &Instance, env: &Env) {
     match in_plugin(shard, "shutdown", || instance.shutdown(SHUTDOWN_DEADLINE)) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down cleanly"),
-        Err(GivenUp) => came_back(env),
+        Err(Abandoned) => came_back(env),
     }
 }
 
-/// Notes that a thread which was given up has returned from the plugin after all, and ends.
+/// Notes that an abandoned thread has returned from the plugin, and ends.
 fn came_back(env: &Env) {
     env.slot.stats.stuck_threads.dec();
-    tracing::info!(
-        plugin = env.slot.name,
-        "a thread that was given up has returned and ends"
-    );
+    tracing::info!(plugin = env.slot.name, "an abandoned thread has returned and ended");
 }

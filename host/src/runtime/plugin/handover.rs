@@ -16,8 +16,8 @@ use bennu_wire::message;
 use bytes::Bytes;
 
 use self::written::{Panic, Written, Wrote};
+use super::abandon;
 use super::env::Env;
-use super::giveup;
 use super::loader::{Event, ShardInstance};
 use super::shard::{BATCH, Control, Shard, Work};
 use crate::config::OnPanic;
@@ -38,7 +38,7 @@ pub(crate) struct Move {
     pub(crate) version: u32,
     /// The state to carry; `None`: what the giving generation writes.
     pub(crate) from: Option<Snapshot>,
-    /// If the state cannot be carried over, its members are told to rejoin.
+    /// If the state cannot be moved, its members are told to rejoin.
     pub(crate) else_rejoin: bool,
     /// Where to report how it went.
     pub(crate) report: mpsc::Sender<Moved>,
@@ -151,7 +151,7 @@ pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstanc
                 state,
             };
             if let Err(Control::Take(carried)) = to.control(Control::Take(Box::new(carried))) {
-                give_back(*carried, "the shard that was to take it is closed", env);
+                give_back(*carried, "the new code has stopped", env);
             }
         }
     }
@@ -185,8 +185,8 @@ fn end_first(
     topic.release(&shard.queue, ends);
     // Asked for before the ends run: if one of them hangs, the thread that gives the shard up finds the move.
     if let Err(Control::Give(moving)) = shard.control(Control::Give(Box::new(moving))) {
-        giveup::sweep(shard, env);
-        return moving.fail(since, 0, "the shard that serves it is closed");
+        abandon::sweep(shard, env);
+        return moving.fail(since, 0, "its thread has ended");
     }
     for _ in 0..batches {
         shard.run_topics(vec![Arc::clone(&topic)], instance, env);
@@ -219,7 +219,7 @@ pub(super) fn snapshot_up_to(
     }
 }
 
-/// A move with the state that it carries, if the plugin holds any. `None` if the shard was given up meanwhile.
+/// A move with the state that it carries, if the plugin holds any. `None` if the shard was abandoned meanwhile.
 fn with_state(moving: Move, shard: &Arc<Shard>, instance: &mut ShardInstance) -> Option<(Move, Wrote)> {
     let topic = Arc::clone(&moving.topic);
     if !topic.record().live {
@@ -340,11 +340,11 @@ pub(super) fn give_back(carried: Carried, why: &str, env: &Env) {
     fail(moving, &from, since, why, env);
 }
 
-/// The state could not be carried over: the topic stays where it was, or its members rejoin on the new code.
+/// The state could not be moved: the topic stays where it was, or its members rejoin on the new code.
 fn fail(moving: Move, from: &Arc<Shard>, since: Instant, why: &str, env: &Env) {
     let waited = moving.topic.release(&from.queue, Vec::new());
     if from.is_closed() {
-        giveup::sweep(from, env);
+        abandon::sweep(from, env);
     }
     moving.stay(since, waited, why);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::left::Left;
 use super::quarantine::unix_seconds;
-use super::step::{Refusal, Step, Trail};
+use super::step::{Rejection, Step, Trail};
 use super::swap::SwapReport;
 use crate::config::ContentHash;
 
@@ -25,7 +25,7 @@ pub(crate) struct Journal {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entries {
     /// Why the newest library is not in service, if it is not.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) rejection: Option<Rejection>,
     /// The last library that came into service.
     pub(crate) reload: Option<Reload>,
     /// The last roll back.
@@ -38,8 +38,8 @@ pub(crate) struct Entries {
     pub(crate) on_probation: bool,
     /// How often each step was passed.
     pub(crate) passed: BTreeMap<Step, u64>,
-    /// How often a step refused, by step and code.
-    pub(crate) refusals: BTreeMap<(Step, String), u64>,
+    /// How often a step rejected, by step and code.
+    pub(crate) rejections: BTreeMap<(Step, String), u64>,
 }
 
 /// A library that came into service.
@@ -89,7 +89,7 @@ pub(crate) struct Rollback {
     pub(crate) at_unix_s: u64,
     /// How that went.
     pub(crate) swap: SwapReport,
-    /// The kit has compared what the code before reads with what was written. A migration decides itself what it keeps.
+    /// The kit has compared what the previous code reads with what was written. A migration decides itself what it keeps.
     pub(crate) is_checked: bool,
 }
 
@@ -109,17 +109,17 @@ impl Journal {
         self.entries().count(trail);
     }
 
-    /// A library was refused.
-    pub(crate) fn refused(&self, refusal: Refusal) {
+    /// A library was rejected.
+    pub(crate) fn rejected(&self, rejection: Rejection) {
         let mut entries = self.entries();
-        let count = entries.refusals.entry((refusal.step, refusal.code.clone()));
+        let count = entries.rejections.entry((rejection.step, rejection.code.clone()));
         *count.or_default() += 1;
-        entries.refusal = Some(refusal);
+        entries.rejection = Some(rejection);
     }
 
-    /// The library in place is in service. Forgets the last refusal; returns whether there was one.
+    /// The library in place is in service. Forgets the last rejection; returns whether there was one.
     pub(crate) fn settled(&self) -> bool {
-        self.entries().refusal.take().is_some()
+        self.entries().rejection.take().is_some()
     }
 
     /// A step was passed.

@@ -65,7 +65,7 @@ impl Kept {
                 let read = || Contents::read_from(&path, trusted);
                 let contents = (meta.len() <= MAX_LIBRARY_BYTES).then(read)?;
                 let contents = contents
-                    .inspect_err(|error| tracing::warn!(%error, "a kept library is not used"))
+                    .inspect_err(|error| tracing::warn!(%error, "cannot use a stored library"))
                     .ok()?;
                 // A file that has changed on the disk is not the one that was good.
                 (contents.hash == hash).then_some(contents)

@@ -1,7 +1,7 @@
 //! Tries loaded code on state that could not be sampled before it was loaded: in a child process, as the probe does.
 //!
 //! A generation that was too busy to be sampled keeps its topics. They move once it has been sampled and the new code has
-//! passed on that sample. And before a roll back, the code before is tried on the state that the new code has written.
+//! passed on that sample. And before a rollback, the previous code is tried on the state that the new code has written.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::pipeline::Pipeline;
 use super::sample::{self, Heard};
 use super::slot::PluginSlot;
-use super::swap::{NOT_CARRIED, SwapReport, rejoin_late, swap_late};
+use super::swap::{NOT_MOVED, SwapReport, rejoin_late, swap_late};
 
 /// Moves the topics of those `live` generations that have been sampled since the last look.
 pub(super) fn carry(pipeline: &Pipeline, slot: &Arc<PluginSlot>, live: &[Arc<Generation>]) {
@@ -32,11 +32,7 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
         && error.may_pass()
         && heard.put_off < config.probe_retries
     {
-        tracing::warn!(
-            plugin,
-            from,
-            "its topics move later: their state could not be tried on the new code: {error}"
-        );
+        tracing::warn!(plugin, from, "topics not moved yet: the probe could not run: {error}");
         return new.untried().put_off(heard);
     }
     if let Err(error) = tried {
@@ -45,7 +41,7 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
             plugin,
             from,
             rejoined,
-            "the state of its topics is not given to the code in service: in a child {error}"
+            "topics not moved: the new code failed on a sample of their state, in a child process: {error}"
         );
         return;
     }
@@ -55,9 +51,9 @@ fn carry_from(pipeline: &Pipeline, slot: &Arc<PluginSlot>, new: &Arc<Generation>
         from,
         generation = new.number,
         topics = moved,
-        "topics carried over after all"
+        "topics moved later"
     );
-    failures.announce(plugin, NOT_CARRIED);
+    failures.announce(plugin, NOT_MOVED);
 }
 
 /// Checks that `good` may be given the state that `bad` has written: it reads that version, and does not crash over it. What it
@@ -74,7 +70,7 @@ pub(super) fn takes_back(
 ) -> Result<(), String> {
     let (reads, version) = (&good.manifest.reads, bad.manifest.state_version);
     if !reads.contains(&version) {
-        return Err(format!("the code before does not read state of version {version}"));
+        return Err(format!("the previous code cannot read state version {version}"));
     }
     // Does not wait for a busy shard: topics have to leave the bad code soon.
     let samples = sample::of(slot, std::slice::from_ref(bad), reads, &slot.config());
@@ -86,9 +82,9 @@ pub(super) fn takes_back(
             tracing::error!(
                 plugin = slot.name,
                 from = bad.number,
-                "the present state of its topics is not given back: in a child {error}"
+                "the previous code cannot take the current state of the topics: it failed on a sample, in a child process: {error}"
             );
-            Err(format!("in a child the code before failed over it: {error}"))
+            Err(format!("it failed on a sample, in a child process: {error}"))
         }
     }
 }

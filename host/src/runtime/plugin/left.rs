@@ -37,7 +37,7 @@ impl Left {
                 references.to_string()
             }
             NotUnloaded::Kept(Kept::Destructor) => {
-                "destructor: one of the library does not return (a function with the attribute `destructor`, or a static's)".to_owned()
+                "destructor: one of the library's destructors does not return (a function with the attribute `destructor`, or a static's)".to_owned()
             }
             NotUnloaded::Kept(Kept::Loader(user)) => user.to_string(),
             NotUnloaded::Kept(Kept::Mapped) => linked(facts).to_owned(),

@@ -59,13 +59,15 @@ pub(crate) enum ManifestError {
     #[error("its manifest does not begin with the right bytes")]
     Magic,
     /// Built for another major version of the contract.
-    #[error("it speaks plugin ABI {found}, this host {ABI_MAJOR}; rebuild it with this host's bennu-plugin")]
+    #[error(
+        "it was built for plugin ABI {found}, this server uses {ABI_MAJOR}; rebuild it with this server's bennu-plugin"
+    )]
     AbiMajor {
         /// The library's.
         found: u32,
     },
     /// Built for another target.
-    #[error("it was built for {found}, this host for {TARGET}")]
+    #[error("it was built for {found}, this server for {TARGET}")]
     Target {
         /// The library's.
         found: String,
@@ -74,7 +76,7 @@ pub(crate) enum ManifestError {
     #[error("it was built with panic = \"abort\"; remove that from its Cargo profile")]
     PanicAbort,
     /// A text is not UTF-8, is empty, or has no end.
-    #[error("its manifest's {0} can't be read")]
+    #[error("its manifest's {0} cannot be read")]
     Text(&'static str),
     /// The versions of state contradict each other.
     #[error("it declares that it reads state versions {from} to {to}, but writes version {writes}")]

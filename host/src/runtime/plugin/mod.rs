@@ -12,14 +12,15 @@
 //!    [`sample`] of the live state.
 //! 8. **Load**: [`loader`] maps it and makes its calls safe; [`generation`] starts its shards.
 //! 9. **Swap**: [`swap`] moves topic after topic, each by a [`handover`] between two shards.
-//! 10. **Probation**: the code before takes over again if the new code causes too many faults (`probation`).
+//! 10. **Probation**: the previous code takes over again if the new code causes too many faults (`probation`).
 //! 11. **Retire**: `retire` ends a generation that no topic needs; [`mapping`] tells whether it is really gone, and [`left`] why not.
 //!
 //! [`pipeline`] does steps 2 to 7, which run none of the library in this process. A failure before the swap changes nothing:
 //! what was in service stays. Each error has a `code()` for metrics, and the [`journal`] keeps what happened last.
-//! The control thread takes these steps; [`shard`] is where plugin code runs, [`batch`] by batch.
-//! [`watchdog`] notices code that does not return.
+//! The control thread takes steps 1 to 10; builds of `dev` and the end of each generation have threads of their own. [`shard`] is
+//! where plugin code runs, [`batch`] by batch. [`watchdog`] notices code that does not return.
 
+mod abandon;
 mod backtrace;
 mod batch;
 mod bridge;
@@ -31,7 +32,6 @@ mod effects;
 pub(crate) mod elf;
 pub(crate) mod env;
 pub(crate) mod generation;
-mod giveup;
 pub(crate) mod handover;
 pub(crate) mod health;
 mod hub;
@@ -51,7 +51,7 @@ mod probation;
 pub(crate) mod probe;
 pub(crate) mod quarantine;
 mod references;
-mod refusals;
+mod refused_effects;
 mod retire;
 mod routes;
 pub(crate) mod sample;

@@ -15,7 +15,7 @@ use super::quarantine::{Quarantine, Quarantined, private_dir, write_whole};
 use super::sample::{Sample, Samples, Untried};
 use super::slot::PluginSlot;
 use super::stage::{Contents, StagedFile, is_noexec, read_settled};
-use super::step::{Refusal, Step, Trail};
+use super::step::{Rejection, Step, Trail};
 use crate::config::{self, Complaint, ContentHash, ProbeLimits};
 
 /// The pause between two looks at a file that may still be written.
@@ -72,11 +72,15 @@ impl Pipeline {
     /// # Errors
     ///
     /// If there is no such file, or it keeps changing.
-    pub(crate) fn read(&self, path: &Path, trail: &mut Trail) -> Result<Contents, Refusal> {
+    pub(crate) fn read(&self, path: &Path, trail: &mut Trail) -> Result<Contents, Rejection> {
         trail.step(Step::Read, || {
             read_settled(path, || std::thread::sleep(SECOND_LOOK)).map_err(|error| {
-                let refusal = Refusal::by(Step::Read, error.code(), &error);
-                if error.may_pass() { refusal.passing() } else { refusal }
+                let rejection = Rejection::by(Step::Read, error.code(), &error);
+                if error.may_pass() {
+                    rejection.passing()
+                } else {
+                    rejection
+                }
             })
         })
     }
@@ -86,21 +90,21 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// If a step refuses it.
+    /// If a step rejects it.
     pub(crate) fn approve(
         &self,
         wanted: &Wanted<'_>,
         contents: &Contents,
-        sample: impl FnOnce(&Manifest) -> Result<Samples, Refusal>,
+        sample: impl FnOnce(&Manifest) -> Result<Samples, Rejection>,
         trail: &mut Trail,
-    ) -> Result<Approved, Refusal> {
+    ) -> Result<Approved, Rejection> {
         trail.step(Step::Check, || {
             Elf::check(&contents.bytes)
                 .map(drop)
-                .map_err(|error| Refusal::by(Step::Check, error.code(), &error))
+                .map_err(|error| Rejection::by(Step::Check, error.code(), &error))
         })?;
         let manifest = trail.step(Step::Manifest, || {
-            read_manifest(wanted.plugin, contents).map_err(|error| Refusal::by(Step::Manifest, error.code(), &error))
+            read_manifest(wanted.plugin, contents).map_err(|error| Rejection::by(Step::Manifest, error.code(), &error))
         })?;
         trail.step(Step::Quarantine, || self.may_run(wanted, contents.hash))?;
         let Samples { mut taken, untried } = sample(&manifest)?;
@@ -109,7 +113,7 @@ impl Pipeline {
         }
         let staged = trail.step(Step::Stage, || {
             StagedFile::write(&self.stage_dir, wanted.plugin, wanted.attempt, contents)
-                .map_err(|error| Refusal::by(Step::Stage, error.code(), &error).passing())
+                .map_err(|error| Rejection::by(Step::Stage, error.code(), &error).passing())
         })?;
         trail.step(Step::Probe, || {
             probe(&self.exe, staged.path(), wanted.settings, taken, &wanted.limits)
@@ -173,40 +177,40 @@ impl Pipeline {
     /// Keeps a copy of a good library, to go back to.
     pub(super) fn keep(&self, slot: &PluginSlot, generation: &Generation) {
         if let Err(error) = self.kept.keep(&slot.name, generation.hash, generation.library()) {
-            tracing::warn!(plugin = slot.name, %error, "no copy of a good library is kept");
+            tracing::warn!(plugin = slot.name, %error, "cannot store a copy of a good library");
         }
     }
 
-    /// The same refusal; says so if the stage folder is to blame.
+    /// The same rejection; says so if the stage folder is to blame.
     #[must_use]
-    pub(super) fn explained(&self, mut refusal: Refusal) -> Refusal {
+    pub(super) fn explained(&self, mut rejection: Rejection) -> Rejection {
         let is_denied = |message: &str| {
             let whys = ["Operation not permitted", "Permission denied"];
             message.contains("failed to map segment") && whys.iter().any(|why| message.contains(why))
         };
-        if is_denied(&refusal.message) {
+        if is_denied(&rejection.message) {
             let why = if is_noexec(&self.stage_dir) {
                 "is on a file system that is mounted noexec"
             } else {
                 "is a place from which the system runs no code"
             };
             let folder = self.stage_dir.display();
-            refusal.message = format!(
+            rejection.message = format!(
                 "{}; the stage folder {folder} {why}: set `[server] stage_dir` to a folder on another file system",
-                refusal.message
+                rejection.message
             );
         }
-        refusal
+        rejection
     }
 
     /// Whether these contents may run at all.
-    fn may_run(&self, wanted: &Wanted<'_>, hash: ContentHash) -> Result<(), Refusal> {
+    fn may_run(&self, wanted: &Wanted<'_>, hash: ContentHash) -> Result<(), Rejection> {
         if wanted.allow.is_some_and(|allowed| !allowed.contains(&hash)) {
             let message = format!(
                 "its contents are not on the list of [plugins.{}] allow: {hash:#}",
                 wanted.plugin
             );
-            return Err(Refusal::new(Step::Quarantine, "not_allowed", message));
+            return Err(Rejection::new(Step::Quarantine, "not_allowed", message));
         }
         match self.quarantine.find(hash) {
             None => Ok(()),
@@ -218,34 +222,34 @@ impl Pipeline {
                     self.config.display(),
                     file.display()
                 );
-                Err(Refusal::new(Step::Quarantine, "quarantined", message))
+                Err(Rejection::new(Step::Quarantine, "quarantined", message))
             }
         }
     }
 
-    /// The refusal for a failed probe. Contents that crash go into quarantine.
-    fn not_probed(&self, plugin: &str, hash: ContentHash, error: ProbeError) -> Refusal {
-        let mut refusal = Refusal::by(Step::Probe, error.code(), &error);
+    /// The rejection for a failed probe. Contents that crash go into quarantine.
+    fn not_probed(&self, plugin: &str, hash: ContentHash, error: ProbeError) -> Rejection {
+        let mut rejection = Rejection::by(Step::Probe, error.code(), &error);
         if error.may_pass() {
-            return refusal.passing();
+            return rejection.passing();
         }
         let report = match error {
             ProbeError::Settings { path, message } => {
-                return Refusal {
+                return Rejection {
                     message: Complaint::new(&path, &message).by("it"),
                     settings: Some(Box::new(SettingsError { path, message })),
-                    ..refusal
+                    ..rejection
                 };
             }
             ProbeError::Crashed { signal, stderr, .. } => {
                 // It has reached a limit of the probe, which an operator may raise.
                 if !probe::is_fault(signal) {
-                    return refusal;
+                    return rejection;
                 }
                 if self.reports.is_none() {
-                    return refusal;
+                    return rejection;
                 }
-                let why = Quarantined::now(plugin, &refusal.code, &format!("in the probe {}", refusal.message));
+                let why = Quarantined::now(plugin, &rejection.code, &format!("in the probe {}", rejection.message));
                 self.quarantine.add(hash, &why);
                 stderr
             }
@@ -253,15 +257,15 @@ impl Pipeline {
             | ProbeError::TimedOut {
                 step: probe::Step::Restore,
                 ..
-            } => return refusal.over_state(plugin),
+            } => return rejection.over_state(plugin),
             ProbeError::Layout(error) => error.report,
             ProbeError::Exited { stderr, .. } => stderr,
             _ => String::new(),
         };
         if let Some(file) = self.report(plugin, &report) {
-            refusal.message = format!("{}; more in {}", refusal.message, file.display());
+            rejection.message = format!("{}; more in {}", rejection.message, file.display());
         }
-        refusal
+        rejection
     }
 
     /// Writes a report that is too long for a log line. Returns its file.
@@ -270,7 +274,7 @@ impl Pipeline {
         let file = dir.join(format!("{}.txt", plugin.replace('/', "_")));
         let written = private_dir(dir).and_then(|()| write_whole(&file, text.as_bytes()));
         written
-            .inspect_err(|error| tracing::warn!(%error, file = %file.display(), "a report cannot be written"))
+            .inspect_err(|error| tracing::warn!(%error, file = %file.display(), "cannot write a report"))
             .ok()?;
         Some(file)
     }
@@ -298,7 +302,7 @@ mod tests {
             kept: Kept::new(&dir, 1),
             reports: None,
         };
-        let explained = |message: &str| pipeline.explained(Refusal::new(Step::Probe, "open", message)).message;
+        let explained = |message: &str| pipeline.explained(Rejection::new(Step::Probe, "open", message)).message;
         let denied = explained("room.so: failed to map segment from shared object: Operation not permitted");
         let named = format!("the stage folder {} ", dir.display());
         assert!(

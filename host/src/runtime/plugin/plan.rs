@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::manager::{Loaded, Occasion, Plugins, Prepared};
 use super::slot::PluginSlot;
-use super::step::Refusal;
+use super::step::Rejection;
 use crate::config::{self, Config};
 
 /// What a configuration changes.
@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 pub(crate) struct Plan {
     prepared: Vec<Prepared>,
     configured: Vec<(Arc<PluginSlot>, config::Plugin)>,
-    /// Plugins whose library was refused, and may be taken with what else has changed: a longer `allow`, for example.
+    /// Plugins whose library was rejected, and may be taken with what else has changed: a longer `allow`, for example.
     pub(crate) again: Vec<String>,
     /// Plugins that the configuration no longer names: to be [removed](Plugins::remove) once nothing leads to them.
     pub(crate) removed: Vec<String>,
@@ -23,22 +23,22 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// With each plugin whose library is refused, and why; nothing has changed then.
-    pub(crate) fn make(plugins: &mut Plugins, config: &Config) -> Result<Self, Vec<(String, Refusal)>> {
-        let (mut plan, mut added, mut refused) = (Self::default(), Vec::new(), Vec::new());
+    /// With each plugin whose library is rejected, and why; nothing has changed then.
+    pub(crate) fn make(plugins: &mut Plugins, config: &Config) -> Result<Self, Vec<(String, Rejection)>> {
+        let (mut plan, mut added, mut rejected) = (Self::default(), Vec::new(), Vec::new());
         let taken = plugins.all_taken();
         for (name, wanted) in &config.plugins {
             if plugins.slot(name).is_none() {
                 added.push(name);
             }
-            if let Err(refusal) = plan.add(plugins, name, wanted) {
-                refused.push((name.clone(), refusal));
+            if let Err(rejection) = plan.add(plugins, name, wanted) {
+                rejected.push((name.clone(), rejection));
             }
         }
-        if !refused.is_empty() {
+        if !rejected.is_empty() {
             added.into_iter().for_each(|name| plugins.remove(name));
             plugins.set_all_taken(&taken);
-            return Err(refused);
+            return Err(rejected);
         }
         let names = plugins.slots().map(|slot| &slot.name);
         plan.removed = names
@@ -49,7 +49,7 @@ impl Plan {
     }
 
     /// Adds what the configuration says of one plugin.
-    fn add(&mut self, plugins: &mut Plugins, name: &str, wanted: &config::Plugin) -> Result<(), Refusal> {
+    fn add(&mut self, plugins: &mut Plugins, name: &str, wanted: &config::Plugin) -> Result<(), Rejection> {
         let known = plugins.slot(name).map(|slot| slot.config());
         // Where `dev` has built one, it makes no difference what library the configuration names.
         let library = plugins.library(name, wanted);
@@ -61,7 +61,7 @@ impl Plan {
         if let Some(library) = library.filter(|_| load) {
             let prepared = plugins.prepare(&slot, &library, wanted, Occasion::Needed)?;
             self.prepared.extend(prepared);
-        } else if slot.journal.read().refusal.is_some() && *slot.config() != *wanted {
+        } else if slot.journal.read().rejection.is_some() && *slot.config() != *wanted {
             self.again.push(name.to_owned());
         }
         self.configured.push((slot, wanted.clone()));

@@ -19,13 +19,13 @@ pub(super) struct Proving {
     /// What takes over if it fails; `None`: nothing was there before.
     pub(super) before: Option<Arc<Generation>>,
     pub(super) snapshots: Snapshots,
-    /// Panics of the code before in as much time.
+    /// Panics of the previous code in a period of the same length.
     usual_panics: u64,
     until: Instant,
 }
 
 impl Proving {
-    /// Puts `new` on probation, as `config` says. The code before had `usual_panics` in as much time.
+    /// Puts `new` on probation, as `config` says. The previous code had `usual_panics` in a period of the same length.
     pub(super) fn start(
         new: Arc<Generation>,
         before: Option<Arc<Generation>>,

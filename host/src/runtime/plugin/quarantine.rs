@@ -85,7 +85,7 @@ impl Quarantine {
     pub(crate) fn add(&self, hash: ContentHash, why: &Quarantined) {
         if let Err(error) = self.write(hash, why) {
             let dir = self.dir.display();
-            tracing::warn!(%dir, %error, "the quarantine cannot be written; it holds until this process ends");
+            tracing::warn!(%dir, %error, "cannot write the quarantine to disk; it lasts until the server stops");
             let mut unwritten = self.unwritten();
             unwritten.insert(hash, why.clone());
             if unwritten.len() > self.most {

@@ -85,7 +85,7 @@ impl Retirement {
             Ok(thread) => self.threads.push(thread),
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "no thread to retire a generation on"
+                "cannot start a thread to unload a generation"
             ),
         }
     }
@@ -131,7 +131,7 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
             plugin = slot.name,
             generation = generation.number,
             cause = left.cause,
-            "what is left of it"
+            "parts of this generation stay in memory"
         );
         slot.journal.left_behind(generation.number, left);
     }
@@ -151,7 +151,7 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
             tracing::warn!(
                 plugin = slot.name,
                 generation = generation.number,
-                "generation ended, but its library is still mapped"
+                "generation ended; its library stays in memory"
             );
         }
         Retired::Stuck(threads) => {
@@ -160,7 +160,7 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
                 plugin = slot.name,
                 generation = generation.number,
                 threads,
-                "generation ended, but its library stays mapped: threads of it do not return"
+                "generation ended, but threads of it did not return: its library stays in memory"
             );
         }
     }
@@ -169,7 +169,7 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
     }
     for generation in slot.journal.gone_since() {
         slot.stats.leaked_generations.dec();
-        tracing::info!(plugin = slot.name, generation, "generation unloaded after all");
+        tracing::info!(plugin = slot.name, generation, "generation unloaded later");
     }
 }
 
@@ -183,8 +183,8 @@ fn say_memory(slot: &PluginSlot, bytes: u64) {
             plugin = slot.name,
             bytes,
             max_leak_bytes_per_reload = most,
-            "each reload leaves memory behind: free what the plugin's statics, and those of libraries in it, hold when the plugin's \
-             value is dropped"
+            "each reload leaks memory: when the plugin's value is dropped, free what its statics hold, and those of the libraries \
+             that it uses"
         );
     }
 }

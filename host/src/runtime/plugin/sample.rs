@@ -197,7 +197,7 @@ pub(crate) fn of(
             topic,
             bytes,
             probe_bytes,
-            "the sample has nothing of this generation: this topic's state is larger than its share of probe_bytes"
+            "no sample: the state of this topic is too large for its share of `probe_bytes`"
         );
     }
     samples.untried.reports = Some(reports);

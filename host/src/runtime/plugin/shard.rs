@@ -32,7 +32,7 @@ pub(crate) struct Shard {
     pub(super) pulse: Arc<Pulse>,
     work: Mutex<Option<Work>>,
     controls: Mutex<VecDeque<Control>>,
-    /// The thread has ended, or was given up.
+    /// The thread has ended, or was abandoned.
     over: Mutex<bool>,
     ended: Condvar,
 }
@@ -132,7 +132,7 @@ impl Shard {
         self.queue.stop();
     }
 
-    /// Waits until the thread has ended, or is given up.
+    /// Waits until the thread has ended, or is abandoned.
     pub(super) fn wait(&self) {
         let over = self.ended.wait_while(self.over(), |over| !*over);
         drop(over.expect("no holder of the end panics"));
@@ -153,7 +153,7 @@ impl Shard {
         controls
     }
 
-    /// Whether it is closed: it was given up, or could not be opened.
+    /// Whether it is closed: it was abandoned, or could not be opened.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()
@@ -210,7 +210,7 @@ impl Shard {
     }
 }
 
-/// Runs until told to stop, or until it is given up. Returns the instance for its owner to close.
+/// Runs until told to stop, or until it is abandoned. Returns the instance for its owner to close.
 pub(crate) fn run(shard: &Arc<Shard>, mut instance: ShardInstance, env: &Env) -> ShardInstance {
     loop {
         match shard.queue.next(BATCH) {

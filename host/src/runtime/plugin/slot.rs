@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use super::connect::ConnectCall;
 use super::generation::Generation;
 use super::journal::Journal;
-use super::refusals::Refusals;
+use super::refused_effects::RefusedEffects;
 use super::shard::Shard;
 use crate::config;
 use crate::runtime::channel::{Bounds, Input, Owner, Topic, Totals};
@@ -32,7 +32,7 @@ pub(crate) struct PluginSlot {
     /// What happened to its libraries.
     pub(crate) journal: Journal,
     /// The effects that the host refuses it, for the log.
-    pub(crate) refusals: Refusals,
+    pub(crate) refused_effects: RefusedEffects,
     config: RwLock<Arc<config::Plugin>>,
     current: RwLock<Option<Arc<Generation>>>,
     directory: Mutex<Directory>,
@@ -67,7 +67,7 @@ impl PluginSlot {
             index,
             stats: PluginStats::default(),
             journal: Journal::default(),
-            refusals: Refusals::default(),
+            refused_effects: RefusedEffects::default(),
             config: RwLock::new(Arc::new(config)),
             current: RwLock::default(),
             directory: Mutex::default(),

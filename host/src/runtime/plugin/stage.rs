@@ -155,7 +155,7 @@ impl fmt::Debug for Contents {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     /// It can't be read.
-    #[error("can't read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The library.
         path: PathBuf,
@@ -177,13 +177,13 @@ pub(crate) enum StageError {
     #[error("{} is larger than a library may be ({MAX_LIBRARY_BYTES} bytes)", .0.display())]
     TooLarge(PathBuf),
     /// It was different at each look.
-    #[error("{} keeps changing", .0.display())]
+    #[error("{} changed while Bennu read it, {MAX_LOOKS} times", .0.display())]
     Unsettled(PathBuf),
     /// The libraries that lie beside it cannot come with it.
     #[error(transparent)]
     Companion(#[from] CompanionError),
     /// The private copy can't be written.
-    #[error("can't stage a copy at {}", path.display())]
+    #[error("cannot write a copy to {}", path.display())]
     Write {
         /// The copy.
         path: PathBuf,
@@ -412,7 +412,7 @@ impl Drop for StagedFile {
     fn drop(&mut self) {
         for path in self.companions.iter().chain([&self.path]) {
             if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "staged copy not removed");
+                tracing::warn!(path = %path.display(), %error, "cannot remove a library copy");
             }
         }
         if !self.companions.is_empty() {

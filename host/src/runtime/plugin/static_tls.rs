@@ -21,8 +21,8 @@ const TUNABLE: &str = "glibc.rtld.optional_static_tls";
 /// The process has no room left for a library's thread-locals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "its thread-locals are static ({bytes} bytes at each load, which are never given back), and the process has no room left for \
-     them: restart the host, raise [server] static_tls_bytes for more reloads, or build the library's C code with \
+    "it uses static thread-local storage ({bytes} bytes at each load, which only a restart gives back), and the process has no room \
+     left: restart the server, raise [server] static_tls_bytes for more reloads, or build the library's C code with \
      -ftls-model=global-dynamic (the crate mimalloc: feature `local_dynamic_tls`)"
 )]
 pub(crate) struct NoRoom {
@@ -74,8 +74,8 @@ pub(super) fn warn(plugin: &str, facts: &Facts) {
         bytes,
         room_bytes,
         reloads,
-        "the library's thread-locals are static: each reload takes room that only a restart gives back; build its C code with \
-         -ftls-model=global-dynamic, or see static_tls_bytes"
+        "the library uses static thread-local storage: each reload uses some of `static_tls_bytes`, until the server restarts. Build \
+         its C code with -ftls-model=global-dynamic"
     );
 }
 

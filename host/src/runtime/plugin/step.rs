@@ -1,4 +1,4 @@
-//! The steps of a library from the disk into service and out again, how far one came, and why it was refused.
+//! The steps of a library from the disk into service and out again, how far one came, and why it was rejected.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ impl Trail {
     /// # Errors
     ///
     /// Those of `work`.
-    pub(crate) fn step<T>(&mut self, step: Step, work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    pub(crate) fn step<T>(&mut self, step: Step, work: impl FnOnce() -> Result<T, Rejection>) -> Result<T, Rejection> {
         let start = Instant::now();
         let done = work()?;
         let took = start.elapsed();
@@ -118,14 +118,14 @@ impl Trail {
 
 /// Why a library did not come into service. What was in service stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// The step that refused.
+pub(crate) struct Rejection {
+    /// The step that rejected.
     pub(crate) step: Step,
     /// Stable, machine-readable code.
     pub(crate) code: String,
     /// One line for people.
     pub(crate) message: String,
-    /// What the plugin says of its settings, if it refused those.
+    /// What the plugin says of its settings, if it rejected those.
     pub(crate) settings: Option<Box<SettingsError>>,
     /// The library does not read the state of live topics. Once they have ended, the same library may be taken.
     pub(crate) over_state: bool,
@@ -135,8 +135,8 @@ pub(crate) struct Refusal {
     pub(crate) at_unix_s: u64,
 }
 
-impl Refusal {
-    /// A refusal by `step`.
+impl Rejection {
+    /// A rejection by `step`.
     #[must_use]
     pub(crate) fn new(step: Step, code: &str, message: impl Into<String>) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl Refusal {
         }
     }
 
-    /// A refusal by `step` for an error, with the error's causes in the same line.
+    /// A rejection by `step` for an error, with the error's causes in the same line.
     pub(crate) fn by(step: Step, code: &str, error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
@@ -173,7 +173,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, blamed on the state of live topics, with what the author can do about it.
+    /// The same rejection, blamed on the state of live topics, with what the author can do about it.
     #[must_use]
     pub(crate) fn over_state(mut self, plugin: &str) -> Self {
         let how = format!(
@@ -195,7 +195,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, blamed on the machine.
+    /// The same rejection, blamed on the machine.
     #[must_use]
     pub(crate) fn passing(mut self) -> Self {
         self.may_pass = true;

@@ -91,7 +91,7 @@ fn survives(pipeline: &Pipeline, slot: &PluginSlot, code: &Arc<Generation>) -> b
             tracing::error!(
                 plugin = slot.name,
                 generation = code.number,
-                "its state does not survive a reload: {error}"
+                "a reload would lose state of this plugin: {error}"
             );
             false
         }

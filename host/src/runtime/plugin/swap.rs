@@ -25,15 +25,15 @@ use crate::runtime::clock;
 const IN_FLIGHT: usize = 1;
 
 /// Why a topic has not moved yet.
-const BUSY: &str = "the code that serves it is busy; it moves when that has a moment";
+const BUSY: &str = "its handler is still running; the topic moves when the handler returns";
 
 /// What is said of topics that stayed, or started anew.
-pub(super) const NOT_CARRIED: &str = "topics could not be carried over";
+pub(super) const NOT_MOVED: &str = "topics could not be moved";
 
 /// How a swap went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SwapReport {
-    /// Topics that were carried over.
+    /// Topics that have moved.
     pub(crate) moved: usize,
     /// Topics that stayed, or started anew.
     pub(crate) failures: Failures,
@@ -51,13 +51,13 @@ pub(crate) struct SwapReport {
     pub(crate) took: Duration,
 }
 
-/// The state that topics were carried over with, by topic number, up to a number of bytes.
+/// The state that topics moved with, by topic number, up to a number of bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     by_topic: HashMap<u64, Snapshot>,
     bytes: usize,
     most_bytes: usize,
-    /// Events that topics had handled when they were carried over, with a snapshot or without.
+    /// Events that topics had handled when they moved, with a snapshot or without.
     handled: HashMap<u64, u64>,
 }
 
@@ -82,7 +82,7 @@ impl Snapshots {
 }
 
 /// Puts `new` in service and moves the topics of the `old` generations, as `reload` says. Returns when every topic has moved, or is
-/// known to stay. Keeps the state that was carried over in `snapshots`.
+/// known to stay. Keeps the state that was moved in `snapshots`.
 pub(crate) fn swap(
     slot: &Arc<PluginSlot>,
     new: &Arc<Generation>,

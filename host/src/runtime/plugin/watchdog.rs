@@ -1,8 +1,8 @@
-//! Notices handlers that do not return, logs them, and gives up their shards.
+//! Notices handlers that do not return, logs them, and abandons their shards.
 //!
 //! One thread of the host looks at all shards every few milliseconds. All that a shard's thread does for it is to count its events
-//! ([`Pulse`]). In `dev` no shard is given up; the log lines repeat instead. The same thread keeps the [`clock`] going, and writes
-//! the log lines that sum up what was left out. [`giveup`] says what happens to a shard that is given up.
+//! ([`Pulse`]). In `dev` no shard is abandoned; the log lines repeat instead. The same thread keeps the [`clock`] going, and writes
+//! the log lines that sum up what was left out. [`abandon`] says what happens to an abandoned shard.
 
 mod pulse;
 mod thread;
@@ -10,10 +10,10 @@ mod thread;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-pub(crate) use self::pulse::{GivenUp, Pulse};
+pub(crate) use self::pulse::{Abandoned, Pulse};
 use self::thread::ThreadState;
+use super::abandon;
 use super::generation::ShardSet;
-use super::giveup;
 use super::loader::{said, signals};
 use super::shard::{Shard, Work};
 use crate::config::Mode;
@@ -31,9 +31,9 @@ const TICK: Duration = Duration::from_millis(20);
 const SIGNAL_TICKS: u32 = 5;
 
 /// The line about a handler past `warn_ms`.
-const SLOW: &str = "handler takes long: blocking work belongs on a thread of the plugin";
+const SLOW: &str = "slow handler: move blocking work to a thread (`cx.spawn`)";
 /// The line about it later, at growing intervals.
-const STILL: &str = "handler still runs: the other topics of its shard wait for it";
+const STILL: &str = "handler still running: other topics of the same thread wait";
 
 /// The shards of all generations.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ struct Doing {
     event: String,
 }
 
-/// Starts the thread, which ends with the hub. In `dev` it gives up no shard.
+/// Starts the thread, which ends with the hub. In `dev` it abandons no shard.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ fn look_after_signals() {
     for signal in signals::fired() {
         tracing::error!(
             signal,
-            "a timer of a plugin fired, and nothing handles its signal: ignored; stop timers when the plugin's value is dropped"
+            "ignored a timer signal that no handler expects: a plugin left a timer behind. Delete timers when the plugin's value is dropped"
         );
     }
 }
@@ -158,7 +158,7 @@ impl Watchdog {
                 return false;
             };
             alarms.extend(watched.look(&set, now, mode));
-            set.env.slot.refusals.say_overdue(&set.env.slot.name);
+            set.env.slot.refused_effects.say_overdue(&set.env.slot.name);
             !watched.shard.is_closed()
         });
         alarms
@@ -197,7 +197,7 @@ impl Watched {
             set.env.hub.pubsub.hurry();
         }
         let (config, taken) = (set.env.slot.config(), now.saturating_duration_since(since));
-        // Past the deadline, each look tries again: a handler that calls the host at that moment cannot be given up.
+        // Past the deadline, each look tries again: a handler that calls the host at that moment cannot be abandoned.
         let hangs = mode == Mode::Serve && taken >= config.deadline && clock::may_judge();
         let report = match self.again {
             None => (taken >= config.warn).then_some(Report::First),
@@ -221,11 +221,11 @@ impl Alarm {
     fn raise(self) {
         let (stats, doing) = (&self.set.env.slot.stats, Doing::of(&self.shard));
         let thread = ThreadState::of(self.shard.pulse.thread());
-        if self.hangs && self.shard.pulse.give_up(self.event) {
+        if self.hangs && self.shard.pulse.abandon(self.event) {
             stats.hangs.inc();
             // During probation it counts as a panic.
             self.set.env.health.panicked();
-            let lost = giveup::give_up(&self.set, &self.shard);
+            let lost = abandon::abandon(&self.set, &self.shard);
             return self.say_lost(&doing, &thread, &lost);
         }
         match self.report {
@@ -258,7 +258,7 @@ impl Alarm {
         );
     }
 
-    fn say_lost(&self, doing: &Doing, thread: &ThreadState, lost: &giveup::Lost) {
+    fn say_lost(&self, doing: &Doing, thread: &ThreadState, lost: &abandon::Lost) {
         let Doing { callback, topic, event } = doing;
         tracing::error!(
             plugin = self.set.env.slot.name,
@@ -273,13 +273,13 @@ impl Alarm {
             topics = lost.topics,
             channels = lost.channels,
             replaced = lost.replaced,
-            "handler hangs: its shard is given up, its clients join again"
+            "handler did not return within `deadline_ms`: Bennu abandoned its thread; clients of its topics get `phx_error` and join again"
         );
-        if self.set.is_given_up() {
+        if self.set.is_abandoned() {
             tracing::error!(
                 plugin = self.set.env.slot.name,
                 generation = self.shard.generation(),
-                "plugin out of service: all its shards were given up; replace its library, or restart the host"
+                "plugin out of service: all its threads are abandoned. Replace its library, or restart the server"
             );
         }
     }

@@ -10,27 +10,32 @@ use super::keeper::Keeper;
 use super::restart::needs_restart;
 use crate::config::Config;
 use crate::runtime::plugin::plan::Plan;
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
+use crate::server::auth::{BadKeys, Guards};
 use crate::server::routing::Routing;
 
 /// How long I/O threads have to take up new routes before the plugins without routes end.
 const REROUTE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Keeper {
-    /// The file may have changed. A configuration that is refused changes nothing.
+    /// The file may have changed. A rejected configuration changes nothing.
     pub(super) fn config(&mut self) {
         let Some(config) = self.read_config() else { return };
         // Before they are read, so that no change is missed.
         self.watch_rejected(&config);
+        let guards = match Guards::new(&config, &self.endpoint.state.routing().guards) {
+            Ok(guards) => guards,
+            Err(bad) => return self.keys_rejected(&config, &bad),
+        };
         let mut plan = match Plan::make(&mut self.plugins, &config) {
             Ok(plan) => plan,
-            Err(refused) => return self.libraries_refused(&config, &refused),
+            Err(rejected) => return self.libraries_rejected(&config, &rejected),
         };
         self.retries.forget(CONFIG);
         self.config_in_force(&config);
         let loaded = plan.carry_out(&mut self.plugins);
         self.watch(&config);
-        self.reroute(config);
+        self.reroute(config, guards);
         // After the routes: a plugin that ends closes its members, but those whose topics lead elsewhere now have to rejoin.
         for name in &plan.removed {
             self.watcher.forget(name);
@@ -65,7 +70,7 @@ impl Keeper {
         }
     }
 
-    /// The file was saved without a change. If it was refused, it may be good by now.
+    /// The file was saved without a change. If it was rejected, it may be good by now.
     pub(super) fn config_saved(&mut self) {
         // Whoever saves it again wants to hear of it again.
         if self.rejected.take().is_some() {
@@ -75,7 +80,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the file. `None`: it is refused, and the log says why.
+    /// Reads the file. `None`: it is rejected, and the log says why.
     fn read_config(&mut self) -> Option<Config> {
         let old = self.endpoint.state.routing();
         let mut config = match Config::read(&old.config.file, self.mode) {
@@ -83,8 +88,10 @@ impl Keeper {
             Err(errors) => {
                 let shown = errors.render(false);
                 if self.rejects_config(Vec::new(), &shown) {
-                    tracing::error!("the configuration is refused, the one before stays\n{shown}");
-                    self.configuration_refused(shown);
+                    tracing::error!(
+                        "configuration rejected; the previous one stays in force. Correct it and save it again:\n{shown}"
+                    );
+                    self.configuration_rejected(shown);
                 }
                 return None;
             }
@@ -98,14 +105,16 @@ impl Keeper {
             tracing::warn!("{warning}");
         }
         for place in needs_restart(&config, &old.config, &self.started) {
-            tracing::warn!("{place}: a change here needs a restart");
+            tracing::warn!("{place}: restart the server to apply this change");
         }
         Some(config)
     }
 
     /// Replaces the routes, and waits until all I/O threads have told the members whose topics lead elsewhere now.
-    fn reroute(&self, config: Config) {
-        let routing = Arc::new(Routing::new(Arc::new(config), self.plugins.slots()));
+    fn reroute(&mut self, config: Config, guards: Guards) {
+        guards.start();
+        self.watch_keys(&guards);
+        let routing = Arc::new(Routing::new(Arc::new(config), guards, self.plugins.slots()));
         self.endpoint.state.set_routing(Arc::clone(&routing));
         let rerouted = self.endpoint.inboxes.set_routing(&routing);
         let deadline = Instant::now() + REROUTE_PATIENCE;
@@ -114,28 +123,43 @@ impl Keeper {
             rerouted.recv_timeout(left).is_ok()
         };
         if !(0..self.endpoint.inboxes.count()).all(told) {
-            tracing::warn!("an I/O thread is slow to take up the new routes");
+            tracing::warn!(
+                "an I/O thread has not taken over the new routes after {} s",
+                REROUTE_PATIENCE.as_secs()
+            );
         }
     }
 
-    /// Refuses the configuration, because these libraries were refused with it.
-    fn libraries_refused(&mut self, config: &Config, refused: &[(String, Refusal)]) {
+    /// Rejects the configuration, because these mounts have no keys.
+    fn keys_rejected(&mut self, config: &Config, bad: &[BadKeys]) {
+        let shown = bad
+            .iter()
+            .map(|bad| config.auth_error(&bad.mount, &bad.to_string()).render(false));
+        let shown = shown.collect::<Vec<_>>().join("\n\n");
+        if self.rejects_config(Vec::new(), &shown) {
+            tracing::error!("configuration rejected; the previous one stays in force\n{shown}");
+            self.configuration_rejected(shown);
+        }
+    }
+
+    /// Rejects the configuration, because these libraries were rejected with it.
+    fn libraries_rejected(&mut self, config: &Config, rejected: &[(String, Rejection)]) {
         // All of them have to pass, so the one with the fewest retries decides.
-        let retries = refused.iter().map(|(name, refusal)| {
+        let retries = rejected.iter().map(|(name, rejection)| {
             let plugin = config.plugins.get(name);
-            plugin.map_or(0, |plugin| refusal.retries(plugin))
+            plugin.map_or(0, |plugin| rejection.retries(plugin))
         });
         let again = retries.min().and_then(|most| self.retries.later(CONFIG, most));
-        let shown = |(name, refusal): &(String, Refusal)| (name.clone(), refusal.shown(config, name));
-        let shown: Vec<_> = refused.iter().map(shown).collect();
+        let shown = |(name, rejection): &(String, Rejection)| (name.clone(), rejection.shown(config, name));
+        let shown: Vec<_> = rejected.iter().map(shown).collect();
         let all: Vec<_> = shown
             .iter()
             .map(|(name, why)| format!("plugin {name}: {why}"))
             .collect();
         let all = all.join("\n");
-        let over_state = refused.iter().filter(|(_, refusal)| refusal.over_state);
+        let over_state = rejected.iter().filter(|(_, rejection)| rejection.over_state);
         self.over_state.extend(over_state.map(|(name, _)| name.clone()));
-        let is_news = self.rejects_config(refused.iter().map(|(name, _)| name.clone()).collect(), &all);
+        let is_news = self.rejects_config(rejected.iter().map(|(name, _)| name.clone()).collect(), &all);
         if !is_news && again.is_none() {
             return;
         }
@@ -143,15 +167,15 @@ impl Keeper {
             tracing::error!(
                 plugin = name,
                 again_in_s = again.map(|again| again.as_secs()),
-                "the configuration is refused, the one before stays: {why}"
+                "configuration rejected; the previous one stays in force: {why}"
             );
         }
-        self.configuration_refused(all);
+        self.configuration_rejected(all);
     }
 
-    fn configuration_refused(&self, reason: String) {
+    fn configuration_rejected(&self, reason: String) {
         if let Some(board) = &self.endpoint.dev {
-            board.configuration_refused(reason);
+            board.configuration_rejected(reason);
         }
     }
 }

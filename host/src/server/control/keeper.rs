@@ -21,7 +21,7 @@ use crate::server::endpoint::{DevEvent, Endpoint};
 const RETIRE_TICK: Duration = Duration::from_millis(20);
 /// After how long without a command the thread looks at everything.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often the thread looks whether the topics have ended over whose state it refused a library.
+/// How often the thread looks whether the topics have ended over whose state it rejected a library.
 const STATE_TICK: Duration = Duration::from_secs(1);
 
 /// What the thread works with.
@@ -40,6 +40,8 @@ pub(super) struct Keeper {
     pub(super) rejected: Option<Rejected>,
     /// The watcher's names for the libraries that only that configuration names.
     pub(super) of_rejected: Vec<String>,
+    /// The watcher's names for files of keys.
+    pub(super) keys: BTreeSet<String>,
     /// Changes what is logged.
     pub(super) set_log_level: Option<SetLogLevel>,
 }
@@ -66,9 +68,11 @@ impl Keeper {
             rejected: None,
             of_rejected: Vec::new(),
             set_log_level: None,
+            keys: BTreeSet::new(),
         };
         keeper.watch(&config);
-        keeper.retry_what_was_refused();
+        keeper.watch_keys(&keeper.endpoint.state.routing().guards);
+        keeper.retry_what_was_rejected();
         Ok(keeper)
     }
 
@@ -80,7 +84,7 @@ impl Keeper {
                 Ok(Command::Library { name, path, built }) => self.library(&name, path, built),
                 Ok(Command::Saved(name, _)) if name == CONFIG => self.config_saved(),
                 Ok(Command::Saved(name, path)) => self.library(&name, path, false),
-                Ok(Command::NotBuilt(name, refusal)) => self.not_built(&name, refusal),
+                Ok(Command::NotBuilt(name, rejection)) => self.not_built(&name, rejection),
                 Ok(Command::Away(name, path, why)) => self.away(&name, &path, why.as_deref()),
                 Ok(Command::Again(name)) => {
                     self.retries.forget(&name);
@@ -88,6 +92,7 @@ impl Keeper {
                 }
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config_changed(),
+                Ok(Command::Keys(file)) => self.keys(&file),
                 Ok(Command::Reread) => self.reread(),
                 Ok(Command::LibraryOfRejected) => self.library_of_rejected(),
                 Ok(Command::News(event)) => self.news(event),
@@ -126,11 +131,11 @@ impl Keeper {
         }
     }
 
-    /// Retries what the start has refused, if the machine was to blame.
-    fn retry_what_was_refused(&mut self) {
+    /// Retries what the start has rejected, if the machine was to blame.
+    fn retry_what_was_rejected(&mut self) {
         for slot in self.plugins.slots() {
-            if let Some(refusal) = slot.journal.read().refusal {
-                self.retries.later(&slot.name, refusal.retries(&slot.config()));
+            if let Some(rejection) = slot.journal.read().rejection {
+                self.retries.later(&slot.name, rejection.retries(&slot.config()));
             }
         }
     }
@@ -142,9 +147,9 @@ impl Keeper {
         self.over_state = waiting;
         let gone: BTreeSet<String> = gone;
         for name in gone {
-            let refusal = self.plugins.slot(&name).and_then(|slot| slot.journal.read().refusal);
+            let rejection = self.plugins.slot(&name).and_then(|slot| slot.journal.read().rejection);
             // Another library may be in service by now, or the last build has failed.
-            if refusal.is_some_and(|refusal| refusal.over_state) {
+            if rejection.is_some_and(|rejection| rejection.over_state) {
                 self.again(&name);
             }
         }
@@ -165,11 +170,14 @@ impl Keeper {
             Verdict::OutOfService(slot, why) => {
                 tracing::error!(
                     plugin = slot.name,
-                    "out of service until its library changes, after {why}"
+                    "plugin taken out of service after {why}; replace its library to load it again"
                 );
             }
             Verdict::Failed(slot, what) => {
-                tracing::error!(plugin = slot.name, "the code in service goes on: {what}");
+                tracing::error!(
+                    plugin = slot.name,
+                    "`on_panics` could not be carried out ({what}); the code in service stays"
+                );
             }
         }
     }

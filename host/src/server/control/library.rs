@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::CONFIG;
 use super::keeper::Keeper;
+use super::{CONFIG, KEYS};
 use crate::config::ContentHash;
 use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::manager::{Loaded, Occasion};
-use crate::runtime::plugin::step::{Refusal, Step};
+use crate::runtime::plugin::step::{Rejection, Step};
 
 impl Keeper {
     /// These contents are no longer in quarantine. Tries them again if they are still in place.
@@ -54,9 +54,9 @@ impl Keeper {
         self.take_up(&slot, &path, Occasion::Changed);
     }
 
-    pub(super) fn not_built(&mut self, name: &str, refusal: Refusal) {
-        let event = json!({ "plugin": name, "code": refusal.code, "reason": refusal.message });
-        self.plugins.not_built(name, refusal);
+    pub(super) fn not_built(&mut self, name: &str, rejection: Rejection) {
+        let event = json!({ "plugin": name, "code": rejection.code, "reason": rejection.message });
+        self.plugins.not_built(name, rejection);
         self.news(("build_failed", event.to_string()));
     }
 
@@ -64,7 +64,7 @@ impl Keeper {
         slot.journal.passed(&slot.name, Step::Notice);
         let prepared = self.plugins.prepare(slot, path, &slot.config(), occasion);
         self.took(&slot.name);
-        if !matches!(&prepared, Err(refusal) if refusal.may_pass) {
+        if !matches!(&prepared, Err(rejection) if rejection.may_pass) {
             self.retries.forget(&slot.name);
         }
         match prepared {
@@ -74,23 +74,24 @@ impl Keeper {
                 }
             }
             Ok(None) => self.unchanged(slot),
-            Err(refusal) => self.refused(slot, &refusal),
+            Err(rejection) => self.library_rejected(slot, &rejection),
         }
     }
 
-    /// What was saved or built is in service already, or was refused before for a reason that lasts.
+    /// What was saved or built is in service already, or was rejected before for a reason that lasts.
     fn unchanged(&self, slot: &PluginSlot) {
         let (plugin, in_service) = (&slot.name, self.plugins.is_in_service(&slot.name));
-        match slot.journal.read().refusal.filter(|_| !in_service) {
+        match slot.journal.read().rejection.filter(|_| !in_service) {
             None => tracing::info!(plugin, in_service, "library unchanged"),
-            Some(refusal) => tracing::warn!(
+            Some(rejection) => tracing::warn!(
                 plugin,
                 in_service,
-                step = refusal.step.name(),
-                code = refusal.code,
-                refused_before = refusal.message,
+                step = rejection.step.name(),
+                code = rejection.code,
+                rejected_before = rejection.message,
                 help = format!("`bennu plugins --reload {plugin}` tries it once more"),
-                "library unchanged"
+                "library not loaded: it has not changed since it was rejected; {}",
+                holds(slot)
             ),
         }
         let event = json!({ "plugin": slot.name, "in_service": in_service });
@@ -114,31 +115,28 @@ impl Keeper {
         self.news(("reload", event.to_string()));
     }
 
-    fn refused(&mut self, slot: &PluginSlot, refusal: &Refusal) {
-        let shown = self.shown(refusal, &slot.name);
-        let holds = match slot.current() {
-            Some(_) => "the one before stays",
-            None => "none is in service",
-        };
-        if refusal.over_state {
+    fn library_rejected(&mut self, slot: &PluginSlot, rejection: &Rejection) {
+        let shown = self.shown(rejection, &slot.name);
+        let holds = holds(slot);
+        if rejection.over_state {
             self.over_state.insert(slot.name.clone());
         }
-        let again = self.retries.later(&slot.name, refusal.retries(&slot.config()));
+        let again = self.retries.later(&slot.name, rejection.retries(&slot.config()));
         let ends = match again {
-            None if refusal.may_pass => format!(
-                "; Bennu tries it again when it is saved again, or at once with `bennu plugins --reload {}`",
+            None if rejection.may_pass => format!(
+                ". Save it again to have Bennu try it again, or run `bennu plugins --reload {}`",
                 slot.name
             ),
             _ => String::new(),
         };
         tracing::error!(
             plugin = slot.name,
-            step = refusal.step.name(),
-            code = refusal.code,
+            step = rejection.step.name(),
+            code = rejection.code,
             again_in_s = again.map(|again| again.as_secs()),
-            "library refused, {holds}: {shown}{ends}"
+            "library rejected; {holds}: {shown}{ends}"
         );
-        let event = json!({ "plugin": slot.name, "step": refusal.step, "reason": refusal.message });
+        let event = json!({ "plugin": slot.name, "step": rejection.step, "reason": rejection.message });
         self.news(("refused", event.to_string()));
     }
 
@@ -147,20 +145,37 @@ impl Keeper {
         let file = path.display();
         if name == CONFIG {
             match why {
-                Some(why) => tracing::warn!(%file, "the configuration is gone: {why}; the one before stays"),
-                None => tracing::info!(%file, "the configuration is back"),
+                Some(why) => {
+                    tracing::warn!(%file, "no configuration file at this path: {why}; the previous configuration stays in force")
+                }
+                None => tracing::info!(%file, "the configuration file exists again"),
+            }
+            return;
+        }
+        if name.starts_with(KEYS) {
+            match why {
+                Some(why) => tracing::error!(%file, "the keys are gone: {why}; those in force stay"),
+                None => tracing::info!(%file, "the keys are back"),
             }
             return;
         }
         let Some(why) = why else {
-            tracing::info!(plugin = name, %file, "the file is back");
+            tracing::info!(plugin = name, %file, "the library file exists again");
             return;
         };
         let current = self.plugins.slot(name).and_then(|slot| slot.current());
         let goes_on = current.map_or_else(
-            || "nothing of the plugin is in service".to_owned(),
-            |current| format!("generation {} serves on", current.number),
+            || "no code of this plugin is in service".to_owned(),
+            |current| format!("generation {} stays in service", current.number),
         );
-        tracing::warn!(plugin = name, %file, "the file is gone: {why}; {goes_on}");
+        tracing::warn!(plugin = name, %file, "no library file at this path: {why}; {goes_on}");
+    }
+}
+
+/// What goes on although a library was rejected.
+fn holds(slot: &PluginSlot) -> &'static str {
+    match slot.current() {
+        Some(_) => "the previous code stays in service",
+        None => "no code of this plugin is in service",
     }
 }

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod keeper;
+mod keys;
 mod library;
 mod on_disk;
 mod restart;
@@ -19,7 +20,7 @@ use self::watch::{News, What};
 use super::endpoint::{DevEvent, Endpoint};
 use crate::config::{Config, ContentHash, Mode};
 use crate::runtime::plugin::manager::Plugins;
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 use crate::runtime::threads;
 
 /// The thread's name.
@@ -28,6 +29,9 @@ const THREAD: &str = "plugins";
 const CONFIG: &str = "/config";
 /// What its names for libraries begin with that only a rejected configuration names.
 const OF_REJECTED: &str = "/rejected/";
+
+/// What its names for files of keys begin with.
+const KEYS: &str = "/keys/";
 
 /// Something to be done.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ pub(crate) enum Command {
     /// A file that is watched was saved again with the same contents.
     Saved(String, PathBuf),
     /// `dev` could not build a plugin, for this reason.
-    NotBuilt(String, Refusal),
+    NotBuilt(String, Rejection),
     /// A watched file has been gone for a while, for this reason; without a reason, it is back.
     Away(String, PathBuf, Option<String>),
     /// An operator asks to load a plugin's library as it is now.
@@ -57,6 +61,8 @@ pub(crate) enum Command {
     Reread,
     /// A library has changed that only a rejected configuration names.
     LibraryOfRejected,
+    /// A file of keys for tokens was saved.
+    Keys(PathBuf),
     /// A plugin has panicked or failed. Its journal says how.
     Faults,
     /// Something for the page of `dev`.
@@ -71,6 +77,7 @@ impl Command {
         Some(match what {
             What::Gone(_) | What::Back if name.starts_with(OF_REJECTED) => return None,
             _ if name.starts_with(OF_REJECTED) => Self::LibraryOfRejected,
+            What::Changed | What::Saved if name.starts_with(KEYS) => Self::Keys(path),
             What::Changed if name == CONFIG => Self::Config,
             What::Changed => Self::Library {
                 name,

@@ -8,7 +8,7 @@ use std::fs;
 use super::OF_REJECTED;
 use super::keeper::Keeper;
 use crate::config::{Config, ContentHash, Mode};
-use crate::runtime::plugin::step::Refusal;
+use crate::runtime::plugin::step::Rejection;
 
 /// Changes what is logged to this `[log] level`.
 pub(crate) type SetLogLevel = Box<dyn Fn(&str) + Send>;
@@ -18,7 +18,7 @@ pub(crate) type SetLogLevel = Box<dyn Fn(&str) + Send>;
 pub(super) struct Rejected {
     /// What the file held.
     contents: Option<ContentHash>,
-    /// The plugins that refused it. Empty: the file itself has mistakes.
+    /// The plugins that rejected it. Empty: the file itself has mistakes.
     plugins: Vec<String>,
     /// As people read it.
     reason: String,
@@ -115,19 +115,19 @@ impl Keeper {
         is_news
     }
 
-    /// A refusal as people read it. Quotes settings only if they are the ones in the file.
-    pub(super) fn shown(&self, refusal: &Refusal, plugin: &str) -> String {
+    /// A rejection as people read it. Quotes settings only if they are the ones in the file.
+    pub(super) fn shown(&self, rejection: &Rejection, plugin: &str) -> String {
         let routing = self.endpoint.state.routing();
         let in_force = &routing.config;
-        if refusal.settings.is_none() || self.rejected.is_none() {
-            return refusal.shown(in_force, plugin);
+        if rejection.settings.is_none() || self.rejected.is_none() {
+            return rejection.shown(in_force, plugin);
         }
         let settings = |config: &Config| config.plugins.get(plugin).map(|plugin| plugin.settings.clone());
         match Config::examine(&in_force.file, self.mode) {
-            Ok((on_disk, _)) if settings(&on_disk) == settings(in_force) => refusal.shown(&on_disk, plugin),
+            Ok((on_disk, _)) if settings(&on_disk) == settings(in_force) => rejection.shown(&on_disk, plugin),
             _ => format!(
                 "{} (with the settings in force, as the ones in {} were rejected)",
-                refusal.message,
+                rejection.message,
                 in_force.file.display()
             ),
         }

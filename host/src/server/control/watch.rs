@@ -96,7 +96,7 @@ impl Watcher {
         let heard = commands.clone();
         let listener = notify::recommended_watcher(move |event| drop(heard.send(Command::Heard(event))));
         let listener = listener
-            .inspect_err(|error| tracing::warn!(%error, "no file events, polling only"))
+            .inspect_err(|error| tracing::warn!(%error, "the system reports no file changes; Bennu looks for changes regularly instead"))
             .ok();
         let worker = Worker {
             times,

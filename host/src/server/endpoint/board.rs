@@ -17,7 +17,7 @@ const MOST_NEWS: usize = 64;
 pub(crate) struct Board {
     news: broadcast::Sender<DevEvent>,
     /// Why the configuration on disk was rejected; `None`: it is in force.
-    refusal: Mutex<Option<String>>,
+    rejection: Mutex<Option<String>>,
     api: OnceLock<ApiAccess>,
 }
 
@@ -36,7 +36,7 @@ impl Board {
     pub(crate) fn new() -> Self {
         Self {
             news: broadcast::channel(MOST_NEWS).0,
-            refusal: Mutex::default(),
+            rejection: Mutex::default(),
             api: OnceLock::new(),
         }
     }
@@ -48,7 +48,7 @@ impl Board {
     }
 
     /// The configuration on disk was rejected for this reason.
-    pub(crate) fn configuration_refused(&self, reason: String) {
+    pub(crate) fn configuration_rejected(&self, reason: String) {
         let event = json!({ "reason": reason }).to_string();
         self.set_refusal(Some(reason));
         self.tell(("configuration_refused", event));
@@ -62,12 +62,12 @@ impl Board {
 
     /// Why the configuration on disk was rejected, if it was.
     #[must_use]
-    pub(crate) fn refusal(&self) -> Option<String> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn rejection(&self) -> Option<String> {
+        self.rejection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_refusal(&self, reason: Option<String>) {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.rejection.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// The API is on, and can be called so.

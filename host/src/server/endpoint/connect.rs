@@ -1,7 +1,7 @@
 //! Decides whether a client may connect.
 //!
-//! All transports check the origin first, then the version, and ask the connect handler last. What they check in between is their
-//! own matter.
+//! All transports check the origin first, then the version, then the token, and ask the connect handler last. What they check in
+//! between is their own matter.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,12 +16,13 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::params::Params;
-use super::{Endpoint, filter, info, origin, phoenix_0_11};
+use super::{Endpoint, filter, info, origin, phoenix_0_11, token};
 use crate::config::{CheckOrigin, Mount};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
+use crate::server::auth::{Pass, Shown};
 use crate::server::io::Client;
 use crate::server::socket::{Identity, NewSocket};
 
@@ -67,7 +68,7 @@ impl Denied {
     }
 
     /// Nobody can decide now, for this reason.
-    fn unavailable(reason: &str) -> Self {
+    pub(super) fn unavailable(reason: &str) -> Self {
         Self {
             body: Payload::reason(reason).bytes().clone(),
             retry_after_s: Some(RETRY_AFTER_S),
@@ -156,7 +157,7 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, client: Client, mou
 }
 
 impl Attempt<'_> {
-    /// Checks the version, then asks the mount's connect handler.
+    /// Checks the version and the token, then asks the mount's connect handler.
     ///
     /// # Errors
     ///
@@ -184,7 +185,8 @@ impl Attempt<'_> {
             })?,
             Dialect::Phoenix011 => &Phoenix011,
         };
-        let identity = self.identity().await;
+        let pass = token::pass(&self)?;
+        let identity = self.identity(pass.as_ref()).await;
         client_line!(
             INFO,
             self.endpoint.lines(),
@@ -196,7 +198,7 @@ impl Attempt<'_> {
             vsn = serializer.vsn(),
             duration_us = start.elapsed().as_micros(),
             // Only filtered if the line is written.
-            params = %filter::filtered(&self.params.json, &self.endpoint.state.routing().config.log.filter_params),
+            params = %filter::filtered(&self.params.json, &filter::words(mount, &self.endpoint.state.routing().config.log)),
             result = if identity.is_ok() { "ok" } else { "refused" },
             status = identity.as_ref().err().map(|denied| denied.status.as_u16()),
             "connect"
@@ -213,26 +215,42 @@ impl Attempt<'_> {
             dialect: self.dialect,
             identity,
             arrival,
+            shown: mount.auth.is_some().then(|| Box::new(Shown { pass, refreshed: None })),
         })
     }
 
-    /// Asks the connect handler who the client is, if the mount has one.
-    async fn identity(&self) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+    /// Who the client is, by its token and by the connect handler, if the mount has one.
+    async fn identity(&self, pass: Option<&Pass>) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+        let claims = pass.map(|pass| pass.claims.clone());
+        let own_id = pass.and_then(|pass| pass.socket_id.clone());
+        // Before the handler is asked: a `disconnect` that comes meanwhile is for this client, too.
+        let arrivals = &self.endpoint.state.hub.pubsub.arrivals;
+        let own_arrival = own_id.clone().map(|id| arrivals.announce(id));
         let Some(plugin) = &self.mount.connect else {
-            return Ok((None, None));
+            let identity = pass.is_some().then(|| Identity {
+                socket_id: own_id,
+                assigns: None,
+                claims,
+            });
+            return self.admit(identity.map(Arc::new), own_arrival);
         };
-        match ask(self.endpoint, self.client, plugin, Asked::Connect, info::of(self)).await? {
+        let info = info::of(self, claims.as_deref());
+        match ask(self.endpoint, self.client, plugin, Asked::Connect, info).await? {
             Connected::Accepted {
                 socket_id,
                 assigns,
                 arrival,
             } => {
-                // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
-                let refused = &self.endpoint.state.hub.pubsub.refused;
-                if { socket_id.as_ref() }.is_some_and(|id| refused.has(id, Instant::now())) {
-                    return Err(Denied::new(StatusCode::FORBIDDEN));
-                }
-                Ok((Some(Arc::new(Identity { socket_id, assigns })), arrival))
+                let (socket_id, arrival) = match socket_id {
+                    Some(_) => (socket_id, arrival),
+                    None => (own_id, own_arrival),
+                };
+                let identity = Identity {
+                    socket_id,
+                    assigns,
+                    claims,
+                };
+                self.admit(Some(Arc::new(identity)), arrival)
             }
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
@@ -245,6 +263,21 @@ impl Attempt<'_> {
             }
             Connected::Crashed => Err(Denied::new(StatusCode::FORBIDDEN)),
             Connected::Unavailable(reason) => Err(Denied::unavailable(reason)),
+        }
+    }
+
+    /// Lets a client in unless a backend has disconnected its socket id for a while.
+    fn admit(
+        &self,
+        identity: Option<Arc<Identity>>,
+        arrival: Option<Arrival>,
+    ) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+        // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
+        let refused = &self.endpoint.state.hub.pubsub.refused;
+        let id = identity.as_ref().and_then(|identity| identity.socket_id.as_ref());
+        match id {
+            Some(id) if refused.has(id, Instant::now()) => Err(Denied::new(StatusCode::FORBIDDEN)),
+            _ => Ok((identity, arrival)),
         }
     }
 }

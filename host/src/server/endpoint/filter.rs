@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::config::sensitive::{is_secret_name, is_secret_value};
+use crate::config::{Log, Mount, TokenPlace};
 
 /// What the log shows instead.
 const FILTERED: &str = "[FILTERED]";
@@ -15,6 +16,16 @@ pub(super) fn filtered(params: &str, words: &[String]) -> String {
     };
     let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
     without_secrets(params, &words).to_string()
+}
+
+/// The words by which the params of a mount are filtered: those of `[log]`, and the params that hold its tokens.
+pub(super) fn words(mount: &Mount, log: &Log) -> Vec<String> {
+    let places = mount.auth.iter().flat_map(|auth| &auth.from);
+    let own = places.filter_map(|place| match place {
+        TokenPlace::Param(name) => name.rsplit('.').next().map(str::to_owned),
+        TokenPlace::AuthToken | TokenPlace::Header(_) => None,
+    });
+    log.filter_params.iter().cloned().chain(own).collect()
 }
 
 fn without_secrets(value: Value, words: &[String]) -> Value {

@@ -12,8 +12,8 @@ use super::origin::RequestOrigin;
 use crate::config::Mount;
 use crate::server::transport::websocket::subprotocol;
 
-/// What the handler is told about this client, as JSON.
-pub(super) fn of(attempt: &Attempt<'_>) -> Bytes {
+/// What the handler is told about this client, as JSON. `claims` are those of its token.
+pub(super) fn of(attempt: &Attempt<'_>, claims: Option<&[u8]>) -> Bytes {
     let Attempt { mount, parts, .. } = attempt;
     let selected = &mount.connect_info;
     let raw = |json: &str| RawValue::from_string(json.to_owned()).ok();
@@ -25,6 +25,7 @@ pub(super) fn of(attempt: &Attempt<'_>) -> Bytes {
         peer: selected.peer.then_some(attempt.client.peer),
         uri: selected.uri.then(|| uri(parts)),
         auth_token: attempt.auth_token.clone(),
+        claims: claims.and_then(|claims| raw(str::from_utf8(claims).ok()?)),
         static_pairs: selected.static_pairs.as_deref().and_then(raw),
     };
     serde_json::to_vec(&info).map_or_else(|_| Bytes::new(), Bytes::from)

@@ -1,6 +1,7 @@
 //! `<mount>/longpoll`: sessions over plain requests.
 //!
-//! The HTTP status is always 200, and the body holds the real one: old browsers hide the HTTP status. The token names the I/O
+//! The HTTP status is 200, and the body holds the real one: old browsers hide the HTTP status. Exceptions are 400 for another method,
+//! and 503 with an empty body from a server that is full or stopping, or cannot decide now. The token names the I/O
 //! thread that owns the session; a request that arrives on another thread is passed on.
 
 use std::str::Utf8Error;
@@ -131,7 +132,7 @@ impl Exchange {
                 Source::of(self.client.peer.ip()),
                 peer = %self.client.peer,
                 mount = mount.path,
-                "client refused: the auth token is no text"
+                "client refused: the auth token is not UTF-8"
             );
             return status(403);
         };
@@ -189,7 +190,7 @@ impl Exchange {
             None => return status(408),
         }
         let limit = self.endpoint.state.routing().config.limits.max_message_bytes;
-        // Base64 and line ends around a hundred messages at most, of which each has its own bound.
+        // A body has room for one message of the largest size, in base64, and for others in front of it. Each has its own bound.
         let (request, _share) = match relay::collect(&self.endpoint, request, limit.saturating_mul(4)).await {
             Ok(request) => request,
             Err(code) => return status(code),
@@ -203,7 +204,7 @@ impl Exchange {
             Ok(frames) => frames,
             Err(error) => return status(error.status()),
         };
-        // Each of a hundred lines is a copy.
+        // Each line was copied.
         drop(request);
         match relay::publish(&self.endpoint, &self.config, &position, frames).await {
             Some(Published::Accepted | Published::Refused) => status(200),

@@ -16,6 +16,7 @@ pub(crate) mod params;
 mod phoenix_0_11;
 mod relay;
 mod served;
+mod token;
 mod websocket;
 
 use std::sync::Arc;

@@ -63,7 +63,7 @@ async fn guard(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Ne
 }
 
 /// The present state: the run of the server, mounts that a browser can connect to, routes in file order, plugins with their last
-/// refusal and their panics, why the configuration on disk was rejected, if it was, and how this machine reaches
+/// rejection and their panics, why the configuration on disk was rejected, if it was, and how this machine reaches
 /// the API.
 async fn present(State(endpoint): State<Arc<Endpoint>>, Extension(client): Extension<Client>) -> Json<Value> {
     let routing = endpoint.state.routing();
@@ -83,9 +83,9 @@ async fn present(State(endpoint): State<Arc<Endpoint>>, Extension(client): Exten
             json!({ "topic": route.topic.to_string(), "plugin": route.plugin, "example": route.topic.example() })
         })
         .collect();
-    let refusal = endpoint.dev.as_ref().and_then(Board::refusal);
+    let rejection = endpoint.dev.as_ref().and_then(Board::rejection);
     // Lines of a file that was rejected are not those of the configuration in force.
-    let quoted = refusal.is_none().then_some(&**config);
+    let quoted = rejection.is_none().then_some(&**config);
     let plugins: Vec<_> = routing
         .routes
         .plugins
@@ -102,7 +102,7 @@ async fn present(State(endpoint): State<Arc<Endpoint>>, Extension(client): Exten
     // As text: JavaScript has no integers of this size.
     let run = endpoint.node.to_string();
     Json(
-        json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": refusal, "api": api }),
+        json!({ "run": run, "mounts": mounts, "routes": routes, "plugins": plugins, "configuration_refusal": rejection, "api": api }),
     )
 }
 
@@ -110,16 +110,19 @@ async fn present(State(endpoint): State<Arc<Endpoint>>, Extension(client): Exten
 fn shown(slot: &PluginSlot, config: Option<&Config>) -> Value {
     let current = slot.current();
     let entries = slot.journal.read();
-    let refusal = entries.refusal.map(|refusal| {
-        let reason = config.map_or_else(|| refusal.message.clone(), |config| refusal.shown(config, &slot.name));
-        json!({ "step": refusal.step, "code": refusal.code, "reason": reason })
+    let rejection = entries.rejection.map(|rejection| {
+        let reason = config.map_or_else(
+            || rejection.message.clone(),
+            |config| rejection.shown(config, &slot.name),
+        );
+        json!({ "step": rejection.step, "code": rejection.code, "reason": reason })
     });
     let panics: Vec<_> = entries.panics.iter().map(shown_panic).collect();
     json!({
         "name": slot.name,
         "version": current.as_ref().map(|current| &current.manifest.version),
         "generation": current.as_ref().map(|current| current.number),
-        "refusal": refusal,
+        "refusal": rejection,
         "panics": panics,
     })
 }

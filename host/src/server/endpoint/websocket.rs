@@ -20,11 +20,11 @@ use crate::runtime::client_lines::{Source, client_line};
 use crate::server::io::Client;
 use crate::server::io::{Entry, LazyStream};
 use crate::server::socket::NewSocket;
-use crate::server::transport::websocket::handshake::{Refusal, Upgrade};
+use crate::server::transport::websocket::handshake::{HandshakeError, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 
-/// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, auth token, subprotocol, version, connect
-/// handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
+/// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, form of the auth token, subprotocol,
+/// version, the token itself, connect handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
 pub(super) async fn serve(
     endpoint: Arc<Endpoint>,
     mount: Arc<Mount>,
@@ -37,7 +37,7 @@ pub(super) async fn serve(
         return StatusCode::FORBIDDEN.into_response();
     }
     if parts.method != Method::GET {
-        return Refusal::Method.response().map(Body::from);
+        return HandshakeError::Method.response().map(Body::from);
     }
     if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, &parts).await {
         return StatusCode::FORBIDDEN.into_response();
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     };
     let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
         Ok(agreed) => agreed,
-        Err(refusal) => {
+        Err(error) => {
             client_line!(
                 INFO,
                 endpoint.lines(),
@@ -55,10 +55,10 @@ pub(super) async fn serve(
                 Source::of(client.peer.ip()),
                 peer = %client.peer,
                 mount = mount.path,
-                %refusal,
+                %error,
                 "client refused"
             );
-            return refusal.response().map(Body::from);
+            return error.response().map(Body::from);
         }
     };
     let attempt = Attempt {
@@ -92,6 +92,7 @@ pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, 
         dialect: Dialect::Modern,
         identity: None,
         arrival: None,
+        shown: None,
     };
     upgrade(endpoint, client, parts, None, socket, true)
 }
@@ -107,7 +108,7 @@ fn upgrade(
 ) -> Response {
     let upgrade = match Upgrade::check(&parts) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal.response().map(Body::from),
+        Err(error) => return error.response().map(Body::from),
     };
     let deflate = socket
         .mount
@@ -138,7 +139,7 @@ fn upgrade(
 async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
-        tracing::error!("an upgraded connection is not the stream that was accepted");
+        tracing::error!("internal error: an upgraded connection has an unexpected type");
         return None;
     };
     // Copied: it is a slice of hyper's buffer, which is large.

@@ -99,7 +99,7 @@ impl Trouble {
     fn went_well(&mut self) {
         if self.last.is_some_and(|last| last.elapsed() >= WELL) {
             *self = Self::default();
-            tracing::info!("connections are accepted again");
+            tracing::info!("accepting connections again");
         }
     }
 }

@@ -91,7 +91,7 @@ impl Http {
             poll_fn(|cx| {
                 if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                     if let Err(error) = served {
-                        tracing::trace!(error = &error as &dyn std::error::Error, "a connection ended badly");
+                        tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
                     }
                     return Poll::Ready(());
                 }

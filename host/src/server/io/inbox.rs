@@ -125,10 +125,7 @@ impl Sleeper for Inbox {
         if std::mem::take(&mut self.waiting().asleep)
             && let Err(error) = self.waker.wake()
         {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "an I/O thread cannot be woken"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot wake an I/O thread");
         }
     }
 }

@@ -44,8 +44,10 @@ impl Writes {
     /// The writes of the calling thread, which must not pass them on. With io_uring if it is wanted and available.
     pub(super) fn new(io_uring: bool) -> Self {
         let ring = io_uring.then(open).and_then(|ring| {
-            ring.inspect_err(|error| tracing::debug!(%error, "without io_uring, which the system does not give"))
-                .ok()
+            ring.inspect_err(
+                |error| tracing::debug!(%error, "io_uring is not available; writing to each connection separately"),
+            )
+            .ok()
         });
         Self {
             ring,
@@ -106,7 +108,7 @@ impl Writes {
             }
         }
         if let Some(error) = broken {
-            tracing::warn!(%error, "io_uring has failed; connections are written to one by one from now on");
+            tracing::warn!(%error, "io_uring failed; from now on Bennu writes to each connection separately");
             self.ring = None;
         }
     }

@@ -39,7 +39,9 @@ pub use websocket::frame::Frame;
 ///
 /// An implementation also promises:
 ///
-/// * It never sends a message later that it refused or gave up, and none after a goodbye.
+/// * It refuses a message of the client that is larger than [`Registration::max_message_bytes`]: [`Received::Broken`] with code 1009.
+///   The host does not check again.
+/// * It never sends a message later that it refused or dropped, and none after a goodbye.
 /// * No call blocks. A call does a bounded share of work, and says [`Received::More`] if there is more.
 /// * What it keeps is bounded, and counted with the memory that it takes: [`waiting`](Self::waiting) and
 ///   [`unfinished`](Self::unfinished). A message that it hands on is in memory of its own size, because channels keep slices of it.
@@ -49,7 +51,7 @@ pub use websocket::frame::Frame;
 /// A transport comes to its thread as a [`PendingConnection`], your own by [`Entrance`](crate::server::endpoint::Entrance), whose
 /// clients pass the same checks as those of the host's own transports.
 pub trait Transport: fmt::Debug {
-    /// Its name in the `transports` of a route.
+    /// Its name, which the router and the connect handler see. A route with `transports` admits only the host's own transports.
     fn name(&self) -> &'static str;
 
     /// Whether it carries binary messages to the client. If not, binary payloads are sent as [`Payload::as_text`] makes them.
@@ -103,7 +105,7 @@ pub trait Transport: fmt::Debug {
     fn close(&mut self, code: u16, reason: &str);
 
     /// Learns that it is dropped next, with all that still waits. The kernel should not go on sending what it has taken.
-    fn abandon(&mut self) {}
+    fn drop_unsent(&mut self) {}
 }
 
 /// A message that has begun and is not complete.

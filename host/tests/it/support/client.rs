@@ -79,6 +79,11 @@ impl Client {
         self.0.take_kept()
     }
 
+    /// Waits until the server has ended the connection, by any transport.
+    pub(crate) async fn ended(&mut self) {
+        while self.0.next().await.is_ok() {}
+    }
+
     /// The code with which the server closes the connection.
     pub(crate) async fn close_code(&mut self) -> u16 {
         loop {

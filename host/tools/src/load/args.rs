@@ -74,6 +74,9 @@ pub(super) struct CommonArgs {
     /// WebSocket URL of the server [default: ws://127.0.0.1:4000/socket/websocket?vsn=2.0.0; for Socket.IO, port 3000]
     #[arg(long, value_name = "URL")]
     pub(super) url: Option<String>,
+    /// Token that each client shows, as phoenix.js shows its `authToken`: for a mount with `[mounts.auth]`
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
     /// Protocol of the server
     #[arg(long, value_enum, default_value_t = Dialect::Phoenix)]
     pub(super) protocol: Dialect,

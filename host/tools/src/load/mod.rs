@@ -283,7 +283,7 @@ fn stretch(begin: Mark, end: Mark, count: u64, latency: Latency) -> Stretch {
 fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     let common = &plan.common;
     let url = common.url.as_deref().unwrap_or(common.protocol.default_url());
-    let (request, server) = read_url(url)?;
+    let (request, server) = read_url(url, common.token.as_deref())?;
     let sources = if server.ip().is_loopback() && server.is_ipv4() {
         common.sources
     } else {
@@ -313,8 +313,8 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     )?)
 }
 
-/// Parses a URL. Returns the handshake request for it, and the address of its host.
-fn read_url(text: &str) -> Result<(Vec<u8>, SocketAddr), LoadError> {
+/// Parses a URL. Returns the handshake request for it, with this token, and the address of its host.
+fn read_url(text: &str, token: Option<&str>) -> Result<(Vec<u8>, SocketAddr), LoadError> {
     let invalid = || LoadError::Url(text.to_owned());
     let url: Uri = text.parse().map_err(|_| invalid())?;
     let (Some("ws"), Some(authority)) = (url.scheme_str(), url.authority()) else {
@@ -325,7 +325,7 @@ fn read_url(text: &str) -> Result<(Vec<u8>, SocketAddr), LoadError> {
         host: authority.host().to_owned(),
         source,
     })?;
-    Ok((wire::upgrade_request(authority.as_str(), path), server))
+    Ok((wire::upgrade_request(authority.as_str(), path, token), server))
 }
 
 /// The first address of a host.
@@ -409,7 +409,7 @@ mod tests {
     fn a_url_has_a_host_a_port_and_a_path() {
         #[track_caller]
         fn check(url: &str, first_lines: &str, server: &str) {
-            let (request, address) = read_url(url).expect("a URL");
+            let (request, address) = read_url(url, None).expect("a URL");
             assert!(request.starts_with(first_lines.as_bytes()), "{url}");
             assert_eq!(address.to_string(), server, "{url}");
         }
@@ -426,7 +426,7 @@ mod tests {
         check("ws://[::1]/", "GET / HTTP/1.1\r\nHost: [::1]\r\n", "[::1]:80");
         for text in ["http://127.0.0.1:4000", "127.0.0.1:4000", "ws://a b"] {
             assert!(
-                matches!(read_url(text), Err(LoadError::Url(url)) if url == text),
+                matches!(read_url(text, None), Err(LoadError::Url(url)) if url == text),
                 "{text}"
             );
         }

@@ -1,5 +1,8 @@
 //! The client's side of WebSocket, as far as the load generator needs it: no fragments, no extensions.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
 /// The masking key of all frames. It never changes, so that sending a prepared frame only means replacing its time
 /// stamp.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -13,11 +16,15 @@ pub(super) const PING: u8 = 0x9;
 /// Opcode of a pong.
 pub(super) const PONG: u8 = 0xA;
 
-/// The request of the WebSocket handshake.
-pub(super) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
+/// The request of the WebSocket handshake, with a token as phoenix.js sends it.
+pub(super) fn upgrade_request(host: &str, path: &str, token: Option<&str>) -> Vec<u8> {
+    let offer = token.map_or_else(String::new, |token| {
+        let encoded = STANDARD_NO_PAD.encode(token);
+        format!("Sec-WebSocket-Protocol: phoenix, base64url.bearer.phx.{encoded}\r\n")
+    });
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
     )
     .into_bytes()
 }

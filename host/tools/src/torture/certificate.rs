@@ -65,7 +65,7 @@ pub(super) struct Certificate {
 pub(super) struct Reloads {
     /// Good ones that came into service.
     pub(super) done: u64,
-    /// Bad ones that the server refused.
+    /// Bad ones that the server rejected.
     pub(super) refused: u64,
     /// Bad ones that came into service and were rolled back.
     pub(super) rolled_back: u64,
@@ -229,7 +229,7 @@ impl fmt::Display for Certificate {
             "reloads",
             signed(reloads.done),
             &format!(
-                "and {} refused, {} rolled back, {} unexpected",
+                "and {} rejected, {} rolled back, {} unexpected",
                 reloads.refused, reloads.rolled_back, reloads.unexpected
             ),
         )?;

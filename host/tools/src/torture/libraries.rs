@@ -39,8 +39,8 @@ pub(super) enum Variant {
 pub(super) enum Outcome {
     /// The library comes into service.
     Served,
-    /// The server refuses it.
-    Refused,
+    /// The server rejects it.
+    Rejected,
     /// It comes into service, and then the server rolls back to the library before.
     RolledBack,
 }
@@ -77,7 +77,7 @@ impl Variant {
         match self {
             Self::V1 | Self::V2 | Self::Runtime => Outcome::Served,
             Self::Panics | Self::PanicsV3 => Outcome::RolledBack,
-            Self::Refuses | Self::Crashes | Self::Stranger | Self::Truncated => Outcome::Refused,
+            Self::Refuses | Self::Crashes | Self::Stranger | Self::Truncated => Outcome::Rejected,
         }
     }
 

@@ -15,8 +15,8 @@ pub(super) enum LogEvent {
         /// How long it took to move all topics.
         swap: Duration,
     },
-    /// The server refused a library.
-    Refused {
+    /// The server rejected a library.
+    Rejected {
         /// The step that failed.
         step: String,
         /// The code of the reason.
@@ -34,7 +34,7 @@ pub(super) enum LogEvent {
         /// How many.
         topics: u64,
     },
-    /// The server rolled back to the code before.
+    /// The server rolled back to the previous code.
     RolledBack,
     /// A callback of the plugin panicked.
     Panicked,
@@ -43,29 +43,29 @@ pub(super) enum LogEvent {
         /// How long the build took.
         took: Duration,
     },
-    /// The library of this generation has been unmapped.
+    /// The library of this generation is no longer in memory.
     Unloaded(u64),
-    /// This generation has ended, but its library is still mapped.
+    /// This generation has ended, but its library stays in memory.
     Mapped(u64),
 }
 
 /// Finds events in the lines of a log.
 #[derive(Debug, Default)]
 pub(super) struct LogReader {
-    /// Whether a refusal has begun. It may have several lines, with the fields in the last one.
-    in_refusal: bool,
+    /// Whether a rejection has begun. It may have several lines, with the fields in the last one.
+    in_rejection: bool,
 }
 
 impl LogReader {
     /// The event that ends with this line, if any.
     pub(super) fn read(&mut self, line: &str) -> Option<LogEvent> {
-        self.in_refusal |= line.contains(": library refused");
-        if !self.in_refusal {
+        self.in_rejection |= line.contains(": library rejected");
+        if !self.in_rejection {
             return LogEvent::parse(line);
         }
         let (step, code) = (field(line, "step")?.to_owned(), field(line, "code")?.to_owned());
-        self.in_refusal = false;
-        Some(LogEvent::Refused { step, code })
+        self.in_rejection = false;
+        Some(LogEvent::Rejected { step, code })
     }
 }
 
@@ -85,11 +85,11 @@ impl LogEvent {
                 generation: number("generation")?,
                 swap: Duration::try_from_secs_f64(field(line, "swap_ms")?.parse::<f64>().ok()? / 1000.0).ok()?,
             }
-        } else if line.contains(": topics could not be carried over") {
+        } else if line.contains(": topics could not be moved") {
             Self::Kept {
                 topics: number("failed")?,
             }
-        } else if line.contains(": rolled back after ") {
+        } else if line.contains(": rolled back to generation ") {
             Self::RolledBack
         } else if line.contains(": plugin panicked") {
             Self::Panicked
@@ -99,7 +99,7 @@ impl LogEvent {
             }
         } else if line.contains(": generation unloaded") {
             Self::Unloaded(number("generation")?)
-        } else if line.contains(": generation ended, but its library is still mapped") {
+        } else if line.contains(": generation ended; its library stays in memory") {
             Self::Mapped(number("generation")?)
         } else {
             return None;
@@ -153,10 +153,10 @@ mod tests {
             }),
         );
         check(
-            "2026-11-01T00:00:00Z ERROR bennu::server::control: library refused, the one before stays: \
+            "2026-11-01T00:00:00Z ERROR bennu::server::control: library rejected; the previous code stays in service: \
              its settings\n  --> x:1\n plugin=\"ledger\" \
              step=\"probe\" code=\"settings\"",
-            Some(LogEvent::Refused {
+            Some(LogEvent::Rejected {
                 step: "probe".into(),
                 code: "settings".into(),
             }),
@@ -168,9 +168,10 @@ mod tests {
         let at = "2026-11-01T00:00:00Z  INFO bennu::runtime::plugin::retire";
         let unloaded = format!("{at}: generation unloaded plugin=\"ledger\" generation=3");
         check(&unloaded, Some(LogEvent::Unloaded(3)));
-        let mapped = format!("{at}: generation ended, but its library is still mapped plugin=\"ledger\" generation=3");
+        let mapped = format!("{at}: generation ended; its library stays in memory plugin=\"ledger\" generation=3");
         check(&mapped, Some(LogEvent::Mapped(3)));
-        let rolled_back = format!("{at}: rolled back after 3 panics: generation 2 serves again plugin=\"ledger\"");
+        let rolled_back =
+            format!("{at}: rolled back to generation 2 after 3 panics: no state is lost plugin=\"ledger\"");
         check(&rolled_back, Some(LogEvent::RolledBack));
     }
 

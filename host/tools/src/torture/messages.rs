@@ -83,7 +83,7 @@ pub(super) async fn run(
 /// How far a run is, in one line.
 pub(super) fn line(plan: &Plan, reloads: &Reloads, tally: &Tally) -> String {
     format!(
-        "reload {} of {}, {} refused: {} sent, {} received, {} in flight, {} lost",
+        "reload {} of {}, {} rejected: {} sent, {} received, {} in flight, {} lost",
         reloads.done,
         plan.reloads,
         reloads.refused,
@@ -141,7 +141,7 @@ type Samples = VecDeque<(Instant, i64)>;
 enum State {
     Running,
     Unloaded,
-    /// It has ended, and its library is still mapped.
+    /// It has ended, and its library stays in memory.
     Mapped,
 }
 
@@ -195,7 +195,7 @@ impl Reloading {
         Ok(())
     }
 
-    /// Waits until the library is in service, refused or rolled back. Returns how long a good one took to replace the
+    /// Waits until the library is in service, rejected or rolled back. Returns how long a good one took to replace the
     /// other.
     async fn outcome(&mut self, server: &mut Server, expected: Outcome) -> Result<Option<Duration>, TortureError> {
         let mut served = None;
@@ -209,14 +209,14 @@ impl Reloading {
                     }
                 }
                 LogEvent::RolledBack => break Outcome::RolledBack,
-                LogEvent::Refused { .. } => break Outcome::Refused,
+                LogEvent::Rejected { .. } => break Outcome::Rejected,
                 other => self.note(other),
             }
         };
         let count = match outcome {
             _ if outcome != expected => &mut self.reloads.unexpected,
             Outcome::Served => &mut self.reloads.done,
-            Outcome::Refused => &mut self.reloads.refused,
+            Outcome::Rejected => &mut self.reloads.refused,
             Outcome::RolledBack => &mut self.reloads.rolled_back,
         };
         *count += 1;

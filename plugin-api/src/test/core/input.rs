@@ -42,6 +42,10 @@ pub(super) enum Input {
         status: String,
         body: Body,
     },
+    /// A member's client has shown a new token.
+    Claims {
+        member: u64,
+    },
     End(Ending),
     Connect {
         number: u64,
@@ -123,6 +127,7 @@ impl Core {
             } => self.message(topic, member, &name, &body),
             Input::Linger(topic) => self.close_topic(topic),
             Input::Complete { serial, status, body } => self.keep_promise(serial, &status, body),
+            Input::Claims { member } => self.claims(member),
             Input::End(ending) => self.ended(&ending),
             Input::Connect { number } => {
                 let info = self.connecting_info(number);

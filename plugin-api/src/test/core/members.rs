@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::input::{Ending, Input};
 use super::{Connecting, Core};
-use crate::abi::reason;
+use crate::abi::{event, reason};
 use crate::test::body::Body;
+use crate::test::boundary::Event;
 use crate::test::inbox::{Message, Sent};
 
 pub(in crate::test) struct Member {
@@ -36,6 +37,7 @@ pub(in crate::test) enum Standing {
 pub(in crate::test) struct ClientInfo {
     pub(in crate::test) socket_id: Option<String>,
     pub(in crate::test) assigns: Option<Value>,
+    pub(in crate::test) claims: Option<Value>,
     pub(in crate::test) closed: bool,
     /// All that it was sent, in order.
     pub(in crate::test) sent: Vec<Sent>,
@@ -110,7 +112,11 @@ impl Core {
         if let Some(id) = &client.socket_id {
             info.insert("socket_id".to_owned(), id.clone().into());
         }
-        for (key, assigns) in [("socket", &client.assigns), ("route", &self.route)] {
+        for (key, assigns) in [
+            ("socket", &client.assigns),
+            ("claims", &client.claims),
+            ("route", &self.route),
+        ] {
             if let Some(assigns) = assigns {
                 info.insert(key.to_owned(), assigns.clone());
             }
@@ -119,6 +125,37 @@ impl Core {
             String::new()
         } else {
             Value::from(info).to_string()
+        }
+    }
+
+    /// A client shows a new token: all its members learn the claims.
+    pub(in crate::test) fn refresh(&mut self, client: usize, claims: Value) {
+        self.clients[client].claims = Some(claims);
+        let own = { self.members.iter() }.filter(|(_, member)| member.client == client);
+        let own: Vec<u64> = own.map(|(member, _)| *member).collect();
+        for member in own {
+            self.queue.push_back(Input::Claims { member });
+        }
+        self.settle();
+    }
+
+    /// A member's client has other claims by now. The plugin does not know a member whose join is pending.
+    pub(super) fn claims(&mut self, member: u64) {
+        let Some(known) = self.members.get(&member) else { return };
+        let (topic, info, standing) = (known.topic, self.member_info(known.client), known.standing);
+        if let Some(known) = self.members.get_mut(&member) {
+            known.info.clone_from(&info);
+        }
+        if standing == Standing::In {
+            let event = Event {
+                kind: event::CLAIMS,
+                topic,
+                member,
+                info: &info,
+                ..Event::default()
+            };
+            // Code that does not know the event goes on with the claims that it has.
+            let _ = self.handle(&event);
         }
     }
 

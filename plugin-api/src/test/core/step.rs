@@ -2,7 +2,7 @@
 
 use super::{Core, Standing};
 use crate::abi::{callback_name, effect, error, event, go, outcome, read, reason};
-use crate::refusal;
+use crate::refused_effect;
 use crate::test::body::Body;
 use crate::test::boundary::{Answers, Asked, Event};
 
@@ -205,8 +205,11 @@ impl Step<'_> {
 
     /// Says what the host would say in its log.
     fn note_refusal(&self, kind: u32, error: i64, event: &str, topic: usize) {
-        if !refusal::is_usual(error) {
-            let (what, why) = (refusal::word(kind), refusal::why(kind, error, event.len(), topic));
+        if !refused_effect::is_usual(error) {
+            let (what, why) = (
+                refused_effect::word(kind),
+                refused_effect::why(kind, error, event.len(), topic),
+            );
             self.core
                 .outside
                 .note(format!("warn effect refused: {why} effect={what:?} event={event:?}"));

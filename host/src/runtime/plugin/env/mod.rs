@@ -5,7 +5,7 @@ mod clients;
 use std::sync::Arc;
 
 use bennu_plugin::abi::{effect, error};
-use bennu_plugin::refusal;
+use bennu_plugin::refused_effect;
 use bennu_wire::message::Payload;
 use bytestring::ByteString;
 
@@ -98,17 +98,17 @@ impl Env {
             None => (None, error::MISPLACED, "no route leads there"),
         };
         hub.metrics.undelivered.inc();
-        if refusal::is_usual(error) {
+        if refused_effect::is_usual(error) {
             tracing::debug!(
                 plugin = slot.name,
                 topic = &**name,
                 "a message to a topic that does not exist"
             );
         } else {
-            let (what, why) = (refusal::word(effect::SEND_TO), || {
+            let (what, why) = (refused_effect::word(effect::SEND_TO), || {
                 format!("topic `{}`: {why}", said(name))
             });
-            slot.refusals
+            slot.refused_effects
                 .note(&slot.name, what, topic.as_deref(), &event, (error, why));
         }
     }
@@ -124,9 +124,9 @@ impl Env {
     ) {
         self.slot.stats.refused_effects.inc();
         self.health.erred();
-        if !refusal::is_usual(error) {
+        if !refused_effect::is_usual(error) {
             let Self { slot, .. } = self;
-            slot.refusals.note(&slot.name, what, topic, event, (error, why));
+            slot.refused_effects.note(&slot.name, what, topic, event, (error, why));
         }
     }
 
@@ -138,7 +138,7 @@ impl Env {
             "" => topic.map_or(0, |topic| topic.name.len()),
             other => other.len(),
         };
-        let why = || refusal::why(kind, error, event.len(), len);
-        self.refused(refusal::word(kind), topic, event, (error, why));
+        let why = || refused_effect::why(kind, error, event.len(), len);
+        self.refused(refused_effect::word(kind), topic, event, (error, why));
     }
 }

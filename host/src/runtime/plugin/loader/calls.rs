@@ -160,7 +160,7 @@ impl<'a> Batch<'a> {
         (self.at, self.scratch, self.panic)
     }
 
-    /// Runs the host's side so that it never unwinds into the plugin. Does not run it for a shard that was given up.
+    /// Runs the host's side so that it never unwinds into the plugin. Does not run it for an abandoned shard.
     /// `next`: the call completes an event.
     fn guard<T>(&mut self, next: bool, otherwise: T, run: impl FnOnce(&mut dyn Calls) -> T) -> T {
         if self.panic.is_some() || self.pulse.call().is_err() {

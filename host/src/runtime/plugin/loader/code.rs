@@ -82,7 +82,7 @@ pub(super) fn add(owner: &'static Owner, objects: &[Object]) {
         let Some((at, piece)) = free.next() else {
             tracing::warn!(
                 plugin = owner.plugin,
-                "too many libraries are loaded to tell all crashes apart"
+                "too many libraries are loaded: Bennu may not be able to say which plugin caused a crash"
             );
             return;
         };

@@ -369,7 +369,7 @@ fn tell(how: &str, culprit: &Culprit) {
     let mut line = Line::to(libc::STDERR_FILENO);
     line.add(b"bennu: plugin ");
     line.show(plugin.as_bytes());
-    line.add(b" brings the host down: ");
+    line.add(b" crashed the server: ");
     line.add(how.as_bytes());
     let (entry, event) = culprit.called_for();
     if let Some(entry) = entry {
@@ -383,7 +383,7 @@ fn tell(how: &str, culprit: &Culprit) {
     }
     line.add(b" (thread ");
     line.show(&thread_name());
-    line.add(b"). The next start quarantines this build");
+    line.add(b"). The next start puts this build in quarantine");
     line.end();
 }
 

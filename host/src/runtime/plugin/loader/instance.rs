@@ -14,7 +14,7 @@ use super::calls::{Batch, CALLS, Calls, Event};
 use super::host_calls::{HOST, HostCalls, Link};
 use super::text::{Text, said};
 use super::{Library, crash};
-use crate::runtime::plugin::watchdog::{GivenUp, Pulse};
+use crate::runtime::plugin::watchdog::{Abandoned, Pulse};
 
 /// A plugin's own value, made by its `init`. Clones are the same one.
 ///
@@ -170,7 +170,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.link.cut();
         if !self.life().clean {
-            tracing::warn!(library = %self.library.path.display(), "library kept mapped: its plugin was not shut down");
+            tracing::warn!(library = %self.library.path.display(), "library stays in memory: its plugin was not shut down");
             return;
         }
         // SAFETY: dropped once, here, and not used afterwards.
@@ -196,12 +196,12 @@ impl ShardInstance {
     ///
     /// # Errors
     ///
-    /// If the shard was given up meanwhile: the host has refused what the events did since then, and answered in their place.
+    /// If the shard was abandoned meanwhile: the host has refused what the events did since then, and answered in their place.
     ///
     /// # Panics
     ///
     /// If `calls` panics.
-    pub(crate) fn handle(&mut self, events: &[Event<'_>], calls: &mut dyn Calls) -> Result<usize, GivenUp> {
+    pub(crate) fn handle(&mut self, events: &[Event<'_>], calls: &mut dyn Calls) -> Result<usize, Abandoned> {
         self.events.clear();
         self.events.extend(events.iter().map(Event::lend));
         let mut batch = Batch::new(calls, &self.pulse, events.len(), mem::take(&mut self.scratch));

@@ -14,7 +14,7 @@ static FREE: Condvar = Condvar::new();
 
 /// Somebody who uses the system's loader.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system's loader is busy: plugin {plugin} has been {doing} for {} s and does not return; restart the host", clock::since(*.since).as_secs())]
+#[error("the system's loader is busy: plugin {plugin} has been {doing} for {} s and does not return; restart the server", clock::since(*.since).as_secs())]
 pub(crate) struct User {
     /// Whose library it is about.
     pub(crate) plugin: String,

@@ -252,14 +252,14 @@ impl Changed {
                 plugin,
                 generation,
                 signal,
-                "a plugin replaced the host's handler of a signal: the host's is back; remove it from the plugin"
+                "a plugin replaced a signal handler of the server. Bennu has restored it. Do not handle this signal in the plugin"
             );
         } else {
             tracing::warn!(
                 plugin,
                 generation,
                 signal,
-                "a plugin handles a signal of the process: its library stays in memory when it is replaced"
+                "a plugin handles a signal: its library stays in memory when it is replaced"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What follows when code in service panics or fails: a roll back on probation, and later what `on_panics` says.
+//! What follows when code in service panics or fails: a rollback on probation, and later what `on_panics` says.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::runtime::plugin::probation::Proving;
 use crate::runtime::plugin::quarantine::{Quarantined, unix_seconds};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::stage::Contents;
-use crate::runtime::plugin::step::{Refusal, Step, Trail};
+use crate::runtime::plugin::step::{Rejection, Step, Trail};
 use crate::runtime::plugin::swap::{SwapReport, swap_back};
 
 /// What became of a plugin whose code did not do.
@@ -52,7 +52,7 @@ impl Plugins {
         self.after_panics(name)
     }
 
-    /// The code before takes its topics back.
+    /// The previous code takes its topics back.
     fn roll_back(&mut self, name: &str, proving: Proving, why: String) -> Option<Verdict> {
         let plugin = self.plugins.get_mut(name)?;
         let slot = Arc::clone(&plugin.slot);
@@ -86,8 +86,8 @@ impl Plugins {
     fn condemn(&self, slot: &PluginSlot, hash: ContentHash, why: &str) {
         let quarantined = Quarantined::now(&slot.name, "panics", why);
         self.pipeline.quarantine.add(hash, &quarantined);
-        let refusal = Refusal::new(Step::Probation, "panics", format!("rolled back after {why}"));
-        slot.journal.refused(refusal);
+        let rejection = Rejection::new(Step::Probation, "panics", format!("rolled back after {why}"));
+        slot.journal.rejected(rejection);
     }
 
     /// The consequence of repeated panics, where they are too many.
@@ -123,7 +123,7 @@ impl Plugins {
         config: &config::Plugin,
     ) -> Result<Loaded, String> {
         let contents = Contents::read_from(current.library(), |_, _| Ok(()))
-            .map_err(|error| format!("its copy cannot be read: {error}"))?;
+            .map_err(|error| format!("cannot read its copy: {error}"))?;
         self.replace_by(slot, &contents, config, Reload::Rejoin)
     }
 
@@ -136,7 +136,7 @@ impl Plugins {
         why: &str,
     ) -> Result<Loaded, String> {
         let earlier = self.pipeline.last_good(slot, config, Some(current.hash));
-        let contents = earlier.ok_or("no earlier good library is kept")?;
+        let contents = earlier.ok_or("no earlier good library is stored")?;
         // Its topics go over with their state where that is read, and without it otherwise.
         let loaded = self
             .replace_by(slot, &contents, config, Reload::Migrate)
@@ -159,16 +159,16 @@ impl Plugins {
         };
         let prepared = self
             .load(slot, contents, &config, &mut Trail::of(&slot.name))
-            .map_err(|refusal| refusal.message)?;
+            .map_err(|rejection| rejection.message)?;
         self.put_in_service(prepared)
-            .ok_or_else(|| "the plugin is gone".to_owned())
+            .ok_or_else(|| "the plugin was removed".to_owned())
     }
 
     /// Ends all topics of a plugin and refuses joins.
     fn take_out_of_service(&mut self, slot: Arc<PluginSlot>, why: String) -> Verdict {
         self.end(&slot.name, Notice::Error(message::reason::UNAVAILABLE));
-        let refusal = Refusal::new(Step::Service, "panics", format!("out of service after {why}"));
-        slot.journal.refused(refusal);
+        let rejection = Rejection::new(Step::Service, "panics", format!("out of service after {why}"));
+        slot.journal.rejected(rejection);
         Verdict::OutOfService(slot, why)
     }
 }
@@ -183,7 +183,7 @@ pub(crate) fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
         took,
         ..
     } = rollback.swap;
-    let what = "topics could not go back with their present state";
+    let what = "topics could not keep their current state";
     rollback.swap.failures.announce(&slot.name, what);
     tracing::error!(
         plugin = slot.name,
@@ -194,14 +194,16 @@ pub(crate) fn announce_rollback(slot: &PluginSlot, rollback: &Rollback) {
         rejoined,
         lost_events,
         swap_ms = milliseconds(took),
-        "rolled back after {}: generation {} serves again, {}",
-        rollback.why,
+        "rolled back to generation {} after {}: {}",
         rollback.to,
+        rollback.why,
         match rollback.swap.unread.shown() {
-            _ if restored + rejoined == 0 && rollback.is_checked => "nothing is lost".to_owned(),
-            _ if restored + rejoined == 0 => "its topics go on with what it reads of their state".to_owned(),
-            None => format!("{lost_events} events are lost"),
-            Some(why) => format!("{lost_events} events are lost, as it cannot go on with the present state: {why}"),
+            _ if restored + rejoined == 0 && rollback.is_checked => "no state is lost".to_owned(),
+            _ if restored + rejoined == 0 => "its topics keep the state that it can read".to_owned(),
+            None => format!("the state changes of {lost_events} events are lost"),
+            Some(why) => format!(
+                "the state changes of {lost_events} events are lost, because it cannot read the current state: {why}"
+            ),
         }
     );
 }

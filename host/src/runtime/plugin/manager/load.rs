@@ -19,8 +19,8 @@ use crate::runtime::plugin::pipeline::{Approved, Wanted};
 use crate::runtime::plugin::sample::{self, Samples};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::stage::Contents;
-use crate::runtime::plugin::step::{Refusal, Step, Trail};
-use crate::runtime::plugin::swap::{NOT_CARRIED, SwapReport};
+use crate::runtime::plugin::step::{Rejection, Step, Trail};
+use crate::runtime::plugin::swap::{NOT_MOVED, SwapReport};
 
 /// Why a library is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,55 +87,55 @@ impl Loaded {
             longest_pause_us = swap.longest_hold_us,
             "plugin in service"
         );
-        swap.failures.announce(plugin, NOT_CARRIED);
+        swap.failures.announce(plugin, NOT_MOVED);
     }
 }
 
 impl Plugins {
     /// Reads, checks and starts a library with the settings that it would get. Changes nothing in service.
     ///
-    /// `None`: these bytes are in service already, or were the last to be refused, for a reason that lasts, and nobody asks
+    /// `None`: these bytes are in service already, or were the last to be rejected, for a reason that lasts, and nobody asks
     /// for them once more.
     ///
     /// # Errors
     ///
-    /// If it is refused.
+    /// If it is rejected.
     pub(crate) fn prepare(
         &mut self,
         slot: &Arc<PluginSlot>,
         library: &Path,
         config: &config::Plugin,
         occasion: Occasion,
-    ) -> Result<Option<Prepared>, Refusal> {
+    ) -> Result<Option<Prepared>, Rejection> {
         let mut trail = Trail::of(&slot.name);
         let done = match self.pipeline.read(library, &mut trail) {
             Ok(contents) if self.is_known(slot, &contents, occasion) => return Ok(None),
             Ok(contents) => self.load(slot, &contents, config, &mut trail),
-            Err(refusal) => Err(refusal),
+            Err(rejection) => Err(rejection),
         };
-        let refusal = match done {
+        let rejection = match done {
             Ok(mut prepared) => {
                 prepared.in_place = true;
                 return Ok(Some(prepared));
             }
-            Err(refusal) => refusal,
+            Err(rejection) => rejection,
         };
         slot.stats.refused_loads.inc();
         slot.journal.came(&trail);
-        slot.journal.refused(refusal.clone());
-        if occasion != Occasion::Needed || refusal.code != "quarantined" {
-            return Err(refusal);
+        slot.journal.rejected(rejection.clone());
+        if occasion != Occasion::Needed || rejection.code != "quarantined" {
+            return Err(rejection);
         }
         let Some(good) = self.pipeline.last_good(slot, config, None) else {
-            return Err(refusal);
+            return Err(rejection);
         };
         tracing::error!(
             plugin = slot.name,
-            step = refusal.step.name(),
-            code = refusal.code,
+            step = rejection.step.name(),
+            code = rejection.code,
             instead = %good.hash,
-            "library refused, the last good one is loaded: {}",
-            refusal.message
+            "library rejected; Bennu loads the last good one instead: {}",
+            rejection.message
         );
         self.load(slot, &good, config, &mut Trail::of(&slot.name)).map(Some)
     }
@@ -153,9 +153,9 @@ impl Plugins {
             slot.journal.settled();
             return true;
         }
-        // What it was refused over may be gone: the state of topics, or a lack of the machine.
-        let passes = |refusal: Refusal| refusal.over_state || refusal.may_pass;
-        before == Some(contents.hash) && !slot.journal.read().refusal.is_some_and(passes)
+        // What it was rejected over may be gone: the state of topics, or a lack of the machine.
+        let passes = |rejection: Rejection| rejection.over_state || rejection.may_pass;
+        before == Some(contents.hash) && !slot.journal.read().rejection.is_some_and(passes)
     }
 
     /// [`Step::Check`] to [`Step::Load`].
@@ -165,7 +165,7 @@ impl Plugins {
         contents: &Contents,
         config: &config::Plugin,
         trail: &mut Trail,
-    ) -> Result<Prepared, Refusal> {
+    ) -> Result<Prepared, Rejection> {
         has_room(slot, config)?;
         self.attempts += 1;
         let wanted = Wanted {
@@ -232,18 +232,18 @@ impl Plugins {
 }
 
 /// Why a generation did not start. The probe has loaded the same bytes just now: what the system lacks, it may have soon.
-fn not_started(error: GenerationError) -> Refusal {
-    let refusal = Refusal::by(Step::Load, "start", &error);
+fn not_started(error: GenerationError) -> Rejection {
+    let rejection = Rejection::by(Step::Load, "start", &error);
     let lacks = ["Cannot allocate memory", "Too many open files"];
     match error {
-        GenerationError::Thread(_) => refusal.passing(),
-        GenerationError::Load(_) if lacks.iter().any(|what| refusal.message.contains(what)) => refusal.passing(),
-        _ => refusal,
+        GenerationError::Thread(_) => rejection.passing(),
+        GenerationError::Load(_) if lacks.iter().any(|what| rejection.message.contains(what)) => rejection.passing(),
+        _ => rejection,
     }
 }
 
 /// Whether another generation may come into memory, beside those that do not leave it.
-fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Refusal> {
+fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Rejection> {
     let left = slot.journal.read().left;
     if left.len() < config.max_leaked {
         return Ok(());
@@ -256,30 +256,30 @@ fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Refusal> {
         .map(|(cause, count)| format!("{count} × {cause}"))
         .collect();
     let message = format!(
-        "{} replaced libraries of this plugin are still in memory ({}): restart the host, or raise max_leaked",
+        "{} replaced libraries of this plugin are still in memory ({}): restart the server, or raise max_leaked",
         left.len(),
         causes.join("; ")
     );
-    Err(Refusal::new(Step::Load, "leaked", message))
+    Err(Rejection::new(Step::Load, "leaked", message))
 }
 
-/// A sample of the state that topics would be carried over with, if they are.
+/// A sample of the state that topics would move with, if they do.
 fn live_state(
     slot: &PluginSlot,
     live: &[Arc<Generation>],
     manifest: &Manifest,
     config: &config::Plugin,
-) -> Result<Samples, Refusal> {
+) -> Result<Samples, Rejection> {
     let carries = config.reload == Reload::Migrate && slot.topic_count() > 0;
     let Some(current) = slot.current().filter(|_| carries) else {
         return Ok(Samples::default());
     };
-    reads_state_of(manifest, &current).map_err(|refusal| refusal.over_state(&slot.name))?;
+    reads_state_of(manifest, &current).map_err(|rejection| rejection.over_state(&slot.name))?;
     Ok(sample::of(slot, live, &manifest.reads, config))
 }
 
 /// Whether new code reads the state that the code in service writes.
-fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refusal> {
+fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Rejection> {
     let (version, reads) = (current.manifest.state_version, &manifest.reads);
     if reads.contains(&version) {
         return Ok(());
@@ -290,5 +290,5 @@ fn reads_state_of(manifest: &Manifest, current: &Generation) -> Result<(), Refus
         reads.start(),
         reads.end()
     );
-    Err(Refusal::new(Step::Manifest, "state_version", message))
+    Err(Rejection::new(Step::Manifest, "state_version", message))
 }

@@ -20,7 +20,7 @@ use super::late;
 use super::pipeline::Pipeline;
 use super::retire::Retirement;
 use super::slot::PluginSlot;
-use super::step::Refusal;
+use super::step::Rejection;
 use crate::config::{self, ContentHash};
 use crate::runtime::channel::Notice;
 
@@ -77,11 +77,11 @@ impl Plugins {
         self.built.insert(name.to_owned(), library);
     }
 
-    /// Says that `dev` could not build a plugin. What it builds next is looked at, even if the same was refused before.
-    pub(crate) fn not_built(&mut self, name: &str, refusal: Refusal) {
+    /// Says that `dev` could not build a plugin. What it builds next is looked at, even if the same was rejected before.
+    pub(crate) fn not_built(&mut self, name: &str, rejection: Rejection) {
         if let Some(plugin) = self.plugins.get_mut(name) {
             plugin.taken = None;
-            plugin.slot.journal.refused(refusal);
+            plugin.slot.journal.rejected(rejection);
         }
     }
 
@@ -119,7 +119,7 @@ impl Plugins {
         }
     }
 
-    /// The contents of a plugin's library that were read last, in service or refused.
+    /// The contents of a plugin's library that were read last, in service or rejected.
     #[must_use]
     pub(crate) fn taken(&self, name: &str) -> Option<ContentHash> {
         self.plugins.get(name)?.taken
@@ -146,14 +146,14 @@ impl Plugins {
         self.plugins.get(name).is_some_and(Plugin::is_in_service)
     }
 
-    /// Forgets what was refused of a configuration, for the plugins whose library as it lies there is in service now.
+    /// Forgets what was rejected of a configuration, for the plugins whose library as it lies there is in service now.
     pub(crate) fn settle(&self) -> Vec<Arc<PluginSlot>> {
         let settled = self.plugins.values().filter(|plugin| plugin.is_in_service());
         let settled = settled.map(|plugin| Arc::clone(&plugin.slot));
         settled.filter(|slot| slot.journal.settled()).collect()
     }
 
-    /// The number of the next generation of a plugin. A library that is refused uses up no number.
+    /// The number of the next generation of a plugin. A library that is rejected uses up no number.
     fn next_generation(&self, name: &str) -> u64 {
         self.numbers.get(name).map_or(1, |last| last + 1)
     }

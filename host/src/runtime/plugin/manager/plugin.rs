@@ -20,7 +20,7 @@ use crate::runtime::plugin::swap::{Snapshots, SwapReport, swap};
 #[derive(Debug)]
 pub(super) struct Plugin {
     pub(super) slot: Arc<PluginSlot>,
-    /// The contents that were read last: they are in service, or were refused.
+    /// The contents that were read last: they are in service, or were rejected.
     pub(super) taken: Option<ContentHash>,
     /// Generations that may still have topics. The last one is in service, unless nothing is.
     pub(super) live: Vec<Arc<Generation>>,

@@ -67,7 +67,7 @@ pub(crate) enum ProbeError {
         message: String,
     },
     /// The plugin does not read a topic's live state.
-    #[error("it does not read the live state of {topic}: {message}")]
+    #[error("it cannot read the current state of {topic}: {message}")]
     Restore {
         /// The topic.
         topic: String,
@@ -75,13 +75,13 @@ pub(crate) enum ProbeError {
         message: String,
     },
     /// The plugin would lose the state that a topic begins with.
-    #[error("its state does not survive a reload: {0}")]
+    #[error("a reload would lose its state: {0}")]
     State(String),
     /// Threads that the plugin has started do not end.
-    #[error("it leaves threads behind that it started while it was loaded or checked: {0}")]
+    #[error("it left threads running after it was loaded or checked: {0}")]
     Threads(String),
-    /// Somebody else has killed the child: the system, if memory is short. Says nothing about the library.
-    #[error("somebody else killed the probe with {} {step}; the system may be short of memory", signal_name(*signal))]
+    /// Another process has killed the child: the system, if memory is short. Says nothing about the library.
+    #[error("another process, or the system, killed the probe with {} {step}; memory may be short", signal_name(*signal))]
     Killed {
         /// With which signal.
         signal: i32,

@@ -23,7 +23,7 @@ fn try_library(library: &Path, settings: &str, limits: &ProbeLimits) -> Result<P
     run(command, settings, Vec::new(), limits)
 }
 
-/// Probes the good plugin with `settings`; what it is refused for.
+/// Probes the good plugin with `settings`; what it is rejected for.
 fn refused(settings: &str) -> ProbeError {
     try_library(testing::good_plugin(), settings, &patient()).unwrap_err()
 }

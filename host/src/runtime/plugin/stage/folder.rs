@@ -81,9 +81,9 @@ fn remove_left(dir: &Path) {
         }
         let folder_shown = folder.display();
         match fs::remove_dir_all(&folder) {
-            Ok(()) => tracing::info!(folder = %folder_shown, "removed the staged libraries of a process that is gone"),
+            Ok(()) => tracing::info!(folder = %folder_shown, "removed library copies of an earlier process"),
             Err(error) => {
-                tracing::warn!(folder = %folder_shown, %error, "the staged libraries of a process that is gone cannot be removed")
+                tracing::warn!(folder = %folder_shown, %error, "cannot remove library copies of an earlier process")
             }
         }
     }

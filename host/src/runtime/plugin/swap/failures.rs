@@ -1,4 +1,4 @@
-//! Why topics could not be carried over: each distinct reason, with how many topics it kept.
+//! Why topics could not be moved: each distinct reason, with how many topics it kept.
 
 /// Distinct reasons that are kept. A plugin whose reasons name each topic's data has as many as topics.
 const MOST_REASONS: usize = 8;
@@ -23,7 +23,7 @@ pub(crate) struct Failure {
 }
 
 impl Failures {
-    /// Adds a topic that could not be carried over.
+    /// Adds a topic that could not be moved.
     pub(super) fn add(&mut self, topic: &str, why: String) {
         if let Some(known) = self.reasons.iter_mut().find(|known| known.why == why) {
             known.topics += 1;
@@ -67,11 +67,7 @@ impl Failures {
             tracing::error!(plugin, failed = topics, topic, "{what}: {topic}: {why}");
         }
         if self.others > 0 {
-            tracing::error!(
-                plugin,
-                failed = self.others,
-                "{what}, for more reasons than Bennu keeps"
-            );
+            tracing::error!(plugin, failed = self.others, "{what}, for other reasons");
         }
     }
 }

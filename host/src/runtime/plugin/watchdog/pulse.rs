@@ -16,9 +16,9 @@ pub(crate) struct Pulse {
     thread: OnceLock<Pid>,
 }
 
-/// The shard was given up while the plugin's code ran: nothing that it did counts, and its thread has to end.
+/// The shard was abandoned while the plugin's code ran: nothing that it did counts, and its thread has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GivenUp;
+pub(crate) struct Abandoned;
 
 const TURN: u64 = 3;
 /// The host's code runs.
@@ -27,7 +27,7 @@ const IDLE: u64 = 0;
 const PLUGIN: u64 = 1;
 /// The plugin's code has called the host.
 const HOST: u64 = 2;
-/// The shard was given up.
+/// The shard was abandoned.
 const OVER: u64 = 3;
 const NEXT: u64 = 4;
 
@@ -56,8 +56,8 @@ impl Pulse {
     ///
     /// # Errors
     ///
-    /// If the shard was given up meanwhile.
-    pub(crate) fn leave(&self) -> Result<(), GivenUp> {
+    /// If the shard was abandoned meanwhile.
+    pub(crate) fn leave(&self) -> Result<(), Abandoned> {
         self.turn(PLUGIN, IDLE)
     }
 
@@ -65,8 +65,8 @@ impl Pulse {
     ///
     /// # Errors
     ///
-    /// If the shard was given up meanwhile.
-    pub(crate) fn call(&self) -> Result<(), GivenUp> {
+    /// If the shard was abandoned meanwhile.
+    pub(crate) fn call(&self) -> Result<(), Abandoned> {
         self.turn(PLUGIN, HOST)
     }
 
@@ -77,10 +77,10 @@ impl Pulse {
         self.beat.store(beat | PLUGIN, Ordering::Release);
     }
 
-    fn turn(&self, from: u64, to: u64) -> Result<(), GivenUp> {
+    fn turn(&self, from: u64, to: u64) -> Result<(), Abandoned> {
         let beat = self.beat.load(Ordering::Relaxed);
         if beat & TURN != from {
-            return Err(GivenUp);
+            return Err(Abandoned);
         }
         let new = (beat & !TURN) | to;
         match self
@@ -88,7 +88,7 @@ impl Pulse {
             .compare_exchange(beat, new, Ordering::AcqRel, Ordering::Relaxed)
         {
             Ok(_) => Ok(()),
-            Err(_) => Err(GivenUp),
+            Err(_) => Err(Abandoned),
         }
     }
 
@@ -101,7 +101,7 @@ impl Pulse {
 
     /// Gives the shard up, if the plugin's code still runs for this event. `false` if it does not, or calls the host just now.
     #[must_use]
-    pub(crate) fn give_up(&self, event: u64) -> bool {
+    pub(crate) fn abandon(&self, event: u64) -> bool {
         let over = event | OVER;
         let done = self
             .beat
@@ -109,7 +109,7 @@ impl Pulse {
         done.is_ok()
     }
 
-    /// Whether the shard was given up.
+    /// Whether the shard was abandoned.
     #[must_use]
     pub(crate) fn is_over(&self) -> bool {
         self.beat.load(Ordering::Acquire) & TURN == OVER
@@ -142,8 +142,8 @@ mod tests {
         let pulse = Pulse::default();
         pulse.enter();
         let event = pulse.event().unwrap();
-        assert!(pulse.give_up(event));
-        assert_eq!((pulse.call(), pulse.leave()), (Err(GivenUp), Err(GivenUp)));
+        assert!(pulse.abandon(event));
+        assert_eq!((pulse.call(), pulse.leave()), (Err(Abandoned), Err(Abandoned)));
         pulse.enter();
         assert!(pulse.is_over(), "for ever");
     }
@@ -151,13 +151,13 @@ mod tests {
     #[test]
     fn nobody_is_given_up_for_an_event_that_is_done_or_in_the_hands_of_the_host() {
         let pulse = Pulse::default();
-        assert!(!pulse.give_up(0), "nothing runs");
+        assert!(!pulse.abandon(0), "nothing runs");
         pulse.enter();
         let event = pulse.event().unwrap();
         pulse.call().unwrap();
-        assert!(!pulse.give_up(event), "the host is at work for it");
+        assert!(!pulse.abandon(event), "the host is at work for it");
         pulse.give_back(true);
-        assert!(!pulse.give_up(event), "the next has begun");
+        assert!(!pulse.abandon(event), "the next has begun");
         pulse.leave().unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_plugin::abi::reason as end;
+use bytestring::ByteString;
 
 use super::{Core, LATE, READS};
 use crate::runtime::channel::{Ending, Input, Notice};
@@ -55,7 +56,7 @@ impl Core {
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
-            self.ids.entry(id).or_default().push(slot);
+            self.name(slot, id);
         }
         self.state.acquire(self.index);
         self.hub().metrics.sockets.inc();
@@ -63,6 +64,11 @@ impl Core {
             self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
         }
         Some(slot)
+    }
+
+    /// From now on a `disconnect` of this socket id finds the socket.
+    pub(super) fn name(&mut self, slot: usize, id: ByteString) {
+        self.ids.entry(id).or_default().push(slot);
     }
 
     /// Describes the connections with a socket id, `most` of them at most.
@@ -116,11 +122,11 @@ impl Core {
     }
 
     /// Drops a socket whose client does not read what waits for it.
-    pub(super) fn abandon(&mut self, slot: usize, ending: u32) {
+    pub(super) fn cut_off(&mut self, slot: usize, ending: u32) {
         if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
             && transport.waiting() > 0
         {
-            transport.abandon();
+            transport.drop_unsent();
         }
         self.drop_socket(slot, ending);
     }
@@ -173,6 +179,7 @@ impl Core {
         }
         self.end_unfinished(now);
         self.end_stalled(now);
+        self.end_expired(now);
         for slot in silent {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
@@ -181,7 +188,7 @@ impl Core {
         }
         for slot in over {
             self.flush(slot);
-            self.abandon(slot, end::CLOSED);
+            self.cut_off(slot, end::CLOSED);
         }
         // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
         if !is_late {

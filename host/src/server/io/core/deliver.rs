@@ -224,7 +224,7 @@ impl Core {
             topic = &*socket.channels[index].topic.name,
             event,
             %error,
-            "a message is not sent; more of this channel may follow, which are only counted"
+            "message not sent: this client cannot receive it. Further ones on this channel are only counted"
         );
     }
 

@@ -65,6 +65,9 @@ impl Core {
             }
             (None, _) => self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic),
             (Some(channel), event::LEAVE) => self.leave(slot, channel, message),
+            (Some(channel), event::ACCESS_TOKEN) if self.sockets[slot].info.shown.is_some() => {
+                self.refresh(slot, channel, message, frame_bytes)
+            }
             (Some(channel), _) => self.forward(slot, channel, message, frame_bytes),
         }
     }
@@ -95,7 +98,7 @@ impl Core {
                 peer = %socket.info.peer,
                 topic = &**topic,
                 mount = mount.path,
-                "no route for a join"
+                "join refused: no route matches the topic"
             );
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
@@ -209,7 +212,7 @@ impl Core {
     }
 
     /// Hands an event to the channel, unless it belongs to an earlier join.
-    fn forward(&mut self, slot: usize, index: usize, message: Message, frame_bytes: usize) -> Dispatched {
+    pub(super) fn forward(&mut self, slot: usize, index: usize, message: Message, frame_bytes: usize) -> Dispatched {
         let Message {
             join_ref,
             msg_ref,
@@ -263,7 +266,7 @@ impl Core {
         Dispatched::Refused
     }
 
-    fn reply(
+    pub(super) fn reply(
         &mut self,
         slot: usize,
         join_ref: Option<&str>,
@@ -293,17 +296,20 @@ impl Core {
 }
 
 /// What a plugin learns of a member besides its join; empty if there is nothing.
-fn member_info(identity: Option<&Identity>, route: &Route) -> Bytes {
+pub(super) fn member_info(identity: Option<&Identity>, route: &Route) -> Bytes {
     if identity.is_none() && route.assigns.is_none() {
         return Bytes::new();
     }
     let raw = |text: &str| RawValue::from_string(text.to_owned()).ok();
+    let json = |json: Option<&[u8]>| raw(std::str::from_utf8(json?).ok()?);
     let socket = identity.and_then(|identity| identity.assigns.as_deref());
+    let claims = identity.and_then(|identity| identity.claims.as_deref());
     let info = MemberInfo {
         socket_id: identity
             .and_then(|identity| identity.socket_id.as_deref())
             .map(str::to_owned),
-        socket: socket.and_then(|json| raw(std::str::from_utf8(json).ok()?)),
+        socket: json(socket),
+        claims: json(claims),
         route: route.assigns.as_deref().and_then(raw),
     };
     serde_json::to_vec(&info).map_or_else(|_| Bytes::new(), Bytes::from)

@@ -5,6 +5,7 @@ mod deliver;
 mod dispatch;
 mod sending;
 mod sessions;
+mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +28,7 @@ use crate::runtime::clock;
 use crate::runtime::plugin::Hub;
 use crate::runtime::threads::fault;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::auth::Expiries;
 use crate::server::held::Held;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
@@ -87,6 +89,8 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up. They are closed at the end of the turn, because lists are walked until then.
     slow: Vec<(usize, u32)>,
+    /// What time it is for tokens.
+    expiries: Expiries,
     /// Bytes that wait for clients.
     unsent: Held,
     /// Bytes of messages that are not complete.
@@ -138,6 +142,7 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
             ticked: clock::now(),
@@ -306,7 +311,7 @@ impl Core {
                         Source::of(peer),
                         %peer,
                         %error,
-                        "undecodable message"
+                        "a client sent an invalid message"
                     );
                 }
                 self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);

@@ -40,7 +40,7 @@ impl Core {
                     Source::of(peer),
                     %peer,
                     %error,
-                    "a message cannot be encoded"
+                    "cannot encode a message"
                 );
             }
         }
@@ -128,7 +128,7 @@ impl Core {
         let limit = self.routing.config.limits.max_outbound_total_bytes / self.state.threads();
         if waiting > before && self.unsent.is_too_much(waiting, limit) {
             self.hub().metrics.slow_consumers.inc();
-            self.abandon(slot, end::OVERLOADED);
+            self.cut_off(slot, end::OVERLOADED);
         }
     }
 
@@ -187,7 +187,7 @@ impl Core {
             self.flush(slot);
             if { self.sockets.get(slot) }.is_some_and(|socket| socket.stalled.is_some_and(is_late)) {
                 self.hub().metrics.slow_consumers.inc();
-                self.abandon(slot, end::OVERLOADED);
+                self.cut_off(slot, end::OVERLOADED);
             }
         }
     }

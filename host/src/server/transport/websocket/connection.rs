@@ -253,7 +253,7 @@ impl Transport for WebSocket {
         self.say_goodbye(Some(code), reason);
     }
 
-    fn abandon(&mut self) {
+    fn drop_unsent(&mut self) {
         // Close the connection by a reset. Otherwise the kernel keeps its own queue for minutes: megabytes for a client that does not
         // read.
         let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));

@@ -84,7 +84,7 @@ impl Transport for Echo {
         self.socket.close(code, reason);
     }
 
-    fn abandon(&mut self) {
-        self.socket.abandon();
+    fn drop_unsent(&mut self) {
+        self.socket.drop_unsent();
     }
 }

@@ -78,4 +78,6 @@ pub(crate) mod close_code {
     pub(crate) const RESTART: u16 = 1012;
     /// The client reads too slowly. It may come back; 1008, which says that it broke a rule, makes some clients stay away.
     pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
+    /// The token has expired: "Unauthorized" in the registry of close codes.
+    pub(crate) const UNAUTHORIZED: u16 = 3000;
 }

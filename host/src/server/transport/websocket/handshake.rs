@@ -31,33 +31,35 @@ impl Upgrade {
     ///
     /// # Errors
     ///
-    /// If it is not a valid request for a WebSocket of version 13. The [`Refusal`] is the answer.
-    pub(crate) fn check(request: &Parts) -> Result<Self, Refusal> {
+    /// If it is not a valid request for a WebSocket of version 13. The [`HandshakeError`] is the answer.
+    pub(crate) fn check(request: &Parts) -> Result<Self, HandshakeError> {
         let headers = &request.headers;
         if request.method != Method::GET {
-            return Err(Refusal::Method);
+            return Err(HandshakeError::Method);
         }
         if request.version < Version::HTTP_11 {
-            return Err(Refusal::NotUpgrade("WebSocket takes HTTP/1.1"));
+            return Err(HandshakeError::NotUpgrade("WebSocket takes HTTP/1.1"));
         }
         if !has_token(headers, &CONNECTION, "upgrade") {
-            return Err(Refusal::NotUpgrade("expected the header `connection: upgrade`"));
+            return Err(HandshakeError::NotUpgrade("expected the header `connection: upgrade`"));
         }
         if !has_token(headers, &UPGRADE, "websocket") {
-            return Err(Refusal::NotUpgrade("expected the header `upgrade: websocket`"));
+            return Err(HandshakeError::NotUpgrade("expected the header `upgrade: websocket`"));
         }
         if headers
             .get(SEC_WEBSOCKET_VERSION)
             .is_none_or(|version| version != VERSION)
         {
-            return Err(Refusal::Version);
+            return Err(HandshakeError::Version);
         }
         let key = single(headers, &SEC_WEBSOCKET_KEY)
-            .ok_or(Refusal::NotUpgrade("expected one header `sec-websocket-key`"))?;
+            .ok_or(HandshakeError::NotUpgrade("expected one header `sec-websocket-key`"))?;
         if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
             Ok(Self { accept: accept(key) })
         } else {
-            Err(Refusal::NotUpgrade("`sec-websocket-key` is not the base64 of 16 bytes"))
+            Err(HandshakeError::NotUpgrade(
+                "`sec-websocket-key` is not the base64 of 16 bytes",
+            ))
         }
     }
 
@@ -83,7 +85,7 @@ impl Upgrade {
 
 /// Why a request does not become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum HandshakeError {
     /// Not a GET.
     #[error("a WebSocket begins with GET")]
     Method,
@@ -94,14 +96,14 @@ pub(crate) enum Refusal {
     #[error("expected the header `sec-websocket-version: 13`")]
     Version,
     /// None of the client's subprotocols is served here.
-    #[error("none of the subprotocols is served here")]
+    #[error("the mount supports none of the requested subprotocols")]
     Subprotocol,
     /// The auth token cannot be read.
-    #[error("the auth token is not base64 of text")]
+    #[error("the auth token is not base64-encoded UTF-8")]
     Token,
 }
 
-impl Refusal {
+impl HandshakeError {
     /// The answer.
     #[must_use]
     pub(crate) fn response(self) -> Response<String> {

@@ -7,7 +7,7 @@ use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
-use super::handshake::{Refusal, tokens};
+use super::handshake::{HandshakeError, tokens};
 
 /// The prefix of an entry that is a token.
 const TOKEN: &str = "base64url.bearer.phx.";
@@ -35,7 +35,7 @@ pub(crate) fn negotiate<'a>(
     headers: &HeaderMap,
     takes_token: bool,
     served: &'a [String],
-) -> Result<Agreed<'a>, Refusal> {
+) -> Result<Agreed<'a>, HandshakeError> {
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Ok(Agreed::default());
     }
@@ -57,7 +57,9 @@ pub(crate) fn negotiate<'a>(
             auth_token,
         });
     }
-    let subprotocol = served.find(|name| offered.contains(name)).ok_or(Refusal::Subprotocol)?;
+    let subprotocol = served
+        .find(|name| offered.contains(name))
+        .ok_or(HandshakeError::Subprotocol)?;
     Ok(Agreed {
         subprotocol: Some(subprotocol),
         auth_token,
@@ -72,12 +74,12 @@ pub(crate) fn without_token(line: &str) -> String {
 }
 
 /// Takes the token out, if there is exactly one.
-fn take_token(offered: &mut Vec<&str>) -> Result<Option<String>, Refusal> {
+fn take_token(offered: &mut Vec<&str>) -> Result<Option<String>, HandshakeError> {
     let mut found = offered.iter().filter_map(|entry| entry.strip_prefix(TOKEN));
     let (Some(encoded), None) = (found.next(), found.next()) else {
         return Ok(None);
     };
-    let token = decode(encoded).ok_or(Refusal::Token)?;
+    let token = decode(encoded).ok_or(HandshakeError::Token)?;
     offered.retain(|entry| !entry.starts_with(TOKEN));
     Ok(Some(token))
 }
@@ -111,7 +113,7 @@ mod tests {
         offered: &[&str],
         takes_token: bool,
         served: &[&str],
-        expected: Result<(Option<&str>, Option<&str>), Refusal>,
+        expected: Result<(Option<&str>, Option<&str>), HandshakeError>,
     ) {
         let lines: Vec<&[u8]> = offered.iter().map(|line| line.as_bytes()).collect();
         let served: Vec<String> = served.iter().map(|name| (*name).to_owned()).collect();
@@ -119,7 +121,7 @@ mod tests {
         let agreed = agreed
             .as_ref()
             .map(|agreed| (agreed.subprotocol, agreed.auth_token.as_deref()))
-            .map_err(|refusal| *refusal);
+            .map_err(|error| *error);
         assert_eq!(agreed, expected, "{offered:?} {served:?}");
     }
 
@@ -131,9 +133,9 @@ mod tests {
         check(&["other, phoenix"], false, &["phoenix"], chosen("phoenix"));
         check(&["a,b"], false, &["b", "a"], chosen("b"));
         check(&["a", "b"], false, &["b"], chosen("b"));
-        check(&["A"], false, &["a"], Err(Refusal::Subprotocol));
-        check(&[""], false, &["a"], Err(Refusal::Subprotocol));
-        assert_eq!(Refusal::Subprotocol.response().status(), 403);
+        check(&["A"], false, &["a"], Err(HandshakeError::Subprotocol));
+        check(&[""], false, &["a"], Err(HandshakeError::Subprotocol));
+        assert_eq!(HandshakeError::Subprotocol.response().status(), 403);
     }
 
     #[test]
@@ -175,7 +177,7 @@ mod tests {
             &["chat, base64url.bearer.phx.aGVsbG8"],
             true,
             &[],
-            Err(Refusal::Subprotocol),
+            Err(HandshakeError::Subprotocol),
         );
     }
 
@@ -183,9 +185,9 @@ mod tests {
     fn a_token_that_is_no_base64_of_text_is_refused() {
         for token in ["!", "a", "aGVsbG8 aGVsbG8", "/w", "_w", "aGV.sbG8", "+_"] {
             let offer = format!("phoenix, base64url.bearer.phx.{token}");
-            check(&[&offer], true, &[], Err(Refusal::Token));
+            check(&[&offer], true, &[], Err(HandshakeError::Token));
         }
-        assert_eq!(Refusal::Token.response().status(), 403);
+        assert_eq!(HandshakeError::Token.response().status(), 403);
     }
 
     #[test]

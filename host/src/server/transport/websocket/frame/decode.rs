@@ -43,10 +43,10 @@ pub(crate) enum ProtocolError {
     #[error("frame without a mask")]
     Unmasked,
     /// A ping, pong or close in fragments, or with more than 125 bytes.
-    #[error("control frame in fragments, or longer than 125 bytes")]
+    #[error("fragmented control frame, or one longer than 125 bytes")]
     Control,
     /// A continuation without a first fragment.
-    #[error("continuation of nothing")]
+    #[error("continuation frame without a message")]
     Continuation,
     /// A new message inside another.
     #[error("new message before the last fragment of the previous one")]

@@ -1,6 +1,6 @@
-//! Gives up a shard whose plugin does not return: answers its clients in its place, and has another shard take over later work.
+//! Abandons a shard whose plugin does not return: answers its clients in its place, and has another shard take over later work.
 //!
-//! Runs on the watchdog's thread. The stuck thread is left, and [`Pulse`](super::watchdog::Pulse) makes sure that nothing it still
+//! Runs on the watchdog's thread. Nobody waits for the stuck thread any longer, and [`Pulse`](super::watchdog::Pulse) makes sure that nothing it still
 //! does counts. The state of its topics is lost.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +20,7 @@ use crate::runtime::channel::{Called, Caller, Ending, Input, Member, Notice, Pro
 use crate::runtime::id::MemberId;
 
 /// Why a topic could not be moved.
-const HUNG: &str = "the code that serves it hangs";
+const HUNG: &str = "its thread does not return";
 
 /// What was lost with a shard.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Lost {
 }
 
 /// Answers for a shard that does not return, and puts another in its place. The caller has locked its thread out before.
-pub(super) fn give_up(set: &Arc<ShardSet>, shard: &Arc<Shard>) -> Lost {
+pub(super) fn abandon(set: &Arc<ShardSet>, shard: &Arc<Shard>) -> Lost {
     set.env.slot.stats.stuck_threads.inc();
     close(set, shard, true)
 }

@@ -13,7 +13,7 @@ const MOST_TOPICS: usize = 100;
 
 /// What the log has said lately about one plugin.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<LogThrottle<Key, Line>>);
+pub(crate) struct RefusedEffects(Mutex<LogThrottle<Key, Line>>);
 
 /// What is refused. Each key has its own line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ struct Line {
     why: String,
 }
 
-impl Refusals {
+impl RefusedEffects {
     /// Notes that the host refuses `what`, asked for with this event on this topic.
     pub(super) fn note(
         &self,

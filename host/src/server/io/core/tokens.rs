@@ -1,0 +1,159 @@
+//! New tokens of connected clients, and connections whose token has expired.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bennu_plugin::abi::reason as end;
+use bennu_wire::message::{Message, Payload, reason};
+use bytestring::ByteString;
+use serde::Deserialize;
+
+use super::dispatch::{Dispatched, member_info};
+use super::{Core, TICK};
+use crate::runtime::channel::Input;
+use crate::runtime::client_lines::{Source, client_line};
+use crate::server::auth::{self, Pass, Refused};
+use crate::server::socket::{Identity, Socket, Status};
+use crate::server::transport::websocket::frame::close_code;
+
+/// The payload of `access_token`.
+#[derive(Deserialize)]
+struct AccessToken {
+    access_token: String,
+}
+
+impl Core {
+    /// Takes the new token that an event `access_token` brings. If it is good, all channels of the client learn its claims, and the
+    /// event goes on to its own channel. If not, the client gets an error, and the token before it still holds.
+    pub(super) fn refresh(&mut self, slot: usize, index: usize, message: Message, frame_bytes: usize) -> Dispatched {
+        let channel = &self.sockets[slot].channels[index];
+        let is_open = matches!(channel.status, Status::Joining | Status::Joined);
+        if is_open
+            && channel.is_meant(&message.join_ref)
+            && let Err(why) = self.take_token(slot, &message.payload)
+        {
+            let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
+            let payload = Payload::reason(why);
+            self.reply(
+                slot,
+                own_ref.as_deref(),
+                &message.msg_ref,
+                &message.topic,
+                "error",
+                &payload,
+            );
+            return Dispatched::Taken;
+        }
+        self.forward(slot, index, message, frame_bytes)
+    }
+
+    /// Checks a new token and puts it in the place of the one before.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    fn take_token(&mut self, slot: usize, payload: &Payload) -> Result<(), &'static str> {
+        let routing = Arc::clone(self.routing());
+        let socket = &mut self.sockets[slot];
+        // The mount may have lost its `auth` since.
+        let Some(guard) = routing.guards.of(&socket.info.mount.path) else {
+            return Ok(());
+        };
+        let token = match payload {
+            Payload::Json(json) => serde_json::from_slice::<AccessToken>(json).ok(),
+            Payload::Binary(_) => None,
+        };
+        let token = token.map(|AccessToken { access_token }| access_token);
+        // A client shows one token to all its channels.
+        let Some(shown) = &mut socket.info.shown else {
+            return Ok(());
+        };
+        if let (Some(token), Some(pass)) = (&token, &shown.pass)
+            && pass.is_for(token)
+        {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let is_early = |last: Instant| now.saturating_duration_since(last) < guard.refresh_interval();
+        if shown.refreshed.is_some_and(is_early) {
+            return Err(reason::OVERLOADED);
+        }
+        shown.refreshed = Some(now);
+        let checked = token
+            .ok_or(Refused::Malformed("the event has no text `access_token`"))
+            .and_then(|token| guard.check(&token, auth::wall_ms()))
+            .and_then(|new| match &shown.pass {
+                Some(pass) if !pass.may_become(&new) => Err(Refused::OtherClient),
+                _ => Ok(new),
+            });
+        match checked {
+            Ok(pass) => {
+                self.replace_pass(slot, pass);
+                Ok(())
+            }
+            Err(refused) => {
+                let socket = &self.sockets[slot];
+                client_line!(
+                    INFO,
+                    self.hub().client_lines,
+                    "token",
+                    Source::of(socket.info.peer),
+                    peer = %socket.info.peer,
+                    mount = socket.info.mount.path,
+                    reason = refused.label(),
+                    "new token refused: {refused}"
+                );
+                self.hub().metrics.refused_token(refused.label());
+                Err(refused.told())
+            }
+        }
+    }
+
+    fn replace_pass(&mut self, slot: usize, pass: Pass) {
+        let socket = &mut self.sockets[slot];
+        let before = socket.info.identity.as_deref();
+        let known_id = before.and_then(|identity| identity.socket_id.clone());
+        let new_id = pass.socket_id.clone().filter(|_| known_id.is_none());
+        let identity = Identity {
+            socket_id: known_id.or_else(|| new_id.clone()),
+            assigns: before.and_then(|identity| identity.assigns.clone()),
+            claims: Some(pass.claims.clone()),
+        };
+        for channel in socket.channels.iter().filter(|channel| !channel.is_over()) {
+            let info = member_info(Some(&identity), &channel.route);
+            let member = channel.member;
+            channel.topic.owe(Input::Claims { member, info });
+        }
+        socket.info.identity = Some(Arc::new(identity));
+        if let Some(shown) = &mut socket.info.shown {
+            shown.pass = Some(pass);
+        }
+        if let Some(id) = new_id {
+            self.name(slot, id);
+        }
+    }
+
+    /// Closes connections whose token has expired, a few at a time. One that has sent another token just now may stay.
+    pub(super) fn end_expired(&mut self, now: Instant) {
+        // Tokens expire in a standstill, too.
+        let time_ms = self.expiries.time_ms(Instant::now(), auth::wall_ms());
+        let of_thread = self.routing.config.limits.max_expired_per_s / self.state.threads();
+        let ticks_per_s = usize::try_from(1_000 / TICK.as_millis()).unwrap_or(1);
+        let is_over = |socket: &Socket| {
+            let pass = socket.info.shown.as_ref().and_then(|shown| shown.pass.as_ref());
+            !socket.closing && pass.is_some_and(|pass| pass.is_over(time_ms))
+        };
+        let over: Vec<usize> = { self.sockets.iter() }
+            .filter(|(_, socket)| is_over(socket))
+            .map(|(slot, _)| slot)
+            .take((of_thread / ticks_per_s).max(1))
+            .collect();
+        for slot in over {
+            self.receive_rest(slot, now);
+            if self.sockets.get(slot).is_some_and(is_over) {
+                self.hub().metrics.expired_tokens.inc();
+                self.close(slot, close_code::UNAUTHORIZED, "token expired", end::CLOSED);
+            }
+        }
+    }
+}

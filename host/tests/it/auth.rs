@@ -1,0 +1,661 @@
+//! Who may come in with which token, what channels know of it, and what happens when its time is over.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bennu_tools::client::{ClientError, Options, RawClient, Transport};
+use http::{HeaderName, HeaderValue};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::handshake::UPGRADE;
+use crate::support::client::Client;
+use crate::support::http::{metric, request};
+use crate::support::server::{Bench, Server};
+use crate::support::within;
+
+const SECRET: &str = "hunter2: a secret of at least thirty-two bytes";
+const OTHER: &str = "hunter2: another such secret, for the next year";
+const TOPIC: &str = "misbehave:auth";
+const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::LongPoll];
+
+/// A server whose mount `/auth` takes tokens signed with [`SECRET`], with more settings of `[mounts.auth]` and of the mount.
+async fn serve_with(auth: &str, mount: &str) -> (Bench, Server) {
+    let bench = Bench::new();
+    fs::write(bench.path("jwt_secret"), SECRET).expect("written");
+    bench.set("log", "level", "\"debug\"");
+    bench.set("log", "client_burst", "10_000");
+    bench.set("admin", "listen", "\"127.0.0.1:0\"");
+    bench.append(&format!(
+        r#"
+        [[mounts]]
+        path = "/auth"
+        longpoll = {{ window_ms = 2_000, pubsub_timeout_ms = 1_000 }}
+        {mount}
+        [mounts.auth]
+        {auth}
+        "#
+    ));
+    let server = bench.serve().await;
+    (bench, server)
+}
+
+const JWT: &str = r#"
+    jwt = { algorithms = ["HS256"], secret_file = "jwt_secret", leeway_s = 0 }
+    socket_id = "user:{sub}"
+    refresh_interval_ms = 0
+"#;
+
+async fn serve() -> (Bench, Server) {
+    serve_with(JWT, "").await
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    since.as_secs()
+}
+
+fn token_by(header: &Header, claims: &Value, secret: &str) -> String {
+    let key = EncodingKey::from_secret(secret.as_bytes()).expect("a key");
+    jsonwebtoken::encode(header, claims, &key).expect("a token")
+}
+
+fn token(claims: Value, secret: &str) -> String {
+    token_by(&Header::default(), &claims, secret)
+}
+
+/// A good token of this user, for an hour.
+fn token_of(sub: &str) -> String {
+    token(json!({ "sub": sub, "exp": now_s() + 3_600 }), SECRET)
+}
+
+/// A client that shows its token as phoenix.js does.
+fn options(server: &Server, transport: Transport, token: &str) -> Options {
+    let mut options = Options::new(server.address, transport);
+    options.mount = "/auth".to_owned();
+    let (name, value) = match transport {
+        Transport::WebSocket => {
+            let encoded = STANDARD_NO_PAD.encode(token);
+            let offer = format!("phoenix, base64url.bearer.phx.{encoded}");
+            (HeaderName::from_static("sec-websocket-protocol"), offer)
+        }
+        Transport::LongPoll => (HeaderName::from_static("x-phoenix-authtoken"), token.to_owned()),
+    };
+    options
+        .headers
+        .insert(name, HeaderValue::from_str(&value).expect("a header"));
+    options
+}
+
+async fn connect(server: &Server, transport: Transport, token: &str) -> Client {
+    Client::connect_with(&options(server, transport, token)).await
+}
+
+/// The status with which a client is refused.
+async fn refused(options: &Options) -> Option<u16> {
+    match RawClient::connect(options).await {
+        Ok(_) => None,
+        Err(ClientError::Refused { status, .. }) => Some(status),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What a channel of the client sees of its token.
+async fn claims(client: &mut Client, topic: &str) -> Value {
+    client.push(topic, "claims", json!({})).await
+}
+
+#[tokio::test]
+async fn a_token_is_found_in_each_place_and_its_claims_reach_the_channels() {
+    let (_bench, server) = serve().await;
+    let token = token_of("ann");
+    for transport in BOTH {
+        let mut by_param = Options::new(server.address, transport);
+        by_param.mount = "/auth".to_owned();
+        let mut by_header = by_param.clone();
+        by_param.params = vec![("token".into(), token.clone())];
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header");
+        by_header.headers.insert(http::header::AUTHORIZATION, bearer);
+        for options in [by_param, by_header, options(&server, transport, &token)] {
+            let mut client = Client::connect_with(&options).await;
+            client.join(TOPIC, json!({})).await;
+            assert_eq!(claims(&mut client, TOPIC).await["sub"], "ann");
+            let me = client.push(TOPIC, "whoami", json!({})).await;
+            assert_eq!(me["socket_id"], "user:ann");
+        }
+    }
+    assert!(!server.log.text().contains(&token), "the log has the token");
+}
+
+#[tokio::test]
+async fn the_token_of_a_long_polling_client_is_not_taken_for_that_of_its_session() {
+    let (_bench, server) = serve().await;
+    // As phoenix.js writes it: its own params first, then the session's token, `null` in the beginning.
+    let path = format!("/auth/longpoll?token={}&vsn=2.0.0&token=", token_of("ann"));
+    let opened = request(server.address, "GET", &format!("{path}null"), "", "")
+        .await
+        .json();
+    assert_eq!(opened["status"], 410);
+    let session = opened["token"].as_str().expect("a token");
+    let join = r#"["1","1","misbehave:auth","phx_join",{}]"#;
+    let sent = request(server.address, "POST", &format!("{path}{session}"), "", join).await;
+    assert_eq!(sent.json()["status"], 200);
+    let polled = request(server.address, "GET", &format!("{path}{session}"), "", "").await;
+    assert_eq!(polled.json()["status"], 200);
+}
+
+/// A mount where one may be is no way around one where one must.
+#[tokio::test]
+async fn a_client_without_a_token_is_refused_unless_the_mount_lets_it_in_without_claims() {
+    let (_bench, server) = serve_with(JWT, "").await;
+    for transport in BOTH {
+        let mut options = Options::new(server.address, transport);
+        options.mount = "/auth".to_owned();
+        assert_eq!(refused(&options).await, Some(403));
+    }
+    let (_bench, server) = serve_with(&format!("{JWT}\nrequired = false"), "").await;
+    for transport in BOTH {
+        let mut without = Options::new(server.address, transport);
+        without.mount = "/auth".to_owned();
+        let mut client = Client::connect_with(&without).await;
+        client.join(TOPIC, json!({})).await;
+        assert_eq!(claims(&mut client, TOPIC).await, json!({}));
+        assert_eq!(refused(&options(&server, transport, "bad")).await, Some(403));
+    }
+}
+
+/// What attackers try: each is refused, and each is counted.
+#[tokio::test]
+async fn no_forged_token_comes_in_over_any_transport() {
+    let settings = r#"
+        jwt = { algorithms = ["HS256"], secret_file = "jwt_secret", issuer = "me", audience = "here" }
+        socket_id = "user:{sub}"
+    "#;
+    let (_bench, server) = serve_with(settings, "").await;
+    let good = json!({ "sub": "ann", "iss": "me", "aud": "here", "exp": now_s() + 3_600 });
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        token(claims, SECRET)
+    };
+    let unsigned = |alg: &str| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.", part(&json!({ "alg": alg, "typ": "JWT" })), part(&good))
+    };
+    let kid = |kid: &str, secret: &str| {
+        let header = Header {
+            kid: Some(kid.to_owned()),
+            jku: Some("http://127.0.0.1:9/keys".to_owned()),
+            ..Header::default()
+        };
+        token_by(&header, &good, secret)
+    };
+    let signed = token(good.clone(), SECRET);
+    let tried = [
+        ("algorithm", unsigned("none")),
+        ("algorithm", unsigned("nOnE")),
+        ("signature", unsigned("HS256")),
+        (
+            "algorithm",
+            token_by(&Header::new(jsonwebtoken::Algorithm::HS512), &good, SECRET),
+        ),
+        ("signature", token(good.clone(), OTHER)),
+        ("signature", kid("../../../dev/null", "\0")),
+        ("signature", format!("{}A", &signed[..signed.len() - 2])),
+        ("malformed", signed.replace('.', "")),
+        ("malformed", format!("{signed}.x")),
+        ("kind", format!("SFMyNTY.{}", signed.split_once('.').expect("parts").1)),
+        (
+            "no_exp",
+            token(json!({ "sub": "ann", "iss": "me", "aud": "here" }), SECRET),
+        ),
+        ("expired", with("exp", json!(now_s() - 10))),
+        ("not_yet_valid", with("nbf", json!(now_s() + 60))),
+        ("issuer", with("iss", json!("you"))),
+        ("audience", with("aud", json!(["there"]))),
+        ("claim", with("sub", json!(null))),
+    ];
+    let admin = server.admin().await;
+    for transport in BOTH {
+        for (reason, token) in &tried {
+            let name = format!("bennu_auth_refused_total{{reason=\"{reason}\"}}");
+            let before = metric(admin, &name).await;
+            assert_eq!(
+                refused(&options(&server, transport, token)).await,
+                Some(403),
+                "{reason}"
+            );
+            assert_eq!(metric(admin, &name).await, before + 1, "{reason}");
+        }
+        assert_eq!(refused(&options(&server, transport, &signed)).await, None);
+        assert_eq!(refused(&options(&server, transport, &kid("any", SECRET))).await, None);
+    }
+    // By a browser's request line, an answer without detail.
+    let path = format!("/auth/websocket?vsn=2.0.0&token={}", unsigned("none"));
+    let answer = request(server.address, "GET", &path, UPGRADE, "").await;
+    assert_eq!((answer.status, &*answer.body), (403, ""));
+    let log = server.log.text();
+    assert!(
+        tried.iter().all(|(_, token)| !log.contains(token.as_str())),
+        "the log has a token"
+    );
+    assert!(!log.contains("hunter2"), "the log has a secret");
+    assert!(log.contains("reason=\"audience\""), "the log does not say why");
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_is_refused_unread() {
+    let (bench, server) = serve().await;
+    drop(server);
+    bench.set("limits", "max_header_bytes", "262_144");
+    let server = bench.serve().await;
+    let long = |bytes: usize| token(json!({ "sub": "x".repeat(bytes), "exp": now_s() + 60 }), SECRET);
+    for transport in BOTH {
+        assert_eq!(refused(&options(&server, transport, &long(9_000))).await, None);
+        assert_eq!(refused(&options(&server, transport, &long(48 * 1024))).await, Some(403));
+    }
+    let admin = server.admin().await;
+    assert_eq!(metric(admin, "bennu_auth_refused_total{reason=\"too_long\"}").await, 2);
+}
+
+#[tokio::test]
+async fn the_connect_handler_runs_behind_the_token_and_sees_its_claims() {
+    let settings = JWT.to_owned() + "from = [\"auth_token\"]";
+    let (_bench, server) = serve_with(&settings, "connect = \"misbehave\"").await;
+    for transport in BOTH {
+        let with = |params: &[(&str, &str)]| {
+            let mut options = options(&server, transport, &token_of("ann"));
+            options.params = params
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect();
+            options
+        };
+        let mut client = Client::connect_with(&with(&[("token", "seen"), ("user", "bob")])).await;
+        client.join(TOPIC, json!({})).await;
+        let me = client.push(TOPIC, "whoami", json!({})).await;
+        assert_eq!(me["socket"]["claims"]["sub"], "ann");
+        // Its own id takes the place of that of the token.
+        assert_eq!(me["socket_id"], "user:bob");
+        let mut client = Client::connect_with(&with(&[])).await;
+        client.join(TOPIC, json!({})).await;
+        assert_eq!(client.push(TOPIC, "whoami", json!({})).await["socket_id"], "user:ann");
+        assert_eq!(refused(&with(&[("token", "closed")])).await, Some(403));
+        let mut bad = with(&[("token", "panic")]);
+        bad.headers = options(&server, transport, "bad").headers;
+        assert_eq!(refused(&bad).await, Some(403));
+    }
+    let panics = server.log.text().matches("plugin panicked").count();
+    assert_eq!(panics, 0, "the handler was asked about a client without a good token");
+}
+
+#[tokio::test]
+async fn a_disconnect_finds_the_socket_id_of_the_token() {
+    let (_bench, server) = serve().await;
+    for transport in BOTH {
+        let mut ann = connect(&server, transport, &token_of("ann")).await;
+        ann.join(TOPIC, json!({})).await;
+        let mut bob = connect(&server, transport, &token_of("bob")).await;
+        bob.join(TOPIC, json!({})).await;
+        bob.start(TOPIC, "disconnect", json!({ "topic": "user:ann" })).await;
+        ann.ended().await;
+        assert_eq!(claims(&mut bob, TOPIC).await["sub"], "bob");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_token_and_comes_back_with_a_new_one() {
+    let (_bench, server) = serve().await;
+    let mut clients = Vec::new();
+    for transport in BOTH {
+        let short = token(json!({ "sub": "ann", "exp": now_s() + 2 }), SECRET);
+        let mut client = connect(&server, transport, &short).await;
+        client.join(TOPIC, json!({})).await;
+        // Another one of the same user has more time.
+        let mut longer = connect(&server, transport, &token_of("ann")).await;
+        longer.join(TOPIC, json!({})).await;
+        clients.push((transport, client, longer, short));
+    }
+    for (transport, mut client, mut longer, short) in clients {
+        match transport {
+            Transport::WebSocket => assert_eq!(client.close_code().await, 3000),
+            Transport::LongPoll => client.ended().await,
+        }
+        assert_eq!(claims(&mut longer, TOPIC).await["sub"], "ann");
+        assert_eq!(refused(&options(&server, transport, &short)).await, Some(403));
+        let mut back = connect(&server, transport, &token_of("ann")).await;
+        back.join(TOPIC, json!({})).await;
+    }
+    let admin = server.admin().await;
+    // The poll that waited has asked for a new session, with the old token.
+    assert_eq!(metric(admin, "bennu_auth_expired_total").await, 2);
+    assert_eq!(metric(admin, "bennu_auth_refused_total{reason=\"expired\"}").await, 3);
+}
+
+#[tokio::test]
+async fn on_expiry_keep_keeps_a_connection() {
+    let (_bench, server) = serve_with(&format!("{JWT}\non_expiry = \"keep\""), "").await;
+    let short = token(json!({ "sub": "ann", "exp": now_s() + 1 }), SECRET);
+    let mut kept = connect(&server, Transport::WebSocket, &short).await;
+    kept.join(TOPIC, json!({})).await;
+    // The token is over for sure when it lets nobody in any more.
+    within("end of the token", async {
+        while refused(&options(&server, Transport::WebSocket, &short)).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(claims(&mut kept, TOPIC).await["sub"], "ann");
+}
+
+#[tokio::test]
+async fn a_new_token_of_the_same_user_takes_the_place_of_the_old_one() {
+    let (_bench, server) = serve().await;
+    for transport in BOTH {
+        let first = token(json!({ "sub": "ann", "role": "guest", "exp": now_s() + 2 }), SECRET);
+        let mut ann = connect(&server, transport, &first).await;
+        let mut other = connect(
+            &server,
+            transport,
+            &token(json!({ "sub": "ann", "role": "guest", "exp": now_s() + 60 }), SECRET),
+        )
+        .await;
+        for topic in [TOPIC, "misbehave:second"] {
+            ann.join(topic, json!({})).await;
+        }
+        other.join(TOPIC, json!({})).await;
+        let next = token(json!({ "sub": "ann", "role": "host", "exp": now_s() + 60 }), SECRET);
+        // The plugin gets the event too, with the new claims already.
+        let told = ann.push(TOPIC, "access_token", json!({ "access_token": next })).await;
+        assert_eq!(told["role"], "host");
+        assert_eq!(claims(&mut ann, "misbehave:second").await["role"], "host");
+        ann.join("misbehave:third", json!({})).await;
+        assert_eq!(claims(&mut ann, "misbehave:third").await["role"], "host");
+        assert_eq!(claims(&mut other, TOPIC).await["role"], "guest");
+        // supabase-js tells every channel.
+        let told = ann
+            .push("misbehave:second", "access_token", json!({ "access_token": next }))
+            .await;
+        assert_eq!(told["role"], "host");
+        // The first token is over by now, and the connection is not.
+        within("end of the first token", async {
+            while refused(&options(&server, transport, &first)).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        ann.rest().await;
+        assert_eq!(claims(&mut ann, TOPIC).await["role"], "host");
+    }
+    let admin = server.admin().await;
+    assert_eq!(metric(admin, "bennu_auth_expired_total").await, 0);
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_not_good_changes_nothing_and_does_not_reach_the_plugin() {
+    let (_bench, server) = serve().await;
+    for transport in BOTH {
+        let mut ann = connect(&server, transport, &token_of("ann")).await;
+        ann.join(TOPIC, json!({})).await;
+        for (payload, reason) in [
+            (json!({ "access_token": token_of("bob") }), "token of another client"),
+            (
+                json!({ "access_token": token(json!({ "sub": "ann", "exp": 1 }), SECRET) }),
+                "token expired",
+            ),
+            (
+                json!({ "access_token": token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER) }),
+                "invalid token",
+            ),
+            (json!({ "access_token": "x".repeat(20_000) }), "invalid token"),
+            (json!({ "access_token": null }), "invalid token"),
+            (json!({}), "invalid token"),
+        ] {
+            let reply = ann.try_push(TOPIC, "access_token", payload).await;
+            assert_eq!(reply, json!({ "status": "error", "response": { "reason": reason } }));
+        }
+        assert_eq!(claims(&mut ann, TOPIC).await["sub"], "ann");
+    }
+    let log = server.log.text();
+    assert!(log.contains("new token refused"), "the log does not say so");
+}
+
+#[tokio::test]
+async fn a_client_may_show_another_token_only_so_often() {
+    let settings = JWT.replace("refresh_interval_ms = 0", "refresh_interval_ms = 3_600_000");
+    let (_bench, server) = serve_with(&settings, "").await;
+    let mut ann = connect(&server, Transport::WebSocket, &token_of("ann")).await;
+    ann.join(TOPIC, json!({})).await;
+    let fresh = |n: u64| json!({ "access_token": token(json!({ "sub": "ann", "n": n, "exp": now_s() + 60 }), SECRET) });
+    let first = fresh(1);
+    assert_eq!(ann.push(TOPIC, "access_token", first.clone()).await["n"], 1);
+    let early = ann.try_push(TOPIC, "access_token", fresh(2)).await;
+    assert_eq!(early["response"], json!({ "reason": "overloaded" }));
+    // The same one is no other.
+    assert_eq!(ann.push(TOPIC, "access_token", first).await["n"], 1);
+}
+
+#[tokio::test]
+async fn a_client_without_a_token_may_show_one_later() {
+    let (_bench, server) = serve_with(&format!("{JWT}\nrequired = false"), "").await;
+    let mut ann = Options::new(server.address, Transport::WebSocket);
+    ann.mount = "/auth".to_owned();
+    let mut ann = Client::connect_with(&ann).await;
+    ann.join(TOPIC, json!({})).await;
+    let told = ann
+        .push(TOPIC, "access_token", json!({ "access_token": token_of("ann") }))
+        .await;
+    assert_eq!(told["sub"], "ann");
+    assert_eq!(ann.push(TOPIC, "whoami", json!({})).await["socket_id"], "user:ann");
+    let mut bob = connect(&server, Transport::WebSocket, &token_of("bob")).await;
+    bob.join(TOPIC, json!({})).await;
+    bob.start(TOPIC, "disconnect", json!({ "topic": "user:ann" })).await;
+    assert_eq!(ann.close_code().await, 1001);
+}
+
+#[tokio::test]
+async fn without_auth_the_event_is_the_plugins_own() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    let told = client
+        .push(TOPIC, "access_token", json!({ "access_token": "anything" }))
+        .await;
+    assert_eq!(told, json!({}));
+}
+
+#[tokio::test]
+async fn a_late_join_and_a_reload_have_the_newest_claims() {
+    let (bench, server) = serve().await;
+    let claimed = |role: &str| token(json!({ "sub": "ann", "role": role, "exp": now_s() + 60 }), SECRET);
+    let mut ann = connect(&server, Transport::WebSocket, &claimed("guest")).await;
+    ann.join(TOPIC, json!({})).await;
+    let late = ann
+        .start_join("misbehave:late", json!({ "do": "later", "ms": 300 }))
+        .await;
+    ann.push(TOPIC, "access_token", json!({ "access_token": claimed("host") }))
+        .await;
+    assert_eq!(ann.answer(&late).await["status"], "ok");
+    assert_eq!(claims(&mut ann, "misbehave:late").await["role"], "host");
+    bench.put_numbered("misbehave", crate::support::plugins::Build::Misbehave, 1);
+    server.in_service("misbehave", 2).await;
+    assert_eq!(claims(&mut ann, TOPIC).await["role"], "host");
+}
+
+#[tokio::test]
+async fn keys_are_replaced_with_their_file_while_clients_come_in() {
+    let (bench, server) = serve().await;
+    let put = |text: &str| {
+        let new = bench.path("jwt_secret.new");
+        fs::write(&new, text).expect("written");
+        fs::rename(new, bench.path("jwt_secret")).expect("moved");
+    };
+    let (done, connected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let good = options(&server, Transport::WebSocket, &token_of("ann"));
+    let forged = options(
+        &server,
+        Transport::WebSocket,
+        &token(
+            json!({ "sub": "ann", "exp": now_s() + 60 }),
+            "no such secret, and thirty-two bytes",
+        ),
+    );
+    let coming = |options: Options, taken: bool| {
+        let (done, connected) = (Arc::clone(&done), Arc::clone(&connected));
+        tokio::spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(refused(&options).await.is_none(), taken);
+                connected.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    let tasks = [
+        coming(good.clone(), true),
+        coming(good, true),
+        coming(forged.clone(), false),
+        coming(forged, false),
+    ];
+    let new = options(
+        &server,
+        Transport::WebSocket,
+        &token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER),
+    );
+    assert_eq!(refused(&new).await, Some(403));
+    // The old key counts as long as it is in the file.
+    put(&format!("{OTHER}\n{SECRET}\n"));
+    server.log.line(&["keys replaced", "keys=2"]).await;
+    assert_eq!(refused(&new).await, None);
+    // A file that is not complete changes nothing.
+    put("short");
+    server
+        .log
+        .line(&[
+            "ERROR",
+            "keys refused, those in force stay",
+            "has 5 bytes, but needs at least 32",
+        ])
+        .await;
+    assert_eq!(refused(&new).await, None);
+    fs::remove_file(bench.path("jwt_secret")).expect("removed");
+    assert_eq!(refused(&new).await, None);
+    put(&format!("{SECRET}\n{OTHER}\n{SECRET}\n"));
+    server.log.line(&["keys replaced", "keys=3"]).await;
+    let before = connected.load(Ordering::Relaxed);
+    within("more handshakes", async {
+        while connected.load(Ordering::Relaxed) < before + 100 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    done.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("no good token refused, no forged one taken");
+    }
+    let old = options(&server, Transport::WebSocket, &token_of("ann"));
+    put(OTHER);
+    server.log.line(&["keys replaced", "keys=1"]).await;
+    assert_eq!((refused(&old).await, refused(&new).await), (Some(403), None));
+}
+
+#[tokio::test]
+async fn a_configuration_whose_keys_cannot_be_read_is_refused_at_its_line() {
+    let (bench, server) = serve().await;
+    let text = bench.read_config();
+    bench.write_config(&text.replace("\"jwt_secret\"", "\"nowhere\""));
+    server
+        .log
+        .line(&["configuration rejected; the previous one stays in force"])
+        .await;
+    server
+        .log
+        .line(&["error: the mount `/auth` cannot check tokens: cannot read "])
+        .await;
+    let line = text
+        .lines()
+        .position(|line| line.trim() == "[mounts.auth]")
+        .expect("there");
+    server.log.line(&[&format!("bennu.toml:{}:", line + 1)]).await;
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await,
+        None
+    );
+    // What is changed and can be read, counts.
+    bench.write_config(&text.replace("socket_id = \"user:{sub}\"", "socket_id = \"id:{sub}\""));
+    server.log.line(&["configuration replaced"]).await;
+    let mut ann = connect(&server, Transport::WebSocket, &token_of("ann")).await;
+    ann.join(TOPIC, json!({})).await;
+    assert_eq!(ann.push(TOPIC, "whoami", json!({})).await["socket_id"], "id:ann");
+}
+
+#[tokio::test]
+async fn a_secret_may_come_from_the_environment() {
+    let (bench, server) = serve().await;
+    drop(server);
+    bench.write_config(&bench.read_config().replace("secret_file = \"jwt_secret\", ", ""));
+    let check = crate::support::server::bennu()
+        .arg("check")
+        .arg(bench.config())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
+    assert!(
+        said.contains("there is no secret for tokens: name a file with `secret_file`, or set BENNU_JWT_SECRET"),
+        "{said}"
+    );
+    let server = bench
+        .serve_with(|command| command.env("BENNU_JWT_SECRET", SECRET))
+        .await;
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &token_of("ann"))).await,
+        None
+    );
+    let forged = token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER);
+    assert_eq!(
+        refused(&options(&server, Transport::WebSocket, &forged)).await,
+        Some(403)
+    );
+}
+
+/// Made with Elixir: `host/src/server/auth/phoenix_token.rs` says how.
+#[tokio::test]
+async fn a_token_that_a_phoenix_app_has_signed_lets_its_user_in() {
+    const BASE: &str = "phoenix secret key base for test vectors, 64 bytes and more. phoenix secret key base for test vectors, 64 bytes and more.";
+    const OF_42: &str = "SFMyNTY.g2gDYSpuBgAAaOXPiwFiAAFRgA.O57uyhBK5VNmWmI15woJdK95RMJm8D9f3JpBtWS2TWE";
+    let settings = r#"
+        phoenix_token = { secret_key_base_file = "phoenix_secret", salt = "user socket", max_age_s = 3_000_000_000 }
+        socket_id = "user_socket:{sub}"
+    "#;
+    let bench = Bench::new();
+    fs::write(bench.path("phoenix_secret"), BASE).expect("written");
+    bench.append(&format!("[[mounts]]\npath = \"/auth\"\n[mounts.auth]\n{settings}"));
+    let server = bench.serve().await;
+    for transport in BOTH {
+        let mut user = connect(&server, transport, OF_42).await;
+        user.join(TOPIC, json!({})).await;
+        assert_eq!(claims(&mut user, TOPIC).await["sub"], 42);
+        assert_eq!(
+            user.push(TOPIC, "whoami", json!({})).await["socket_id"],
+            "user_socket:42"
+        );
+        assert_eq!(
+            refused(&options(&server, transport, &OF_42.replace("SpuBg", "SpuBh"))).await,
+            Some(403)
+        );
+        // A mount takes only the kind that it names.
+        assert_eq!(refused(&options(&server, transport, &token_of("ann"))).await, Some(403));
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_server_waits_for_no_token() {
+    let (_bench, server) = serve().await;
+    let mut ann = connect(&server, Transport::WebSocket, &token_of("ann")).await;
+    ann.join(TOPIC, json!({})).await;
+    let stopped = tokio::spawn(server.stop());
+    assert_eq!(ann.close_code().await, 1012);
+    assert!(stopped.await.expect("stopped").success());
+}
