@@ -400,7 +400,7 @@ async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cau
 
     // One that compiles is looked at; this one is no plugin.
     fs::write(bench.path("plugins/echo/src/lib.rs"), "").expect("written");
-    server.log.line_within(BUILD, &["echo", "refused"]).await;
+    server.log.line_within(BUILD, &["echo", "rejected"]).await;
     assert_eq!(echo(&server).await["refusal"]["step"], "manifest");
 }
 
