@@ -11,9 +11,11 @@ mod jwt;
 mod keys;
 mod phoenix_token;
 mod refused;
+mod term;
 #[cfg(test)]
 mod testing;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -124,6 +126,10 @@ impl Guard {
         if token.len() > self.auth.max_token_bytes {
             return Err(Refused::TooLong);
         }
+        unless_it_panics(|| self.judge(token, now_ms))
+    }
+
+    fn judge(&self, token: &str, now_ms: u64) -> Result<Pass, Refused> {
         let (claims, expires_ms) = if phoenix_token::is_one(token) {
             let phoenix = self.auth.phoenix_token.as_ref().ok_or(Refused::Kind)?;
             phoenix_token::check(phoenix, &self.phoenix.get(), token, now_ms)?
@@ -190,6 +196,12 @@ impl Pass {
     }
 }
 
+/// A client's token must not end the thread that checks it, even if a library that reads it has a fault.
+fn unless_it_panics(judge: impl FnOnce() -> Result<Pass, Refused>) -> Result<Pass, Refused> {
+    let judged = catch_unwind(AssertUnwindSafe(judge));
+    judged.unwrap_or(Err(Refused::Malformed("the server panicked when it read the token")))
+}
+
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -208,5 +220,16 @@ fn time_ms(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refus
     match value.as_f64() {
         Some(seconds) if (0.0..=MOST_S).contains(&seconds) => Ok(Some((seconds * 1_000.0) as u64)),
         _ => Err(Refused::Malformed("a time in it is no number of seconds since 1970")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_over_a_token_refuses_it() {
+        let refused = unless_it_panics(|| panic!("on purpose"));
+        assert_eq!(refused.map_err(|refused| refused.label()), Err("malformed"));
     }
 }
