@@ -275,7 +275,21 @@ impl Attempt<'_> {
         // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
         let refused = &self.endpoint.state.hub.pubsub.refused;
         let id = identity.as_ref().and_then(|identity| identity.socket_id.as_ref());
+        let most = self.endpoint.state.routing().config.limits.max_topic_bytes;
         match id {
+            // Nobody could close its connections: a `disconnect` names no such id.
+            Some(id) if id.len() > most => {
+                client_line!(
+                    WARN,
+                    self.endpoint.lines(),
+                    "refused",
+                    Source::of(self.client.peer.ip()),
+                    peer = %self.client.peer,
+                    mount = self.mount.path,
+                    "client refused: its socket id is longer than `max_topic_bytes`"
+                );
+                Err(Denied::new(StatusCode::FORBIDDEN))
+            }
             Some(id) if refused.has(id, Instant::now()) => Err(Denied::new(StatusCode::FORBIDDEN)),
             _ => Ok((identity, arrival)),
         }
