@@ -1,6 +1,6 @@
 //! `[mounts.auth]` as values: which tokens let a client in, and what they say of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -103,14 +103,50 @@ pub(crate) enum OnExpiry {
     Keep,
 }
 
-impl Auth {
-    /// The files that hold its secrets and keys.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let jwt = match self.jwt.as_ref().map(|jwt| &jwt.keys) {
-            Some(KeySource::Secrets(file) | KeySource::Keys(file)) => Some(file),
-            _ => None,
-        };
-        let phoenix = { self.phoenix_token.as_ref() }.and_then(|phoenix| phoenix.secret_key_base_file.as_ref());
-        jwt.into_iter().chain(phoenix)
+impl KeySource {
+    /// The file that holds the keys, if one does.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Secrets(file) | Self::Keys(file) => Some(file),
+            Self::Variable | Self::Jwks(_) => None,
+        }
+    }
+}
+
+impl Jwks {
+    /// The address as logs may show it: without a user, a password and a query.
+    #[cfg_attr(
+        not(feature = "jwks"),
+        allow(dead_code, reason = "only a fetch says which address it asks")
+    )]
+    pub(crate) fn shown_url(&self) -> String {
+        let url = self.url.split(['?', '#']).next().unwrap_or_default();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}{path}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_keys_is_shown_without_what_may_be_secret() {
+        for (url, expected) in [
+            ("https://me:hunter2@host:8/keys?a=s3cr3t", "https://host:8/keys"),
+            ("https://me@host?a=s3cr3t#x", "https://host"),
+            ("https://host/a@b", "https://host/a@b"),
+        ] {
+            let jwks = Jwks {
+                url: url.to_owned(),
+                refresh: Duration::ZERO,
+                unknown_kid_interval: Duration::ZERO,
+                timeout: Duration::ZERO,
+                max_bytes: 0,
+            };
+            assert_eq!(jwks.shown_url(), expected);
+        }
     }
 }

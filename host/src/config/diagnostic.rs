@@ -240,8 +240,26 @@ fn dotted_names_a_secret(key: &str) -> bool {
 fn mask_secrets(text: &str) -> String {
     let mut open = None;
     text.split_inclusive('\n')
-        .map(|line| mask_line(line, &mut open))
+        .map(|line| mask_addresses(&mask_line(line, &mut open)))
         .collect()
+}
+
+/// Hides the user, the password and the query of each address in a line. The length stays.
+fn mask_addresses(line: &str) -> String {
+    let mut masked = String::new();
+    let mut rest = line;
+    while let Some((before, address)) = rest.split_once("://") {
+        let end = address
+            .find(|c: char| c.is_ascii_whitespace() || matches!(c, '"' | '\''))
+            .unwrap_or(address.len());
+        let (address, behind) = address.split_at(end);
+        let (place, query) = address.split_at(address.find('?').map_or(end, |at| at + 1));
+        let authority = place.find('/').unwrap_or(place.len());
+        let (user, host) = place.split_at(place[..authority].rfind('@').unwrap_or(0));
+        masked.extend([before, "://", &stars(user), host, &stars(query)]);
+        rest = behind;
+    }
+    masked + rest
 }
 
 /// `open` is the kind of quotes around a hidden text that continues on the next line.
@@ -307,6 +325,11 @@ mod tests {
         check_masked("secret_key_base_file = \"secret\"", "secret_key_base_file = \"secret\"");
         check_masked("listen = \"x\"", "listen = \"x\"");
         check_masked("settings = { api_key = \"abc\" }", "settings = { api_key = \"***\" *");
+        check_masked(
+            "jwks_url = \"https://me:hunter2@host/set?a=s3cr3t&b=1\" # http://u@h",
+            "jwks_url = \"https://**********@host/set?************\" # http://*@h",
+        );
+        check_masked("u = \"https://host/a@b\"", "u = \"https://host/a@b\"");
         check_masked("plugins.auth.library = \"x\"", "plugins.auth.library = \"x\"");
         check_masked("plugins.auth.settings.key = \"x\"", "plugins.auth.settings.key = \"*\"");
     }

@@ -18,13 +18,13 @@ use crate::support::http::{metric, request};
 use crate::support::server::{Bench, Server};
 use crate::support::within;
 
-const SECRET: &str = "hunter2: a secret of at least thirty-two bytes";
-const OTHER: &str = "hunter2: another such secret, for the next year";
-const TOPIC: &str = "misbehave:auth";
-const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::LongPoll];
+pub(crate) const SECRET: &str = "hunter2: a secret of at least thirty-two bytes";
+pub(crate) const OTHER: &str = "hunter2: another such secret, for the next year";
+pub(crate) const TOPIC: &str = "misbehave:auth";
+pub(crate) const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::LongPoll];
 
 /// A server whose mount `/auth` takes tokens signed with [`SECRET`], with more settings of `[mounts.auth]` and of the mount.
-async fn serve_with(auth: &str, mount: &str) -> (Bench, Server) {
+pub(crate) async fn serve_with(auth: &str, mount: &str) -> (Bench, Server) {
     let bench = Bench::new();
     fs::write(bench.path("jwt_secret"), SECRET).expect("written");
     bench.set("log", "level", "\"debug\"");
@@ -44,17 +44,17 @@ async fn serve_with(auth: &str, mount: &str) -> (Bench, Server) {
     (bench, server)
 }
 
-const JWT: &str = r#"
+pub(crate) const JWT: &str = r#"
     jwt = { algorithms = ["HS256"], secret_file = "jwt_secret", leeway_s = 0 }
     socket_id = "user:{sub}"
     refresh_interval_ms = 0
 "#;
 
-async fn serve() -> (Bench, Server) {
+pub(crate) async fn serve() -> (Bench, Server) {
     serve_with(JWT, "").await
 }
 
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     since.as_secs()
 }
@@ -64,17 +64,17 @@ fn token_by(header: &Header, claims: &Value, secret: &str) -> String {
     jsonwebtoken::encode(header, claims, &key).expect("a token")
 }
 
-fn token(claims: Value, secret: &str) -> String {
+pub(crate) fn token(claims: Value, secret: &str) -> String {
     token_by(&Header::default(), &claims, secret)
 }
 
 /// A good token of this user, for an hour.
-fn token_of(sub: &str) -> String {
+pub(crate) fn token_of(sub: &str) -> String {
     token(json!({ "sub": sub, "exp": now_s() + 3_600 }), SECRET)
 }
 
 /// A client that shows its token as phoenix.js does.
-fn options(server: &Server, transport: Transport, token: &str) -> Options {
+pub(crate) fn options(server: &Server, transport: Transport, token: &str) -> Options {
     let mut options = Options::new(server.address, transport);
     options.mount = "/auth".to_owned();
     let (name, value) = match transport {
@@ -91,12 +91,12 @@ fn options(server: &Server, transport: Transport, token: &str) -> Options {
     options
 }
 
-async fn connect(server: &Server, transport: Transport, token: &str) -> Client {
+pub(crate) async fn connect(server: &Server, transport: Transport, token: &str) -> Client {
     Client::connect_with(&options(server, transport, token)).await
 }
 
 /// The status with which a client is refused.
-async fn refused(options: &Options) -> Option<u16> {
+pub(crate) async fn refused(options: &Options) -> Option<u16> {
     match RawClient::connect(options).await {
         Ok(_) => None,
         Err(ClientError::Refused { status, .. }) => Some(status),
@@ -253,7 +253,12 @@ async fn a_token_that_is_too_long_is_refused_unread() {
     drop(server);
     bench.set("limits", "max_header_bytes", "262_144");
     let server = bench.serve().await;
-    let long = |bytes: usize| token(json!({ "sub": "x".repeat(bytes), "exp": now_s() + 60 }), SECRET);
+    let long = |bytes: usize| {
+        token(
+            json!({ "sub": "x", "pad": "x".repeat(bytes), "exp": now_s() + 60 }),
+            SECRET,
+        )
+    };
     for transport in BOTH {
         assert_eq!(refused(&options(&server, transport, &long(9_000))).await, None);
         assert_eq!(refused(&options(&server, transport, &long(48 * 1024))).await, Some(403));
@@ -414,6 +419,8 @@ async fn a_new_token_that_is_not_good_changes_nothing_and_does_not_reach_the_plu
             (json!({ "access_token": "x".repeat(20_000) }), "invalid token"),
             (json!({ "access_token": null }), "invalid token"),
             (json!({}), "invalid token"),
+            // A list is no object, whatever would be in its first place.
+            (json!([token_of("ann")]), "invalid token"),
         ] {
             let reply = ann.try_push(TOPIC, "access_token", payload).await;
             assert_eq!(reply, json!({ "status": "error", "response": { "reason": reason } }));

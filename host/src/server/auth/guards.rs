@@ -62,14 +62,13 @@ impl Guards {
 
     /// Reads a file of keys again. The log says how it went; if it cannot be read, the keys in force stay.
     pub(crate) fn reload(&self, file: &Path) {
-        for (mount, guard) in self.0.iter().filter(|(_, guard)| guard.reads(file)) {
-            let file = file.display();
-            match guard.load() {
-                Ok(()) => {
-                    let keys = guard.jwt.get().len() + guard.phoenix.get().len();
-                    tracing::info!(mount, %file, keys, "keys replaced");
+        for (mount, guard) in &self.0 {
+            for loaded in guard.load(Some(file)) {
+                let file = file.display();
+                match loaded {
+                    Ok(keys) => tracing::info!(mount, %file, keys, "keys replaced"),
+                    Err(error) => tracing::error!(mount, %file, %error, "keys refused, those in force stay"),
                 }
-                Err(error) => tracing::error!(mount, %file, %error, "keys refused, those in force stay"),
             }
         }
     }

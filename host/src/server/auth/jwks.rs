@@ -103,20 +103,21 @@ fn run(guard: &Weak<Guard>, jwt: &Jwt, jwks: &Jwks, asked: &Receiver<()>) {
         .http_status_as_error(false)
         .build()
         .into();
-    let mut failed = false;
+    let (mut failed, url) = (false, jwks.shown_url());
     loop {
         let fetched = fetch(&agent, jwt, jwks);
         let Some(guard) = guard.upgrade() else { return };
         match fetched {
             Ok(keys) => {
                 if guard.jwt.get().is_empty() || std::mem::take(&mut failed) {
-                    tracing::info!(url = jwks.url, keys = keys.len(), "keys fetched");
+                    tracing::info!(url, keys = keys.len(), "keys fetched");
                 }
                 guard.jwt.set(keys);
             }
             Err(error) => {
                 failed = true;
-                tracing::error!(url = jwks.url, %error, "keys cannot be fetched, those in force stay");
+                let error = error.to_string().replace(&jwks.url, &url);
+                tracing::error!(url, error, "keys cannot be fetched, those in force stay");
             }
         }
         let wait = if guard.jwt.get().is_empty() {
@@ -144,7 +145,7 @@ fn fetch(agent: &ureq::Agent, jwt: &Jwt, jwks: &Jwks) -> Result<Keys, FetchError
     if bytes.len() > jwks.max_bytes {
         return Err(FetchError::TooLong);
     }
-    Ok(Keys::of_address(&jwks.url, &bytes, jwt)?)
+    Ok(Keys::of_address(&jwks.shown_url(), &bytes, jwt)?)
 }
 
 #[cfg(test)]

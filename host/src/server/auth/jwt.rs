@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::keys::Keys;
-use super::{Refused, time_ms};
+use super::{Refused, object, time_ms};
 use crate::config::Jwt;
 
 /// What decides which key a token is checked with. Addresses and keys that a token brings along (`jku`, `x5u`, `jwk`) are not
@@ -18,9 +18,13 @@ struct Header {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
-    /// Extensions that one has to know, or else refuse the token.
-    #[serde(default)]
-    crit: Option<IgnoredAny>,
+    /// Whether it has extensions that one has to know, or else refuse the token. `null` is none that Bennu knows, either.
+    #[serde(default, rename = "crit", deserialize_with = "is_there")]
+    has_crit: bool,
+}
+
+fn is_there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 /// The claims of a token that is good at this time, and until when it is.
@@ -35,9 +39,9 @@ pub(super) fn check(jwt: &Jwt, keys: &Keys, token: &str, now_ms: u64) -> Result<
         .filter(|(_, payload)| !payload.contains('.'))
         .ok_or_else(malformed("it has no three parts"))?;
     let header: Header = { decoded(header) }
-        .and_then(|header| serde_json::from_slice(&header).ok())
+        .and_then(|header| object(&header))
         .ok_or_else(malformed("its header cannot be read"))?;
-    if header.crit.is_some() {
+    if header.has_crit {
         return Err(Refused::Malformed("its header has `crit`"));
     }
     let algorithm: Algorithm = header.alg.parse().map_err(|_| Refused::Algorithm)?;
@@ -246,9 +250,27 @@ mod tests {
             refuses(&bench, &raw(&header, &good().to_string(), OTHER), &Refused::Signature);
             assert!(bench.check(&raw(&header, &good().to_string(), SECRET)).is_ok());
         }
-        let critical = r#"{"alg":"HS256","crit":["exp"],"exp":1}"#;
-        let token = raw(critical, &good().to_string(), SECRET);
-        refuses(&bench, &token, &Refused::Malformed("its header has `crit`"));
+        for critical in [
+            r#"{"alg":"HS256","crit":["exp"],"exp":1}"#,
+            r#"{"alg":"HS256","crit":null}"#,
+        ] {
+            let token = raw(critical, &good().to_string(), SECRET);
+            refuses(&bench, &token, &Refused::Malformed("its header has `crit`"));
+        }
+    }
+
+    #[test]
+    fn a_header_is_an_object_and_no_list_of_values() {
+        let bench = Bench::new(HS256, SECRET);
+        for header in [
+            r#"["HS256",null,null]"#,
+            r#"["HS256"]"#,
+            " [\"HS256\",null,false]",
+            "\"HS256\"",
+        ] {
+            let token = raw(header, &good().to_string(), SECRET);
+            refuses(&bench, &token, &Refused::Malformed("its header cannot be read"));
+        }
     }
 
     #[test]

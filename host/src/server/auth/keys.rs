@@ -111,7 +111,8 @@ impl Keys {
             why,
         };
         let bytes = secret::read(file).map_err(unreadable)?;
-        let keys = Self::named(&file.display().to_string(), read(&bytes))?;
+        let keys = check_encoding(&bytes).and_then(|()| read(&bytes));
+        let keys = Self::named(&file.display().to_string(), keys)?;
         Ok(Self {
             file: Some((file.to_owned(), ContentHash::of(&bytes))),
             ..keys
@@ -213,6 +214,19 @@ fn variable(name: &str) -> Option<Vec<u8>> {
     (!bytes.trim_ascii().is_empty()).then_some(bytes)
 }
 
+/// Some editors save a text in an encoding in which its bytes are not those of the secret.
+fn check_encoding(bytes: &[u8]) -> Result<(), String> {
+    const UTF_8_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+    const UTF_16_MARKS: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
+    if bytes.starts_with(UTF_8_MARK) {
+        return Err("it begins with a byte order mark: save it as UTF-8 without one".to_owned());
+    }
+    if bytes.contains(&0) || UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        return Err("it is in UTF-16, or not a text: save it as UTF-8".to_owned());
+    }
+    Ok(())
+}
+
 /// The secrets of a file, one a line, each of at least so many bytes.
 fn lines(bytes: &[u8], least: usize) -> Result<Vec<&[u8]>, String> {
     let lines = { bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) }.enumerate();
@@ -295,6 +309,9 @@ struct JwkSet<'a> {
 /// The keys of a JWKS. Leaves out those that are for something else, and those that Bennu does not know. Secrets count only if
 /// nobody else can read them.
 fn jwks(bytes: &[u8], jwt: &Jwt, takes_secrets: bool) -> Result<Vec<Key>, String> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err("it is no JWKS: it is no JSON object".to_owned());
+    }
     let set: JwkSet<'_> = serde_json::from_slice(bytes).map_err(|error| format!("it is no JWKS: {error}"))?;
     let mut keys = Vec::new();
     for (index, raw) in set.keys.iter().enumerate() {
@@ -461,6 +478,12 @@ mod tests {
         check_refused(KEYS, WEAK_PUB, "less than 2048 bits");
         check_refused(KEYS, &RSA_PUB[..200], "the key in line 1 is not a public key");
         check_refused(KEYS, "{}", "it is no JWKS");
+        let list = json!([[oct("a", SECRET)]]).to_string();
+        let jwt = r#"jwt = { algorithms = ["HS256"], secret_file = "keys" }"#;
+        let config = config(std::path::Path::new("/nowhere"), jwt);
+        let jwt = config.mounts[0].auth.as_ref().and_then(|auth| auth.jwt.as_ref());
+        let no_set = super::jwks(list.as_bytes(), jwt.expect("there"), true);
+        assert_eq!(no_set.expect_err("a list"), "it is no JWKS: it is no JSON object");
         check_refused(KEYS, r#"{"keys":[]}"#, "there is no key for the `algorithms` of `jwt`");
         let short = json!({ "keys": [oct("a", "short")] }).to_string();
         check_refused(KEYS, &short, "key 1 of the JWKS has 5 bytes, but needs at least 32");
@@ -470,6 +493,18 @@ mod tests {
         check_refused(only_ec, EC256_PUB, "there is no key for the `algorithms` of `jwt`");
         let many = (0..33).map(|_| format!("{SECRET}\n")).collect::<String>();
         check_refused(SECRETS, &many, "there are 33 keys, and 32 at most are tried");
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_refused_with_what_to_do() {
+        let mark = "it begins with a byte order mark: save it as UTF-8 without one";
+        check_refused(SECRETS, &format!("\u{feff}{SECRET}"), mark);
+        check_refused(KEYS, &format!("\u{feff}{RSA_PUB}"), mark);
+        let of_zeros: String = SECRET.chars().flat_map(|c| [c, '\0']).collect();
+        check_refused(SECRETS, &of_zeros, "it is in UTF-16, or not a text: save it as UTF-8");
+        for utf_16 in [[0xff, 0xfe], [0xfe, 0xff]] {
+            assert!(super::check_encoding(&utf_16).is_err());
+        }
     }
 
     #[test]

@@ -11,15 +11,18 @@ mod jwt;
 mod keys;
 mod phoenix_token;
 mod refused;
+mod term;
 #[cfg(test)]
 mod testing;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -87,26 +90,27 @@ impl Guard {
             #[cfg(feature = "jwks")]
             fetcher: jwks::Fetcher::new(auth),
         };
-        guard.load()?;
+        guard.load(None).into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(Arc::new(guard))
     }
 
-    /// Reads the keys from the files and the environment. What was read before stays if they cannot be read.
-    fn load(&self) -> Result<(), KeysError> {
+    /// Reads the keys of this file, or for `None` those of all files and of the environment. Says for each kind of tokens how many
+    /// keys there are. Where they cannot be read, those that were read before stay; that concerns no other kind.
+    fn load(&self, file: Option<&Path>) -> Vec<Result<usize, KeysError>> {
+        let is_meant = |own: Option<&Path>| file.is_none() || own == file;
+        let mut loaded = Vec::new();
         if let Some(jwt) = &self.auth.jwt
             && !matches!(jwt.keys, KeySource::Jwks(_))
+            && is_meant(jwt.keys.file())
         {
-            self.jwt.set(Keys::of_jwt(jwt)?);
+            loaded.push(self.jwt.take(Keys::of_jwt(jwt)));
         }
-        if let Some(phoenix) = &self.auth.phoenix_token {
-            self.phoenix.set(Keys::of_phoenix(phoenix)?);
+        if let Some(phoenix) = &self.auth.phoenix_token
+            && is_meant(phoenix.secret_key_base_file.as_deref())
+        {
+            loaded.push(self.phoenix.take(Keys::of_phoenix(phoenix)));
         }
-        Ok(())
-    }
-
-    /// Whether it takes keys from this file.
-    fn reads(&self, file: &Path) -> bool {
-        self.auth.files().any(|own| own == file)
+        loaded
     }
 
     /// The files that it read, with what was in them.
@@ -124,6 +128,10 @@ impl Guard {
         if token.len() > self.auth.max_token_bytes {
             return Err(Refused::TooLong);
         }
+        unless_it_panics(|| self.judge(token, now_ms))
+    }
+
+    fn judge(&self, token: &str, now_ms: u64) -> Result<Pass, Refused> {
         let (claims, expires_ms) = if phoenix_token::is_one(token) {
             let phoenix = self.auth.phoenix_token.as_ref().ok_or(Refused::Kind)?;
             phoenix_token::check(phoenix, &self.phoenix.get(), token, now_ms)?
@@ -165,6 +173,14 @@ impl Ring {
         Arc::clone(&self.0.read().expect("no holder panics"))
     }
 
+    /// Keeps these keys, if there are any. Says how many.
+    fn take(&self, keys: Result<Keys, KeysError>) -> Result<usize, KeysError> {
+        let keys = keys?;
+        let count = keys.len();
+        self.set(keys);
+        Ok(count)
+    }
+
     fn set(&self, keys: Keys) {
         *self.0.write().expect("no holder panics") = Arc::new(keys);
     }
@@ -174,6 +190,18 @@ impl Pass {
     /// Whether this is the token that the pass was given for.
     pub(crate) fn is_for(&self, token: &str) -> bool {
         self.bytes == token.len() && self.digest == digest(token)
+    }
+
+    /// The same pass, unless its socket id is longer than a `disconnect` can name.
+    ///
+    /// # Errors
+    ///
+    /// That it is.
+    pub(crate) fn with_id_of(self, most_bytes: usize) -> Result<Self, Refused> {
+        match &self.socket_id {
+            Some(id) if id.len() > most_bytes => Err(Refused::LongId),
+            _ => Ok(self),
+        }
     }
 
     /// Whether its connection has to end at this time.
@@ -188,6 +216,20 @@ impl Pass {
         let same_id = self.socket_id.is_none() || self.socket_id == other.socket_id;
         same_subject && same_id
     }
+}
+
+/// A client's token must not end the thread that checks it, even if a library that reads it has a fault.
+fn unless_it_panics(judge: impl FnOnce() -> Result<Pass, Refused>) -> Result<Pass, Refused> {
+    let judged = catch_unwind(AssertUnwindSafe(judge));
+    judged.unwrap_or(Err(Refused::Malformed("the server panicked when it read the token")))
+}
+
+/// Reads a JSON object into a type with named fields. An array is none: in one, the place of a value would decide what it means.
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
 }
 
 fn digest(token: &str) -> [u8; 32] {
@@ -208,5 +250,46 @@ fn time_ms(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refus
     match value.as_f64() {
         Some(seconds) if (0.0..=MOST_S).contains(&seconds) => Ok(Some((seconds * 1_000.0) as u64)),
         _ => Err(Refused::Malformed("a time in it is no number of seconds since 1970")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{NOW_MS, OTHER, SECRET};
+    use super::*;
+
+    #[test]
+    fn each_file_of_keys_is_read_for_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+        let settings = r#"
+            jwt = { algorithms = ["HS256"], secret_file = "jwt" }
+            phoenix_token = { secret_key_base_file = "phoenix", salt = "user socket" }
+        "#;
+        put("jwt", SECRET);
+        put("phoenix", SECRET);
+        let config = testing::config(folder.path(), settings);
+        let guards = Guards::new(&config, &Guards::default()).expect("good keys");
+        let guard = guards.of("/socket").expect("it has one");
+        let jwt = testing::token(&serde_json::json!({ "exp": NOW_MS / 1_000 + 60 }), OTHER);
+        let keys = || (guard.check(&jwt, NOW_MS).is_ok(), guard.phoenix.get().len());
+        // What is wrong with one of them keeps the other from nothing, in either direction.
+        put("jwt", "short");
+        put("phoenix", &format!("{SECRET}\n{OTHER}"));
+        guards.reload(&folder.path().join("jwt"));
+        guards.reload(&folder.path().join("phoenix"));
+        assert_eq!(keys(), (false, 2));
+        put("jwt", OTHER);
+        put("phoenix", "short");
+        guards.reload(&folder.path().join("phoenix"));
+        assert_eq!(keys(), (false, 2));
+        guards.reload(&folder.path().join("jwt"));
+        assert_eq!(keys(), (true, 2));
+    }
+
+    #[test]
+    fn a_panic_over_a_token_refuses_it() {
+        let refused = unless_it_panics(|| panic!("on purpose"));
+        assert_eq!(refused.map_err(|refused| refused.label()), Err("malformed"));
     }
 }

@@ -5,22 +5,19 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eetf::Term;
 use jsonwebtoken::Algorithm;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Refused;
 use super::keys::Keys;
+use super::term::{self, Odd, Outer};
 use crate::config::PhoenixToken;
 
 /// `HS256` in base64url, and what ends it.
 const HEAD: &str = "SFMyNTY.";
-/// What a term begins with, and what a compressed one goes on with.
-const COMPRESSED: [u8; 2] = [131, 80];
 /// What tokens without an age of their own have, as in Phoenix.
 const MAX_AGE_S: f64 = 86_400.0;
-/// How deep data may be nested.
-const MAX_DEPTH: usize = 32;
+const UNREADABLE: Refused = Refused::Malformed("its payload is not what Phoenix.Token signs");
 
 /// Whether a token is of this kind.
 pub(super) fn is_one(token: &str) -> bool {
@@ -47,12 +44,12 @@ pub(super) fn check(
     }
     // Only what is signed is read.
     let payload = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
-    let unreadable = Refused::Malformed("its payload is not what Phoenix.Token signs");
-    if payload.starts_with(&COMPRESSED) {
-        return Err(unreadable);
-    }
-    let term = Term::decode(&payload[..]).map_err(|_| unreadable.clone())?;
-    let Signed { data, at_ms, max_age_s } = Signed::read(term).ok_or(unreadable)?;
+    let outer = term::read(&payload).map_err(|odd| match odd {
+        Odd::Broken => UNREADABLE,
+        Odd::Deep | Odd::NotJson => Refused::Malformed("its data cannot be JSON"),
+        Odd::Ambiguous => Refused::Malformed("two keys of a map in it are the same text"),
+    })?;
+    let Signed { data, at_ms, max_age_s } = Signed::read(outer).ok_or(UNREADABLE)?;
     let max_age_s = phoenix.max_age.map_or(max_age_s, |max_age| Some(max_age.as_secs_f64()));
     let expires_ms = match max_age_s {
         Some(seconds) if seconds <= 0.0 => return Err(Refused::Expired),
@@ -62,13 +59,12 @@ pub(super) fn check(
     if expires_ms.is_some_and(|expires_ms| expires_ms < now_ms) {
         return Err(Refused::Expired);
     }
-    let claims = claims(&data, at_ms, expires_ms).ok_or(Refused::Malformed("its data cannot be JSON"))?;
-    Ok((claims, expires_ms))
+    Ok((claims(data, at_ms, expires_ms), expires_ms))
 }
 
 /// What Phoenix signs.
 struct Signed {
-    data: Term,
+    data: Value,
     at_ms: u64,
     /// `None`: `:infinity`.
     max_age_s: Option<f64>,
@@ -76,35 +72,31 @@ struct Signed {
 
 impl Signed {
     /// Reads a term of this version of Phoenix, or of earlier ones: `{data, at}` and `%{data: data, signed: at}`.
-    fn read(term: Term) -> Option<Self> {
-        let (data, at, max_age) = match term {
-            Term::Tuple(tuple) => {
-                let mut parts = tuple.elements.into_iter();
-                let (data, at, max_age) = (parts.next()?, parts.next()?, parts.next());
+    fn read(outer: Outer) -> Option<Self> {
+        let (data, at, max_age) = match outer {
+            Outer::Tuple(elements) => {
+                let mut parts = elements.into_iter();
+                let ((data, _), (at, _), max_age) = (parts.next()?, parts.next()?, parts.next());
                 if parts.next().is_some() {
                     return None;
                 }
                 (data, at, max_age)
             }
-            Term::Map(mut map) => {
-                let mut take = |key: &str| map.map.remove(&Term::from(eetf::Atom::from(key)));
-                (take("data")?, take("signed")?, None)
-            }
-            _ => return None,
+            Outer::Map(mut map) => (map.remove("data")?, map.remove("signed")?, None),
         };
         let max_age_s = match max_age {
             None => Some(MAX_AGE_S),
-            Some(Term::Atom(atom)) if atom.name == "infinity" => None,
-            Some(other) => Some(number(&other)?.as_f64()?),
+            Some((Value::String(atom), true)) if atom == "infinity" => None,
+            Some((other, _)) => Some(other.as_f64()?),
         };
-        let at_ms = number(&at)?.as_u64()?;
+        let at_ms = at.as_u64()?;
         Some(Self { data, at_ms, max_age_s })
     }
 }
 
 /// The data as claims. A map is the claims; a text, a number or an atom is the claim `sub`; a list or a tuple the claim `data`.
-fn claims(data: &Term, at_ms: u64, expires_ms: Option<u64>) -> Option<Map<String, Value>> {
-    let mut claims = match value(data, 0)? {
+fn claims(data: Value, at_ms: u64, expires_ms: Option<u64>) -> Map<String, Value> {
+    let mut claims = match data {
         Value::Object(claims) => claims,
         Value::Null => Map::new(),
         list @ Value::Array(_) => Map::from_iter([("data".to_owned(), list)]),
@@ -116,58 +108,7 @@ fn claims(data: &Term, at_ms: u64, expires_ms: Option<u64>) -> Option<Map<String
         Some(expires_ms) => claims.insert("exp".to_owned(), json!(expires_ms / 1_000)),
         None => claims.remove("exp"),
     };
-    Some(claims)
-}
-
-/// A term as JSON. `None`: it is too deep, or a process, a function, bytes that are no text and the like.
-fn value(term: &Term, depth: usize) -> Option<Value> {
-    if depth > MAX_DEPTH {
-        return None;
-    }
-    let list = |terms: &[Term]| -> Option<Value> {
-        let values: Option<Vec<Value>> = terms.iter().map(|term| value(term, depth + 1)).collect();
-        Some(values?.into())
-    };
-    Some(match term {
-        Term::Atom(atom) => match &*atom.name {
-            "nil" => Value::Null,
-            "true" => true.into(),
-            "false" => false.into(),
-            name => name.into(),
-        },
-        Term::FixInteger(_) | Term::BigInteger(_) | Term::Float(_) => Value::Number(number(term)?),
-        Term::Binary(binary) => str::from_utf8(&binary.bytes).ok()?.into(),
-        // The short form of a list of small numbers.
-        Term::ByteList(list) => list.bytes.iter().map(|byte| Value::from(*byte)).collect(),
-        Term::List(terms) => list(&terms.elements)?,
-        Term::Tuple(terms) => list(&terms.elements)?,
-        Term::Map(map) => {
-            let entry = |(key, term): (&Term, &Term)| {
-                let key = match value(key, depth + 1)? {
-                    Value::String(key) => key,
-                    Value::Number(key) => key.to_string(),
-                    _ => return None,
-                };
-                Some((key, value(term, depth + 1)?))
-            };
-            let entries: Option<Map<String, Value>> = map.map.iter().map(entry).collect();
-            Value::Object(entries?)
-        }
-        _ => return None,
-    })
-}
-
-fn number(term: &Term) -> Option<Number> {
-    match term {
-        Term::FixInteger(number) => Some(number.value.into()),
-        Term::BigInteger(number) => {
-            let number = &number.value;
-            let unsigned = u64::try_from(number).map(Number::from);
-            unsigned.or_else(|_| i64::try_from(number).map(Number::from)).ok()
-        }
-        Term::Float(number) => Number::from_f64(number.value),
-        _ => None,
-    }
+    claims
 }
 
 #[cfg(test)]
@@ -305,8 +246,58 @@ mod tests {
             let refused = Refused::Malformed("its data cannot be JSON");
             assert_eq!(bench.guard().check(token, SIGNED_AT_MS), Err(refused), "{token}");
         }
-        let refused = Refused::Malformed("its payload is not what Phoenix.Token signs");
-        assert_eq!(bench.guard().check(COMPRESSED, SIGNED_AT_MS), Err(refused));
+        assert_eq!(bench.guard().check(COMPRESSED, SIGNED_AT_MS), Err(UNREADABLE));
+    }
+
+    /// A token of this term, well signed.
+    fn signed(term: &[u8]) -> String {
+        let mut key = [0; 32];
+        pbkdf2::pbkdf2_hmac::<sha2::Sha256>(BASE.as_bytes(), b"user socket", 1_000, &mut key);
+        let signed = format!("{HEAD}{}", URL_SAFE_NO_PAD.encode(term));
+        let key = jsonwebtoken::EncodingKey::from_secret(&key).expect("a key");
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256);
+        format!("{signed}.{}", signature.expect("a signature"))
+    }
+
+    /// `{data, at, age}` with this data.
+    fn signed_data(data: &[u8]) -> String {
+        let at = [&[110, 6, 0][..], &SIGNED_AT_MS.to_le_bytes()[..6]].concat();
+        signed(&[&[131, 104, 3][..], data, &at, &[98, 0, 1, 81, 128]].concat())
+    }
+
+    #[test]
+    fn a_signed_token_with_an_odd_term_is_malformed_and_ends_nothing() {
+        let bench = Bench::new(SETTINGS, BASE);
+        assert!(bench.guard().check(&signed_data(&[97, 42]), SIGNED_AT_MS).is_ok());
+        let deep = [[104, 1].repeat(4_000), vec![97, 1]].concat();
+        for data in [
+            &[108, 255, 255, 255, 255][..],
+            &[108, 127, 255, 255, 255],
+            &[105, 255, 255, 255, 255],
+            &[111, 255, 255, 255, 255, 0],
+            &[82, 0],
+            &[77, 0, 0, 0, 1, 9, 255],
+            &deep,
+        ] {
+            let found = bench.guard().check(&signed_data(data), SIGNED_AT_MS);
+            let label = found.as_ref().map_err(Refused::label);
+            assert_eq!(label, Err("malformed"), "{:?}: {found:?}", &data[..2]);
+        }
+    }
+
+    #[test]
+    fn a_signed_map_with_a_key_as_atom_and_as_text_is_refused() {
+        let bench = Bench::new(SETTINGS, BASE);
+        let (atom, text) = (
+            [119, 3, b's', b'u', b'b', 97, 1],
+            [109, 0, 0, 0, 3, b's', b'u', b'b', 97, 2],
+        );
+        let inner = [&[116, 0, 0, 0, 2][..], &atom, &text].concat();
+        let outer = [&[116, 0, 0, 0, 1, 97, 1][..], &inner].concat();
+        for data in [inner, outer] {
+            let refused = Refused::Malformed("two keys of a map in it are the same text");
+            assert_eq!(bench.guard().check(&signed_data(&data), SIGNED_AT_MS), Err(refused));
+        }
     }
 
     #[test]

@@ -44,6 +44,12 @@ pub(crate) enum Refused {
     /// The socket id needs it.
     #[error("the token has no claim `{0}`, which `socket_id` needs")]
     Claim(String),
+    /// Nobody could close its connections.
+    #[error("the socket id of the token is longer than `max_topic_bytes`")]
+    LongId,
+    /// A backend keeps it away.
+    #[error("a backend has disconnected the socket id of the token, and refuses it for a while (`refuse_ms`)")]
+    KeptAway,
     /// It would make another client of the connection.
     #[error("the token is for another `sub` or socket id than the connection")]
     OtherClient,
@@ -53,7 +59,7 @@ pub(crate) enum Refused {
 }
 
 /// All words of [`Refused::label`].
-pub(crate) const LABELS: [&str; 15] = [
+pub(crate) const LABELS: [&str; 17] = [
     "missing",
     "too_long",
     "malformed",
@@ -67,6 +73,8 @@ pub(crate) const LABELS: [&str; 15] = [
     "issuer",
     "audience",
     "claim",
+    "socket_id_too_long",
+    "socket_id_refused",
     "other_client",
     "no_keys",
 ];
@@ -88,6 +96,8 @@ impl Refused {
             Self::Issuer => "issuer",
             Self::Audience => "audience",
             Self::Claim(_) => "claim",
+            Self::LongId => "socket_id_too_long",
+            Self::KeptAway => "socket_id_refused",
             Self::OtherClient => "other_client",
             Self::NoKeys => "no_keys",
         }

@@ -317,7 +317,11 @@ impl Attempt<'_> {
         // By now a `disconnect` finds the arrival, so whoever is refused at the same time is missed by neither.
         let refused = &self.endpoint.state.hub.pubsub.refused;
         let id = identity.as_ref().and_then(|identity| identity.socket_id.as_ref());
+        let most = self.endpoint.state.routing().config.limits.max_topic_bytes;
         match id {
+            // Nobody could close its connections: a `disconnect` names no such id.
+            Some(id) if id.len() > most => Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Token)
+                .with_detail("its socket id is longer than max_topic_bytes".to_owned())),
             Some(id) if refused.has(id, Instant::now()) => {
                 Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId).with_detail(id.to_string()))
             }

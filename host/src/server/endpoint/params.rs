@@ -89,13 +89,13 @@ impl Params {
 }
 
 impl Params {
-    /// A parameter that is a text, and not empty: by its name, or, if the name has dots, inside of others.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    /// A parameter, whatever its shape: by its name, or, if the name has dots, inside of others.
+    pub(super) fn find(&self, name: &str) -> Option<serde_json::Value> {
         let all: serde_json::Value = serde_json::from_str(&self.json).ok()?;
         let found = all
             .get(name)
-            .or_else(|| all.pointer(&format!("/{}", name.replace('.', "/"))))?;
-        found.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+            .or_else(|| all.pointer(&format!("/{}", name.replace('.', "/"))));
+        found.cloned()
     }
 }
 

@@ -2,15 +2,19 @@
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 
 use super::connect::{Attempt, Denied};
 use crate::config::{Auth, TokenPlace};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
 use crate::server::closes::RefusalReason;
+use crate::server::transport::websocket::subprotocol;
 
 /// The name of the parameter that long polling has for its own token.
 const SESSION_PARAM: &str = "token";
+const NO_TEXT: Refused = Refused::Malformed("what stands in its place is no text");
+const TWO: Refused = Refused::Malformed("there are two in one place");
 
 /// What the client's token says. `None`: the mount checks none, or it lets clients in without one.
 ///
@@ -24,11 +28,12 @@ pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Pass>, Denied> {
     let judged = match find(attempt, auth) {
         None if auth.required => Err(Refused::Missing),
         None => return Ok(None),
-        Some(token) => {
+        Some(token) => token.and_then(|token| {
             let routing = attempt.endpoint.state.routing();
-            let guard = routing.guards.of(&attempt.mount.path);
-            guard.map_or(Err(Refused::NoKeys), |guard| guard.check(&token, auth::wall_ms()))
-        }
+            let guard = routing.guards.of(&attempt.mount.path).ok_or(Refused::NoKeys)?;
+            let pass = guard.check(&token, auth::wall_ms())?;
+            pass.with_id_of(routing.config.limits.max_topic_bytes)
+        }),
     };
     judged.map(Some).map_err(|refused| denied(attempt, &refused))
 }
@@ -62,36 +67,67 @@ fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
     }
 }
 
-/// The token in the first place that has one.
-fn find(attempt: &Attempt<'_>, auth: &Auth) -> Option<String> {
+/// The token in the first place that has one. What is there and cannot be read is a bad token, never none.
+fn find(attempt: &Attempt<'_>, auth: &Auth) -> Option<Result<String, Refused>> {
+    let is_token = |found: &Result<String, Refused>| !found.as_ref().is_ok_and(String::is_empty);
     auth.from
         .iter()
-        .find_map(|place| match place {
-            TokenPlace::AuthToken => attempt.auth_token.clone(),
-            TokenPlace::Param(name) if name == SESSION_PARAM && attempt.transport == "longpoll" => {
-                beside_session(attempt.parts.uri.query()?)
-            }
-            TokenPlace::Param(name) => attempt.params.text(name),
-            TokenPlace::Header(name) => {
-                let value = attempt.parts.headers.get(name)?.to_str().ok()?;
-                let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
-                let token = { value.split_once(' ') }.filter(|(scheme, _)| is_bearer(scheme));
-                Some(token.map_or(value, |(_, token)| token).trim().to_owned())
-            }
-        })
-        .filter(|token| !token.is_empty())
+        .find_map(|place| in_place(attempt, place).filter(is_token))
+}
+
+fn in_place(attempt: &Attempt<'_>, place: &TokenPlace) -> Option<Result<String, Refused>> {
+    let headers = &attempt.parts.headers;
+    match place {
+        TokenPlace::AuthToken => match &attempt.auth_token {
+            Some(token) => Some(Ok(token.clone())),
+            None if attempt.transport == "websocket" && subprotocol::offers_token(headers) => Some(Err(TWO)),
+            None => None,
+        },
+        TokenPlace::Param(name) if name == SESSION_PARAM && attempt.transport == "longpoll" => {
+            beside_session(attempt.parts.uri.query()?)
+        }
+        TokenPlace::Param(name) => Some(match attempt.params.find(name)? {
+            Value::String(token) => Ok(token),
+            _ => Err(NO_TEXT),
+        }),
+        TokenPlace::Header(name) => {
+            let mut lines = headers.get_all(name).iter().filter(|line| !line.is_empty());
+            let line = lines.next()?;
+            Some(match line.to_str() {
+                _ if lines.next().is_some() => Err(TWO),
+                Ok(line) => Ok(without_scheme(line).to_owned()),
+                Err(_) => Err(NO_TEXT),
+            })
+        }
+    }
+}
+
+fn without_scheme(line: &str) -> &str {
+    let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
+    let token = { line.split_once(' ') }.filter(|(scheme, _)| is_bearer(scheme));
+    token.map_or(line, |(_, token)| token).trim()
 }
 
 /// A client of long polling may send its own `token` before that of its session, which may be `null` or of a session that is gone.
-/// Only its own has dots.
-fn beside_session(query: &str) -> Option<String> {
-    let values = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix(SESSION_PARAM)?.strip_prefix('='));
-    values
-        .filter_map(|value| percent_decode_str(value).decode_utf8().ok())
-        .find(|value| value.contains('.'))
-        .map(String::from)
+/// If there is only one, it is the client's own if it has dots.
+fn beside_session(query: &str) -> Option<Result<String, Refused>> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let pairs = pairs.map(|(name, value)| (decoded(name), decoded(value)));
+    let (mut texts, mut others) = (Vec::new(), false);
+    for (name, value) in pairs {
+        match name.strip_prefix(SESSION_PARAM) {
+            Some("") => texts.push(value),
+            Some(rest) => others |= rest.starts_with('['),
+            None => {}
+        }
+    }
+    match &texts[..] {
+        _ if others => Some(Err(NO_TEXT)),
+        [only] if !only.contains('.') => None,
+        [own, ..] => Some(Ok(own.clone())),
+        [] => None,
+    }
 }
 
 #[cfg(test)]
@@ -101,14 +137,20 @@ mod tests {
     #[test]
     fn a_token_of_long_polling_is_no_token_of_a_client() {
         let check = |query: &str, expected: Option<&str>| {
-            assert_eq!(beside_session(query).as_deref(), expected, "{query}");
+            let found = beside_session(query).map(|token| token.expect("a text"));
+            assert_eq!(found.as_deref(), expected, "{query}");
         };
         check("vsn=2.0.0&token=a.b.c&token=null", Some("a.b.c"));
         check("token=a.b.c&token=SeAlEd_-0", Some("a.b.c"));
         check("token=a%2Eb.c", Some("a.b.c"));
         check("token=SeAlEd_-0&vsn=2.0.0", None);
         check("token=null", None);
+        check("token=bad&token=null", Some("bad"));
+        check("token=&token=null", Some(""));
         check("mytoken=a.b.c&xtoken=1", None);
         check("", None);
+        for query in ["token[]=x&token=null", "token=null&token%5Ba%5D=x"] {
+            assert_eq!(beside_session(query), Some(Err(NO_TEXT)), "{query}");
+        }
     }
 }

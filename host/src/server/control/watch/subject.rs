@@ -38,8 +38,9 @@ pub(super) type Print = Option<ContentHash>;
 /// A file's device, inode, size and times. While these stay the same, the file is not read again.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
-/// A file's inode and the time of its last write. Another save changes them.
-pub(super) type Save = (u64, i64, i64);
+/// A file's inode, the time of its last write, its mode and its owner. Another save changes them, and so does whoever lets other
+/// users write to the file, or no longer: a file that was refused for that may be good now.
+pub(super) type Save = (u64, i64, i64, u32, u32);
 
 /// What one name stands for.
 pub(super) enum Subject {
@@ -143,7 +144,7 @@ impl Subject {
                 if let Some(kind) = kind {
                     return Err(format!("it is {kind}"));
                 }
-                *saved = Some((meta.ino(), meta.mtime(), meta.mtime_nsec()));
+                *saved = Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.mode(), meta.uid()));
                 let stamps_of = |beside: &[PathBuf]| -> Option<Vec<Stamp>> {
                     let others = beside.iter().map(|path| fs::metadata(path).ok());
                     let all = [Some(meta.clone())].into_iter().chain(others);

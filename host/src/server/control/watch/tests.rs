@@ -1,6 +1,7 @@
 //! The watcher over real files.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -145,6 +146,14 @@ fn the_same_contents_are_no_change_but_a_save() {
     world.nothing_else();
     fs::remove_file(world.path("lib/room.so")).unwrap();
     world.write("lib/room.so", "one");
+    world.hears("room", What::Saved);
+    world.nothing_else();
+}
+
+#[test]
+fn another_mode_is_a_save() {
+    let world = World::with_library(by_events());
+    fs::set_permissions(world.path("lib/room.so"), fs::Permissions::from_mode(0o600)).unwrap();
     world.hears("room", What::Saved);
     world.nothing_else();
 }

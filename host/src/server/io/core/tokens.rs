@@ -53,13 +53,14 @@ impl Core {
     /// What the client is told.
     fn take_token(&mut self, slot: usize, payload: &Payload) -> Result<(), &'static str> {
         let routing = Arc::clone(self.routing());
+        let hub = Arc::clone(self.hub());
         let socket = &mut self.sockets[slot];
         // The mount may have lost its `auth` since.
         let Some(guard) = routing.guards.of(&socket.info.mount.path) else {
             return Ok(());
         };
         let token = match payload {
-            Payload::Json(json) => serde_json::from_slice::<AccessToken>(json).ok(),
+            Payload::Json(json) => auth::object::<AccessToken>(json),
             Payload::Binary(_) => None,
         };
         let token = token.map(|AccessToken { access_token }| access_token);
@@ -78,11 +79,19 @@ impl Core {
             return Err(reason::OVERLOADED);
         }
         shown.refreshed = Some(now);
+        // A `disconnect` that comes after this look finds the connection by its new id.
+        let known_id = { socket.info.identity.as_deref() }.and_then(|identity| identity.socket_id.as_ref());
+        let is_kept_away = |pass: &Pass| {
+            let id = known_id.or(pass.socket_id.as_ref());
+            id.is_some_and(|id| hub.pubsub.refused.has(id, now))
+        };
         let checked = token
             .ok_or(Refused::Malformed("the event has no text `access_token`"))
             .and_then(|token| guard.check(&token, auth::wall_ms()))
+            .and_then(|pass| pass.with_id_of(routing.config.limits.max_topic_bytes))
             .and_then(|new| match &shown.pass {
                 Some(pass) if !pass.may_become(&new) => Err(Refused::OtherClient),
+                _ if is_kept_away(&new) => Err(Refused::KeptAway),
                 _ => Ok(new),
             });
         match checked {

@@ -66,6 +66,12 @@ pub(crate) fn negotiate<'a>(
     })
 }
 
+/// Whether there is a token among the offered subprotocols, or several.
+#[must_use]
+pub(crate) fn offers_token(headers: &HeaderMap) -> bool {
+    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|entry| entry.starts_with(TOKEN))
+}
+
 /// A header line without the tokens in it.
 #[must_use]
 pub(crate) fn without_token(line: &str) -> String {
