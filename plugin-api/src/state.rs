@@ -199,28 +199,74 @@ mod tests;
 mod tree;
 mod write;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::format::{Form, FormatError};
 use self::loss::Losses;
 
-/// Appends `state` to `bytes`.
-pub(crate) fn write<T: Serialize + ?Sized>(state: &T, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
-    write::write(state, Form::Readable, bytes)
+pub(crate) use self::write::Headers;
+
+/// How often state is read again to see whether a list has an order.
+const MOST_READINGS: usize = 16;
+
+/// Appends `state` to `bytes`. Returns whether a field may have been left out.
+pub(crate) fn write<T: Serialize + ?Sized>(
+    state: &T,
+    headers: Headers,
+    bytes: &mut Vec<u8>,
+) -> Result<bool, FormatError> {
+    write::write(state, Form::Readable, headers, bytes)
 }
 
 /// Reads state in either form.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let (_, bytes) = read::parts(bytes)?;
     read::read(bytes, Form::Readable).or_else(|error| read::read(bytes, Form::Compact).map_err(|_| error))
 }
 
-/// What of `bytes` is lost in `state`, which was read from them.
-pub(crate) fn losses<T: Serialize + ?Sized>(bytes: &[u8], state: &T) -> Result<Losses, FormatError> {
+/// Notes in `bytes` what they leave out, if `again`, which their own code has read from them, has other values there.
+pub(crate) fn note_misread<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, again: &T) -> Result<(), FormatError> {
+    let mut misread = Vec::with_capacity(bytes.len());
+    write(again, Headers::Telling, &mut misread)?;
+    if Losses::has_new(bytes, &misread)? {
+        let state = std::mem::take(bytes);
+        write::write_misread(&misread, bytes)?;
+        bytes.extend_from_slice(&state);
+    }
+    Ok(())
+}
+
+/// What of `bytes` is lost in `state`, which was read from them. `again` reads them once more: the order of a list does not count if
+/// it is another one each time.
+pub(crate) fn losses<T: Serialize>(
+    bytes: &[u8],
+    state: &T,
+    again: impl Fn() -> Option<T>,
+) -> Result<Losses, FormatError> {
+    let (misread, bytes) = read::parts(bytes)?;
     let in_form = |form| {
-        let mut again = Vec::with_capacity(bytes.len());
-        write::write(state, form, &mut again)?;
-        Losses::between(bytes, &again)
+        let rewritten = |state: &T| {
+            let mut rewritten = Vec::with_capacity(bytes.len());
+            write::write(state, form, Headers::Telling, &mut rewritten).map(|_| rewritten)
+        };
+        let after = rewritten(state)?;
+        let mut arbitrary = HashSet::new();
+        let losses = Losses::between(bytes, misread, &after, &arbitrary)?;
+        for _ in 0..MOST_READINGS {
+            if losses.reordered().is_subset(&arbitrary) {
+                break;
+            }
+            let Some(again) = again() else { break };
+            let other = Losses::between(&after, None, &rewritten(&again)?, &HashSet::new())?;
+            arbitrary.extend(other.reordered().iter().cloned());
+        }
+        match arbitrary.is_empty() {
+            true => Ok(losses),
+            false => Losses::between(bytes, misread, &after, &arbitrary),
+        }
     };
     let losses = in_form(Form::Readable)?;
     // They may have been written in the other form.
