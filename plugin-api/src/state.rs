@@ -23,11 +23,27 @@
 //! | remove | delete it, raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), and set [`READS_FROM`](crate::Channel::READS_FROM) to the version before |
 //! | change otherwise | the same, and write a `migrate_shared` or a `migrate` that reads the old shape |
 //!
-//! **Nothing is lost without a word.** When code reads state of its own version, the kit writes that state again and compares. New
-//! fields are fine. If a value is missing or different, the state counts as not read, and the error names the field and what to
-//! write. So a renamed field without its alias does not start again from its default: the probe rejects the library, and the old code
-//! goes on. The same holds for each topic as it moves, and for the [test kit](crate::test). A migration from another version may
-//! drop and change what it likes, but what it makes must come back whole from then on.
+//! **Nothing is lost without a word.** When code reads state of its own version, the kit writes that state again and compares. Both
+//! must have the same keys and values. If one is missing or different, the state counts as not read, and the error names the field
+//! and what to write. So a renamed field without its alias does not start again from its default: the probe rejects the library, and
+//! the old code goes on. The same holds for each topic as it moves, and for the [test kit](crate::test). A migration from another
+//! version may drop and change what it likes, but what it makes must come back whole from then on.
+//!
+//! | what | is it a loss? |
+//! |---|---|
+//! | a new field | no |
+//! | a field that `skip_serializing_if` leaves out, if its own code reads another value for it | yes: give it that value as its default |
+//! | a field that is gone, if it was null, an empty list or an empty map | no |
+//! | an entry of a map that is gone, whatever its value; also in a struct with `#[serde(flatten)]` | yes: the key is data |
+//! | a list in another order: `Vec`, `VecDeque`, arrays, tuples | yes |
+//! | a `HashSet`, `BTreeSet` or `BinaryHeap` in another order | no |
+//! | a map in another order | no |
+//! | the same number in another type: `u64` as `u128`, `7` as `7.0` | no |
+//! | a `Vec<u8>` that `serde_bytes` reads | no |
+//!
+//! The kit knows a set by the name of its type. It also sees the set in a `Box`, `Rc`, `Arc` and the like, in an `Option` and in a
+//! newtype, but not in a type with `#[serde(transparent)]` or `#[serde(into = "…")]`. Such a list may change its order only if that is
+//! another one each time the state is read, as for a `HashSet`.
 //!
 //! # What it carries
 //!
@@ -35,6 +51,8 @@
 //! any keys, bytes, 128-bit integers, `Some(None)`, `Some(())`, addresses and times, `RawValue`. These it cannot carry:
 //!
 //! * `#[serde(skip)]` fields. They get `default()`, and nobody can notice: serde does not show them.
+//! * Keys that a `Serialize` written by hand leaves out. Nobody can notice those either, unless it calls `skip_field` as the derived
+//!   one does.
 //! * 128-bit integers and `RawValue` inside an internally tagged, untagged or flattened type. serde itself has no place for them there.
 //!   Put them into a struct or an externally tagged enum.
 //! * Untagged enums whose variants look alike: the first one that fits is read.

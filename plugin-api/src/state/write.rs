@@ -41,8 +41,8 @@ pub(super) fn write_misread(misread: &[u8], bytes: &mut Vec<u8>) -> Result<(), F
 pub(crate) enum Headers {
     /// Sets, and maps whose keys are data, have longer ones.
     Telling,
-    /// All have the shortest. So nobody knows what is a set.
-    Short,
+    /// Nobody knows what they are, as in JSON. All arrays have that of a set, and all maps that of a struct.
+    Lenient,
 }
 
 struct Writer<'a> {
@@ -81,23 +81,26 @@ impl<'a> Writer<'a> {
     /// The header of so many items.
     fn header(&mut self, kind: Kind, len: usize) -> Written {
         let len = short(len)?;
-        let long = match kind {
+        let kind = match (self.headers, kind) {
+            (Headers::Lenient, Kind::List) => Kind::Set,
+            (Headers::Lenient, Kind::Map) => Kind::Fields,
+            _ => kind,
+        };
+        let [long, longest] = match kind {
             Kind::Set => [Marker::Array16, Marker::Array32],
             Kind::Map => [Marker::Map16, Marker::Map32],
             Kind::List => return encode::write_array_len(self.bytes, len).map_err(refused).map(drop),
             Kind::Fields => return encode::write_map_len(self.bytes, len).map_err(refused).map(drop),
         };
-        match (self.headers, u16::try_from(len)) {
-            (Headers::Telling, Ok(few @ ..16)) => {
-                self.bytes.push(long[0].to_u8());
+        match u16::try_from(len) {
+            Ok(few @ ..16) => {
+                self.bytes.push(long.to_u8());
                 self.bytes.extend_from_slice(&few.to_be_bytes());
             }
-            (Headers::Telling, _) => {
-                self.bytes.push(long[1].to_u8());
+            _ => {
+                self.bytes.push(longest.to_u8());
                 self.bytes.extend_from_slice(&len.to_be_bytes());
             }
-            (Headers::Short, _) if kind == Kind::Set => return self.header(Kind::List, len as usize),
-            (Headers::Short, _) => return self.header(Kind::Fields, len as usize),
         }
         Ok(())
     }

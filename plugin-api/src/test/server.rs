@@ -334,6 +334,6 @@ impl fmt::Debug for Server {
 /// State as a plugin writes it. It does not say what is a set: in JSON that is a list like any other.
 fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    state::write(state, Headers::Short, &mut bytes).map_err(|error| error.to_string())?;
+    state::write(state, Headers::Lenient, &mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
