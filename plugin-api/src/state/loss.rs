@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::format::{Depth, FormatError, MOST_LEVELS};
 use super::read::Item;
-use super::tree::{Shape, Tree, digests};
+use super::tree::{Shape, Tree, digest};
 
 /// How many losses are named.
 const MOST_NAMED: usize = 5;
@@ -79,7 +79,7 @@ impl Losses {
             new: misread.map(|_| Vec::new()),
             ..Self::default()
         };
-        if before == after || digests(before)?.ordered == digests(after)?.ordered {
+        if before == after || digest(before)? == digest(after)? {
             return Ok(losses);
         }
         let tree = Tree::read(before)?;
@@ -101,7 +101,7 @@ impl Losses {
 
     /// Whether `after` has keys that `before` leaves out.
     pub(super) fn has_new(before: &[u8], after: &[u8]) -> Result<bool, FormatError> {
-        if before == after || digests(before)?.ordered == digests(after)?.ordered {
+        if before == after || digest(before)? == digest(after)? {
             return Ok(false);
         }
         Ok(!Self::new_in(&Tree::read(before)?, &Tree::read(after)?).is_empty())

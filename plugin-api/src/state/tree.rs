@@ -61,9 +61,9 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The digests of a tree, which is not made.
-pub(super) fn digests(bytes: &[u8]) -> Result<Digests, FormatError> {
-    build(bytes, |part| digests_of(&part, |digests| *digests))
+/// The digest of a tree, which is not made. The order of lists counts.
+pub(super) fn digest(bytes: &[u8]) -> Result<u64, FormatError> {
+    build(bytes, |part| digest_of(&part, true, |digest| *digest))
 }
 
 #[derive(Clone, Copy)]
