@@ -12,7 +12,7 @@ use crate::payload::Payload;
 use crate::plugin::{NoSettings, Plugin};
 use crate::remote::Seen;
 use crate::reply::{Handled, Join, JoinExt, Reason, Reply};
-use crate::state;
+use crate::state::{self, Headers};
 
 /// The state of one member (one client's membership of one topic), and the callbacks of the channel.
 ///
@@ -178,6 +178,47 @@ impl<'a> Old<'a> {
     }
 }
 
+/// Appends a topic's state to `bytes`.
+pub(crate) fn write_shared<C: Channel<P>, P: Plugin>(
+    shared: &C::Shared,
+    bytes: &mut Vec<u8>,
+) -> Result<(), MigrateError> {
+    write_noted::<C, P, _>(shared, C::migrate_shared, bytes)
+}
+
+/// Appends a member to `bytes`.
+pub(crate) fn write_member<C: Channel<P>, P: Plugin>(member: &C, bytes: &mut Vec<u8>) -> Result<(), MigrateError> {
+    write_noted::<C, P, _>(member, C::migrate, bytes)
+}
+
+/// Appends `state` to `bytes`, with a note if it leaves out a field that this code reads with another value. Only this code can
+/// tell that from a field that other code has added.
+fn write_noted<C: Channel<P>, P: Plugin, T: Serialize>(
+    state: &T,
+    read: Read<T>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), MigrateError> {
+    let begin = bytes.len();
+    let failed = |error| MigrateError::new(format!("it cannot be written: {error}"));
+    if !state::write(state, Headers::Telling, bytes).map_err(failed)? {
+        return Ok(());
+    }
+    let mut written = bytes.split_off(begin);
+    let by_default = &Cell::new(false);
+    // Promises that are read and written here go nowhere.
+    let noted = Seen::nothing_during(|| {
+        catch(|| {
+            let bytes = &*written;
+            let again = read(C::STATE_VERSION, Old { bytes, by_default })?;
+            state::note_misread(&mut written, &again).map_err(failed)
+        })
+    });
+    // If this code cannot read it, whoever reads it says so.
+    drop(noted);
+    bytes.append(&mut written);
+    Ok(())
+}
+
 /// Has a `C` read a topic's state, and checks that nothing of it is lost.
 pub(crate) fn read_shared<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> Result<C::Shared, MigrateError> {
     read_checked::<C, P, _>("migrate_shared", C::migrate_shared, from, bytes)
@@ -194,7 +235,7 @@ pub(crate) fn try_shared<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> R
     if from == C::STATE_VERSION {
         return Ok(());
     }
-    last(&shared, read_shared::<C, P>, C::STATE_VERSION)
+    last(&shared, write_shared::<C, P>, read_shared::<C, P>, C::STATE_VERSION)
 }
 
 /// The same for a member.
@@ -203,21 +244,25 @@ pub(crate) fn try_member<C: Channel<P>, P: Plugin>(from: u32, bytes: &[u8]) -> R
     if from == C::STATE_VERSION {
         return Ok(());
     }
-    last(&member, read_member::<C, P>, C::STATE_VERSION)
+    last(&member, write_member::<C, P>, read_member::<C, P>, C::STATE_VERSION)
 }
 
 /// Has a `C` write the state that a topic begins with, and read it again.
 pub(crate) fn try_first<C: Channel<P>, P: Plugin>() -> Result<(), MigrateError> {
     // It may need what only `init` makes.
-    catch(C::Shared::default).map_or(Ok(()), |first| last(&first, read_shared::<C, P>, C::STATE_VERSION))
+    catch(C::Shared::default).map_or(Ok(()), |first| {
+        last(&first, write_shared::<C, P>, read_shared::<C, P>, C::STATE_VERSION)
+    })
 }
 
+type Read<T> = fn(u32, Old<'_>) -> Result<T, MigrateError>;
+type WriteNoted<T> = fn(&T, &mut Vec<u8>) -> Result<(), MigrateError>;
 type ReadChecked<T> = fn(u32, &[u8]) -> Result<T, MigrateError>;
 
 /// Checks that `state` can be read again.
-fn last<T: Serialize>(state: &T, read: ReadChecked<T>, version: u32) -> Result<(), MigrateError> {
+fn last<T>(state: &T, write: WriteNoted<T>, read: ReadChecked<T>, version: u32) -> Result<(), MigrateError> {
     let mut bytes = Vec::new();
-    state::write(state, &mut bytes).map_err(|error| MigrateError::new(format!("it cannot be written: {error}")))?;
+    write(state, &mut bytes)?;
     read(version, &bytes)
         .map(drop)
         .map_err(|error| MigrateError::new(format!("once written, it cannot be read again: {error}")))
@@ -225,7 +270,7 @@ fn last<T: Serialize>(state: &T, read: ReadChecked<T>, version: u32) -> Result<(
 
 fn read_checked<C: Channel<P>, P: Plugin, T: Serialize>(
     by: &str,
-    read: fn(u32, Old<'_>) -> Result<T, MigrateError>,
+    read: Read<T>,
     from: u32,
     bytes: &[u8],
 ) -> Result<T, MigrateError> {
@@ -240,10 +285,11 @@ fn read_checked<C: Channel<P>, P: Plugin, T: Serialize>(
         return Ok(state);
     }
     // Promises that are written here go nowhere.
-    let losses = Seen::nothing_during(|| state::losses(bytes, &state))
+    let losses = Seen::nothing_during(|| state::losses(bytes, &state, || read(from, old).ok()))
         .map_err(|error| MigrateError::new(format!("it cannot be written again: {error}")))?;
     // Whoever has raised the version without a migration may have removed fields. Earlier code must not drop what later code has added.
-    let is_lost = !losses.is_empty() && (from >= C::STATE_VERSION || losses.looks_renamed());
+    let is_tolerated = from < C::STATE_VERSION && !losses.looks_renamed() && !losses.is_misread();
+    let is_lost = !losses.is_empty() && !is_tolerated;
     if !is_lost {
         return Ok(state);
     }

@@ -23,11 +23,27 @@
 //! | remove | delete it, raise [`STATE_VERSION`](crate::Channel::STATE_VERSION), and set [`READS_FROM`](crate::Channel::READS_FROM) to the version before |
 //! | change otherwise | the same, and write a `migrate_shared` or a `migrate` that reads the old shape |
 //!
-//! **Nothing is lost without a word.** When code reads state of its own version, the kit writes that state again and compares. New
-//! fields are fine. If a value is missing or different, the state counts as not read, and the error names the field and what to
-//! write. So a renamed field without its alias does not start again from its default: the probe rejects the library, and the old code
-//! goes on. The same holds for each topic as it moves, and for the [test kit](crate::test). A migration from another version may
-//! drop and change what it likes, but what it makes must come back whole from then on.
+//! **Nothing is lost without a word.** When code reads state of its own version, the kit writes that state again and compares. Both
+//! must have the same keys and values. If one is missing or different, the state counts as not read, and the error names the field
+//! and what to write. So a renamed field without its alias does not start again from its default: the probe rejects the library, and
+//! the old code goes on. The same holds for each topic as it moves, and for the [test kit](crate::test). A migration from another
+//! version may drop and change what it likes, but what it makes must come back whole from then on.
+//!
+//! | what | is it a loss? |
+//! |---|---|
+//! | a new field | no |
+//! | a field that `skip_serializing_if` leaves out, if its own code reads another value for it | yes: give it that value as its default |
+//! | a field that is gone, if it was null, an empty list or an empty map | no |
+//! | an entry of a map that is gone, whatever its value; also in a struct with `#[serde(flatten)]` | yes: the key is data |
+//! | a list in another order: `Vec`, `VecDeque`, arrays, tuples | yes |
+//! | a `HashSet`, `BTreeSet` or `BinaryHeap` in another order | no |
+//! | a map in another order | no |
+//! | the same number in another type: `u64` as `u128`, `7` as `7.0` | no |
+//! | a `Vec<u8>` that `serde_bytes` reads | no |
+//!
+//! The kit knows a set by the name of its type. It also sees the set in a `Box`, `Rc`, `Arc` and the like, in an `Option` and in a
+//! newtype, but not in a type with `#[serde(transparent)]` or `#[serde(into = "…")]`. Such a list may change its order only if that is
+//! another one each time the state is read, as for a `HashSet`.
 //!
 //! # What it carries
 //!
@@ -35,6 +51,8 @@
 //! any keys, bytes, 128-bit integers, `Some(None)`, `Some(())`, addresses and times, `RawValue`. These it cannot carry:
 //!
 //! * `#[serde(skip)]` fields. They get `default()`, and nobody can notice: serde does not show them.
+//! * Keys that a `Serialize` written by hand leaves out. Nobody can notice those either, unless it calls `skip_field` as the derived
+//!   one does.
 //! * 128-bit integers and `RawValue` inside an internally tagged, untagged or flattened type. serde itself has no place for them there.
 //!   Put them into a struct or an externally tagged enum.
 //! * Untagged enums whose variants look alike: the first one that fits is read.
@@ -199,28 +217,74 @@ mod tests;
 mod tree;
 mod write;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::format::{Form, FormatError};
 use self::loss::Losses;
 
-/// Appends `state` to `bytes`.
-pub(crate) fn write<T: Serialize + ?Sized>(state: &T, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
-    write::write(state, Form::Readable, bytes)
+pub(crate) use self::write::Headers;
+
+/// How often state is read again to see whether a list has an order.
+const MOST_READINGS: usize = 16;
+
+/// Appends `state` to `bytes`. Returns whether a field may have been left out.
+pub(crate) fn write<T: Serialize + ?Sized>(
+    state: &T,
+    headers: Headers,
+    bytes: &mut Vec<u8>,
+) -> Result<bool, FormatError> {
+    write::write(state, Form::Readable, headers, bytes)
 }
 
 /// Reads state in either form.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let (_, bytes) = read::parts(bytes)?;
     read::read(bytes, Form::Readable).or_else(|error| read::read(bytes, Form::Compact).map_err(|_| error))
 }
 
-/// What of `bytes` is lost in `state`, which was read from them.
-pub(crate) fn losses<T: Serialize + ?Sized>(bytes: &[u8], state: &T) -> Result<Losses, FormatError> {
+/// Notes in `bytes` what they leave out, if `again`, which their own code has read from them, has other values there.
+pub(crate) fn note_misread<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, again: &T) -> Result<(), FormatError> {
+    let mut misread = Vec::with_capacity(bytes.len());
+    write(again, Headers::Telling, &mut misread)?;
+    if Losses::has_new(bytes, &misread)? {
+        let state = std::mem::take(bytes);
+        write::write_misread(&misread, bytes)?;
+        bytes.extend_from_slice(&state);
+    }
+    Ok(())
+}
+
+/// What of `bytes` is lost in `state`, which was read from them. `again` reads them once more: the order of a list does not count if
+/// it is another one each time.
+pub(crate) fn losses<T: Serialize>(
+    bytes: &[u8],
+    state: &T,
+    again: impl Fn() -> Option<T>,
+) -> Result<Losses, FormatError> {
+    let (misread, bytes) = read::parts(bytes)?;
     let in_form = |form| {
-        let mut again = Vec::with_capacity(bytes.len());
-        write::write(state, form, &mut again)?;
-        Losses::between(bytes, &again)
+        let rewritten = |state: &T| {
+            let mut rewritten = Vec::with_capacity(bytes.len());
+            write::write(state, form, Headers::Telling, &mut rewritten).map(|_| rewritten)
+        };
+        let after = rewritten(state)?;
+        let mut arbitrary = HashSet::new();
+        let losses = Losses::between(bytes, misread, &after, &arbitrary)?;
+        for _ in 0..MOST_READINGS {
+            if losses.reordered().is_subset(&arbitrary) {
+                break;
+            }
+            let Some(again) = again() else { break };
+            let other = Losses::between(&after, None, &rewritten(&again)?, &HashSet::new())?;
+            arbitrary.extend(other.reordered().iter().cloned());
+        }
+        match arbitrary.is_empty() {
+            true => Ok(losses),
+            false => Losses::between(bytes, misread, &after, &arbitrary),
+        }
     };
     let losses = in_form(Form::Readable)?;
     // They may have been written in the other form.

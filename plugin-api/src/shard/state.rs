@@ -1,16 +1,13 @@
 //! How a shard writes a topic's state and reads it.
 
-use serde::Serialize;
-
 use super::{Done, Fault, Member, Shard, Topic, no_topic};
 use crate::abi::{effect, flag, reason};
-use crate::channel::{Channel, read_member, read_shared};
+use crate::channel::{Channel, MigrateError, read_member, read_shared, write_member, write_shared};
 use crate::connect::Connect;
 use crate::context::Context;
 use crate::glue::{Effect, Incoming};
 use crate::panics::catch;
 use crate::plugin::Plugin;
-use crate::state;
 
 impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     pub(super) fn snapshot(&mut self, event: &Incoming<'_>) -> Done {
@@ -18,9 +15,16 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let topic = topics.get(&event.topic).ok_or_else(no_topic)?;
         cx.enter(event.topic, &topic.name, 0, None);
         let mut bytes = Vec::new();
-        write_state(0, &topic.shared, &mut bytes, cx)?;
+        write_state(0, |bytes| write_shared::<C, P>(&topic.shared, bytes), &mut bytes, cx)?;
         for (&number, member) in &topic.members {
-            match catch(|| write_state(number, &member.state, &mut bytes, cx)) {
+            match catch(|| {
+                write_state(
+                    number,
+                    |bytes| write_member::<C, P>(&member.state, bytes),
+                    &mut bytes,
+                    cx,
+                )
+            }) {
                 Ok(written) => written?,
                 // Only this member's channel ends; the others go on. An older host refuses that, and gets no state at all.
                 Err(panic) if cx.emit_stop(number, reason::PANICKED, &panic) < 0 => return Err(Fault::Panicked(panic)),
@@ -56,14 +60,19 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     }
 }
 
-fn write_state<T: Serialize, P>(member: u64, state: &T, bytes: &mut Vec<u8>, cx: &Context<P>) -> Done {
+fn write_state<P>(
+    member: u64,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), MigrateError>,
+    bytes: &mut Vec<u8>,
+    cx: &Context<P>,
+) -> Done {
     let whose = if member == 0 {
         "the topic's state"
     } else {
         "a member's state"
     };
     bytes.clear();
-    state::write(state, bytes).map_err(|error| Fault::Failed(format!("{whose}: {error}")))?;
+    write(bytes).map_err(|error| Fault::Failed(format!("{whose}: {error}")))?;
     let effect = Effect {
         kind: effect::STATE,
         flags: flag::BINARY,

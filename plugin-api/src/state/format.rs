@@ -4,11 +4,22 @@
 //! * `Some` around something that is written as nil has a mark of its own, [`SOME`]. Otherwise `Some(None)` would be `None`.
 //! * Types that serde writes in a readable and in a compact form (IP addresses, for example) are written in the readable form. Only
 //!   that form can be read inside internally tagged, untagged and flattened types. State in the compact form is read as well.
+//!
+//! Three things are noted beside the values, for the check that nothing is lost:
+//!
+//! * A set (by the name of its type) and a map whose keys are data, as opposed to a struct, have a longer header than they need. Any
+//!   reader of MessagePack takes it. A set of 65,536 items or more has no longer header, so its order counts like that of a list.
+//! * Integers of 128 bits that fit into 64 bits are written as such, so that `u64` may become `u128`.
+//! * State in which a field is left out that its own code reads with another value begins with [`MISREAD`].
 
 use std::fmt;
 
 /// The MessagePack extension type of `Some(…)` around nil, or around another such value. Its data is the value inside.
 pub(super) const SOME: i8 = 0x53;
+
+/// The MessagePack extension type of a state as its own code has read it and written it again. It stands before the state, if keys
+/// are in it that the state leaves out.
+pub(super) const MISREAD: i8 = 0x4d;
 
 /// How deep values may be nested. `rmp-serde` reads so many levels.
 pub(super) const MOST_LEVELS: u32 = 1_024;

@@ -3,7 +3,7 @@
 use rmp::Marker;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 
-use super::format::{Depth, Form, FormatError, MOST_LEVELS, SOME};
+use super::format::{Depth, Form, FormatError, MISREAD, MOST_LEVELS, SOME};
 
 /// The name of the struct by which `serde_json` writes its `RawValue`.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
@@ -19,6 +19,18 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], form: Form) -> Result<T, F
         Ok(_) => Err(FormatError::new(format!("{} bytes follow it", reader.bytes.len()))),
         Err(error) => Err(placed::<T>(bytes, form).unwrap_or(error)),
     }
+}
+
+/// The note of what the code of this state makes of it, if there is one, and the state.
+pub(super) fn parts(bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8]), FormatError> {
+    let is_noted = bytes.first() == Some(&Marker::Ext32.to_u8()) && bytes.get(5) == Some(&MISREAD.cast_unsigned());
+    if !is_noted {
+        return Ok((None, bytes));
+    }
+    let mut reader = Reader::new(&bytes[1..]);
+    let len = reader.sized(4)?;
+    reader.take(1)?;
+    Ok((Some(reader.take(len)?), reader.bytes))
 }
 
 /// The error of reading `bytes` as a `T`, with its place. `None` if that is deep inside: keeping track of the place takes much
@@ -106,6 +118,16 @@ impl<'de> Reader<'de> {
             Marker::Ext32 => self.sized(4).and_then(|_| self.some())?,
             Marker::Reserved => return Err(FormatError::new("it is not MessagePack")),
         })
+    }
+
+    /// Whether the array or the map that follows has a longer header than it needs.
+    pub(super) fn has_long_header(&self) -> bool {
+        let [marker, len @ ..] = self.bytes else { return false };
+        match Marker::from_u8(*marker) {
+            Marker::Array16 | Marker::Map16 => matches!(len, [0, ..16, ..]),
+            Marker::Array32 | Marker::Map32 => matches!(len, [0, 0, ..]),
+            _ => false,
+        }
     }
 
     /// What [`Reader::next_item`] will return, if it is nil.

@@ -1,21 +1,73 @@
 //! Writes state.
 
+use std::any::type_name;
+
 use rmp::Marker;
 use rmp::encode;
 use serde::ser::{self, Serialize};
 
-use super::format::{Depth, Form, FormatError, MOST_LEVELS, SOME};
+use super::format::{Depth, Form, FormatError, MISREAD, MOST_LEVELS, SOME};
 
-/// Appends `state` to `bytes`.
-pub(super) fn write<T: Serialize + ?Sized>(state: &T, form: Form, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
-    let depth = Depth::up_to(MOST_LEVELS);
-    state.serialize(&mut Writer { bytes, form, depth })
+/// Appends `state` to `bytes`. Returns whether a field may have been left out.
+pub(super) fn write<T: Serialize + ?Sized>(
+    state: &T,
+    form: Form,
+    headers: Headers,
+    bytes: &mut Vec<u8>,
+) -> Result<bool, FormatError> {
+    let mut writer = Writer {
+        bytes,
+        form,
+        headers,
+        depth: Depth::up_to(MOST_LEVELS),
+        type_name: type_name::<T>,
+        leaves_out: false,
+    };
+    state.serialize(&mut writer)?;
+    Ok(writer.leaves_out)
+}
+
+/// Appends the note that `misread` is what the code makes of the state that follows.
+pub(super) fn write_misread(misread: &[u8], bytes: &mut Vec<u8>) -> Result<(), FormatError> {
+    bytes.push(Marker::Ext32.to_u8());
+    bytes.extend_from_slice(&short(misread.len())?.to_be_bytes());
+    bytes.push(MISREAD.cast_unsigned());
+    bytes.extend_from_slice(misread);
+    Ok(())
+}
+
+/// Which headers arrays and maps have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Headers {
+    /// Sets, and maps whose keys are data, have longer ones.
+    Telling,
+    /// Nobody knows what they are, as in JSON. All arrays have that of a set, and all maps that of a struct.
+    Lenient,
 }
 
 struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     form: Form,
+    headers: Headers,
     depth: Depth,
+    /// The name of the type that is being written.
+    type_name: fn() -> &'static str,
+    /// A field may have been left out: serde says so of structs, but not of flattened ones.
+    leaves_out: bool,
+}
+
+/// Types that hold their items in no order, or in one of their own. References and smart pointers to them count as well.
+fn is_set(type_name: &str) -> bool {
+    let (mut path, mut inside) = type_name.split_once('<').unwrap_or((type_name, ""));
+    loop {
+        let name = path.trim_start_matches("&mut ").trim_start_matches('&');
+        match name.rsplit("::").next().unwrap_or(name) {
+            "Box" | "Rc" | "Arc" | "Cow" | "Cell" | "RefCell" | "Mutex" | "RwLock" => {
+                (path, inside) = inside.split_once('<').unwrap_or((inside, ""));
+            }
+            name => return name.ends_with("HashSet") || matches!(name, "BTreeSet" | "BinaryHeap" | "DashSet"),
+        }
+    }
 }
 
 type Written = Result<(), FormatError>;
@@ -26,25 +78,44 @@ fn refused(error: impl std::fmt::Display) -> FormatError {
 }
 
 impl<'a> Writer<'a> {
-    fn map_of(&mut self, len: usize) -> Written {
-        encode::write_map_len(self.bytes, short(len)?)
-            .map_err(refused)
-            .map(drop)
+    /// The header of so many items.
+    fn header(&mut self, kind: Kind, len: usize) -> Written {
+        let len = short(len)?;
+        let kind = match (self.headers, kind) {
+            (Headers::Lenient, Kind::List) => Kind::Set,
+            (Headers::Lenient, Kind::Map) => Kind::Fields,
+            _ => kind,
+        };
+        let [long, longest] = match kind {
+            Kind::Set => [Marker::Array16, Marker::Array32],
+            Kind::Map => [Marker::Map16, Marker::Map32],
+            Kind::List => return encode::write_array_len(self.bytes, len).map_err(refused).map(drop),
+            Kind::Fields => return encode::write_map_len(self.bytes, len).map_err(refused).map(drop),
+        };
+        match u16::try_from(len) {
+            Ok(few @ ..16) => {
+                self.bytes.push(long.to_u8());
+                self.bytes.extend_from_slice(&few.to_be_bytes());
+            }
+            _ => {
+                self.bytes.push(longest.to_u8());
+                self.bytes.extend_from_slice(&len.to_be_bytes());
+            }
+        }
+        Ok(())
     }
 
-    fn array_of(&mut self, len: usize) -> Written {
-        encode::write_array_len(self.bytes, short(len)?)
-            .map_err(refused)
-            .map(drop)
+    /// Writes a part of a value.
+    fn part<T: Serialize + ?Sized>(&mut self, part: &T) -> Written {
+        self.type_name = type_name::<T>;
+        part.serialize(self)
     }
 
     fn items(&mut self, kind: Kind, len: Option<usize>) -> Result<Items<'_, 'a>, FormatError> {
         self.depth.enter()?;
         let at = self.bytes.len();
-        match (kind, len) {
-            (Kind::Array, Some(len)) => self.array_of(len)?,
-            (Kind::Map, Some(len)) => self.map_of(len)?,
-            (_, None) => {}
+        if let Some(len) = len {
+            self.header(kind, len)?;
         }
         Ok(Items {
             writer: self,
@@ -58,7 +129,7 @@ impl<'a> Writer<'a> {
     /// A map of one entry: the variant of an enum and what is in it.
     fn variant(&mut self, name: &'static str) -> Written {
         self.depth.enter()?;
-        self.map_of(1)?;
+        self.header(Kind::Map, 1)?;
         ser::Serializer::serialize_str(self, name)
     }
 }
@@ -69,8 +140,10 @@ fn short(len: usize) -> Result<u32, FormatError> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Array,
+    List,
+    Set,
     Map,
+    Fields,
 }
 
 /// The items of an array or the entries of a map, on their way.
@@ -87,11 +160,11 @@ struct Items<'w, 'a> {
 impl Items<'_, '_> {
     fn item<T: Serialize + ?Sized>(&mut self, item: &T) -> Written {
         self.written += 1;
-        item.serialize(&mut *self.writer)
+        self.writer.part(item)
     }
 
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        value.serialize(&mut *self.writer)
+        self.writer.part(value)
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
@@ -116,10 +189,7 @@ impl Items<'_, '_> {
             ))),
             None => {
                 let items = writer.bytes.split_off(at);
-                match kind {
-                    Kind::Array => writer.array_of(written)?,
-                    Kind::Map => writer.map_of(written)?,
-                }
+                writer.header(kind, written)?;
                 writer.bytes.extend_from_slice(&items);
                 Ok(())
             }
@@ -178,7 +248,11 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_i128(self, value: i128) -> Written {
-        self.serialize_bytes(&value.to_be_bytes())
+        match (u64::try_from(value), i64::try_from(value)) {
+            (Ok(value), _) => self.serialize_u64(value),
+            (_, Ok(value)) => self.serialize_i64(value),
+            _ => self.serialize_bytes(&value.to_be_bytes()),
+        }
     }
 
     fn serialize_u8(self, value: u8) -> Written {
@@ -198,7 +272,10 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_u128(self, value: u128) -> Written {
-        self.serialize_bytes(&value.to_be_bytes())
+        match u64::try_from(value) {
+            Ok(value) => self.serialize_u64(value),
+            Err(_) => self.serialize_bytes(&value.to_be_bytes()),
+        }
     }
 
     fn serialize_f32(self, value: f32) -> Written {
@@ -230,7 +307,7 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Written {
         self.depth.enter()?;
         let at = self.bytes.len();
-        value.serialize(&mut *self)?;
+        self.part(value)?;
         self.depth.leave(1);
         if is_nothing(&self.bytes[at..]) {
             let value = self.bytes.split_off(at);
@@ -245,7 +322,7 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Written {
-        self.array_of(0)
+        self.header(Kind::List, 0)
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Written {
@@ -253,7 +330,7 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Written {
-        value.serialize(self)
+        self.part(value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -264,21 +341,25 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
         value: &T,
     ) -> Written {
         self.variant(variant)?;
-        value.serialize(&mut *self)?;
+        self.part(value)?;
         self.depth.leave(1);
         Ok(())
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Items<'w, 'a>, FormatError> {
-        self.items(Kind::Array, len)
+        let kind = match is_set((self.type_name)()) {
+            true => Kind::Set,
+            false => Kind::List,
+        };
+        self.items(kind, len)
     }
 
     fn serialize_tuple(self, len: usize) -> Result<Items<'w, 'a>, FormatError> {
-        self.items(Kind::Array, Some(len))
+        self.items(Kind::List, Some(len))
     }
 
     fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Items<'w, 'a>, FormatError> {
-        self.items(Kind::Array, Some(len))
+        self.items(Kind::List, Some(len))
     }
 
     fn serialize_tuple_variant(
@@ -289,15 +370,17 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
         len: usize,
     ) -> Result<Items<'w, 'a>, FormatError> {
         self.variant(variant)?;
-        self.items(Kind::Array, Some(len))
+        self.items(Kind::List, Some(len))
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Items<'w, 'a>, FormatError> {
+        // That is how serde writes a struct with flattened fields. It does not say which of them are left out.
+        self.leaves_out |= len.is_none();
         self.items(Kind::Map, len)
     }
 
     fn serialize_struct(self, _: &'static str, len: usize) -> Result<Items<'w, 'a>, FormatError> {
-        self.items(Kind::Map, Some(len))
+        self.items(Kind::Fields, Some(len))
     }
 
     fn serialize_struct_variant(
@@ -308,7 +391,7 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
         len: usize,
     ) -> Result<Items<'w, 'a>, FormatError> {
         self.variant(variant)?;
-        self.items(Kind::Map, Some(len))
+        self.items(Kind::Fields, Some(len))
     }
 }
 
@@ -389,6 +472,11 @@ impl ser::SerializeStruct for Items<'_, '_> {
         self.field(key, value)
     }
 
+    fn skip_field(&mut self, _: &'static str) -> Written {
+        self.writer.leaves_out = true;
+        Ok(())
+    }
+
     fn end(self) -> Written {
         self.done(1)
     }
@@ -400,6 +488,11 @@ impl ser::SerializeStructVariant for Items<'_, '_> {
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Written {
         self.field(key, value)
+    }
+
+    fn skip_field(&mut self, _: &'static str) -> Written {
+        self.writer.leaves_out = true;
+        Ok(())
     }
 
     fn end(self) -> Written {

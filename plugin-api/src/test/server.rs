@@ -18,7 +18,7 @@ use super::pushed::Pushed;
 use super::request::{Denied, Request};
 use crate::panics;
 use crate::payload::IntoPayload;
-use crate::state;
+use crate::state::{self, Headers};
 
 /// Runs one plugin. Stops it when the server and all its clients are dropped. A clone is the same server.
 #[derive(Clone)]
@@ -331,9 +331,9 @@ impl fmt::Debug for Server {
     }
 }
 
-/// State as a plugin writes it.
+/// State as a plugin writes it. It does not say what is a set: in JSON that is a list like any other.
 fn written(state: &impl Serialize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    state::write(state, &mut bytes).map_err(|error| error.to_string())?;
+    state::write(state, Headers::Lenient, &mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }

@@ -1,5 +1,6 @@
 //! State that new code would lose: a reload names it, and the topic stays with the old code.
 
+use bennu_plugin::prelude::{Deserialize, Serialize};
 use bennu_plugin::test::{Code, Exported, Server};
 use bennu_plugin::{Value, json};
 
@@ -60,6 +61,48 @@ plugin!(forgets, 2, 1..=2, { #[serde(skip_deserializing)] total: u32 },
         Ok(Topic { total: old.read::<Before>()?.count })
     }
 );
+
+plugin!(off, 1, 1..=1, { #[serde(default = "super::ten", skip_serializing_if = "super::is_zero")] limit: u32 },
+    fn join(topic: &mut Topic, _: Payload<'_>, _: &mut Context) -> Join<Self> {
+        topic.limit = 0;
+        Join::accept(Self {})
+    }
+);
+plugin!(off_v2, 2, 1..=2, { #[serde(default = "super::ten")] limit: u32 });
+plugin!(off_fixed, 1, 1..=1, { limit: u32 });
+plugin!(queue, 1, 1..=1, { queue: Vec<String>, names: std::collections::HashSet<String> },
+    fn join(topic: &mut Topic, _: Payload<'_>, _: &mut Context) -> Join<Self> {
+        topic.queue = ["c", "a", "b"].map(String::from).into();
+        topic.names = ["z", "y", "x"].map(String::from).into();
+        Join::accept(Self {})
+    }
+);
+plugin!(sorted, 1, 1..=1, { queue: std::collections::BTreeSet<String>, names: std::collections::BTreeSet<String> });
+plugin!(sorted_v2, 2, 1..=2, { queue: std::collections::BTreeSet<String>, names: std::collections::BTreeSet<String> });
+plugin!(many, 1, 1..=1, { a: super::Count, b: super::Count, c: super::Count, d: super::Count, e: super::Count, money: super::Count });
+plugin!(few_v2, 2, 1..=2, { a: super::Gone, b: super::Gone, c: super::Gone, d: super::Gone, e: super::Gone, money: super::Total });
+
+#[derive(Default, Serialize, Deserialize)]
+struct Gone {}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Count {
+    count: u32,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Total {
+    total: u32,
+}
+
+fn ten() -> u32 {
+    10
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
 
 /// Has `New` take over the state `before` of a topic from `Old`. Returns the state after that, or why it stays.
 fn reloaded<Old: Exported, New: Exported>(version: u32, before: Value) -> Result<Value, String> {
@@ -131,4 +174,59 @@ fn earlier_code_reads_later_state_only_if_it_loses_nothing() {
 fn what_a_migration_makes_must_be_readable_again() {
     let parts = ["once written, it cannot be read again", "`total`: 5 → 0"];
     refused::<count::Member, forgets::Member>(1, json!({ "count": 5 }), &parts);
+}
+
+#[test]
+fn a_field_that_is_left_out_and_has_another_default_is_refused() {
+    let started = || {
+        let server = Server::start::<off::Member>();
+        let _ann = server.join("topic", json!({}));
+        server
+    };
+    for code in [Code::of::<off::Member>(), Code::of::<off_v2::Member>()] {
+        let why = started().try_reload_to(code).expect_err("refused");
+        assert!(why.contains("`limit`: left out → 10"), "{why}");
+    }
+    let server = started();
+    // To look at it changes nothing.
+    assert_eq!(server.shared::<Value>("topic"), json!({}));
+    server.reload_to(Code::of::<off_fixed::Member>());
+    assert_eq!(server.shared::<Value>("topic"), json!({ "limit": 0 }));
+}
+
+#[test]
+fn a_list_that_comes_back_in_another_order_is_refused() {
+    let started = || {
+        let server = Server::start::<queue::Member>();
+        let _ann = server.join("topic", json!({}));
+        server
+    };
+    let why = started().try_reload_to(Code::of::<sorted::Member>());
+    let why = why.expect_err("refused");
+    assert!(
+        why.contains("lose what it does not write again: `queue`: 3 items → another order; "),
+        "{why}"
+    );
+    started().reload_to(Code::of::<queue::Member>());
+    let server = started();
+    server.reload_to(Code::of::<sorted_v2::Member>());
+    let sorted = json!({ "queue": ["a", "b", "c"], "names": ["x", "y", "z"] });
+    assert_eq!(server.shared::<Value>("topic"), sorted);
+}
+
+#[test]
+fn json_that_is_restored_may_be_a_set() {
+    let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    let after = reloaded::<queue::Member, sorted::Member>(1, json!({ "names": names }));
+    assert_eq!(
+        after.expect("it comes back")["names"].as_array().map(Vec::len),
+        Some(50)
+    );
+}
+
+#[test]
+fn a_renamed_field_is_refused_however_many_others_are_removed() {
+    let count = json!({ "count": 5 });
+    let before = json!({ "a": count, "b": count, "c": count, "d": count, "e": count, "money": count });
+    refused::<many::Member, few_v2::Member>(1, before, &["write a `migrate_shared` that reads state of version 1"]);
 }
