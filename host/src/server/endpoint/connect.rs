@@ -321,7 +321,7 @@ impl Attempt<'_> {
         match id {
             // Nobody could close its connections: a `disconnect` names no such id.
             Some(id) if id.len() > most => Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Token)
-                .with_detail("its socket id is longer than max_topic_bytes".to_owned())),
+                .with_detail("its socket id is longer than `max_topic_bytes`".to_owned())),
             Some(id) if refused.has(id, Instant::now()) => {
                 Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId).with_detail(id.to_string()))
             }
