@@ -14,11 +14,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, timeout_at};
 
 use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
+use super::body::object;
 use crate::config::Config;
+use crate::runtime::clock;
 use crate::runtime::plugin::Published;
 
 /// Texts in a binary message have their length in one byte.
@@ -81,10 +82,7 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
                     format!("a list may have {most} messages"),
                 ));
             }
-            let message = |raw: &RawValue| match serde_json::from_str::<Written<'_>>(raw.get()) {
-                Ok(written) => read(asked, written),
-                Err(error) => Err(Refusal::invalid(error.to_string())),
-            };
+            let message = |raw: &RawValue| read(asked, object::<Written<'_>>(raw.get().as_bytes())?);
             let (results, failed) = send_all(asked, list.into_iter().map(message).collect()).await;
             let results: Vec<Value> = results
                 .into_iter()
@@ -96,7 +94,10 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
                     })
                 })
                 .collect();
-            Ok(Answer::ok(&json!({ "results": results, "failed": failed })))
+            Ok(Answer {
+                did_nothing: failed == results.len(),
+                ..Answer::ok(&json!({ "results": results, "failed": failed }))
+            })
         }
     }
 }
@@ -112,7 +113,7 @@ impl<'a> Body<'a> {
         if body.trim_ascii_start().starts_with(b"[") {
             return serde_json::from_slice(body).map(Self::List).map_err(invalid);
         }
-        let mut written: Written<'a> = serde_json::from_slice(body).map_err(invalid)?;
+        let mut written: Written<'a> = object(body)?;
         match written.messages.take() {
             None => Ok(Self::One(written)),
             Some(list) if written.is_empty() => Ok(Self::List(list)),
@@ -257,8 +258,8 @@ async fn finish(asked: &Asked, sent: Sent, results: &mut [Result<Value, Refusal>
 impl Asked {
     /// What I/O threads have counted; `None` if they do not say so in time.
     pub(super) async fn counted(&self, reached: oneshot::Receiver<usize>) -> Option<usize> {
-        let deadline = Instant::now() + self.routing.config.api.heard_timeout;
-        timeout_at(deadline, reached).await.ok()?.ok()
+        let limit = self.routing.config.api.heard_timeout;
+        clock::timeout(limit, reached).await.ok()?.ok()
     }
 }
 
