@@ -144,7 +144,7 @@ async fn connections_are_found_by_their_socket_id() {
         (&some["count"], some["connections"].as_array().map(Vec::len)),
         (&json!(3), Some(2))
     );
-    let nobody = json!({ "count": 0, "connections": [] });
+    let nobody = json!({ "count": 0, "connections": [], "more": false });
     assert_eq!(backend.get("/api/connections?socket_id=user:eve").await, (200, nobody));
     assert_eq!(reason(backend.get("/api/connections").await), refused(400, "invalid"));
 }
