@@ -106,6 +106,8 @@ pub(crate) struct Admin {
     pub(crate) hosts: Vec<String>,
     /// Connections at a time. Beyond that, Bennu closes new ones at once. Default 64.
     pub(crate) max_connections: usize,
+    /// How many closed and refused clients `/closes` remembers. Beyond: it forgets the oldest. Default 1,000.
+    pub(crate) max_closes: usize,
 }
 
 /// `[log]`
@@ -113,6 +115,8 @@ pub(crate) struct Admin {
 pub(crate) struct Log {
     /// A level or directives such as `info,bennu::runtime::plugin=debug`. Valid by now. Default `info`.
     pub(crate) level: String,
+    /// How `serve` writes the log. Default: text.
+    pub(crate) format: LogFormat,
     /// The log shows `[FILTERED]` for params whose name contains one of these, besides those of
     /// [`is_secret_name`](super::sensitive::is_secret_name).
     pub(crate) filter_params: Vec<String>,
@@ -120,6 +124,16 @@ pub(crate) struct Log {
     pub(crate) max_queue_bytes: usize,
     /// How much of the log clients can cause.
     pub(crate) lines: LineLimits,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// A line of text for each event.
+    #[default]
+    Text,
+    /// A JSON object on a line of its own for each event.
+    Json,
 }
 
 /// The limits of lines that clients cause, for each kind of line.

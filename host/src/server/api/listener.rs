@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Api, gate};
 use crate::runtime::threads;
+use crate::runtime::wake::{self, PutOff};
 use crate::server::endpoint::Endpoint;
 use crate::server::io::{self as io_threads, Bounds};
 
@@ -51,12 +52,17 @@ pub(crate) fn start(listener: TcpListener, endpoint: Arc<Endpoint>, made_up: Opt
     let address = listener.local_addr()?;
     let listener = listener.into_std()?;
     let api = Arc::new(Api::new(endpoint, address, made_up));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // All requests that are ready go on before the I/O threads are woken: those then find the messages of all of them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(wake::now)
+        .build()?;
     let (stage, staged) = watch::channel(Stage::Serves);
     let (say_ended, ended) = oneshot::channel();
     let thread = threads::try_spawn("api", move || {
         let _say_ended = say_ended;
-        runtime.block_on(async { accept(api, TcpListener::from_std(listener)?, staged).await })
+        let accepting = async { accept(api, TcpListener::from_std(listener)?, staged).await };
+        wake::together(PutOff::All, || runtime.block_on(accepting))
     })?;
     Ok(Running {
         address,
@@ -90,6 +96,8 @@ impl Drop for Running {
 
 async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
+    let reached = Arc::clone(&api.reached);
+    let telling = tokio::spawn(async move { reached.tell_all().await });
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -101,7 +109,11 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver
                     tokio::time::sleep(BREATH).await;
                 }
             },
-            _ = look.tick() => api.keys.refresh(&api.config().api),
+            _ = look.tick() => {
+                // The thread may have so much to do that it never parks.
+                wake::now();
+                api.keys.refresh(&api.config().api);
+            }
             _ = stage.changed() => break,
         }
     }
@@ -116,6 +128,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver
         () = last_words(&api) => {}
         _ = stage.wait_for(|stage| *stage == Stage::Ends) => {}
     }
+    telling.abort();
     Ok(())
 }
 

@@ -28,6 +28,7 @@ pub(super) use self::keep_alive::Phases;
 use self::keep_alive::{Limits, Phase};
 use super::LazyStream;
 use crate::server::ambiguous::HadContentLength;
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::state::State;
 
 /// Who sent a request, and which thread serves it. Each request carries it as an extension.
@@ -37,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) thread: u8,
     /// The client's address.
     pub(crate) peer: SocketAddr,
+    /// The number of the connection that the request may become.
+    pub(crate) connection: u64,
 }
 
 /// The HTTP of one thread.
@@ -68,9 +71,14 @@ impl Http {
             write: limits.response_timeout,
         };
         let state = Arc::clone(&self.state);
+        let notes = Arc::clone(&self.state);
         let answer = move |mut request: Request<Incoming>| {
             let closes = state.is_stopping();
-            request.extensions_mut().insert(Client { thread, peer });
+            request.extensions_mut().insert(Client {
+                thread,
+                peer,
+                connection: state.next_connection(),
+            });
             let answer = app.call(request);
             async move {
                 let Ok(response) = answer.await;
@@ -79,7 +87,13 @@ impl Http {
         };
         tokio::task::spawn_local(async move {
             let _held = held;
-            serve(stream, bounds, answer, std::future::pending()).await;
+            match serve(stream, bounds, answer, std::future::pending()).await {
+                Ended::NoHttp(what) => {
+                    notes.note_refused(peer, Refused::new(RefusalReason::BadHttp, 400, Some(&what)));
+                }
+                Ended::SlowHead => notes.note_refused(peer, Refused::new(RefusalReason::RequestTimeout, None, None)),
+                Ended::Otherwise => {}
+            }
         });
     }
 }
@@ -97,6 +111,17 @@ pub(crate) struct Bounds {
     pub(crate) write: Duration,
 }
 
+/// How a connection has ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// What came is not HTTP.
+    NoHttp(String),
+    /// The head of a request took too long.
+    SlowHead,
+    /// With an answer, by its client, or as something else than HTTP.
+    Otherwise,
+}
+
 /// Serves one connection until it ends, or becomes something else. Once `stopped` is done, it ends after the request at work.
 ///
 /// An answer comes with whether the connection ends with it. If its headers say so already, that is because nobody has read the rest
@@ -106,7 +131,8 @@ pub(crate) async fn serve<F>(
     bounds: Bounds,
     answer: impl Fn(Request<Incoming>) -> F,
     stopped: impl Future<Output = ()>,
-) where
+) -> Ended
+where
     F: Future<Output = (Response<Body>, bool)>,
 {
     let limits = Limits::from(&bounds);
@@ -148,8 +174,11 @@ pub(crate) async fn serve<F>(
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             if let Err(error) = served {
                 tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
+                if error.is_parse() {
+                    return Poll::Ready(Ended::NoHttp(error.to_string()));
+                }
             }
-            return Poll::Ready(());
+            return Poll::Ready(Ended::Otherwise);
         }
         let now = phases.current();
         if now != seen {
@@ -158,10 +187,11 @@ pub(crate) async fn serve<F>(
         }
         match now.phase {
             Phase::Serving => Poll::Pending,
-            Phase::Head | Phase::Idle => deadline.poll(cx),
+            Phase::Head => deadline.poll(cx).map(|()| Ended::SlowHead),
+            Phase::Idle => deadline.poll(cx).map(|()| Ended::Otherwise),
         }
     })
-    .await;
+    .await
 }
 
 /// The place of a connection among those of its thread, until it ends.
