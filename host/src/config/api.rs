@@ -39,6 +39,8 @@ pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
         max_payload_bytes: section.count("max_payload_bytes", MEBIBYTE, 64..=GIBIBYTE),
         max_list: section.count("max_list", 1_000, 1..=1_000_000),
         max_page: section.count("max_page", 1_000, 1..=100_000),
+        max_answer_bytes: section.count("max_answer_bytes", 8 * MEBIBYTE, 16_384..=GIBIBYTE),
+        header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
         idle_timeout: section.millis("idle_timeout_ms", 60_000, 1..=DAY_MS),
         body_timeout: section.millis("body_timeout_ms", 10_000, 1..=HOUR_MS),
         response_timeout: section.millis("response_timeout_ms", 10_000, 1..=HOUR_MS),
@@ -58,6 +60,13 @@ pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
         section
             .mistakes
             .add(closed.help("add a key with `name`, `secret_file`, `allow` and `topics`"));
+    }
+    if !api.keys.is_empty() && !api.names_listen && around.mode == Mode::Serve {
+        let message = "nobody can use the keys: the API is off, as it has no `listen`";
+        let off = section.mistakes.warning(section.at.clone(), message);
+        section
+            .mistakes
+            .add(off.help("add a line such as `listen = \"127.0.0.1:4002\"`, or `listen = false`"));
     }
     section.finish();
     api

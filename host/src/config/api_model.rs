@@ -34,7 +34,11 @@ pub(crate) struct Api {
     pub(crate) max_list: usize,
     /// Entries of one page. A request for more gets this many. Default 1,000.
     pub(crate) max_page: usize,
-    /// How long a connection may wait for the head of its next request. After that, Bennu closes it. Default 60 s.
+    /// How many bytes an answer to a read may have. Default 8 MiB.
+    pub(crate) max_answer_bytes: usize,
+    /// How long the head of a request may take, the first from the start of its connection. After that, Bennu closes it. Default 10 s.
+    pub(crate) header_timeout: Duration,
+    /// How long a connection may wait for its next request. After that, Bennu closes it. Default 60 s.
     pub(crate) idle_timeout: Duration,
     /// How long a request's body may take. After that: status 408. Default 10 s.
     pub(crate) body_timeout: Duration,

@@ -46,6 +46,16 @@ pub enum ApiSecretError {
         /// The variable or the file.
         from: String,
     },
+    /// Which of two keys a request has would be a matter of their order.
+    #[error(
+        "the API keys `{key}` and `{other}` have a secret in common: what a request may do would depend on their order; `bennu secret` prints another"
+    )]
+    Shared {
+        /// The name of the key.
+        key: String,
+        /// The name of a key before it.
+        other: String,
+    },
     /// The file could not be read.
     #[error("cannot read the secret of the API key `{key}` from {}", file.display())]
     Unreadable {
@@ -91,6 +101,28 @@ impl ApiSecrets {
         }
     }
 
+    /// Takes the secrets of all keys. None may be one of a key before.
+    pub(crate) fn obtain_all<'k>(keys: impl IntoIterator<Item = &'k ApiKey>) -> Vec<Result<Self, ApiSecretError>> {
+        let mut known: Vec<(&str, Self)> = Vec::new();
+        let obtain = |key: &'k ApiKey| {
+            let secrets = Self::obtain(key)?;
+            let shared = known.iter().find(|(_, other)| secrets.shares(other));
+            let shared = shared.map(|(other, _)| ApiSecretError::Shared {
+                key: key.name.clone(),
+                other: (*other).to_owned(),
+            });
+            known.push((&key.name, secrets.clone()));
+            shared.map_or(Ok(secrets), Err)
+        };
+        keys.into_iter().map(obtain).collect()
+    }
+
+    /// Whether they have a secret in common.
+    #[must_use]
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        self.0.iter().any(|secret| other.holds(secret))
+    }
+
     /// The secrets in a text, one on each line. `None` if there is none, or one is not usable.
     #[must_use]
     pub(crate) fn of(text: &str) -> Option<Self> {
@@ -121,7 +153,11 @@ fn read(file: &Path) -> io::Result<String> {
     let open = File::open(file)?;
     check_file(&open, file, Use::ApiKey)?;
     let mut text = String::new();
-    open.take(MOST_BYTES).read_to_string(&mut text)?;
+    open.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        // Its last lines would be missing, and one of them cut.
+        return Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes")));
+    }
     Ok(text)
 }
 
@@ -180,6 +216,39 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn a_file_above_its_limit_is_refused_and_not_cut() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let line = format!("{ONE}\n");
+        let count = MOST_BYTES as usize / line.len() + 1;
+        std::fs::write(&file, line.repeat(count)).expect("written");
+        let refused = ApiSecrets::obtain(&key(Some(file.path().to_owned()))).expect_err("too long");
+        assert!(matches!(refused, ApiSecretError::Unreadable { .. }), "{refused}");
+        std::fs::write(&file, line.repeat(count - 1)).expect("written");
+        ApiSecrets::obtain(&key(Some(file.path().to_owned()))).expect("not longer than it may be");
+    }
+
+    #[test]
+    fn two_keys_have_no_secret_in_common() {
+        let (one, two) = (tempfile::NamedTempFile::new(), tempfile::NamedTempFile::new());
+        let (one, two) = (one.expect("a file"), two.expect("a file"));
+        let named = |name: &str, file: &tempfile::NamedTempFile| ApiKey {
+            name: name.to_owned(),
+            ..key(Some(file.path().to_owned()))
+        };
+        let keys = [named("web", &one), named("admin", &two)];
+        std::fs::write(&one, ONE).expect("written");
+        std::fs::write(&two, format!("{TWO}\n{ONE}")).expect("written");
+        let found = ApiSecrets::obtain_all(&keys);
+        assert!(found[0].is_ok());
+        assert!(
+            matches!(&found[1], Err(ApiSecretError::Shared { key, other }) if key == "admin" && other == "web"),
+            "{found:?}"
+        );
+        std::fs::write(&two, TWO).expect("written");
+        assert!(ApiSecrets::obtain_all(&keys).iter().all(Result::is_ok));
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub(crate) struct Admin {
     pub(crate) names_listen: bool,
     /// More host names under which the admin listener and the page of `dev` may be reached, in lower case. Default: none.
     pub(crate) hosts: Vec<String>,
+    /// Connections at a time. Beyond that, Bennu closes new ones at once. Default 64.
+    pub(crate) max_connections: usize,
     /// How many closed and refused clients `/closes` remembers. Beyond: it forgets the oldest. Default 1,000.
     pub(crate) max_closes: usize,
 }

@@ -114,6 +114,7 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         listen,
         names_listen: section.value("listen").is_some(),
         hosts: hosts(&section),
+        max_connections: section.count("max_connections", 64, 1..=MANY),
         max_closes: section.count("max_closes", 1_000, 0..=1_000_000),
     };
     section.finish();

@@ -39,6 +39,9 @@ pub(crate) enum Ambiguous {
     /// Both say where the body ends.
     #[error("the request has both a Transfer-Encoding and a Content-Length header")]
     TwoLengths,
+    /// The body ends where another reader may not see its end, or is in a coding that nobody takes off.
+    #[error("the Transfer-Encoding header is not `chunked`")]
+    Coding,
 }
 
 impl Ambiguous {
@@ -49,6 +52,11 @@ impl Ambiguous {
             None if version == Version::HTTP_11 => return Some(Self::NoHost),
             Some(host) if !is_host(host) => return Some(Self::BadHost),
             _ => {}
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if codings.next().is_some_and(|coding| !is_chunked(coding)) || codings.next().is_some() {
+            return Some(Self::Coding);
         }
         Self::repeated(headers)
     }
@@ -140,6 +148,23 @@ mod tests {
                 Some("the Host header is not a host"),
             );
         }
+    }
+
+    #[test]
+    fn a_body_is_chunked_once_and_nothing_else() {
+        let refused = Some("the Transfer-Encoding header is not `chunked`");
+        let te = "transfer-encoding";
+        for coding in ["chunked", "Chunked"] {
+            check(Version::HTTP_11, &[("host", "a"), (te, coding)], None);
+        }
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", "chunked,", ""] {
+            check(Version::HTTP_11, &[("host", "a"), (te, coding)], refused);
+        }
+        check(
+            Version::HTTP_11,
+            &[("host", "a"), (te, "chunked"), (te, "chunked")],
+            refused,
+        );
     }
 
     #[test]

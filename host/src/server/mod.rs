@@ -13,6 +13,7 @@
 //! 9. [`Server`]: start and stop.
 
 pub(crate) mod admin;
+mod admin_listener;
 mod ambiguous;
 pub(crate) mod api;
 pub(crate) mod auth;

@@ -28,7 +28,9 @@ pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
     let server = SecretKeyBase::obtain(config, mode).err();
     let tokens = Guards::new(config, &Guards::default()).err().unwrap_or_default();
     let api = config.api.listen.iter().flat_map(|_| config.api.keys.iter());
-    let api = api.filter_map(|key| ApiSecrets::obtain(key).err());
+    let api = ApiSecrets::obtain_all(api.map(|key| &**key))
+        .into_iter()
+        .filter_map(Result::err);
     let (admin, server) = (admin.map(StartError::from), server.map(StartError::from));
     admin
         .into_iter()

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admin::{self, Admin};
+use super::admin_listener;
 use super::api;
 use super::auth::{BadKeys, Guards, LABELS};
 use super::closes::{RefusalReason, Refused};
@@ -71,7 +72,7 @@ pub struct Server {
 }
 
 /// The admin pages of a server, once it accepts clients.
-type AdminPages = Arc<OnceLock<Router>>;
+pub(super) type AdminPages = Arc<OnceLock<Router>>;
 
 /// What the plugins of a server are started with.
 struct Start {
@@ -116,17 +117,16 @@ impl Server {
         } = listeners(&config, mode)?;
         prepare(&listener, &config)?;
         if api.is_some() {
-            config
-                .api
-                .keys
-                .iter()
-                .try_for_each(|key| ApiSecrets::obtain(key).map(drop))?;
+            let keys = config.api.keys.iter().map(|key| &**key);
+            ApiSecrets::obtain_all(keys)
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()?;
         }
         let pages = AdminPages::default();
         let admin = match admin {
             Some(listener) => {
                 let secret = admin::secret(listener.local_addr()?)?;
-                Some((serve_admin(listener, &pages)?, secret))
+                Some((admin_listener::start(listener, &pages, &config)?, secret))
             }
             None => None,
         };
@@ -321,8 +321,9 @@ impl Server {
         drop(acceptor);
         let state = &endpoint.state;
         state.stop();
-        // Its thread answers the requests at work, and nobody waits here for that.
-        let api = tokio::task::spawn_blocking(move || drop(api));
+        if let Some(api) = &api {
+            api.finish();
+        }
         let server = state.routing().config.server.clone();
         let deadline = Instant::now() + server.shutdown_timeout;
         let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
@@ -337,6 +338,10 @@ impl Server {
                 .inboxes
                 .send_all(|| Entry::Drain(usize::MAX, mpsc::unbounded_channel().0));
         }
+        if let Some(mut api) = api {
+            // Plugins still answer the calls that wait for them.
+            let _ = timeout_at(deadline, api.finished()).await;
+        }
         service.send(Command::Stop(deadline.into_std()));
         // A handler that does not return keeps its thread, but not the process.
         let mut ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
@@ -349,7 +354,6 @@ impl Server {
         endpoint.inboxes.send_all(|| Entry::Stop);
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = timeout_at(deadline + GRACE * 2, ended).await;
-        let _ = timeout_at(deadline + GRACE * 2, api).await;
         state.hub.timers.stop();
         drop(staging);
         tracing::info!("stopped");
@@ -412,22 +416,6 @@ fn start_api(listener: TcpListener, endpoint: &Arc<Endpoint>) -> io::Result<api:
         board.set_api(ApiAccess { address, key });
     }
     Ok(running)
-}
-
-/// Serves the admin pages from now on, and before they are there, that the server is not ready.
-fn serve_admin(listener: TcpListener, pages: &AdminPages) -> io::Result<SocketAddr> {
-    let address = listener.local_addr()?;
-    let app = admin::from_start(Arc::clone(pages));
-    tracing::info!(%address, "admin listener started");
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the admin listener has failed"
-            );
-        }
-    });
-    Ok(address)
 }
 
 /// The steps that check libraries, and the folder that they are staged in.

@@ -3,12 +3,15 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::client::Client;
 use crate::support::command::{check_refused, run, said};
 use crate::support::http::{get, get_with, metric, plugin};
 use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, bennu};
+use crate::support::within;
 
 const SECRET: &str = "for the operator's eyes";
 
@@ -261,4 +264,24 @@ async fn an_operator_has_a_library_loaded_once_more() {
         |command| command.args(["plugins", "--admin", &admin, "--reload", "nobody"]),
         "there is no plugin nobody",
     );
+}
+
+#[tokio::test]
+async fn whoever_connects_has_a_deadline_and_a_place() {
+    let bench = Bench::new();
+    bench.set("limits", "header_timeout_ms", "300");
+    bench.set("admin", "max_connections", "2");
+    let server = bench.serve().await;
+    let admin = server.admin().await;
+    let half = async || {
+        let mut stream = TcpStream::connect(admin).await.expect("connected");
+        stream.write_all(b"GET /health HTTP/1.1\r\nho").await.expect("sent");
+        stream
+    };
+    // The third is closed at once or, if it was slow to come, like the others.
+    for mut stream in [half().await, half().await, half().await] {
+        let read = within("its end", stream.read(&mut [0; 1])).await;
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+    assert_eq!(get(admin, "/health").await.status, 200);
 }

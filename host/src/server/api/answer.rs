@@ -1,9 +1,10 @@
 //! What a backend is answered: JSON, always.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// On an answer that was given before, to the first request with its `Idempotency-Key`.
@@ -22,6 +23,8 @@ pub(super) struct Answer {
     pub(super) reason: Option<&'static str>,
     /// The request did nothing.
     pub(super) did_nothing: bool,
+    /// The client still sends a body that nobody reads: the connection ends with this answer.
+    pub(super) closes: bool,
 }
 
 /// Why a request, or one of its messages, is refused.
@@ -47,12 +50,13 @@ pub(super) enum Reason {
     Unhandled,
     Crashed,
     Ended,
+    Fault,
     Deadline,
 }
 
 impl Reason {
     /// All of them.
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Invalid,
         Self::Unauthorized,
         Self::Forbidden,
@@ -73,6 +77,7 @@ impl Reason {
         Self::Unhandled,
         Self::Crashed,
         Self::Ended,
+        Self::Fault,
         Self::Deadline,
     ];
 
@@ -99,6 +104,7 @@ impl Reason {
             Self::Unhandled => "unhandled",
             Self::Crashed => "crashed",
             Self::Ended => "ended",
+            Self::Fault => "fault",
             Self::Deadline => "deadline",
         }
     }
@@ -117,14 +123,14 @@ impl Reason {
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Full | Self::Overloaded | Self::Unavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unhandled => StatusCode::NOT_IMPLEMENTED,
-            Self::Crashed | Self::Ended => StatusCode::BAD_GATEWAY,
+            Self::Crashed | Self::Ended | Self::Fault => StatusCode::BAD_GATEWAY,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
     /// Whether the request did nothing, so that the same one may be tried again.
     const fn did_nothing(self) -> bool {
-        !matches!(self, Self::Crashed | Self::Ended | Self::Deadline)
+        !matches!(self, Self::Crashed | Self::Ended | Self::Fault | Self::Deadline)
     }
 }
 
@@ -169,8 +175,10 @@ impl Refusal {
 }
 
 impl Answer {
-    pub(super) fn new(status: StatusCode, body: &Value) -> Self {
-        Self::text(status, body.to_string())
+    /// Raw JSON in the body goes into the text as it is: as a tree it would lose digits, and might not be one at all.
+    pub(super) fn new<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Self {
+        let body = serde_json::to_string(body).expect("answers have texts as keys");
+        Self::text(status, body)
     }
 
     /// With a body that is JSON already.
@@ -182,10 +190,11 @@ impl Answer {
             replayed: false,
             reason: None,
             did_nothing: false,
+            closes: false,
         }
     }
 
-    pub(super) fn ok(body: &Value) -> Self {
+    pub(super) fn ok<T: Serialize + ?Sized>(body: &T) -> Self {
         Self::new(StatusCode::OK, body)
     }
 
@@ -205,6 +214,9 @@ impl Answer {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.replayed {
             headers.insert(REPLAYED, HeaderValue::from_static("true"));

@@ -15,11 +15,12 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, timeout_at};
 
 use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
+use super::body::object;
 use crate::config::Config;
+use crate::runtime::clock;
 use crate::runtime::plugin::Published;
 
 /// Texts in a binary message have their length in one byte.
@@ -100,11 +101,9 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
                     format!("a list may have {most} messages"),
                 ));
             }
-            let message = |raw: &RawValue| match serde_json::from_str::<Written<'_>>(raw.get()) {
-                Ok(written) => read(asked, written),
-                Err(error) => Err(Refusal::invalid(error.to_string())),
-            };
+            let message = |raw: &RawValue| read(asked, object::<Written<'_>>(raw.get().as_bytes())?);
             let (results, failed) = send_all(asked, list.into_iter().map(message).collect()).await;
+            let is_nothing = failed == results.len();
             let results = results.into_iter().map(|result| match result {
                 Ok(result) => result.to_string(),
                 Err(refusal) => {
@@ -115,7 +114,10 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
             });
             let results: Vec<String> = results.collect();
             let body = format!(r#"{{"results":[{}],"failed":{failed}}}"#, results.join(","));
-            Ok(Answer::text(StatusCode::OK, body))
+            Ok(Answer {
+                did_nothing: is_nothing,
+                ..Answer::text(StatusCode::OK, body)
+            })
         }
     }
 }
@@ -131,7 +133,7 @@ impl<'a> Body<'a> {
         if body.trim_ascii_start().starts_with(b"[") {
             return serde_json::from_slice(body).map(Self::List).map_err(invalid);
         }
-        let mut written: Written<'a> = serde_json::from_slice(body).map_err(invalid)?;
+        let mut written: Written<'a> = object(body)?;
         match written.messages.take() {
             None => Ok(Self::One(written)),
             Some(list) if written.is_empty() => Ok(Self::List(list)),
@@ -279,8 +281,8 @@ async fn finish(asked: &Asked, sent: Sent, results: &mut [Result<Outcome, Refusa
 impl Asked {
     /// What I/O threads have counted; `None` if they do not say so in time.
     pub(super) async fn counted(&self, reached: oneshot::Receiver<usize>) -> Option<usize> {
-        let deadline = Instant::now() + self.routing.config.api.heard_timeout;
-        timeout_at(deadline, reached).await.ok()?.ok()
+        let limit = self.routing.config.api.heard_timeout;
+        clock::timeout(limit, reached).await.ok()?.ok()
     }
 }
 

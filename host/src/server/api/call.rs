@@ -6,15 +6,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bennu_wire::message::Payload;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
+use super::body::object;
 use super::broadcast::{also_null, payload, text};
 use crate::runtime::channel::Called;
+use crate::runtime::clock;
 use crate::runtime::plugin::NotCalled;
 
 #[derive(Debug, Deserialize)]
@@ -35,8 +35,7 @@ struct Written<'a> {
 
 pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
     let config = &asked.routing.config;
-    let written: Written<'_> =
-        serde_json::from_slice(&asked.body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let written: Written<'_> = object(&asked.body)?;
     let topic = text(written.topic, "topic", config.limits.max_topic_bytes)?;
     let event = text(written.event, "event", config.limits.max_topic_bytes)?;
     let payload = payload(config, written.payload, written.payload_base64)?;
@@ -46,11 +45,17 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
     }
     let hub = &asked.api.endpoint.state.hub;
     let answer = hub.call(&topic, event, payload, written.create).map_err(not_called)?;
-    match timeout(deadline, answer).await {
-        Ok(called) => answered(called),
-        Err(_) => Err(Refusal::new(
-            Reason::Deadline,
-            format!("the plugin did not answer within {} ms", deadline.as_millis()),
+    tokio::select! {
+        called = clock::timeout(deadline, answer) => match called {
+            Ok(called) => answered(called),
+            Err(_) => Err(Refusal::new(
+                Reason::Deadline,
+                format!("the plugin did not answer within {} ms", deadline.as_millis()),
+            )),
+        },
+        () = asked.api.time_is_up() => Err(Refusal::new(
+            Reason::Ended,
+            "the server stopped before the plugin answered",
         )),
     }
 }
@@ -83,7 +88,7 @@ fn not_alive() -> Refusal {
 
 fn answered(called: Called) -> Result<Answer, Refusal> {
     match called {
-        Called::Replied { status, payload } => Ok(Answer::ok(&replied(&status, &payload))),
+        Called::Replied { status, payload } => Ok(Answer::ok(&Replied::new(&status, &payload))),
         Called::NotAlive => Err(not_alive()),
         Called::Unhandled => Err(Refusal::new(
             Reason::Unhandled,
@@ -94,13 +99,51 @@ fn answered(called: Called) -> Result<Answer, Refusal> {
     }
 }
 
-fn replied(status: &str, payload: &Payload) -> Value {
-    match payload {
-        // The kit or the host has checked that it is JSON.
-        Payload::Json(json) => {
-            let response = serde_json::from_slice::<Box<RawValue>>(json).ok();
-            json!({ "status": status, "response": response })
+/// The body of an answer.
+#[derive(Serialize)]
+struct Replied<'a> {
+    status: &'a str,
+    /// As the plugin wrote it. `null` if it is no JSON, which the kit or the host has ruled out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Option<&'a RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_base64: Option<String>,
+}
+
+impl<'a> Replied<'a> {
+    fn new(status: &'a str, payload: &'a Payload) -> Self {
+        let (response, response_base64) = match payload {
+            Payload::Json(json) => (Some(serde_json::from_slice(json).ok()), None),
+            Payload::Binary(bytes) => (None, Some(STANDARD.encode(bytes))),
+        };
+        Self {
+            status,
+            response,
+            response_base64,
         }
-        Payload::Binary(bytes) => json!({ "status": status, "response_base64": STANDARD.encode(bytes) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_the_bytes_of_the_reply() {
+        let deep = "[".repeat(5_000) + &"]".repeat(5_000);
+        for json in [
+            "1e999",
+            r#""\ud800""#,
+            "12345678901234567890123",
+            "1.0000000000000000001",
+            r#"{"b":1,"a":2,"b":3}"#,
+            "-0",
+            "null",
+            &deep,
+        ] {
+            let payload = Payload::Json(json.to_owned().into());
+            let answer = Answer::ok(&Replied::new("ok", &payload));
+            assert_eq!(answer.body, format!(r#"{{"status":"ok","response":{json}}}"#));
+        }
     }
 }

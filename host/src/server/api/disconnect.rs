@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
+use super::body::object;
 use super::broadcast::text;
 use crate::runtime::plugin::Published;
 use crate::runtime::refused_ids::Full;
@@ -23,8 +24,7 @@ struct Written<'a> {
 
 pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
     let config = &asked.routing.config;
-    let written: Written<'_> =
-        serde_json::from_slice(&asked.body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let written: Written<'_> = object(&asked.body)?;
     let socket_id = text(written.socket_id, "socket_id", config.limits.max_topic_bytes)?;
     if !asked.key.may_name(&socket_id) {
         return Err(Refusal::forbidden());

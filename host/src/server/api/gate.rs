@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::answer::{Answer, Reason, Refusal};
 use super::verbs::{self, Verb};
@@ -22,15 +22,21 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Answers a request, and says so in the log and the metrics.
 pub(super) async fn serve(api: Arc<Api>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, mut body) = request.into_parts();
     let began = Instant::now();
     let mut noted = Noted::default();
-    let answer = match pass(&api, request, &mut noted).await {
+    let mut answer = match pass(&api, &parts, &mut body, &mut noted).await {
         Ok(answer) => answer,
         Err(refusal) => Answer {
             allow: noted.allow,
             ..refusal.answer()
         },
     };
+    // A client that waits for `100 Continue` sends its body only if somebody reads.
+    let waits = parts.headers.contains_key(EXPECT);
+    if !body.is_end_stream() && (waits || !body::drop_rest(&mut body).await) {
+        answer.closes = true;
+    }
     let (verb, key) = (noted.verb.map_or(verbs::NONE, |verb| verb.name), noted.key.as_deref());
     let (key, status) = (key.map(|key| &*key.name), answer.status.as_u16());
     api.metrics.answered(verb, status);
@@ -50,11 +56,10 @@ struct Noted {
     allow: Option<&'static str>,
 }
 
-async fn pass(api: &Arc<Api>, request: Request<Incoming>, noted: &mut Noted) -> Result<Answer, Refusal> {
-    let (parts, incoming) = request.into_parts();
+async fn pass(api: &Arc<Api>, parts: &Parts, incoming: &mut Incoming, noted: &mut Noted) -> Result<Answer, Refusal> {
     let routing = api.endpoint.state.routing();
     let config = Arc::clone(&routing.config);
-    check_host(api, &config, &parts)?;
+    check_host(api, &config, parts)?;
     let (verb, name) = Verb::find(&parts.method, parts.uri.path()).map_err(|(refusal, allow)| {
         noted.allow = allow;
         refusal

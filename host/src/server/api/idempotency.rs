@@ -27,8 +27,15 @@ pub(super) struct Remembered(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<Arc<Id>, Entry>,
-    /// Those that are answered, the oldest first.
-    answered: VecDeque<(Arc<Id>, Instant)>,
+    /// By the name of the API key.
+    owners: HashMap<String, Answered>,
+}
+
+/// What is remembered for one API key.
+#[derive(Debug, Default)]
+struct Answered {
+    /// The oldest first.
+    ids: VecDeque<(Arc<Id>, Instant)>,
     bytes: usize,
 }
 
@@ -152,12 +159,12 @@ impl Ticket {
             return;
         };
         entry.answer = Some(answer.clone());
-        table.bytes += self.id.bytes() + answer.body.len();
-        table.answered.push_back((Arc::clone(&self.id), Instant::now()));
+        table.remember(&self.id, answer.body.len(), Instant::now());
         let forgotten = table.make_room(config);
         metrics.forgotten.inc_by(forgotten as u64);
-        metrics.remembered.store(table.answered.len(), Ordering::Relaxed);
-        metrics.remembered_bytes.store(table.bytes, Ordering::Relaxed);
+        let (count, bytes) = table.sums();
+        metrics.remembered.store(count, Ordering::Relaxed);
+        metrics.remembered_bytes.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -171,29 +178,54 @@ impl Drop for Ticket {
 }
 
 impl Table {
+    fn remember(&mut self, id: &Arc<Id>, body: usize, now: Instant) {
+        let owner = self.owners.entry(id.api_key.clone()).or_default();
+        owner.bytes += id.bytes() + body;
+        owner.ids.push_back((Arc::clone(id), now));
+    }
+
+    /// How many answers are remembered, and their bytes.
+    fn sums(&self) -> (usize, usize) {
+        let owners = self.owners.values();
+        owners.fold((0, 0), |(count, bytes), owner| {
+            (count + owner.ids.len(), bytes + owner.bytes)
+        })
+    }
+
     /// Forgets what has been remembered for long enough.
     fn expire(&mut self, config: &config::Api, now: Instant) {
-        while let Some((_, at)) = self.answered.front()
-            && now.saturating_duration_since(*at) >= config.idempotency
-        {
-            self.forget_oldest();
+        for owner in self.owners.values_mut() {
+            while let Some((_, at)) = owner.ids.front()
+                && now.saturating_duration_since(*at) >= config.idempotency
+            {
+                owner.forget_oldest(&mut self.entries);
+            }
         }
     }
 
-    /// Forgets the oldest until the rest is within its limits. Returns how many that were.
+    /// Forgets answers until the rest is within its limits: the oldest of the API key that has most, so that one backend does not
+    /// make the server forget those of another. Returns how many that were.
     fn make_room(&mut self, config: &config::Api) -> usize {
-        let before = self.answered.len();
-        while self.answered.len() > config.max_idempotency_keys || self.bytes > config.max_idempotency_bytes {
-            self.forget_oldest();
+        let mut forgotten = 0;
+        loop {
+            let (count, bytes) = self.sums();
+            let owners = self.owners.values_mut();
+            let most = match () {
+                () if count > config.max_idempotency_keys => owners.max_by_key(|owner| owner.ids.len()),
+                () if bytes > config.max_idempotency_bytes => owners.max_by_key(|owner| owner.bytes),
+                () => None,
+            };
+            let Some(most) = most else { return forgotten };
+            most.forget_oldest(&mut self.entries);
+            forgotten += 1;
         }
-        before - self.answered.len()
     }
+}
 
-    fn forget_oldest(&mut self) {
-        let Some((id, _)) = self.answered.pop_front() else {
-            return;
-        };
-        if let Some(answer) = self.entries.remove(&id).and_then(|entry| entry.answer) {
+impl Answered {
+    fn forget_oldest(&mut self, entries: &mut HashMap<Arc<Id>, Entry>) {
+        let Some((id, _)) = self.ids.pop_front() else { return };
+        if let Some(answer) = entries.remove(&id).and_then(|entry| entry.answer) {
             self.bytes -= id.bytes() + answer.body.len();
         }
     }

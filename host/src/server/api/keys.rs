@@ -37,6 +37,8 @@ struct Known {
     secrets: ApiSecrets,
     /// The log has said that the secret cannot be used, with these words.
     complaint: Option<String>,
+    /// A key before has one of the secrets, too: what a request may do would depend on their order.
+    is_shared: bool,
 }
 
 /// Tells versions of a file apart.
@@ -62,6 +64,7 @@ impl Keys {
             stamp: None,
             secrets: ApiSecrets::of(secret).unwrap_or_default(),
             complaint: None,
+            is_shared: false,
         };
         Self {
             made_up: made_up.map(known),
@@ -85,12 +88,14 @@ impl Keys {
                     stamp: None,
                     secrets: ApiSecrets::default(),
                     complaint,
+                    is_shared: false,
                 };
                 known.read();
                 known
             };
             configured.known = config.keys.iter().map(known).collect();
             configured.from = Some(Arc::clone(&config.keys));
+            configured.find_shared();
             return;
         }
         for known in &mut configured.known {
@@ -98,6 +103,7 @@ impl Keys {
                 known.read();
             }
         }
+        configured.find_shared();
     }
 
     /// The key that has this secret. Compares with all of them, whichever it is.
@@ -106,13 +112,31 @@ impl Keys {
         let configured = self.configured();
         let all = self.made_up.iter().chain(&configured.known);
         all.fold(None, |found, known| {
-            let is_it = known.secrets.holds(&given);
+            let is_it = known.secrets.holds(&given) && !known.is_shared;
             found.or_else(|| is_it.then(|| Arc::clone(&known.key)))
         })
     }
 
     fn configured(&self) -> MutexGuard<'_, Configured> {
         self.configured.lock().expect("no holder of the keys panics")
+    }
+}
+
+impl Configured {
+    /// Refuses keys that have a secret of a key before. Says so once.
+    fn find_shared(&mut self) {
+        for at in 1..self.known.len() {
+            let (before, rest) = self.known.split_at_mut(at);
+            let known = &mut rest[0];
+            let other = before.iter().find(|other| other.secrets.shares(&known.secrets));
+            if let Some(other) = other
+                && !known.is_shared
+            {
+                let (key, other) = (&*known.key.name, &*other.key.name);
+                tracing::error!(key, other, "API key refused: the other key has the same secret");
+            }
+            known.is_shared = other.is_some();
+        }
     }
 }
 
@@ -212,6 +236,28 @@ mod tests {
         check(&keys, &config, "", None);
         std::fs::remove_file(&file).expect("removed");
         check(&keys, &config, TWO, None);
+    }
+
+    #[test]
+    fn a_key_with_the_secret_of_another_is_nobodys_until_it_has_its_own() {
+        let (web, admin) = (tempfile::NamedTempFile::new(), tempfile::NamedTempFile::new());
+        let (web, admin) = (web.expect("a file"), admin.expect("a file"));
+        let write = |file: &tempfile::NamedTempFile, text: &str| std::fs::write(file, text).expect("written");
+        let mut second = (*api(admin.path()).keys[0]).clone();
+        second.name = "admin".to_owned();
+        let first = api(web.path());
+        let config = config::Api {
+            keys: [Arc::clone(&first.keys[0]), Arc::new(second)].into(),
+            ..first
+        };
+        let keys = Keys::new(None);
+        write(&web, ONE);
+        write(&admin, &format!("{ONE}\n{TWO}"));
+        check(&keys, &config, ONE, Some("web"));
+        check(&keys, &config, TWO, None);
+        // The other file alone has changed.
+        write(&web, &"w".repeat(40));
+        check(&keys, &config, TWO, Some("admin"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The thread of the API: accepts connections, and serves HTTP on them.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,31 +7,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::body::Body;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{Api, gate};
 use crate::runtime::threads;
 use crate::runtime::wake::{self, PutOff};
-use crate::server::ambiguous::HadContentLength;
 use crate::server::endpoint::Endpoint;
-use crate::server::io::LazyStream;
+use crate::server::io::{self as io_threads, Bounds};
 
 /// How often the secrets of keys are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long requests at work have to be answered when the server stops.
+/// How long the answers to requests have to leave when the time of these is up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// After a failure to accept, such as too many open files.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// A running API. Dropping it ends its thread.
+/// How far the API is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serves,
+    /// Requests at work are answered, and no others.
+    Finishes,
+    Ends,
+}
+
+/// A running API. Dropping it ends its thread, and cuts off requests at work.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Where it is.
     pub(crate) address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
+    ended: oneshot::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -50,28 +57,44 @@ pub(crate) fn start(listener: TcpListener, endpoint: Arc<Endpoint>, made_up: Opt
         .enable_all()
         .on_thread_park(wake::now)
         .build()?;
-    let (stop, stopped) = watch::channel(false);
+    let (stage, staged) = watch::channel(Stage::Serves);
+    let (say_ended, ended) = oneshot::channel();
     let thread = threads::try_spawn("api", move || {
-        let accepting = async { accept(api, TcpListener::from_std(listener)?, stopped).await };
+        let _say_ended = say_ended;
+        let accepting = async { accept(api, TcpListener::from_std(listener)?, staged).await };
         wake::together(PutOff::All, || runtime.block_on(accepting))
     })?;
     Ok(Running {
         address,
-        stop,
+        stage,
+        ended,
         thread: Some(thread),
     })
 }
 
+impl Running {
+    /// Takes no more requests.
+    pub(crate) fn finish(&self) {
+        self.stage.send_replace(Stage::Finishes);
+    }
+
+    /// Waits until the requests that were at work are answered, for `shutdown_timeout_ms` at most.
+    pub(crate) async fn finished(&mut self) {
+        // The sender is dropped.
+        let _ = (&mut self.ended).await;
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.stop.send(true);
+        self.stage.send_replace(Stage::Ends);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }
 }
 
-async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     let reached = Arc::clone(&api.reached);
     let telling = tokio::spawn(async move { reached.tell_all().await });
@@ -80,7 +103,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiv
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => begin(&api, stream, peer, &open, &stopped),
+                Ok((stream, peer)) => begin(&api, stream, peer, &open, &stage),
                 Err(error) => {
                     tracing::warn!(%error, "the API cannot accept a connection");
                     tokio::time::sleep(BREATH).await;
@@ -91,7 +114,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiv
                 wake::now();
                 api.keys.refresh(&api.config().api);
             }
-            _ = stopped.changed() => break,
+            _ = stage.changed() => break,
         }
     }
     drop(listener);
@@ -100,19 +123,26 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiv
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
+    tokio::select! {
+        () = all_closed => {}
+        () = last_words(&api) => {}
+        _ = stage.wait_for(|stage| *stage == Stage::Ends) => {}
+    }
     telling.abort();
     Ok(())
 }
 
+/// Ends calls that still wait for plugins shortly before the server's time is up, and lets the answers leave.
+async fn last_words(api: &Api) {
+    let all = api.config().server.shutdown_timeout;
+    let last = LAST_WORDS.min(all / 2);
+    tokio::time::sleep(all - last).await;
+    api.time_is_up.send_replace(true);
+    tokio::time::sleep(last).await;
+}
+
 /// Serves a connection, unless there are too many.
-fn begin(
-    api: &Arc<Api>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    open: &Arc<AtomicUsize>,
-    stopped: &watch::Receiver<bool>,
-) {
+fn begin(api: &Arc<Api>, stream: TcpStream, peer: SocketAddr, open: &Arc<AtomicUsize>, stage: &watch::Receiver<Stage>) {
     let place = Place::take(api, open);
     if open.load(Ordering::Relaxed) > api.config().api.max_connections {
         api.metrics.refused("connections");
@@ -122,45 +152,26 @@ fn begin(
     let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {
         return;
     };
-    let (api, stopped) = (Arc::clone(api), stopped.clone());
-    tokio::spawn(async move {
-        serve(api, stream, peer, stopped).await;
-        drop(place);
-    });
-}
-
-/// Serves one connection until it ends, or the server stops and its request is answered.
-async fn serve(api: Arc<Api>, stream: std::net::TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
     let config = api.config();
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(config.api.idle_timeout)
-        // hyper takes no buffer below 8 KiB.
-        .max_buf_size(config.api.max_header_bytes.max(8192));
-    let stream = LazyStream::alone(stream, config.api.response_timeout);
-    let content_length = stream.content_length();
-    let service = service_fn(move |mut request| {
-        if content_length.is_seen() {
-            request.extensions_mut().insert(HadContentLength);
-        }
+    let bounds = Bounds {
+        max_head_bytes: config.api.max_header_bytes,
+        head: config.api.header_timeout,
+        idle: config.api.idle_timeout,
+        write: config.api.response_timeout,
+    };
+    let (api, mut stage) = (Arc::clone(api), stage.clone());
+    let answer = move |request| {
         let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(gate::serve(api, peer, request).await) }
-    });
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        async move {
+            let response = gate::serve(Arc::clone(&api), peer, request).await;
+            (response.map(Body::new), api.endpoint.state.is_stopping())
         }
     };
-    if let Err(error) = ended {
-        tracing::trace!(
-            error = &error as &dyn std::error::Error,
-            "a connection of the API ended badly"
-        );
-    }
+    let stopped = async move { drop(stage.wait_for(|stage| *stage > Stage::Serves).await) };
+    tokio::spawn(async move {
+        io_threads::serve(stream, bounds, answer, stopped).await;
+        drop(place);
+    });
 }
 
 /// One of the connections, until it is dropped.

@@ -26,16 +26,20 @@ mod openapi;
 mod read;
 mod verbs;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use self::answer::Answer;
+use self::answer::{Answer, Reason, Refusal};
 use self::idempotency::Remembered;
 use self::keys::Keys;
 use self::metrics::ApiMetrics;
@@ -68,6 +72,8 @@ pub(crate) struct Api {
     running: AtomicUsize,
     /// Calls at work. They wait for plugins, and must not keep others from publishing.
     calling: AtomicUsize,
+    /// Whether calls that wait for plugins are over, as the server stops.
+    time_is_up: watch::Sender<bool>,
     /// Limits how often the log says that requests are refused.
     refused: Mutex<LogThrottle<&'static str>>,
     /// Who heard what was sent, as I/O threads tell it.
@@ -109,6 +115,7 @@ impl Api {
             remembered: Arc::default(),
             running: AtomicUsize::new(0),
             calling: AtomicUsize::new(0),
+            time_is_up: watch::Sender::new(false),
             refused: Mutex::default(),
             reached: Arc::default(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
@@ -118,6 +125,11 @@ impl Api {
 
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.endpoint.state.routing().config)
+    }
+
+    /// Waits until calls are over, as the server stops.
+    async fn time_is_up(&self) {
+        let _ = self.time_is_up.subscribe().wait_for(|is_up| *is_up).await;
     }
 
     /// Logs that a request is refused, at most once a second for each reason. Never with what the request brought as its key.
@@ -135,21 +147,38 @@ impl Api {
 impl Asked {
     /// Does what the verb says.
     async fn carry_out(self) -> Answer {
+        answer_of(self.verb_answer()).await
+    }
+
+    async fn verb_answer(&self) -> Answer {
         if self.body.len() > LARGE {
             // What others have sent does not wait until this is read.
             wake::now();
         }
         let answer = match self.verb.name {
-            verbs::BROADCAST => broadcast::carry_out(&self).await,
-            verbs::CALL => call::carry_out(&self).await,
-            verbs::DISCONNECT => disconnect::carry_out(&self).await,
-            verbs::TOPICS => read::topics(&self),
-            verbs::TOPIC => read::topic(&self),
-            verbs::CONNECTIONS => read::connections(&self).await,
+            verbs::BROADCAST => broadcast::carry_out(self).await,
+            verbs::CALL => call::carry_out(self).await,
+            verbs::DISCONNECT => disconnect::carry_out(self).await,
+            verbs::TOPICS => read::topics(self),
+            verbs::TOPIC => read::topic(self),
+            verbs::CONNECTIONS => read::connections(self).await,
             _ => Ok(openapi::answer()),
         };
         answer.unwrap_or_else(|refusal| refusal.answer())
     }
+}
+
+/// Does the work. If it panics, the request is answered like others, and may have been carried out.
+async fn answer_of(work: impl Future<Output = Answer>) -> Answer {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            let message = "the server itself has failed, see its log; it may have done what was asked";
+            Poll::Ready(Refusal::new(Reason::Fault, message).answer())
+        })
+    })
+    .await
 }
 
 /// One of the requests at work, until it is dropped.
@@ -198,5 +227,17 @@ impl Drop for Work {
     fn drop(&mut self) {
         self.count().fetch_sub(1, Ordering::Relaxed);
         self.gauge().dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_answered_and_counts_as_carried_out() {
+        let answer = answer_of(async { panic!("a fault of the server") }).await;
+        assert_eq!((answer.status.as_u16(), answer.reason), (502, Some("fault")));
+        assert!(!answer.did_nothing, "so it is remembered");
     }
 }

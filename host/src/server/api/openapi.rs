@@ -73,10 +73,13 @@ fn parameters(verb: &Verb) -> Value {
             query("cursor", false, "The `cursor` of the page before", text()),
             limit(),
         ]),
-        verbs::TOPIC => json!([{
-            "name": "topic", "in": "path", "required": true, "description": "Its name, percent-encoded",
-            "schema": { "type": "string", "minLength": 1 },
-        }]),
+        verbs::TOPIC => json!([
+            {
+                "name": "topic", "in": "path", "required": true, "description": "Its name, percent-encoded",
+                "schema": { "type": "string", "minLength": 1 },
+            },
+            query("cursor", false, "The `cursor` of the part before, if the presence list is a long one", text()),
+        ]),
         verbs::CONNECTIONS => json!([
             query(
                 "socket_id",
@@ -172,6 +175,8 @@ fn schemas() -> Value {
         "type": ["object", "null"],
         "description": "As `Presence.list` shows it: by key, with a list `metas`. Null if nobody was ever tracked",
     });
+    let cursor = || json!({ "type": ["string", "null"], "description": "For what follows. Null: this was the last" });
+    shown["cursor"] = cursor();
     let mut message = object(
         &["topic", "event"],
         json!({
@@ -227,11 +232,12 @@ fn schemas() -> Value {
         "Disconnected": object(&["disconnected"], json!({ "disconnected": maybe() })),
         "Topics": object(&["topics", "cursor"], json!({
             "topics": { "type": "array", "items": object(&of_topic, topic) },
-            "cursor": { "type": ["string", "null"], "description": "For the next page. Null: this was the last" },
+            "cursor": cursor(),
         })),
-        "TopicShown": object(&[&of_topic[..], &["presence"]].concat(), shown),
-        "Connections": object(&["count", "connections"], json!({
+        "TopicShown": object(&[&of_topic[..], &["presence", "cursor"]].concat(), shown),
+        "Connections": object(&["count", "connections", "more"], json!({
             "count": count(),
+            "more": { "type": "boolean", "description": "There are more connections than the list has" },
             "connections": { "type": "array", "items": object(&["transport", "mount", "vsn", "topics"], json!({
                 "transport": text(), "mount": text(), "vsn": text(), "topics": { "type": "array", "items": text() },
             })) },

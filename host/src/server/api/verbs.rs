@@ -91,7 +91,7 @@ pub(super) static VERBS: [Verb; 7] = [
         scope: Some(Scope::Read),
         summary: "Show one topic",
         description: "Who serves a topic, how many are in it, and its presence list, as `Presence.list` shows it.",
-        own_refusals: &[Reason::NoRoute],
+        own_refusals: &[Reason::NoRoute, Reason::NotAlive],
     },
     Verb {
         name: CONNECTIONS,
@@ -167,6 +167,7 @@ impl Verb {
             Reason::Misdirected,
             Reason::Overloaded,
             Reason::Stopping,
+            Reason::Fault,
         ][..];
         let keyed = &[Reason::Unauthorized, Reason::Forbidden][..];
         let post = &[

@@ -29,8 +29,8 @@ pub(crate) enum Entry {
     Session(SessionRequest),
     /// Name some of the open connections.
     List(ListRequest),
-    /// Describe the connections with this socket id, so many at most, and say how many there are.
-    Describe(ByteString, usize, channel::UnboundedSender<Described>),
+    /// Describe the connections with this socket id, so many and with so many bytes of topics at most, and say how many there are.
+    Describe(ByteString, (usize, usize), channel::UnboundedSender<Described>),
     /// Take up other routes, and say so.
     Routing(Arc<Routing>, mpsc::Sender<()>),
     /// Close that many connections, for a shutdown, and say how many are left.

@@ -6,13 +6,19 @@
 mod deadline;
 mod keep_alive;
 
-use std::future::{Future as _, poll_fn};
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use http::header::CONNECTION;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -53,76 +59,139 @@ impl Http {
     /// Serves one connection until it ends or becomes a WebSocket. On the thread's own runtime.
     pub(super) fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let thread = self.thread;
-        let routing = self.state.routing();
-        let limits = Limits::from(&routing.config.limits);
-        let mut http = hyper::server::conn::http1::Builder::new();
-        // hyper takes no buffer below 8 KiB, and its deadline for a head would end idle connections, too.
-        http.header_read_timeout(None)
-            .max_buf_size(routing.config.limits.max_header_bytes.max(8192));
         let (app, held) = (
             TowerToHyperService::new(self.app.clone()),
             Held::new(&self.state, thread),
         );
-        let phases = Arc::new(Phases::default());
-        let stream = LazyStream::new(stream, routing.config.limits.response_timeout, Arc::clone(&phases));
-        let content_length = stream.content_length();
+        let limits = &self.state.routing().config.limits;
+        let bounds = Bounds {
+            max_head_bytes: limits.max_header_bytes,
+            head: limits.header_timeout,
+            idle: limits.keep_alive_timeout,
+            write: limits.response_timeout,
+        };
         let state = Arc::clone(&self.state);
         let notes = Arc::clone(&self.state);
-        let service = {
-            let phases = Arc::clone(&phases);
-            service_fn(move |mut request| {
-                let serving = phases.serve();
-                let closes = keep_alive::closes(&request) || state.is_stopping();
-                let extensions = request.extensions_mut();
-                extensions.insert(Client {
-                    thread,
-                    peer,
-                    connection: state.next_connection(),
-                });
-                if content_length.is_seen() {
-                    extensions.insert(HadContentLength);
-                }
-                let answer = app.call(request);
-                async move {
-                    let mut response = answer.await?;
-                    keep_alive::announce(&mut response, closes, limits);
-                    Ok::<_, std::convert::Infallible>(response.map(|body| serving.until_written(body)))
-                }
-            })
+        let answer = move |mut request: Request<Incoming>| {
+            let closes = state.is_stopping();
+            request.extensions_mut().insert(Client {
+                thread,
+                peer,
+                connection: state.next_connection(),
+            });
+            let answer = app.call(request);
+            async move {
+                let Ok(response) = answer.await;
+                (response, closes)
+            }
         };
         tokio::task::spawn_local(async move {
             let _held = held;
-            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-            let mut connection = pin!(connection);
-            let mut deadline = Deadline::new(limits.head);
-            let mut seen = phases.current();
-            poll_fn(|cx| {
-                if let Poll::Ready(served) = connection.as_mut().poll(cx) {
-                    if let Err(error) = served {
-                        tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
-                        if error.is_parse() {
-                            let what = error.to_string();
-                            notes.note_refused(peer, Refused::new(RefusalReason::BadHttp, 400, Some(&what)));
-                        }
-                    }
-                    return Poll::Ready(());
+            match serve(stream, bounds, answer, std::future::pending()).await {
+                Ended::NoHttp(what) => {
+                    notes.note_refused(peer, Refused::new(RefusalReason::BadHttp, 400, Some(&what)));
                 }
-                let now = phases.current();
-                if now != seen {
-                    seen = now;
-                    deadline.reset(limits.of(now.phase));
-                }
-                match now.phase {
-                    Phase::Serving => Poll::Pending,
-                    Phase::Head => deadline.poll(cx).map(|()| {
-                        notes.note_refused(peer, Refused::new(RefusalReason::RequestTimeout, None, None));
-                    }),
-                    Phase::Idle => deadline.poll(cx),
-                }
-            })
-            .await;
+                Ended::SlowHead => notes.note_refused(peer, Refused::new(RefusalReason::RequestTimeout, None, None)),
+                Ended::Otherwise => {}
+            }
         });
     }
+}
+
+/// What bounds a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The size of a request's head.
+    pub(crate) max_head_bytes: usize,
+    /// How long the head of a request may take; for the first request from the start of the connection.
+    pub(crate) head: Duration,
+    /// How long the connection may wait for its next request.
+    pub(crate) idle: Duration,
+    /// How long the client may take nothing of a response.
+    pub(crate) write: Duration,
+}
+
+/// How a connection has ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// What came is not HTTP.
+    NoHttp(String),
+    /// The head of a request took too long.
+    SlowHead,
+    /// With an answer, by its client, or as something else than HTTP.
+    Otherwise,
+}
+
+/// Serves one connection until it ends, or becomes something else. Once `stopped` is done, it ends after the request at work.
+///
+/// An answer comes with whether the connection ends with it. If its headers say so already, that is because nobody has read the rest
+/// of the request: the connection then waits until its client has the answer.
+pub(crate) async fn serve<F>(
+    stream: TcpStream,
+    bounds: Bounds,
+    answer: impl Fn(Request<Incoming>) -> F,
+    stopped: impl Future<Output = ()>,
+) -> Ended
+where
+    F: Future<Output = (Response<Body>, bool)>,
+{
+    let limits = Limits::from(&bounds);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    // hyper takes no buffer below 8 KiB, and its deadline for a head would end idle connections, too.
+    http.header_read_timeout(None)
+        .max_buf_size(bounds.max_head_bytes.max(8192));
+    let phases = Arc::new(Phases::default());
+    let stream = LazyStream::new(stream, bounds.write, Arc::clone(&phases));
+    let content_length = stream.content_length();
+    let service = {
+        let phases = Arc::clone(&phases);
+        service_fn(move |mut request| {
+            let serving = phases.serve();
+            let asks_to_close = keep_alive::closes(&request);
+            if content_length.is_seen() {
+                request.extensions_mut().insert(HadContentLength);
+            }
+            let (answer, phases) = (answer(request), Arc::clone(&phases));
+            async move {
+                let (mut response, closes) = answer.await;
+                if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
+                    phases.linger();
+                }
+                keep_alive::announce(&mut response, closes || asks_to_close, limits);
+                Ok::<_, Infallible>(response.map(|body| serving.until_written(body)))
+            }
+        })
+    };
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let (mut connection, mut stopped) = (pin!(connection), pin!(stopped));
+    let mut deadline = Deadline::new(limits.head);
+    let (mut seen, mut stops) = (phases.current(), false);
+    poll_fn(|cx| {
+        if !stops && stopped.as_mut().poll(cx).is_ready() {
+            stops = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            if let Err(error) = served {
+                tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
+                if error.is_parse() {
+                    return Poll::Ready(Ended::NoHttp(error.to_string()));
+                }
+            }
+            return Poll::Ready(Ended::Otherwise);
+        }
+        let now = phases.current();
+        if now != seen {
+            seen = now;
+            deadline.reset(limits.of(now.phase));
+        }
+        match now.phase {
+            Phase::Serving => Poll::Pending,
+            Phase::Head => deadline.poll(cx).map(|()| Ended::SlowHead),
+            Phase::Idle => deadline.poll(cx).map(|()| Ended::Otherwise),
+        }
+    })
+    .await
 }
 
 /// The place of a connection among those of its thread, until it ends.

@@ -23,8 +23,8 @@ use std::thread::JoinHandle;
 use axum::Router;
 
 pub(crate) use acceptor::Acceptor;
-pub(crate) use entry::{Described, Entry, SessionRequest};
-pub(crate) use http::Client;
+pub(crate) use entry::{Connection, Described, Entry, SessionRequest};
+pub(crate) use http::{Bounds, Client, serve};
 pub(crate) use inbox::Inbox;
 pub(crate) use inboxes::Inboxes;
 pub(crate) use listing::{ListRequest, Listed, OpenConnection};

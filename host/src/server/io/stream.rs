@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +17,9 @@ const FIRST: usize = 2048;
 
 /// How much a client has to take of a response in its time. With more, the time starts anew.
 const PROGRESS: usize = 64 * 1024;
+
+/// How often it reads in one turn what nobody needs.
+const LINGERING_READS: usize = 64;
 
 /// A non-blocking stream as hyper reads and writes it. Most clients have sent their request before they are accepted, and the
 /// response finds room. So a connection that becomes a WebSocket, and moves to another poll, was usually never registered with the
@@ -65,11 +68,6 @@ impl LazyStream {
             phases,
             content_length: ContentLength::default(),
         }
-    }
-
-    /// A stream that tells nobody.
-    pub(crate) fn alone(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self::new(stream, write_timeout, Arc::default())
     }
 
     /// What is noticed of the requests that it brings.
@@ -162,15 +160,39 @@ impl LazyStream {
             return Poll::Ready(written);
         }
         let timeout = self.write_timeout;
-        let blocked = self.blocked.get_or_insert_with(|| {
-            let until = Deadline::new(timeout);
-            Box::new(Blocked { until, taken: 0 })
-        });
-        if blocked.until.poll(context).is_pending() {
+        if self.blocked(timeout).until.poll(context).is_pending() {
             return Poll::Pending;
         }
         self.reset_on_close();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Ends the connection for a client that still sends. With bytes that nobody has read the kernel would reset it, and the client
+    /// would lose the answer.
+    fn linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let timeout = self.write_timeout;
+        let mut stream = self.known()?;
+        ready!(stream.as_mut().poll_shutdown(context))?;
+        let mut bytes = [0; 4096];
+        for _ in 0..LINGERING_READS {
+            let mut into = ReadBuf::new(&mut bytes);
+            match stream.as_mut().poll_read(context, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {}
+                Poll::Ready(done) => return Poll::Ready(done),
+                Poll::Pending => return self.blocked(timeout).until.poll(context).map(Ok),
+            }
+        }
+        // The next turn comes after those of others.
+        context.waker().wake_by_ref();
+        self.blocked(timeout).until.poll(context).map(Ok)
+    }
+
+    /// Since when the client is waited for.
+    fn blocked(&mut self, timeout: Duration) -> &mut Blocked {
+        self.blocked.get_or_insert_with(|| {
+            let until = Deadline::new(timeout);
+            Box::new(Blocked { until, taken: 0 })
+        })
     }
 
     /// Has the kernel drop what it has not sent, which it would keep for minutes otherwise.
@@ -229,6 +251,9 @@ impl AsyncWrite for LazyStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phases.lingers() {
+            return self.linger(context);
+        }
         match self.at_once(|stream| stream.shutdown(Shutdown::Write)) {
             Some(done) => Poll::Ready(done),
             None => self.known()?.poll_shutdown(context),

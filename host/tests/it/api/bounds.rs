@@ -162,3 +162,64 @@ async fn huge_and_slow_requests_do_not_delay_a_channel() {
     }
     drop(slow);
 }
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_a_small_body_keeps_the_connection() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut stream = TcpStream::connect(backend.address).await.expect("connected");
+    for _ in 0..3 {
+        let head = "POST /api/broadcast HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        tokio::task::yield_now().await;
+        stream.write_all(b"0123456789").await.expect("sent");
+        let mut answer = String::new();
+        while !answer.ends_with('}') {
+            answer += &begins(&mut stream).await;
+        }
+        assert!(
+            answer.starts_with("HTTP/1.1 401") && !answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_of_a_huge_body_reads_why_it_is_refused() {
+    let bench = bench();
+    bench.set("api", "max_body_bytes", "4_096");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut connection = backend.connection().await;
+    let huge = "x".repeat(20 << 20);
+    connection
+        .send("POST", "/api/broadcast", &backend.header(), &huge)
+        .await;
+    let answer = connection.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    assert_eq!(answer.json()["reason"], "too_large");
+}
+
+#[tokio::test]
+async fn the_head_of_the_first_request_has_its_own_time() {
+    let bench = bench();
+    bench.set("api", "header_timeout_ms", "300");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    for half in ["", "GET /api/topics HTTP/1.1\r\nho"] {
+        let mut stream = TcpStream::connect(backend.address).await.expect("connected");
+        stream.write_all(half.as_bytes()).await.expect("sent");
+        let read = within("its end", stream.read(&mut [0; 1])).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{half}");
+    }
+    // Between two requests there is more time: until the slow client is gone.
+    let mut idle = backend.connection().await;
+    idle.send("GET", "/api/topics", &backend.header(), "").await;
+    assert_eq!(idle.answer().await.header("keep-alive"), Some("timeout=60"));
+    let mut slow = TcpStream::connect(backend.address).await.expect("connected");
+    let read = within("its end", slow.read(&mut [0; 1])).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
+    idle.send("GET", "/api/topics", &backend.header(), "").await;
+    assert_eq!(idle.answer().await.status, 200);
+}

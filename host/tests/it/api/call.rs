@@ -195,3 +195,91 @@ async fn a_topic_is_asked_from_the_command_line() {
         "the plugin did not answer within 50 ms",
     );
 }
+
+#[tokio::test]
+async fn a_reply_has_the_bytes_of_the_plugin_and_is_remembered() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    for (at, payload) in ["1e999", "12345678901234567890123", r#"{"b":1,"a":2,"b":3}"#, &deep]
+        .iter()
+        .enumerate()
+    {
+        let body = format!(r#"{{"topic":"misbehave:t","event":"echo","create":true,"payload":{payload}}}"#);
+        for replayed in [None, Some("true")] {
+            let answer = backend
+                .post_text("/api/call", &format!("idempotency-key: {at}\r\n"), &body)
+                .await;
+            assert_eq!(
+                (answer.status, answer.header("idempotency-replayed")),
+                (200, replayed),
+                "{payload}"
+            );
+            assert_eq!(answer.body, format!(r#"{{"status":"ok","response":{payload}}}"#));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_at_work_when_the_server_stops_is_answered() {
+    let bench = bench();
+    bench.set("server", "shutdown_timeout_ms", "5_000");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let (mut soon, mut never) = (backend.connection().await, backend.connection().await);
+    let ask = |event: &str, ms: u64| {
+        json!({ "topic": "misbehave:t", "event": event, "payload": { "ms": ms }, "create": true, "deadline_ms": 60_000 }).to_string()
+    };
+    soon.send("POST", "/api/call", &backend.header(), &ask("later", 1_500))
+        .await;
+    never
+        .send("POST", "/api/call", &backend.header(), &ask("never", 0))
+        .await;
+    while metric(server.admin().await, "bennu_api_calling").await != 2 {}
+    server.signal(rustix::process::Signal::TERM);
+    let answer = soon.answer().await;
+    assert_eq!(
+        (answer.status, &answer.json()["status"]),
+        (200, &json!("ok")),
+        "{}",
+        answer.body
+    );
+    let answer = never.answer().await;
+    assert_eq!((answer.status, &answer.json()["reason"]), (502, &json!("ended")));
+}
+
+#[tokio::test]
+async fn a_standstill_does_not_count_as_time_of_the_plugin() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut connection = backend.connection().await;
+    let asked = json!({
+        "topic": "misbehave:t", "event": "later", "payload": { "ms": 1_000 }, "create": true, "deadline_ms": 2_000,
+    });
+    connection
+        .send("POST", "/api/call", &backend.header(), &asked.to_string())
+        .await;
+    while metric(server.admin().await, "bennu_api_calling").await != 1 {}
+    server.stand_still(std::time::Duration::from_secs(3), async {}).await;
+    assert_eq!(connection.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn fields_in_their_order_are_no_object() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let call = json!(["misbehave:t", "echo", {}, null, true, 1_000]);
+    assert_eq!(reason(backend.post("/api/call", call).await), refused(400, "invalid"));
+    let disconnect = json!(["user:9", null]);
+    assert_eq!(
+        reason(backend.post("/api/disconnect", disconnect).await),
+        refused(400, "invalid")
+    );
+    let (status, answer) = backend
+        .post("/api/broadcast", json!([["echo:1", "e", {}, null, null]]))
+        .await;
+    assert_eq!((status, &answer["results"][0]["reason"]), (200, &json!("invalid")));
+}

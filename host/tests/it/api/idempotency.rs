@@ -125,3 +125,39 @@ async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
     server.log.line(&["configuration replaced"]).await;
     while publish(&backend, "c", &message(1)).await.1 {}
 }
+
+#[tokio::test]
+async fn one_backend_does_not_make_the_server_forget_the_answers_of_another() {
+    let bench = bench();
+    bench.set("api", "max_idempotency_keys", "3");
+    fs::write(bench.path("other"), OTHER).expect("written");
+    bench.append("[[api.keys]]\nname = \"other\"\nsecret_file = \"other\"\nallow = [\"broadcast\"]\ntopics = [\"*\"]");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let other = backend.with(OTHER);
+    assert!(!publish(&backend, "mine", &message(1)).await.1);
+    for key in ["a", "b", "c", "d"] {
+        assert!(!publish(&other, key, &message(1)).await.1);
+    }
+    assert!(publish(&backend, "mine", &message(1)).await.1);
+    assert!(!publish(&other, "a", &message(1)).await.1);
+}
+
+#[tokio::test]
+async fn a_list_in_which_every_message_failed_is_not_remembered() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let (bad, good) = (
+        json!({ "topic": "no:route", "event": "e" }),
+        json!({ "topic": "echo:1", "event": "e" }),
+    );
+    let (failed, half) = (json!([bad, bad]).to_string(), json!([bad, good]).to_string());
+    for replayed in [false, false] {
+        let (status, was_replayed, _) = publish(&backend, "failed", &failed).await;
+        assert_eq!((status, was_replayed), (200, replayed));
+    }
+    for replayed in [false, true] {
+        assert_eq!(publish(&backend, "half", &half).await.1, replayed);
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{Backend, KEY, bench, put_secret, reason, refused, shown};
-use crate::support::command::check_refused;
+use crate::support::command::{check_refused, run};
 use crate::support::http::{get, metric, request, request_for};
 
 const OTHER: &str = "other-key-0123456789-0123456789-0123456789";
@@ -178,7 +178,7 @@ fn a_server_with_a_key_without_a_secret_does_not_start_and_check_says_why() {
             None => fs::remove_file(bench.path("api_key")).expect("removed"),
         }
         check_refused(|command| command.args(["serve", "--config"]).arg(bench.config()), words);
-        let (_, said, complained) = crate::support::command::run(|command| command.arg("check").arg(bench.config()));
+        let (_, said, complained) = run(|command| command.arg("check").arg(bench.config()));
         assert!(said.contains(words) || complained.contains(words), "{said}{complained}");
     }
 }
@@ -203,4 +203,16 @@ async fn the_api_answers_only_for_its_own_hosts() {
             assert!(answer.body.contains("[api]"), "{}", answer.body);
         }
     }
+}
+
+#[test]
+fn two_keys_with_the_same_secret_keep_the_server_from_starting() {
+    let bench = bench();
+    fs::write(bench.path("other"), KEY).expect("written");
+    bench.append("[[api.keys]]\nname = \"other\"\nsecret_file = \"other\"\nallow = [\"broadcast\"]\ntopics = [\"*\"]");
+    let words = "the API keys `other` and `web` have a secret in common";
+    check_refused(|command| command.args(["serve", "--config"]).arg(bench.config()), words);
+    let (output, said, complained) = run(|command| command.args(["check", "--serve"]).arg(bench.config()));
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(words) || complained.contains(words), "{said}{complained}");
 }

@@ -94,6 +94,7 @@ async fn a_topic_has_its_presence_list_as_clients_see_it() {
             topic,
             json!({
                 "topic": "room:a/b c", "plugin": "room", "generation": 1, "members": 2, "joining": 0, "presence": state,
+                "cursor": null,
             })
         );
     }
@@ -143,7 +144,83 @@ async fn connections_are_found_by_their_socket_id() {
         (&some["count"], some["connections"].as_array().map(Vec::len)),
         (&json!(3), Some(2))
     );
-    let nobody = json!({ "count": 0, "connections": [] });
+    let nobody = json!({ "count": 0, "connections": [], "more": false });
     assert_eq!(backend.get("/api/connections?socket_id=user:eve").await, (200, nobody));
     assert_eq!(reason(backend.get("/api/connections").await), refused(400, "invalid"));
+}
+
+#[tokio::test]
+async fn a_presence_list_of_any_depth_is_shown() {
+    let bench = bench();
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    let deep = (0..122).fold(json!(1), |inner, _| json!([inner]));
+    let tracked = json!({ "key": "k", "meta": { "x": deep } });
+    client.push("misbehave:1", "track", tracked).await;
+    let path = "/api/topics/misbehave:1";
+    let answer = crate::support::http::get_with(backend.address, path, &backend.header()).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(&"[".repeat(122)), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn an_answer_has_no_more_bytes_than_the_configuration_allows() {
+    let bench = bench();
+    bench.set("api", "max_answer_bytes", "16_384");
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut clients = Vec::new();
+    for n in 0..4 {
+        let mut client = Client::connect_with(&as_user(&server, Transport::WebSocket, "ann")).await;
+        // One byte on the wire, six in JSON.
+        let topic = format!("misbehave:{n}{}", "\u{1}".repeat(900));
+        client.join(&topic, json!({})).await;
+        clients.push(client);
+    }
+    let (_, found) = backend.get("/api/connections?socket_id=user:ann").await;
+    assert_eq!((&found["count"], &found["more"]), (&json!(4), &json!(true)));
+    let listed = found["connections"].as_array().expect("a list").len();
+    assert!((1..4).contains(&listed) && found.to_string().len() < 17_000, "{listed}");
+    let (mut topics, mut cursor) = (0, String::new());
+    loop {
+        let (_, page) = backend.get(&format!("/api/topics?{cursor}")).await;
+        assert!(page.to_string().len() < 17_000);
+        topics += names(&page).len();
+        match page["cursor"].as_str() {
+            Some(next) => cursor = format!("cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(topics, 4);
+}
+
+#[tokio::test]
+async fn a_topic_of_two_plugins_is_on_one_page_and_the_next_page_follows() {
+    let bench = bench();
+    let routes = "[[routes]]\ntopic = \"echo:*\"\nplugin = \"misbehave\"\nmounts = [\"/gate\"]\n\n";
+    let text = bench
+        .read_config()
+        .replacen("[[routes]]", &format!("{routes}[[routes]]"), 1);
+    bench.write_config(&text);
+    let server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut here = Client::connect(&server).await;
+    let mut there = Client::connect_with(&as_user(&server, Transport::WebSocket, "ann")).await;
+    for topic in ["echo:1", "echo:2", "echo:3"] {
+        here.join(topic, json!({})).await;
+        there.join(topic, json!({})).await;
+    }
+    for limit in 1..=6 {
+        let (mut found, mut cursor) = (0, String::new());
+        loop {
+            let (_, page) = backend.get(&format!("/api/topics?limit={limit}{cursor}")).await;
+            found += names(&page).len();
+            match page["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found, 6, "{limit} on a page");
+    }
 }

@@ -77,15 +77,24 @@ impl Core {
         self.ids.entry(id).or_default().push(slot);
     }
 
-    /// Describes the connections with a socket id, `most` of them at most.
-    pub(super) fn describe(&self, socket_id: &str, most: usize) -> Described {
+    /// Describes the connections with a socket id: so many at most, which have so many bytes of topics at most.
+    pub(super) fn describe(&self, socket_id: &str, (most, bytes): (usize, usize)) -> Described {
         let slots = self.slots_of(socket_id);
         let sockets = slots.iter().filter_map(|slot| self.sockets.get(*slot));
         let open: Vec<&Socket> = sockets.filter(|socket| !socket.closing).collect();
-        Described {
-            count: open.len(),
-            connections: open.into_iter().take(most).map(described).collect(),
-        }
+        let count = open.len();
+        let mut room = bytes;
+        let has_room = |connection: &Connection| {
+            let bytes: usize = connection.topics.iter().map(|topic| topic.len()).sum();
+            room.checked_sub(bytes).map(|rest| room = rest).is_some()
+        };
+        let connections = open
+            .into_iter()
+            .take(most)
+            .map(described)
+            .take_while(has_room)
+            .collect();
+        Described { count, connections }
     }
 
     /// A client has taken some of what waits for it, so it has more time for the rest; and for its goodbye, which stands behind that.

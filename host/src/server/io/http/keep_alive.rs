@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::config;
+use super::Bounds;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// A request that leaves its client at the last announced moment still arrives in time.
@@ -46,7 +46,12 @@ pub(super) struct Current {
 
 /// The phase of one connection. Its stream, its service and its task share it; all three run on one thread.
 #[derive(Debug, Default)]
-pub(in crate::server::io) struct Phases(AtomicU64);
+pub(in crate::server::io) struct Phases {
+    /// How many there were.
+    number: AtomicU64,
+    /// The last answer was given before all of its request had come.
+    lingers: AtomicBool,
+}
 
 /// A request is being answered as long as this is there.
 #[derive(Debug)]
@@ -59,11 +64,11 @@ pub(super) struct Written {
     _serving: Serving,
 }
 
-impl From<&config::Limits> for Limits {
-    fn from(limits: &config::Limits) -> Self {
+impl From<&Bounds> for Limits {
+    fn from(bounds: &Bounds) -> Self {
         Self {
-            head: limits.header_timeout,
-            idle: limits.keep_alive_timeout,
+            head: bounds.head,
+            idle: bounds.idle,
         }
     }
 }
@@ -81,7 +86,7 @@ impl Limits {
 
 impl Phases {
     pub(super) fn current(&self) -> Current {
-        let number = self.0.load(Ordering::Relaxed);
+        let number = self.number.load(Ordering::Relaxed);
         let phase = match number % 3 {
             0 => Phase::Head,
             1 => Phase::Serving,
@@ -107,7 +112,17 @@ impl Phases {
     }
 
     fn next(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.number.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connection ends with an answer that its client may read late: it still sends its request.
+    pub(super) fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to wait until the client has read the last answer.
+    pub(in crate::server::io) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
     }
 }
 
