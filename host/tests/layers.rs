@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 66] = [
+const PARTS: [&str; 69] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -51,6 +51,7 @@ const PARTS: [&str; 66] = [
     "runtime::metrics",
     "runtime::router",
     "runtime::channel",
+    "runtime::reach",
     "runtime::delivery",
     "runtime::refused_ids",
     "runtime::pubsub",
@@ -62,6 +63,7 @@ const PARTS: [&str; 66] = [
     "server::api::metrics",
     "server::routing",
     "server::transport",
+    "server::closes",
     "server::socket",
     "server::held",
     "server::state",
@@ -69,6 +71,7 @@ const PARTS: [&str; 66] = [
     "server::endpoint",
     "server::control",
     "server::api",
+    "server::usage",
     "server::metrics",
     "server::admin",
     "server",

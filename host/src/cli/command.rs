@@ -20,6 +20,7 @@ use super::routes::{self, RoutesArgs};
 use super::schema::{self, SchemaArgs};
 use super::secret;
 use super::serve::{self, ServeArgs};
+use super::why::{self, WhyArgs};
 
 const HELP: &str = "\
 Start here: run `bennu new greeter`, then `bennu dev` in the new folder (or
@@ -69,6 +70,9 @@ pub(super) enum Command {
     /// Shows the plugins of a running server, and has it reload one
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
+    /// Says why a client was closed or not let in, and what to change
+    #[command(after_help = why::HELP)]
+    Why(WhyArgs),
     /// Sends a message to everybody on a topic of a running server
     #[command(after_help = publish::HELP)]
     Publish(PublishArgs),
@@ -134,6 +138,7 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
+            Self::Why(args) => why::run(&args),
             Self::Publish(args) => publish::run(&args),
             Self::Ask(args) => ask::run(&args),
             Self::Topics(args) => topics::run(&args),
@@ -215,6 +220,7 @@ mod tests {
             "check",
             "routes",
             "plugins",
+            "why",
             "publish",
             "ask",
             "topics",

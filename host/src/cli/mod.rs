@@ -10,6 +10,7 @@ mod command;
 pub(crate) mod completions;
 pub(crate) mod dev;
 mod exchange;
+mod json_lines;
 mod lines;
 pub(crate) mod new;
 mod output;
@@ -21,6 +22,7 @@ pub(crate) mod secret;
 pub(crate) mod serve;
 mod signals;
 mod terminal;
+pub(crate) mod why;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
@@ -31,9 +33,9 @@ use clap::Parser as _;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
-use crate::config::{Config, ConfigErrors, Mode};
+use crate::config::{Config, ConfigErrors, LogFormat, Mode};
 use crate::server::control::SetLogLevel;
 use crate::server::descriptors;
 use command::{Cli, Command};
@@ -63,7 +65,19 @@ pub fn main() -> ExitCode {
 
 /// Shows on standard error what went wrong.
 fn complain(text: &str) {
-    output::write(Stream::Log, format!("{text}\n").as_bytes());
+    let line = match json_lines::is_on() {
+        true => json_lines::error(text),
+        false => format!("{text}\n"),
+    };
+    output::write(Stream::Log, line.as_bytes());
+}
+
+/// Says on standard output what the server does; where the log is JSON, in the log, which then has everything.
+fn announce(text: &str) {
+    match json_lines::is_on() {
+        true => tracing::info!("{text}"),
+        false => say(text),
+    }
 }
 
 /// Reads a configuration, or shows everything that is wrong with it.
@@ -76,7 +90,7 @@ fn rejected(file: &Path, errors: ConfigErrors) -> anyhow::Error {
     match errors {
         ConfigErrors::Unreadable { .. } => anyhow::Error::new(errors),
         mistakes @ ConfigErrors::Mistakes { .. } => {
-            complain(&mistakes.render(has_colours(&io::stderr())));
+            complain(&mistakes.render(has_colours(&io::stderr()) && !json_lines::is_on()));
             anyhow::anyhow!("{} has mistakes", file.display())
         }
     }
@@ -97,12 +111,18 @@ fn start_log(config: &Config) -> io::Result<(SetLogLevel, Counter)> {
     let dropped = output::start(config.log.max_queue_bytes)?;
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| config.log.level.clone());
     let (filter, handle) = reload::Layer::new(log_filter(&directives));
+    json_lines::set(config.log.format);
+    // A failed write would be told on standard error, which has just failed.
     let log = tracing_subscriber::fmt::layer()
         .with_writer(LogWriter)
-        // A failed write would be told on standard error, which has just failed.
-        .log_internal_errors(false)
-        .with_ansi(has_colours(&io::stderr()))
-        .event_format(lines::Lines::default());
+        .log_internal_errors(false);
+    let log = match config.log.format {
+        LogFormat::Text => {
+            let log = log.with_ansi(has_colours(&io::stderr()));
+            log.event_format(lines::Lines::default()).boxed()
+        }
+        LogFormat::Json => log.with_ansi(false).event_format(json_lines::JsonLines).boxed(),
+    };
     tracing_subscriber::registry().with(filter).with(log).init();
     log_panics();
     let set_level = set_log_level(move |level| handle.reload(log_filter(level)));

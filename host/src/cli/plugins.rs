@@ -56,7 +56,7 @@ pub(crate) struct PluginsArgs {
 ///
 /// If no server answers, or it refuses.
 pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::of(args)?;
+    let host = Host::of(&args.config, args.admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if let Some(name) = &args.reload {
@@ -79,16 +79,21 @@ pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A server that may be running.
-struct Host {
+pub(super) struct Host {
     address: SocketAddr,
     secret: Option<String>,
 }
 
 impl Host {
-    fn of(args: &PluginsArgs) -> anyhow::Result<Self> {
-        let address = match args.admin {
+    /// The server at this address of its admin listener, or else at the one of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// If nobody can say which port it is.
+    pub(super) fn of(config: &ConfigArg, admin: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let address = match admin {
             Some(address) => address,
-            None => configured(args).unwrap_or((Ipv4Addr::LOCALHOST, 4001).into()),
+            None => configured(config).unwrap_or((Ipv4Addr::LOCALHOST, 4001).into()),
         };
         if address.port() == 0 {
             bail!(
@@ -120,7 +125,12 @@ impl Host {
         serde_json::from_slice(&body).with_context(|| format!("the server at {} is not Bennu", self.address))
     }
 
-    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
+    /// Sends a request, and returns the body of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If no server answers, or it refuses.
+    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
         let address = self.address;
         let answer = exchange(address, method, path, self.secret.as_deref(), Bytes::new(), PATIENCE).await;
         let (status, body) = answer.with_context(|| {
@@ -141,8 +151,8 @@ impl Host {
 }
 
 /// The address in the configuration, if there is one: this command does not need it.
-fn configured(args: &PluginsArgs) -> Option<SocketAddr> {
-    let config = Config::read(&args.config.find().ok()?, Mode::Dev).ok()?;
+fn configured(config: &ConfigArg) -> Option<SocketAddr> {
+    let config = Config::read(&config.find().ok()?, Mode::Dev).ok()?;
     let listen = config.admin.listen?;
     let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
     // Whoever can write there could have the secret sent to himself.
@@ -250,7 +260,7 @@ fn when(entry: &Value) -> String {
     entry["at_unix_s"].as_u64().map_or_else(|| "-".to_owned(), ago)
 }
 
-fn ago(at_unix_s: u64) -> String {
+pub(super) fn ago(at_unix_s: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_secs());
@@ -263,7 +273,7 @@ fn ago(at_unix_s: u64) -> String {
 }
 
 /// A value as text for people.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

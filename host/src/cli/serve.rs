@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{ConfigArg, address, override_listen};
 use super::signals::{self, Hangup, Signals};
-use super::{raise_open_files, read_config, say, start_log};
+use super::{announce, json_lines, raise_open_files, read_config, start_log};
 use crate::config::Mode;
 use crate::runtime::plugin::prepare_process;
 use crate::server::control::Command;
@@ -47,6 +47,7 @@ pub(crate) struct ServeArgs {
 /// If the configuration has mistakes, the server does not start, or one of its threads ends.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.config.find()?;
+    json_lines::foresee(&file);
     let mut config = read_config(&file, Mode::Serve)?;
     override_listen(&mut config, args.listen);
     prepare_process(&config)?;
@@ -74,12 +75,12 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
                 service.send(Command::Reread);
             }
         });
-        say(&format!("listening on http://{}", server.address()));
+        announce(&format!("listening on http://{}", server.address()));
         if let Some(admin) = server.admin_address() {
-            say(&format!("admin on http://{admin}"));
+            announce(&format!("admin on http://{admin}"));
         }
         if let Some(api) = server.api_address() {
-            say(&format!("api on http://{api}"));
+            announce(&format!("api on http://{api}"));
         }
         Ok(server.run(stop).await?)
     });

@@ -104,6 +104,8 @@ pub(crate) struct Admin {
     pub(crate) names_listen: bool,
     /// More host names under which the admin listener and the page of `dev` may be reached, in lower case. Default: none.
     pub(crate) hosts: Vec<String>,
+    /// How many closed and refused clients `/closes` remembers. Beyond: it forgets the oldest. Default 1,000.
+    pub(crate) max_closes: usize,
 }
 
 /// `[log]`
@@ -111,6 +113,8 @@ pub(crate) struct Admin {
 pub(crate) struct Log {
     /// A level or directives such as `info,bennu::runtime::plugin=debug`. Valid by now. Default `info`.
     pub(crate) level: String,
+    /// How `serve` writes the log. Default: text.
+    pub(crate) format: LogFormat,
     /// The log shows `[FILTERED]` for params whose name contains one of these, besides those of
     /// [`is_secret_name`](super::sensitive::is_secret_name).
     pub(crate) filter_params: Vec<String>,
@@ -118,6 +122,16 @@ pub(crate) struct Log {
     pub(crate) max_queue_bytes: usize,
     /// How much of the log clients can cause.
     pub(crate) lines: LineLimits,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// A line of text for each event.
+    #[default]
+    Text,
+    /// A JSON object on a line of its own for each event.
+    Json,
 }
 
 /// The limits of lines that clients cause, for each kind of line.

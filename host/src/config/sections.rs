@@ -21,8 +21,8 @@ use super::diagnostic::Span;
 use super::handshake;
 use super::longpoll::longpoll;
 use super::model::{
-    Admin, Limits, LineLimits, Log, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback, OriginPattern, Plugin,
-    Reload, Server,
+    Admin, Limits, LineLimits, Log, LogFormat, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
+    OriginPattern, Plugin, Reload, Server,
 };
 use super::phoenix_0_11::phoenix_0_11;
 use super::probe_limits::ProbeLimits;
@@ -114,6 +114,7 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         listen,
         names_listen: section.value("listen").is_some(),
         hosts: hosts(&section),
+        max_closes: section.count("max_closes", 1_000, 0..=1_000_000),
     };
     section.finish();
     admin
@@ -152,6 +153,11 @@ pub(super) fn log(section: Section<'_>) -> Log {
     let filter_params = section.texts("filter_params").unwrap_or_default();
     let log = Log {
         level: level.into_inner(),
+        format: section.choice(
+            "format",
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            LogFormat::Text,
+        ),
         filter_params: filter_params.into_iter().map(Spanned::into_inner).collect(),
         max_queue_bytes: section.count("max_queue_bytes", MEBIBYTE, 65_536..=GIBIBYTE),
         lines: LineLimits {

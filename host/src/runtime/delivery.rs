@@ -5,14 +5,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bennu_wire::message::{Payload, Ref, RefText};
 use bytestring::ByteString;
-use tokio::sync::oneshot;
 
 use crate::runtime::channel::{HEAD, Notice};
 use crate::runtime::id::MemberId;
+use crate::runtime::reach::Reach;
 
 /// The way to the clients of one I/O thread.
 pub(crate) trait Outlet: fmt::Debug + Send + Sync {
@@ -105,44 +104,6 @@ pub(crate) struct Broadcast {
     pub(crate) intercepted_by: Vec<u32>,
     /// Counts whom it reaches, if the sender wants to know.
     pub(crate) reach: Option<Reach>,
-}
-
-/// Counts whom a broadcast reaches. The sender hears of it when the last outlet is through with the broadcast and drops it; if an
-/// outlet ends before, then without its part.
-#[derive(Debug)]
-pub(crate) struct Reach {
-    reached: AtomicUsize,
-    tell: Option<oneshot::Sender<usize>>,
-}
-
-impl Reach {
-    /// A count from 0, and who waits for it.
-    #[must_use]
-    pub(crate) fn new() -> (Self, oneshot::Receiver<usize>) {
-        let (tell, told) = oneshot::channel();
-        let reached = AtomicUsize::new(0);
-        (
-            Self {
-                reached,
-                tell: Some(tell),
-            },
-            told,
-        )
-    }
-
-    /// It has reached so many more.
-    pub(crate) fn add(&self, more: usize) {
-        self.reached.fetch_add(more, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Reach {
-    fn drop(&mut self) {
-        if let Some(tell) = self.tell.take() {
-            // The sender may have given up.
-            let _ = tell.send(*self.reached.get_mut());
-        }
-    }
 }
 
 impl Delivery {

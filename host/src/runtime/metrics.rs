@@ -6,15 +6,28 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+/// The path of a mount, and the name of a transport.
+pub(crate) type MountLabels = [(&'static str, String); 2];
+
 /// What the server counts.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     /// Sockets that speak channels, long-poll sessions included.
     pub(crate) sockets: Gauge,
+    /// Connected clients, by mount and transport.
+    pub(crate) clients: Family<MountLabels, Gauge>,
+    /// Clients that connected, by mount and transport.
+    pub(crate) connects: Family<MountLabels, Counter>,
+    /// Events and joins that were answered with `overloaded`.
+    pub(crate) overloads: Counter,
     /// Messages from clients.
     pub(crate) messages_in: Counter,
     /// Messages to clients, each receiver of a broadcast counted.
     pub(crate) messages_out: Counter,
+    /// Bytes of the messages from clients.
+    pub(crate) bytes_in: Counter,
+    /// Bytes of the messages to clients, with their frames, before compression.
+    pub(crate) bytes_out: Counter,
     /// Messages that were not sent because the client's protocol version cannot carry them.
     pub(crate) withheld_messages: Counter,
     /// Connections that were closed because their client took its messages too slowly.
@@ -44,6 +57,8 @@ pub(crate) struct Metrics {
 pub(crate) struct PluginStats {
     /// Events that it handled.
     pub(crate) events: Counter,
+    /// Nanoseconds in its handlers.
+    pub(crate) handler_nanos: Counter,
     /// Callbacks that panicked.
     pub(crate) panics: Counter,
     /// Callbacks that took longer than `warn_ms`.

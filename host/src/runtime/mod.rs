@@ -10,6 +10,7 @@ pub(crate) mod id;
 pub(crate) mod metrics;
 pub(crate) mod plugin;
 pub(crate) mod pubsub;
+pub(crate) mod reach;
 pub(crate) mod refused_ids;
 pub(crate) mod router;
 pub(crate) mod threads;

@@ -1,6 +1,8 @@
-//! The admin listener: `/health`, `/ready`, `/metrics`, `/plugins` and `/quarantine`, on an address of its own; `/` lists them.
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/connections` and others, on an address of its own; `/` lists them.
 //!
 //! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
+
+mod clients;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +24,7 @@ use subtle::ConstantTimeEq as _;
 use super::ambiguous;
 use super::control::{Command, Service};
 use super::endpoint::hosts::Hosts;
+use super::io::Inboxes;
 use super::metrics::render;
 use super::state::State as Server;
 use crate::config::ContentHash;
@@ -46,6 +49,8 @@ const PATHS: &str = "\
 /metrics                         for Prometheus
 /plugins                         each plugin with its last reload and rejection, as JSON
 PUT /plugins/{name}/reload       loads its library again
+/connections                     open connections, as JSON; ?socket_id= &peer= &connection= &limit= &cursor=
+/closes                          why the last clients were closed or refused; also &reason=
 /quarantine                      contents that Bennu does not load, as JSON
 DELETE /quarantine/{hash}        takes contents out of quarantine
 ";
@@ -104,6 +109,8 @@ pub(crate) fn secret(listen: SocketAddr) -> Result<Option<String>, Unprotected> 
 pub(crate) struct Admin {
     /// The host.
     pub(crate) state: Arc<Server>,
+    /// The I/O threads, which know their connections.
+    pub(crate) inboxes: Inboxes,
     /// The way to change plugins.
     pub(crate) service: Service,
     /// Contents that are not loaded.
@@ -136,6 +143,8 @@ pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
         .route("/metrics", get(metrics))
         .route("/plugins", get(plugins))
         .route("/plugins/{name}/reload", put(reload))
+        .route("/connections", get(clients::connections))
+        .route("/closes", get(clients::closes))
         .route("/quarantine", get(quarantine))
         .route("/quarantine/{hash}", delete(lift))
         .fallback(unknown)

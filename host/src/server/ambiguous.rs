@@ -66,7 +66,10 @@ impl Ambiguous {
 
     /// What the client gets.
     pub(crate) fn response(&self) -> Response {
-        (StatusCode::BAD_REQUEST, format!("{self}\n")).into_response()
+        let mut response = (StatusCode::BAD_REQUEST, format!("{self}\n")).into_response();
+        // For whoever notes why clients were refused.
+        response.extensions_mut().insert(self.clone());
+        response
     }
 }
 

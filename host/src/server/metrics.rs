@@ -1,6 +1,7 @@
 //! Shows to Prometheus what the server counts.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +16,7 @@ use crate::runtime::plugin::PluginSlot;
 /// All of it in Prometheus' text format.
 #[must_use]
 pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
-    let (hub, metrics) = (&state.hub, &state.hub.metrics);
+    let metrics = &state.hub.metrics;
     let mut registry = Registry::with_prefix("bennu");
     registry.register(
         "sockets",
@@ -24,6 +25,16 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     );
     registry.register("messages_in", "Messages from clients", metrics.messages_in.clone());
     registry.register("messages_out", "Messages to clients", metrics.messages_out.clone());
+    registry.register(
+        "bytes_in",
+        "Bytes of the messages from clients",
+        metrics.bytes_in.clone(),
+    );
+    registry.register(
+        "bytes_out",
+        "Bytes of the messages to clients, before compression",
+        metrics.bytes_out.clone(),
+    );
     registry.register(
         "withheld_messages",
         "Messages not sent because the client's protocol version cannot carry them",
@@ -38,6 +49,16 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "replaced_messages",
         "Messages that a newer one replaced because the client had fallen behind",
         metrics.replaced_messages.clone(),
+    );
+    registry.register(
+        "closes",
+        "Connections closed, by code and reason",
+        state.closes.closed(),
+    );
+    registry.register(
+        "refused",
+        "Clients that were not let in, by reason",
+        state.closes.refused(),
     );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
     registry.register(
@@ -73,7 +94,7 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     registry.register(
         "log_lines_left_out",
         "Lines of the log left out because a client or a plugin caused too many of their kind",
-        hub.client_lines.left_out(),
+        state.hub.client_lines.left_out(),
     );
     registry.register(
         "timers",
@@ -84,6 +105,22 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
     state
         .api
         .register(&mut registry, &state.routing().config.api, refused_ids);
+    registry.register(
+        "clients",
+        "Connected clients, by mount and transport",
+        metrics.clients.clone(),
+    );
+    registry.register(
+        "connects",
+        "Clients that connected, by mount and transport",
+        metrics.connects.clone(),
+    );
+    registry.register(
+        "overloads",
+        "Events and joins answered with `overloaded`",
+        metrics.overloads.clone(),
+    );
+    super::usage::register(&mut registry, state);
     register_plugins(&mut registry, plugins);
     let mut text = String::new();
     encode(&mut text, &registry).expect("text is written to memory");
@@ -138,6 +175,16 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         "Topics it serves now",
         |slot| shown(slot.topic_count() as u64),
     );
+    table.gauge("members", "Clients in its topics, each topic counted", |slot| {
+        let topics = slot.topics();
+        shown(topics.iter().map(|topic| topic.record().members.len() as u64).sum())
+    });
+    table.gauge("waiting_bytes", "Bytes that wait for its handlers", |slot| {
+        shown(slot.waiting_bytes() as u64)
+    });
+    table.seconds("handler_seconds", "Time in its handlers", |stats| {
+        stats.handler_nanos.get()
+    });
     table.steps();
     table.gauge("generation", "The generation in service, 0 if there is none", |slot| {
         shown(slot.current().map_or(0, |generation| generation.number))
@@ -159,6 +206,16 @@ impl Table<'_> {
         let family = Family::<Labels, Counter>::default();
         for slot in self.plugins {
             family.get_or_create(&labels(slot)).inc_by(counter(&slot.stats).get());
+        }
+        self.registry.register(name, help, family);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, nanos: impl Fn(&PluginStats) -> u64) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
+        for slot in self.plugins {
+            family
+                .get_or_create(&labels(slot))
+                .inc_by(nanos(&slot.stats) as f64 / 1e9);
         }
         self.registry.register(name, help, family);
     }

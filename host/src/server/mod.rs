@@ -4,7 +4,7 @@
 //!
 //! 1. [`transport`]: WebSocket and long polling; bytes in, bytes out.
 //! 2. [`auth`]: tokens; [`routing`] and [`state`]: what all threads share; [`held`]: bytes that are held for clients.
-//! 3. [`socket`]: one client's connection.
+//! 3. [`closes`]: why clients were closed or refused; [`socket`]: one client's connection.
 //! 4. [`io`]: the threads that own connections; dispatch, delivery.
 //! 5. [`endpoint`]: HTTP; whether a client may connect.
 //! 6. [`control`]: what watches files and applies changes.
@@ -17,6 +17,7 @@ mod ambiguous;
 pub(crate) mod api;
 pub(crate) mod auth;
 mod builder;
+pub(crate) mod closes;
 pub(crate) mod control;
 pub(crate) mod descriptors;
 pub(crate) mod endpoint;
@@ -31,6 +32,7 @@ pub(crate) mod socket;
 mod start_error;
 pub(crate) mod state;
 pub(crate) mod transport;
+mod usage;
 
 pub use builder::Builder;
 pub(crate) use builder::Built;

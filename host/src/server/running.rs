@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::admin::{self, Admin};
 use super::api;
 use super::auth::{BadKeys, Guards, LABELS};
+use super::closes::{RefusalReason, Refused};
 use super::control::{Command, Service};
 use super::endpoint::{self, ApiAccess, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
@@ -182,6 +183,7 @@ impl Server {
         let admin = admin.map(|(address, secret)| {
             let admin = Admin {
                 state: Arc::clone(&state),
+                inboxes: endpoint.inboxes.clone(),
                 service: service.clone(),
                 quarantine,
                 listen: address.ip(),
@@ -293,6 +295,8 @@ impl Server {
         // A little above the limit there is still an answer, 503; far above it, none.
         if self.endpoint.state.is_flooded() {
             self.endpoint.state.refuse_as_full();
+            let refused = Refused::new(RefusalReason::Full, None, None);
+            self.endpoint.state.note_refused(peer, refused);
             return;
         }
         let thread = self.endpoint.state.idlest();

@@ -2,7 +2,7 @@
 //!
 //! Its I/O thread dispatches the client's messages and delivers messages to it ([`Core`](super::io)).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,8 +16,10 @@ use tokio::sync::oneshot;
 use crate::config::{Mount, Route};
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
+use crate::runtime::metrics::MountLabels;
 use crate::runtime::pubsub::Arrival;
 use crate::server::auth::Shown;
+use crate::server::closes::Traffic;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
@@ -27,8 +29,12 @@ pub(crate) type Waiting = oneshot::Sender<Published>;
 /// A client that may connect.
 #[derive(Debug)]
 pub(crate) struct NewSocket {
+    /// The number of the connection: in each log line about the client, and in `/connections` and `/closes`.
+    pub(crate) connection: u64,
     /// Where the client is.
     pub(crate) peer: IpAddr,
+    /// Its port there.
+    pub(crate) port: u16,
     /// The mount that it connected to.
     pub(crate) mount: Arc<Mount>,
     /// The protocol version that it speaks.
@@ -40,7 +46,27 @@ pub(crate) struct NewSocket {
     /// What it has shown, if its mount checks tokens.
     pub(crate) shown: Option<Box<Shown>>,
     /// Lets `disconnect` find the client until its I/O thread knows it.
-    pub(crate) arrival: Option<Arrival>,
+    pub(crate) arrival: Option<Box<Arrival>>,
+}
+
+impl NewSocket {
+    /// Where the client is, with its port.
+    #[must_use]
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.peer, self.port)
+    }
+
+    /// The labels of its metrics.
+    #[must_use]
+    pub(crate) fn labels(&self, transport: &'static str) -> MountLabels {
+        [("mount", self.mount.path.clone()), ("transport", transport.to_owned())]
+    }
+
+    /// The client's socket id, if it has one.
+    #[must_use]
+    pub(crate) fn socket_id(&self) -> Option<&ByteString> {
+        self.identity.as_ref()?.socket_id.as_ref()
+    }
 }
 
 /// What a client's token and the connect handler say of it.
@@ -65,6 +91,10 @@ pub(crate) struct Socket {
     pub(crate) transport: Option<Box<dyn Transport>>,
     /// Its channels.
     pub(crate) channels: Vec<Channel>,
+    /// When it connected.
+    pub(crate) since: Instant,
+    /// What it has carried.
+    pub(crate) traffic: Traffic,
     /// When it last sent anything.
     pub(crate) heard: Instant,
     /// Bytes that waited for the client at the last look.
@@ -163,6 +193,8 @@ impl Socket {
             info,
             transport: Some(transport),
             channels: Vec::new(),
+            since: now,
+            traffic: Traffic::default(),
             heard: now,
             unsent: 0,
             stalled: None,
@@ -171,6 +203,17 @@ impl Socket {
             slow: false,
             closing: false,
         }
+    }
+
+    /// Bytes that wait for the client.
+    pub(crate) fn waiting(&self) -> usize {
+        self.transport.as_ref().map_or(0, |transport| transport.waiting())
+    }
+
+    /// How many topics it has joined.
+    pub(crate) fn topics(&self) -> usize {
+        let joined = self.channels.iter().filter(|channel| channel.status == Status::Joined);
+        joined.count()
     }
 
     /// The channel of a topic.

@@ -1,10 +1,12 @@
 //! What the threads of a running server share: its plugins, the current routing, and the number of connections.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use super::api::metrics::ApiMetrics;
+use super::closes::{Closes, Outcome, Record, RefusalReason, Refused};
 use super::held::Pool;
 use super::routing::Routing;
 use crate::runtime::plugin::Hub;
@@ -18,6 +20,10 @@ pub(crate) struct State {
     routing: RwLock<Arc<Routing>>,
     /// Connections and sessions of each I/O thread.
     loads: Box<[AtomicUsize]>,
+    /// The number of the connection that was last asked for.
+    last_connection: AtomicU64,
+    /// Why clients were closed or refused.
+    pub(crate) closes: Closes,
     /// The server stops: nobody may connect any more.
     stopping: AtomicBool,
     /// Limits how often the log says that the server is full.
@@ -35,10 +41,13 @@ impl State {
     #[must_use]
     pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
         hub.set_routes(Arc::clone(&routing.routes));
+        let closes = Closes::new(routing.config.admin.max_closes);
         Self {
             hub,
             routing: RwLock::new(routing),
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+            last_connection: AtomicU64::new(0),
+            closes,
             stopping: AtomicBool::new(false),
             full: Mutex::default(),
             bodies: Arc::default(),
@@ -57,6 +66,7 @@ impl State {
     /// [`Inboxes::set_routing`](super::io::Inboxes::set_routing).
     pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
         self.hub.client_lines.set_limits(routing.config.log.lines);
+        self.closes.keep(routing.config.admin.max_closes);
         self.hub.set_routes(Arc::clone(&routing.routes));
         *self.routing.write().expect("no holder panics") = routing;
     }
@@ -73,6 +83,17 @@ impl State {
         idlest.map_or(0, |(thread, _)| thread as u8)
     }
 
+    /// A number that no other connection of this server has.
+    #[must_use]
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.last_connection.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes that a client was closed or refused, and why.
+    pub(crate) fn note(&self, record: Record) {
+        self.closes.note(record, &self.hub.client_lines);
+    }
+
     /// Counts one more connection on this thread.
     pub(crate) fn acquire(&self, thread: u8) {
         self.loads[usize::from(thread)].fetch_add(1, Ordering::Relaxed);
@@ -83,15 +104,20 @@ impl State {
         self.loads[usize::from(thread)].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a client that wants to connect now is refused. Counts and logs it if the server is full. While the server stops, a
-    /// long-poll client whose session was just ended would only get another one that ends.
+    /// Why a client that wants to connect now is refused, if it is. Counts and logs it if the server is full. While the server
+    /// stops, a long-poll client whose session was just ended would only get another one that ends.
     #[must_use]
-    pub(crate) fn turns_away(&self) -> bool {
-        let is_full = self.is_full();
-        if is_full {
+    pub(crate) fn turns_away(&self) -> Option<RefusalReason> {
+        if self.is_full() {
             self.refuse_as_full();
+            return Some(RefusalReason::Full);
         }
-        is_full || self.is_stopping()
+        self.is_stopping().then_some(RefusalReason::Stopping)
+    }
+
+    /// Notes that a client is refused of which nothing is known but its address.
+    pub(crate) fn note_refused(&self, peer: SocketAddr, refused: Refused) {
+        self.note(Record::new(self.next_connection(), peer, Outcome::Refused(refused)));
     }
 
     /// Counts a client that is refused because the server is full, and logs it at most once a second.
@@ -130,7 +156,9 @@ impl State {
         self.loads.len()
     }
 
-    fn connections(&self) -> usize {
+    /// How many connections there are.
+    #[must_use]
+    pub(crate) fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 

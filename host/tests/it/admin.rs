@@ -24,7 +24,15 @@ async fn a_server_with_all_its_plugins_is_ready() {
     assert_eq!((all.status, nothing.status), (200, 404));
     let begins = "there is no /nothing here; there are:\n\n";
     assert_eq!(nothing.body.strip_prefix(begins), Some(&*all.body));
-    for path in ["/health", "/ready", "/metrics", "/plugins", "/quarantine"] {
+    for path in [
+        "/health",
+        "/ready",
+        "/metrics",
+        "/plugins",
+        "/connections",
+        "/closes",
+        "/quarantine",
+    ] {
         assert!(
             all.body.lines().any(|line| line.split(' ').next() == Some(path)),
             "{path}"

@@ -225,7 +225,10 @@ async fn what_another_cargo_builds_meanwhile_is_not_served() {
         .log
         .line_within(
             BUILD,
-            &["echo: built in", "this library was rejected before; the previous code"],
+            &[
+                "echo: built in",
+                "this library was rejected before; no code of this plugin",
+            ],
         )
         .await;
     assert!(fs::read(bench.path("target/debug/libecho.dev-1.so")).expect("a copy") == ours);

@@ -52,8 +52,8 @@ fn keys_open_the_page_list_routes_and_quit() {
         "{CONFIG}[plugins.gone]\nlibrary = \"libecho.so\"\n[[routes]]\ntopic = \"a:*\"\nplugin = \"gone\"\n"
     ));
     terminal
-        .exp_string("refused")
-        .expect("a refusal: the library is echo's");
+        .exp_string("rejected")
+        .expect("a rejection: the library is echo's");
     bench.write_config(&format!(
         "{CONFIG}[plugins.echo]\nlibrary = \"libecho.so\"\n[[routes]]\ntopic = \"a:*\"\nplugin = \"echo\"\n"
     ));
@@ -118,7 +118,7 @@ async fn the_log_is_short_and_holds_what_must_be_acted_on() {
         1,
         "{said}"
     );
-    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect peer="] {
+    for word in ["INFO", "WARN", "ERROR", "bennu::", "connect connection="] {
         assert!(!said.contains(word), "{word} in\n{said}");
     }
 }
@@ -198,7 +198,7 @@ async fn the_level_of_the_configuration_goes_for_the_hosts_warnings_too() {
 async fn with_bennu_log_the_log_is_in_full() {
     let said = said_by_dev(Some("info")).await;
     for words in [
-        "INFO bennu::server::endpoint::connect: connect peer=",
+        "INFO bennu::server::endpoint::connect: connect connection=",
         "ERROR bennu::",
         "WARN misbehave::asked: in a span",
     ] {
@@ -268,7 +268,7 @@ async fn ports_that_nobody_has_named_and_that_are_taken_are_exchanged_for_free_o
 
     // One that somebody has named is no other.
     let named = clients.to_string();
-    let how = "choose another with `--listen` or `[server] listen`";
+    let how = "choose another address with `--listen` or `[server] listen`";
     check_refused(
         |command| {
             let dev = command.args(["dev", "--config"]).arg(bench.config());
@@ -290,7 +290,7 @@ fn without_cargo_or_a_package_that_is_named_by_its_path_it_says_what_to_mend() {
     fn dev<'a>(command: &'a mut Command, config: &Path) -> &'a mut Command {
         command.env_remove("CARGO").args(["dev", "--config"]).arg(config)
     }
-    let how = "can't run cargo: install Rust, or put cargo into PATH";
+    let how = "cannot run cargo: install Rust, or put cargo into PATH";
     check_refused(|command| dev(command, &config).env("PATH", "/nonexistent"), how);
     let manifest = fs::read_to_string(bench.path("Cargo.toml")).expect("read");
     let gone = bench.path("moved");
@@ -400,7 +400,7 @@ async fn what_does_not_compile_at_first_is_not_served_from_elsewhere_and_its_cau
 
     // One that compiles is looked at; this one is no plugin.
     fs::write(bench.path("plugins/echo/src/lib.rs"), "").expect("written");
-    server.log.line_within(BUILD, &["echo", "refused"]).await;
+    server.log.line_within(BUILD, &["echo", "rejected"]).await;
     assert_eq!(echo(&server).await["refusal"]["step"], "manifest");
 }
 

@@ -219,8 +219,8 @@ async fn each_kind_of_refusal_is_limited() {
     }
     for (kind, line, times) in [
         ("origin", "origin refused", 10),
-        ("refused", "client refused", 5),
-        ("connect", "connect peer", 5),
+        ("refused", "client refused", 15),
+        ("connect", "connect connection", 5),
         ("panic", "plugin panicked", 5),
     ] {
         let left_out = metric(admin, &format!("bennu_log_lines_left_out_total{{kind=\"{kind}\"}}")).await;

@@ -26,6 +26,13 @@ pub(crate) struct Charge {
     account: Arc<Account>,
 }
 
+impl Totals {
+    /// All of them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.clients.load(Ordering::Relaxed) + self.plugins.load(Ordering::Relaxed)
+    }
+}
+
 impl Account {
     /// An account with nothing on it.
     pub(super) fn new(totals: Arc<Totals>) -> Self {

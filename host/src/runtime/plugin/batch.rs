@@ -156,9 +156,12 @@ impl Plan {
         commit.begin();
         if !events.is_empty() && !commit.is_back() {
             queue.begin(Work::Events(Arc::clone(&plan)));
+            let begun = Instant::now();
             let Ok(handled) = instance.handle(&events, &mut commit) else {
                 return;
             };
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            env.slot.stats.handler_nanos.inc_by(nanos);
             queue.end();
             if handled < events.len() && !commit.is_back() {
                 // Otherwise it would get the same event for ever.

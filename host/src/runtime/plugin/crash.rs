@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::loader;
+pub(crate) use super::loader::crash::write_json;
 use super::quarantine::{Quarantine, Quarantined, private_dir};
 use crate::config::ContentHash;
 

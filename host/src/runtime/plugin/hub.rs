@@ -15,10 +15,11 @@ use super::watchdog::Watchdog;
 use crate::config::LineLimits;
 use crate::runtime::channel::{Called, Caller, Input, Refused};
 use crate::runtime::client_lines::ClientLines;
-use crate::runtime::delivery::{Broadcast, Reach};
+use crate::runtime::delivery::Broadcast;
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::pubsub::PubSub;
+use crate::runtime::reach::{Reach, Reached};
 use crate::runtime::timers::Timers;
 
 /// One per host.
@@ -157,10 +158,16 @@ impl Hub {
         self.publish(topic, event, payload, except, None);
     }
 
-    /// Publishes to all subscribers of `topic` as [`Hub::broadcast`] does, and counts them.
+    /// Publishes to all subscribers of `topic` as [`Hub::broadcast`] does, and counts them. `complete` tells the count.
     #[must_use]
-    pub(crate) fn broadcast_counted(&self, topic: ByteString, event: ByteString, payload: Payload) -> Published {
-        let (reach, reached) = Reach::new();
+    pub(crate) fn broadcast_counted(
+        &self,
+        topic: ByteString,
+        event: ByteString,
+        payload: Payload,
+        complete: &Arc<Reached>,
+    ) -> Published {
+        let (reach, reached) = Reach::new(complete);
         let intercepted = self.publish(topic, event, payload, None, Some(reach));
         Published { reached, intercepted }
     }

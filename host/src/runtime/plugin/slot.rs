@@ -186,6 +186,11 @@ impl PluginSlot {
             .collect()
     }
 
+    /// Bytes that wait for its handlers, in all its topics.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting.bytes()
+    }
+
     /// How many topics there are.
     #[must_use]
     pub(crate) fn topic_count(&self) -> usize {

@@ -170,9 +170,14 @@ impl Refusal {
 
 impl Answer {
     pub(super) fn new(status: StatusCode, body: &Value) -> Self {
+        Self::text(status, body.to_string())
+    }
+
+    /// With a body that is JSON already.
+    pub(super) fn text(status: StatusCode, body: String) -> Self {
         Self {
             status,
-            body: body.to_string().into(),
+            body: body.into(),
             allow: None,
             replayed: false,
             reason: None,

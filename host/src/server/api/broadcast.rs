@@ -4,15 +4,16 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bennu_wire::message::{Payload, event};
 use bytes::Bytes;
 use bytestring::ByteString;
+use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -63,12 +64,30 @@ struct Sent {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// What became of a message that was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    /// `None`: not known in time.
+    heard: Option<usize>,
+    intercepted: usize,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { heard, intercepted } = self;
+        match heard {
+            Some(heard) => write!(f, r#"{{"heard":{heard},"intercepted":{intercepted}}}"#),
+            None => write!(f, r#"{{"heard":null,"intercepted":{intercepted}}}"#),
+        }
+    }
+}
+
 pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
     match Body::read(&asked.body)? {
         Body::One(written) => {
             let (mut results, _) = send_all(asked, vec![read(asked, written)]).await;
             match results.pop() {
-                Some(Ok(result)) => Ok(Answer::ok(&result)),
+                Some(Ok(result)) => Ok(Answer::text(StatusCode::OK, result.to_string())),
                 Some(Err(refusal)) => Err(refusal),
                 None => Err(Refusal::invalid("there is no message")),
             }
@@ -86,17 +105,17 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
                 Err(error) => Err(Refusal::invalid(error.to_string())),
             };
             let (results, failed) = send_all(asked, list.into_iter().map(message).collect()).await;
-            let results: Vec<Value> = results
-                .into_iter()
-                .map(|result| {
-                    result.unwrap_or_else(|refusal| {
-                        // The request itself is not refused.
-                        asked.api.metrics.refused(refusal.reason.word());
-                        refusal.json()
-                    })
-                })
-                .collect();
-            Ok(Answer::ok(&json!({ "results": results, "failed": failed })))
+            let results = results.into_iter().map(|result| match result {
+                Ok(result) => result.to_string(),
+                Err(refusal) => {
+                    // The request itself is not refused.
+                    asked.api.metrics.refused(refusal.reason.word());
+                    refusal.json().to_string()
+                }
+            });
+            let results: Vec<String> = results.collect();
+            let body = format!(r#"{{"results":[{}],"failed":{failed}}}"#, results.join(","));
+            Ok(Answer::text(StatusCode::OK, body))
         }
     }
 }
@@ -207,8 +226,8 @@ pub(super) fn payload(
 }
 
 /// Sends the messages in their order, and waits until it is known who heard them. Returns how many failed, too.
-async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Vec<Result<Value, Refusal>>, usize) {
-    let mut results: Vec<Result<Value, Refusal>> = Vec::with_capacity(messages.len());
+async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Vec<Result<Outcome, Refusal>>, usize) {
+    let mut results: Vec<Result<Outcome, Refusal>> = Vec::with_capacity(messages.len());
     let mut on_their_way: VecDeque<Sent> = VecDeque::new();
     let mut failed = 0;
     for (index, message) in messages.into_iter().enumerate() {
@@ -232,9 +251,9 @@ async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Ve
         };
         let Message { topic, event, payload } = message;
         let hub = &asked.api.endpoint.state.hub;
-        let Published { reached, intercepted } = hub.broadcast_counted(topic, event, payload);
+        let Published { reached, intercepted } = hub.broadcast_counted(topic, event, payload, &asked.api.reached);
         asked.api.metrics.published.inc();
-        results.push(Ok(Value::Null));
+        results.push(Ok(Outcome::default()));
         on_their_way.push_back(Sent {
             index,
             reached,
@@ -249,9 +268,12 @@ async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Ve
 }
 
 /// Waits until it is known who heard a message.
-async fn finish(asked: &Asked, sent: Sent, results: &mut [Result<Value, Refusal>]) {
+async fn finish(asked: &Asked, sent: Sent, results: &mut [Result<Outcome, Refusal>]) {
     let heard = asked.counted(sent.reached).await;
-    results[sent.index] = Ok(json!({ "heard": heard, "intercepted": sent.intercepted }));
+    results[sent.index] = Ok(Outcome {
+        heard,
+        intercepted: sent.intercepted,
+    });
 }
 
 impl Asked {

@@ -44,7 +44,12 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
             .refuse(socket_id.clone(), wait, most, Instant::now())
             .map_err(|Full| Refusal::new(Reason::Full, format!("{most} socket ids are refused already")))?;
     }
-    let Published { reached, .. } = hub.broadcast_counted(socket_id.clone(), event::DISCONNECT.into(), Payload::EMPTY);
+    let Published { reached, .. } = hub.broadcast_counted(
+        socket_id.clone(),
+        event::DISCONNECT.into(),
+        Payload::EMPTY,
+        &asked.api.reached,
+    );
     let disconnected = asked.counted(reached).await;
     asked.api.metrics.disconnected.inc_by(disconnected.unwrap_or(0) as u64);
     tracing::info!(

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{Api, gate};
 use crate::runtime::threads;
+use crate::runtime::wake::{self, PutOff};
 use crate::server::ambiguous::HadContentLength;
 use crate::server::endpoint::Endpoint;
 use crate::server::io::LazyStream;
@@ -44,10 +45,15 @@ pub(crate) fn start(listener: TcpListener, endpoint: Arc<Endpoint>, made_up: Opt
     let address = listener.local_addr()?;
     let listener = listener.into_std()?;
     let api = Arc::new(Api::new(endpoint, address, made_up));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // All requests that are ready go on before the I/O threads are woken: those then find the messages of all of them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(wake::now)
+        .build()?;
     let (stop, stopped) = watch::channel(false);
     let thread = threads::try_spawn("api", move || {
-        runtime.block_on(async { accept(api, TcpListener::from_std(listener)?, stopped).await })
+        let accepting = async { accept(api, TcpListener::from_std(listener)?, stopped).await };
+        wake::together(PutOff::All, || runtime.block_on(accepting))
     })?;
     Ok(Running {
         address,
@@ -67,6 +73,8 @@ impl Drop for Running {
 
 async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
+    let reached = Arc::clone(&api.reached);
+    let telling = tokio::spawn(async move { reached.tell_all().await });
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -78,7 +86,11 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiv
                     tokio::time::sleep(BREATH).await;
                 }
             },
-            _ = look.tick() => api.keys.refresh(&api.config().api),
+            _ = look.tick() => {
+                // The thread may have so much to do that it never parks.
+                wake::now();
+                api.keys.refresh(&api.config().api);
+            }
             _ = stopped.changed() => break,
         }
     }
@@ -89,6 +101,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stopped: watch::Receiv
         }
     };
     let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
+    telling.abort();
     Ok(())
 }
 

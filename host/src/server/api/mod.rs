@@ -43,13 +43,18 @@ use self::verbs::Verb;
 use super::endpoint::Endpoint;
 use super::routing::Routing;
 use crate::config::{self, ApiKey, Config};
+use crate::runtime::reach::Reached;
 use crate::runtime::throttle::LogThrottle;
+use crate::runtime::wake;
 
 pub(crate) use self::listener::{Running, start};
 pub(crate) use self::made_up::{made_up_key, note_address, noted_address, noted_key};
 
 /// Part of what an I/O thread's inbox takes. So much of it messages of backends may fill together, so that plugins have the rest.
 const INBOX_PART: usize = 4;
+
+/// A body that takes its time to be read.
+const LARGE: usize = 16 * 1024;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub(crate) struct Api {
     calling: AtomicUsize,
     /// Limits how often the log says that requests are refused.
     refused: Mutex<LogThrottle<&'static str>>,
+    /// Who heard what was sent, as I/O threads tell it.
+    reached: Arc<Reached>,
     /// Bytes of messages that may still be sent before I/O threads have delivered earlier ones.
     room: Arc<Semaphore>,
     /// How many bytes that were at first.
@@ -103,6 +110,7 @@ impl Api {
             running: AtomicUsize::new(0),
             calling: AtomicUsize::new(0),
             refused: Mutex::default(),
+            reached: Arc::default(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
         }
@@ -127,6 +135,10 @@ impl Api {
 impl Asked {
     /// Does what the verb says.
     async fn carry_out(self) -> Answer {
+        if self.body.len() > LARGE {
+            // What others have sent does not wait until this is read.
+            wake::now();
+        }
         let answer = match self.verb.name {
             verbs::BROADCAST => broadcast::carry_out(&self).await,
             verbs::CALL => call::carry_out(&self).await,

@@ -23,6 +23,7 @@ use crate::runtime::clock;
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
 use crate::server::auth::{Pass, Shown};
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::socket::{Identity, NewSocket};
 
@@ -55,12 +56,18 @@ pub struct Denied {
     pub content_type: HeaderValue,
     /// After so many seconds it may come again: nobody has refused it.
     pub retry_after_s: Option<u32>,
+    /// Why, for the operator.
+    pub(super) reason: RefusalReason,
+    /// What exactly.
+    pub(super) detail: Option<String>,
 }
 
 impl Denied {
-    pub(super) fn new(status: StatusCode) -> Self {
+    pub(super) fn new(status: StatusCode, reason: RefusalReason) -> Self {
         Self {
             status,
+            reason,
+            detail: None,
             body: Bytes::new(),
             content_type: HeaderValue::from_static("application/json; charset=utf-8"),
             retry_after_s: None,
@@ -68,11 +75,23 @@ impl Denied {
     }
 
     /// Nobody can decide now, for this reason.
-    pub(super) fn unavailable(reason: &str) -> Self {
+    pub(super) fn unavailable(why: &str) -> Self {
+        let reason = match why {
+            reason::OVERLOADED => RefusalReason::PluginOverloaded,
+            _ => RefusalReason::PluginUnavailable,
+        };
         Self {
-            body: Payload::reason(reason).bytes().clone(),
+            body: Payload::reason(why).bytes().clone(),
             retry_after_s: Some(RETRY_AFTER_S),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE)
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+    }
+
+    /// The same, with more for the operator.
+    pub(super) fn with_detail(self, detail: String) -> Self {
+        Self {
+            detail: Some(detail),
+            ..self
         }
     }
 
@@ -104,21 +123,29 @@ impl Denied {
 pub(super) async fn origin_taken(
     endpoint: &Arc<Endpoint>,
     client: Client,
-    mount: &Mount,
+    mount: &Arc<Mount>,
+    transport: &'static str,
     dialect: Dialect,
     parts: &Parts,
 ) -> bool {
     match dialect {
-        Dialect::Modern => origin_allowed(endpoint, client, mount, parts).await,
-        Dialect::Phoenix011 => phoenix_0_11::check_origin(endpoint, client, mount, parts),
+        Dialect::Modern => origin_allowed(endpoint, client, mount, transport, parts).await,
+        Dialect::Phoenix011 => phoenix_0_11::check_origin(endpoint, client, mount, transport, parts),
     }
 }
 
 /// Whether the mount allows the request's `Origin`. The log says how to allow a refused one.
-pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, client: Client, mount: &Mount, parts: &Parts) -> bool {
+pub(super) async fn origin_allowed(
+    endpoint: &Arc<Endpoint>,
+    client: Client,
+    mount: &Arc<Mount>,
+    transport: &'static str,
+    parts: &Parts,
+) -> bool {
     let Some(origin) = parts.headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("")) else {
         return true;
     };
+    let refused = || Refused::new(RefusalReason::Origin, 403, Some(origin));
     if let CheckOrigin::Plugin(plugin) = &mount.check_origin {
         let told = serde_json::to_vec(&origin::told(&mount.path, origin)).unwrap_or_default();
         let answer = ask(endpoint, client, plugin, Asked::Origin, told.into()).await;
@@ -129,12 +156,14 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, client: Client, mou
                 endpoint.lines(),
                 "origin",
                 Source::of(client.peer.ip()),
+                connection = client.connection,
                 peer = %client.peer,
                 origin,
                 mount = mount.path,
                 plugin,
                 "origin refused by the plugin"
             );
+            endpoint.refuse(client, Some(mount), transport, refused());
         }
         return allowed;
     }
@@ -147,11 +176,13 @@ pub(super) async fn origin_allowed(endpoint: &Arc<Endpoint>, client: Client, mou
             endpoint.lines(),
             "origin",
             Source::of(client.peer.ip()),
+            connection = client.connection,
             peer = %client.peer,
             origin,
             mount = mount.path,
             "origin refused; to allow it, add it to `check_origin` of the mount, or set `[server] url_host` to its host"
         );
+        endpoint.refuse(client, Some(mount), transport, refused());
     }
     allowed
 }
@@ -163,25 +194,30 @@ impl Attempt<'_> {
     ///
     /// If the client may not connect.
     pub(super) async fn decide(self) -> Result<NewSocket, Denied> {
+        let Self {
+            endpoint,
+            mount,
+            transport,
+            client,
+            ..
+        } = self;
+        self.decided().await.inspect_err(|denied| {
+            endpoint.state.hub.metrics.refused_connects.inc();
+            let refused = Refused::new(denied.reason, denied.status.as_u16(), denied.detail.as_deref());
+            endpoint.refuse(client, Some(mount), transport, refused);
+        })
+    }
+
+    async fn decided(self) -> Result<NewSocket, Denied> {
         // The listener is closed at once, but open connections may still send requests.
         if self.endpoint.state.is_stopping() {
-            return Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE));
+            return Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE, RefusalReason::Stopping));
         }
         let start = Instant::now();
         let Self { mount, transport, .. } = self;
         let serializer = match self.dialect {
             Dialect::Modern => self.params.vsn.serializer(&mount.serializers).map_err(|error| {
-                client_line!(
-                    WARN,
-                    self.endpoint.lines(),
-                    "refused",
-                    Source::of(self.client.peer.ip()),
-                    peer = %self.client.peer,
-                    mount = mount.path,
-                    %error,
-                    "client refused"
-                );
-                Denied::new(StatusCode::FORBIDDEN)
+                Denied::new(StatusCode::FORBIDDEN, RefusalReason::Vsn).with_detail(error.to_string())
             })?,
             Dialect::Phoenix011 => &Phoenix011,
         };
@@ -192,6 +228,7 @@ impl Attempt<'_> {
             self.endpoint.lines(),
             "connect",
             Source::of(self.client.peer.ip()),
+            connection = self.client.connection,
             peer = %self.client.peer,
             mount = mount.path,
             transport,
@@ -209,12 +246,14 @@ impl Attempt<'_> {
         }
         let (identity, arrival) = identity?;
         Ok(NewSocket {
+            connection: self.client.connection,
             peer: self.client.peer.ip(),
+            port: self.client.peer.port(),
             mount: Arc::clone(mount),
             serializer,
             dialect: self.dialect,
             identity,
-            arrival,
+            arrival: arrival.map(Box::new),
             shown: mount.auth.is_some().then(|| Box::new(Shown { pass, refreshed: None })),
         })
     }
@@ -254,15 +293,18 @@ impl Attempt<'_> {
             }
             Connected::Refused { status, body, binary } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-                let mut denied = Denied::new(status);
+                let mut denied = Denied::new(status, RefusalReason::Plugin).with_detail(format!("plugin {plugin}"));
                 if binary {
                     denied.content_type = HeaderValue::from_static("application/octet-stream");
                 }
                 denied.body = body;
                 Err(denied)
             }
-            Connected::Crashed => Err(Denied::new(StatusCode::FORBIDDEN)),
-            Connected::Unavailable(reason) => Err(Denied::unavailable(reason)),
+            Connected::Crashed => {
+                let crashed = Denied::new(StatusCode::FORBIDDEN, RefusalReason::PluginCrashed);
+                Err(crashed.with_detail(format!("plugin {plugin}")))
+            }
+            Connected::Unavailable(why) => Err(Denied::unavailable(why).with_detail(format!("plugin {plugin}: {why}"))),
         }
     }
 
@@ -288,9 +330,12 @@ impl Attempt<'_> {
                     mount = self.mount.path,
                     "client refused: its socket id is longer than `max_topic_bytes`"
                 );
-                Err(Denied::new(StatusCode::FORBIDDEN))
+                Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId)
+                    .with_detail("it is longer than `max_topic_bytes`".to_owned()))
             }
-            Some(id) if refused.has(id, Instant::now()) => Err(Denied::new(StatusCode::FORBIDDEN)),
+            Some(id) if refused.has(id, Instant::now()) => {
+                Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId).with_detail(id.to_string()))
+            }
             _ => Ok((identity, arrival)),
         }
     }
@@ -305,12 +350,12 @@ async fn ask(
     info: Bytes,
 ) -> Result<Connected, Denied> {
     let routing = endpoint.state.routing();
-    let unavailable = || Denied::unavailable(reason::UNAVAILABLE);
+    let unavailable = || Denied::unavailable(reason::UNAVAILABLE).with_detail(format!("plugin {plugin}"));
     let slot = routing.routes.plugins.get(plugin).ok_or_else(unavailable)?;
     let (reply, answer) = oneshot::channel();
     if !slot.connect(ConnectCall { asked, info, reply }) {
         return Err(if slot.current().is_some() {
-            Denied::unavailable(reason::OVERLOADED)
+            Denied::unavailable(reason::OVERLOADED).with_detail(format!("plugin {plugin}"))
         } else {
             unavailable()
         });
@@ -324,11 +369,13 @@ async fn ask(
                 endpoint.lines(),
                 "no answer",
                 Source::of(client.peer.ip()),
+                connection = client.connection,
                 peer = %client.peer,
                 plugin,
                 "the connect handler did not answer in time"
             );
-            Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE))
+            let late = Denied::new(StatusCode::SERVICE_UNAVAILABLE, RefusalReason::PluginTimeout);
+            Err(late.with_detail(format!("plugin {plugin}")))
         }
     }
 }

@@ -11,6 +11,7 @@ use super::Endpoint;
 use super::connect::{self, Attempt, Denied};
 use super::params::Params;
 use crate::server::ambiguous::Ambiguous;
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::io::Entry;
 use crate::server::transport::PendingConnection;
@@ -51,41 +52,51 @@ impl Entrance {
     /// If the client may not connect. `pending` is dropped then.
     pub async fn open(&self, visit: Visit, pending: Box<dyn PendingConnection>) -> Result<(), Denied> {
         let endpoint = &self.0;
-        let refused = |status| Err(Denied::new(status));
-        if endpoint.state.turns_away() {
-            return refused(StatusCode::SERVICE_UNAVAILABLE);
+        let client = Client {
+            thread: endpoint.state.idlest(),
+            peer: visit.peer,
+            connection: endpoint.state.next_connection(),
+        };
+        let transport = pending.name();
+        let refused = |mount, status: StatusCode, reason, detail: Option<&str>| {
+            endpoint.refuse(client, mount, transport, Refused::new(reason, status.as_u16(), detail));
+            Err(Denied::new(status, reason))
+        };
+        if let Some(reason) = endpoint.state.turns_away() {
+            return refused(None, StatusCode::SERVICE_UNAVAILABLE, reason, None);
         }
         let routing = endpoint.state.routing();
         let mount = routing.config.mounts.iter().find(|mount| mount.path == visit.mount);
         let Some(mount) = mount.filter(|mount| visit.dialect == Dialect::Modern || mount.phoenix_0_11.is_some()) else {
-            return refused(StatusCode::NOT_FOUND);
+            return refused(None, StatusCode::NOT_FOUND, RefusalReason::NoMount, Some(&visit.mount));
         };
-        if Ambiguous::repeated(&visit.request.headers).is_some() {
-            return refused(StatusCode::BAD_REQUEST);
+        if let Some(ambiguous) = Ambiguous::repeated(&visit.request.headers) {
+            let what = ambiguous.to_string();
+            return refused(
+                Some(mount),
+                StatusCode::BAD_REQUEST,
+                RefusalReason::Ambiguous,
+                Some(&what),
+            );
         }
-        let client = Client {
-            thread: endpoint.state.idlest(),
-            peer: visit.peer,
-        };
-        if !connect::origin_taken(endpoint, client, mount, visit.dialect, &visit.request).await {
-            return refused(StatusCode::FORBIDDEN);
+        if !connect::origin_taken(endpoint, client, mount, transport, visit.dialect, &visit.request).await {
+            // It is noted already.
+            return Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Origin));
         }
         let Ok(params) = Params::parse(visit.request.uri.query().unwrap_or("")) else {
-            return refused(StatusCode::BAD_REQUEST);
+            return refused(Some(mount), StatusCode::BAD_REQUEST, RefusalReason::Query, None);
         };
         let attempt = Attempt {
             endpoint,
             mount,
             dialect: visit.dialect,
-            transport: pending.name(),
+            transport,
             parts: &visit.request,
             params: &params,
             client,
             auth_token: visit.auth_token,
         };
-        let socket = attempt.decide().await.inspect_err(|_| {
-            endpoint.refused();
-        })?;
+        let socket = attempt.decide().await?;
         if let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread)) {
             inbox.push_now(Entry::Adopt(pending, socket));
         }

@@ -19,7 +19,7 @@ use super::connect::{self, Attempt};
 use super::params::Params;
 use super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
-use crate::runtime::client_lines::{Source, client_line};
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::longpoll::body::{self, BodyLimits};
@@ -61,18 +61,28 @@ pub(super) async fn serve(
         client,
         parts,
     };
-    if !connect::origin_allowed(&exchange.endpoint, client, &exchange.mount, &exchange.parts).await {
+    if !connect::origin_allowed(&exchange.endpoint, client, &exchange.mount, "longpoll", &exchange.parts).await {
         return status(403);
     }
     match exchange.parts.method {
         Method::GET => exchange.poll().await,
         Method::POST => exchange.publish(body).await,
         Method::OPTIONS => exchange.preflight(),
-        _ => with_cors(StatusCode::BAD_REQUEST.into_response()),
+        _ => {
+            exchange.refused(RefusalReason::Method, 400, None);
+            with_cors(StatusCode::BAD_REQUEST.into_response())
+        }
     }
 }
 
 impl Exchange {
+    /// Notes that the client is not let in.
+    fn refused(&self, reason: RefusalReason, status: u16, detail: Option<&str>) {
+        let refused = Refused::new(reason, status, detail);
+        self.endpoint
+            .refuse(self.client, Some(&self.mount), "longpoll", refused);
+    }
+
     fn preflight(&self) -> Response {
         let mut response = StatusCode::OK.into_response();
         response.headers_mut().extend(relay::cors(&self.parts.headers));
@@ -92,6 +102,7 @@ impl Exchange {
 
     async fn poll(self) -> Response {
         let Ok(params) = Params::parse(self.parts.uri.query().unwrap_or("")) else {
+            self.refused(RefusalReason::Query, 400, None);
             return status(400);
         };
         let Some(position) = self.position(&params) else {
@@ -121,19 +132,12 @@ impl Exchange {
     async fn open(self, params: &Params) -> Response {
         let (endpoint, mount) = (&self.endpoint, &self.mount);
         // phoenix.js takes an empty body for a lost connection. A text would stop its oldest versions for good.
-        if endpoint.state.turns_away() {
+        if let Some(reason) = endpoint.state.turns_away() {
+            self.refused(reason, 503, None);
             return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
         }
         let Ok(auth_token) = self.auth_token() else {
-            client_line!(
-                INFO,
-                endpoint.lines(),
-                "refused",
-                Source::of(self.client.peer.ip()),
-                peer = %self.client.peer,
-                mount = mount.path,
-                "client refused: the auth token is not UTF-8"
-            );
+            self.refused(RefusalReason::AuthToken, 403, Some("the auth token is not UTF-8"));
             return status(403);
         };
         let attempt = Attempt {
@@ -149,7 +153,6 @@ impl Exchange {
         let socket = match attempt.decide().await {
             Ok(socket) => socket,
             Err(denied) => {
-                endpoint.refused();
                 return match denied.retry_after_s {
                     Some(_) => with_cors(denied.without_body().response()),
                     None => status(403),

@@ -24,8 +24,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State as Shared};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use http::header::UPGRADE;
 use http::{Request, StatusCode};
 use serde_json::json;
 
@@ -36,7 +37,8 @@ pub use entrance::{Entrance, Visit};
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Crypto, Mount};
 use crate::runtime::client_lines::ClientLines;
-use crate::server::ambiguous;
+use crate::server::ambiguous::{self, Ambiguous};
+use crate::server::closes::{Outcome, Record, RefusalReason, Refused};
 use crate::server::io::{Client, Inboxes};
 use crate::server::state::State;
 use crate::server::transport::longpoll::token::{TokenKey, TokenKeys};
@@ -93,8 +95,13 @@ impl Endpoint {
         }
     }
 
-    fn refused(&self) {
-        self.state.hub.metrics.refused_connects.inc();
+    /// Notes that a client is not let in.
+    fn refuse(&self, client: Client, mount: Option<&Arc<Mount>>, transport: &'static str, refused: Refused) {
+        self.state.note(Record {
+            mount: mount.cloned(),
+            transport,
+            ..Record::new(client.connection, client.peer, Outcome::Refused(refused))
+        });
     }
 
     /// What limits the log lines that clients cause.
@@ -113,6 +120,7 @@ pub(crate) fn app(endpoint: Arc<Endpoint>) -> Router {
     router
         .fallback(mounts)
         .layer(middleware::from_fn(ambiguous::refuse))
+        .layer(middleware::from_fn_with_state(Arc::clone(&endpoint), note_ambiguous))
         .with_state(endpoint)
 }
 
@@ -123,15 +131,57 @@ async fn mounts(
     request: Request<Body>,
 ) -> Response {
     let served = Served::find(&endpoint.state.routing().config, request.uri().path());
+    // Open long-poll sessions are served until they end. Only new ones are turned away.
+    if let Some(Served::WebSocket(mount, _) | Served::Echo(mount)) = &served
+        && let Some(reason) = endpoint.state.turns_away()
+    {
+        endpoint.refuse(client, Some(mount), "websocket", Refused::new(reason, 503, None));
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     match served {
-        // Open long-poll sessions are served until they end. Only new ones are turned away.
-        Some(Served::WebSocket(..) | Served::Echo(_)) if endpoint.state.turns_away() => {
-            StatusCode::SERVICE_UNAVAILABLE.into_response()
-        }
         Some(Served::WebSocket(mount, dialect)) => websocket::serve(endpoint, mount, dialect, client, request).await,
         Some(Served::Echo(mount)) => websocket::echo(&endpoint, mount, client, request),
         Some(Served::LongPoll(mount)) => longpoll::serve(endpoint, mount, client, request).await,
         Some(Served::LongPoll011(poller)) => poller.call(endpoint, client, request).await,
-        None => (StatusCode::NOT_FOUND, "nothing is served here\n").into_response(),
+        None => {
+            if let Some(transport) = wanted_transport(&request) {
+                let path = request.uri().path();
+                endpoint.refuse(
+                    client,
+                    None,
+                    transport,
+                    Refused::new(RefusalReason::NoMount, 404, Some(path)),
+                );
+            }
+            (StatusCode::NOT_FOUND, "nothing is served here\n").into_response()
+        }
     }
+}
+
+/// The transport that a client wants by a request to a path without a mount. `None`: it looks for something else, as browsers and
+/// scanners do.
+fn wanted_transport(request: &Request<Body>) -> Option<&'static str> {
+    let path = request.uri().path().trim_end_matches('/');
+    let upgrades = request.headers().get(UPGRADE);
+    match upgrades.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        || path.ends_with("/websocket")
+    {
+        true => Some("websocket"),
+        false => path.ends_with("/longpoll").then_some("longpoll"),
+    }
+}
+
+/// Notes requests that were refused because they are ambiguous.
+async fn note_ambiguous(
+    Shared(endpoint): Shared<Arc<Endpoint>>,
+    Extension(client): Extension<Client>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    if let Some(ambiguous) = response.extensions().get::<Ambiguous>() {
+        let refused = Refused::new(RefusalReason::Ambiguous, 400, Some(&ambiguous.to_string()));
+        endpoint.refuse(client, None, "", refused);
+    }
+    response
 }

@@ -8,6 +8,7 @@ use super::connect::{Attempt, Denied};
 use crate::config::{Auth, TokenPlace};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
+use crate::server::closes::RefusalReason;
 use crate::server::transport::websocket::subprotocol;
 
 /// The name of the parameter that long polling has for its own token.
@@ -45,6 +46,7 @@ fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
         attempt.endpoint.lines(),
         "token",
         Source::of(peer.ip()),
+        connection = attempt.client.connection,
         %peer,
         mount,
         transport = attempt.transport,
@@ -52,9 +54,12 @@ fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
         "token refused: {refused}"
     );
     match refused {
-        Refused::NoKeys => Denied::unavailable(refused.told()),
+        Refused::NoKeys => Denied {
+            reason: RefusalReason::Token,
+            ..Denied::unavailable(refused.told()).with_detail(refused.to_string())
+        },
         _ => {
-            let denied = Denied::new(StatusCode::FORBIDDEN);
+            let denied = Denied::new(StatusCode::FORBIDDEN, RefusalReason::Token).with_detail(refused.to_string());
             // A browser does not show its page what the server says, so only the page of `dev` is told.
             attempt.endpoint.tell_denied(mount, denied.status, &refused.to_string());
             denied

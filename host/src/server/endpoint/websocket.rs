@@ -16,12 +16,15 @@ use super::connect::{self, Attempt};
 use super::params::Params;
 use super::{Endpoint, phoenix_0_11};
 use crate::config::Mount;
-use crate::runtime::client_lines::{Source, client_line};
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::io::{Entry, LazyStream};
 use crate::server::socket::NewSocket;
 use crate::server::transport::websocket::handshake::{HandshakeError, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
+
+/// The name of the transport.
+const NAME: &str = "websocket";
 
 /// Answers a request for a WebSocket. It checks in Phoenix's order: method, origin, form of the auth token, subprotocol,
 /// version, the token itself, connect handler, and only then the headers of the upgrade. In the Phoenix 0.11 dialect the origin comes first.
@@ -33,31 +36,27 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    if dialect == Dialect::Phoenix011 && !phoenix_0_11::check_origin(&endpoint, client, &mount, &parts) {
+    let refused = |reason, status, detail: Option<&str>| {
+        endpoint.refuse(client, Some(&mount), NAME, Refused::new(reason, status, detail));
+    };
+    if dialect == Dialect::Phoenix011 && !phoenix_0_11::check_origin(&endpoint, client, &mount, NAME, &parts) {
         return StatusCode::FORBIDDEN.into_response();
     }
     if parts.method != Method::GET {
+        refused(RefusalReason::Method, 400, None);
         return HandshakeError::Method.response().map(Body::from);
     }
-    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, &parts).await {
+    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, NAME, &parts).await {
         return StatusCode::FORBIDDEN.into_response();
     }
     let Ok(params) = Params::parse(parts.uri.query().unwrap_or("")) else {
+        refused(RefusalReason::Query, 400, None);
         return StatusCode::BAD_REQUEST.into_response();
     };
     let agreed = match subprotocol::negotiate(&parts.headers, mount.auth_token, &mount.subprotocols) {
         Ok(agreed) => agreed,
         Err(error) => {
-            client_line!(
-                INFO,
-                endpoint.lines(),
-                "refused",
-                Source::of(client.peer.ip()),
-                peer = %client.peer,
-                mount = mount.path,
-                %error,
-                "client refused"
-            );
+            refuse(&endpoint, client, &mount, error);
             return error.response().map(Body::from);
         }
     };
@@ -65,7 +64,7 @@ pub(super) async fn serve(
         endpoint: &endpoint,
         mount: &mount,
         dialect,
-        transport: "websocket",
+        transport: NAME,
         parts: &parts,
         params: &params,
         client,
@@ -73,10 +72,7 @@ pub(super) async fn serve(
     };
     let socket = match attempt.decide().await {
         Ok(socket) => socket,
-        Err(denied) => {
-            endpoint.refused();
-            return denied.response();
-        }
+        Err(denied) => return denied.response(),
     };
     let subprotocol = agreed.subprotocol.map(str::to_owned);
     upgrade(&endpoint, client, parts, subprotocol.as_deref(), socket, false)
@@ -86,7 +82,9 @@ pub(super) async fn serve(
 pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let socket = NewSocket {
+        connection: client.connection,
         peer: client.peer.ip(),
+        port: client.peer.port(),
         mount,
         serializer: &V2,
         dialect: Dialect::Modern,
@@ -108,7 +106,10 @@ fn upgrade(
 ) -> Response {
     let upgrade = match Upgrade::check(&parts) {
         Ok(upgrade) => upgrade,
-        Err(error) => return error.response().map(Body::from),
+        Err(error) => {
+            refuse(endpoint, client, &socket.mount, error);
+            return error.response().map(Body::from);
+        }
     };
     let deflate = socket
         .mount
@@ -120,9 +121,11 @@ fn upgrade(
     };
     let endpoint = Arc::clone(endpoint);
     tokio::task::spawn_local(async move {
-        if let Some((stream, leftover)) = leave_hyper(on_upgrade).await
-            && let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread))
-        {
+        let Some((stream, leftover)) = leave_hyper(on_upgrade).await else {
+            let refused = Refused::new(RefusalReason::HungUp, None, None);
+            return endpoint.refuse(client, Some(&socket.mount), NAME, refused);
+        };
+        if let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread)) {
             let upgraded = Upgraded {
                 stream,
                 leftover,
@@ -133,6 +136,20 @@ fn upgrade(
         }
     });
     upgrade.response(subprotocol, deflate).map(|()| Body::empty())
+}
+
+/// Notes that a request does not become a WebSocket.
+fn refuse(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, error: HandshakeError) {
+    let reason = match error {
+        HandshakeError::Method => RefusalReason::Method,
+        HandshakeError::NotUpgrade(_) => RefusalReason::NotWebSocket,
+        HandshakeError::Version => RefusalReason::WebSocketVersion,
+        HandshakeError::Subprotocol => RefusalReason::Subprotocol,
+        HandshakeError::Token => RefusalReason::AuthToken,
+    };
+    let status = error.response().status().as_u16();
+    let refused = Refused::new(reason, status, Some(&error.to_string()));
+    endpoint.refuse(client, Some(mount), NAME, refused);
 }
 
 /// Takes the connection out of hyper, with the bytes that hyper has already read.

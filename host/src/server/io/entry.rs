@@ -7,6 +7,7 @@ use bennu_wire::serializer::Incoming;
 use bytestring::ByteString;
 use tokio::sync::{mpsc as channel, oneshot};
 
+use super::listing::ListRequest;
 use crate::runtime::delivery::Delivery;
 use crate::server::routing::Routing;
 use crate::server::socket::NewSocket;
@@ -26,6 +27,8 @@ pub(crate) enum Entry {
     Ready(usize),
     /// Do this with a long-poll session.
     Session(SessionRequest),
+    /// Name some of the open connections.
+    List(ListRequest),
     /// Describe the connections with this socket id, so many at most, and say how many there are.
     Describe(ByteString, usize, channel::UnboundedSender<Described>),
     /// Take up other routes, and say so.

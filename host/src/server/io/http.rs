@@ -22,6 +22,7 @@ pub(super) use self::keep_alive::Phases;
 use self::keep_alive::{Limits, Phase};
 use super::LazyStream;
 use crate::server::ambiguous::HadContentLength;
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::state::State;
 
 /// Who sent a request, and which thread serves it. Each request carries it as an extension.
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     pub(crate) thread: u8,
     /// The client's address.
     pub(crate) peer: SocketAddr,
+    /// The number of the connection that the request may become.
+    pub(crate) connection: u64,
 }
 
 /// The HTTP of one thread.
@@ -64,13 +67,18 @@ impl Http {
         let stream = LazyStream::new(stream, routing.config.limits.response_timeout, Arc::clone(&phases));
         let content_length = stream.content_length();
         let state = Arc::clone(&self.state);
+        let notes = Arc::clone(&self.state);
         let service = {
             let phases = Arc::clone(&phases);
             service_fn(move |mut request| {
                 let serving = phases.serve();
                 let closes = keep_alive::closes(&request) || state.is_stopping();
                 let extensions = request.extensions_mut();
-                extensions.insert(Client { thread, peer });
+                extensions.insert(Client {
+                    thread,
+                    peer,
+                    connection: state.next_connection(),
+                });
                 if content_length.is_seen() {
                     extensions.insert(HadContentLength);
                 }
@@ -92,6 +100,10 @@ impl Http {
                 if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                     if let Err(error) = served {
                         tracing::trace!(error = &error as &dyn std::error::Error, "HTTP connection failed");
+                        if error.is_parse() {
+                            let what = error.to_string();
+                            notes.note_refused(peer, Refused::new(RefusalReason::BadHttp, 400, Some(&what)));
+                        }
                     }
                     return Poll::Ready(());
                 }
@@ -102,7 +114,10 @@ impl Http {
                 }
                 match now.phase {
                     Phase::Serving => Poll::Pending,
-                    Phase::Head | Phase::Idle => deadline.poll(cx),
+                    Phase::Head => deadline.poll(cx).map(|()| {
+                        notes.note_refused(peer, Refused::new(RefusalReason::RequestTimeout, None, None));
+                    }),
+                    Phase::Idle => deadline.poll(cx),
                 }
             })
             .await;

@@ -11,6 +11,7 @@ mod entry;
 mod http;
 mod inbox;
 mod inboxes;
+mod listing;
 mod stream;
 mod subscriptions;
 mod writes;
@@ -26,6 +27,7 @@ pub(crate) use entry::{Described, Entry, SessionRequest};
 pub(crate) use http::Client;
 pub(crate) use inbox::Inbox;
 pub(crate) use inboxes::Inboxes;
+pub(crate) use listing::{ListRequest, Listed, OpenConnection};
 pub(crate) use stream::LazyStream;
 pub(crate) use subscriptions::Subscriptions;
 

@@ -124,8 +124,8 @@ pub enum Received {
     All,
     /// There may be more: call again in the next turn.
     More,
-    /// The client said goodbye, and was answered.
-    Closed,
+    /// The client said goodbye with this close code, if it had one, and was answered.
+    Closed(Option<u16>),
     /// The client broke the rules: close with this code and reason.
     Broken(u16, String),
     /// The connection is gone.

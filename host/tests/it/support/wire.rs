@@ -1,5 +1,7 @@
 //! A WebSocket without a client library: every byte is the test's own.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -35,6 +37,11 @@ impl Wire {
         let head = String::from_utf8(head).expect("text");
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         (wire, head)
+    }
+
+    /// Where the server sees it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("it is connected")
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {

@@ -405,7 +405,7 @@ impl Run {
                 continue;
             };
             let took = publisher.began.elapsed().as_nanos();
-            self.latency.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
+            self.latency.record(u64::try_from(took)?)?;
             self.idle.push(at);
             self.messages += u64::from(list);
             match heard(status, &body) {

@@ -354,6 +354,14 @@ fn note(how: &str, culprit: &Culprit) {
     line.end();
 }
 
+/// The sentence on standard error is to be JSON, as the log is.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether the line about a crash is JSON.
+pub(crate) fn write_json(is_json: bool) {
+    JSON.store(is_json, Ordering::Release);
+}
+
 /// Prints a sentence to standard error, in one write. If nobody reads that, the crash does not wait for it.
 fn tell(how: &str, culprit: &Culprit) {
     let Some((plugin, _)) = &culprit.names else { return };
@@ -367,7 +375,13 @@ fn tell(how: &str, culprit: &Culprit) {
         return;
     }
     let mut line = Line::to(libc::STDERR_FILENO);
-    line.add(b"bennu: plugin ");
+    line.json = JSON.load(Ordering::Acquire);
+    let quote: &[u8] = if line.json { b"\\\"" } else { b"\"" };
+    line.add(if line.json {
+        b"{\"level\":\"ERROR\",\"target\":\"bennu\",\"message\":\"plugin "
+    } else {
+        b"bennu: plugin "
+    });
     line.show(plugin.as_bytes());
     line.add(b" crashed the server: ");
     line.add(how.as_bytes());
@@ -377,9 +391,10 @@ fn tell(how: &str, culprit: &Culprit) {
         line.add(entry.as_bytes());
     }
     if let Some(event) = event {
-        line.add(b" of \"");
+        line.add(b" of ");
+        line.add(quote);
         line.show(event);
-        line.add(b"\"");
+        line.add(quote);
     }
     line.add(b" (thread ");
     line.show(&thread_name());
@@ -425,6 +440,8 @@ fn thread_name() -> [u8; 16] {
 /// Text on the stack of a signal handler.
 struct Line {
     file: libc::c_int,
+    /// It is a JSON object: nothing in it may end a text.
+    json: bool,
     bytes: [u8; 512],
     len: usize,
 }
@@ -433,6 +450,7 @@ impl Line {
     fn to(file: libc::c_int) -> Self {
         Self {
             file,
+            json: false,
             bytes: [0; 512],
             len: 0,
         }
@@ -449,7 +467,8 @@ impl Line {
     fn show(&mut self, value: &[u8]) {
         let value = value.iter().take(MAX_NAME).take_while(|byte| **byte != 0);
         for byte in value {
-            let is_shown = byte.is_ascii_graphic() || *byte == b' ';
+            let ends_text = self.json && matches!(byte, b'"' | b'\\');
+            let is_shown = (byte.is_ascii_graphic() || *byte == b' ') && !ends_text;
             self.add(&[if is_shown { *byte } else { b'?' }]);
         }
     }
@@ -470,8 +489,9 @@ impl Line {
     }
 
     fn end(mut self) {
-        self.len = self.len.min(self.bytes.len() - 1);
-        self.add(b"\n");
+        let end: &[u8] = if self.json { b"\"}\n" } else { b"\n" };
+        self.len = self.len.min(self.bytes.len() - end.len());
+        self.add(end);
         self.flush();
     }
 }

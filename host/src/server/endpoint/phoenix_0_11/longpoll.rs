@@ -17,6 +17,7 @@ use super::super::connect::Attempt;
 use super::super::params::Params;
 use super::super::relay::{self, Polled};
 use crate::config::{LongPoll, Mount};
+use crate::server::closes::Refused;
 use crate::server::held::Share;
 use crate::server::io::Client;
 use crate::server::transport::Frame;
@@ -50,7 +51,7 @@ impl LongPoller {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        if !super::check_origin(&endpoint, client, &self.mount, &parts) {
+        if !super::check_origin(&endpoint, client, &self.mount, "longpoll", &parts) {
             return status(403);
         }
         let cors = relay::cors(&parts.headers);
@@ -183,7 +184,9 @@ impl<'a> Conn<'a> {
     /// Opens a session and answers with status 410, from which the client learns its token.
     async fn start_session(&self) -> Response {
         let endpoint = &self.endpoint;
-        if endpoint.state.turns_away() {
+        if let Some(reason) = endpoint.state.turns_away() {
+            let refused = Refused::new(reason, 503, None);
+            endpoint.refuse(self.client, Some(&self.handler.mount), "longpoll", refused);
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         let attempt = Attempt {
@@ -199,7 +202,6 @@ impl<'a> Conn<'a> {
         let socket = match attempt.decide().await {
             Ok(socket) => socket,
             Err(denied) => {
-                endpoint.refused();
                 return match denied.retry_after_s {
                     Some(_) => denied.without_body().response(),
                     None => status(403),

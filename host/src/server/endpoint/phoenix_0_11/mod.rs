@@ -5,6 +5,8 @@
 mod longpoll;
 mod origin;
 
+use std::sync::Arc;
+
 use http::header;
 use http::request::Parts;
 
@@ -13,11 +15,18 @@ pub(super) use longpoll::LongPoller;
 use super::Endpoint;
 use crate::config::Mount;
 use crate::runtime::client_lines::{Source, client_line};
+use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 
 /// Whether `origins` of a mount allows the request's `Origin`. Requests without one are allowed, and without `origins` all are. The
 /// log says how to allow a refused one.
-pub(super) fn check_origin(endpoint: &Endpoint, client: Client, mount: &Mount, parts: &Parts) -> bool {
+pub(super) fn check_origin(
+    endpoint: &Endpoint,
+    client: Client,
+    mount: &Arc<Mount>,
+    transport: &'static str,
+    parts: &Parts,
+) -> bool {
     let origins = mount
         .phoenix_0_11
         .as_ref()
@@ -33,11 +42,14 @@ pub(super) fn check_origin(endpoint: &Endpoint, client: Client, mount: &Mount, p
             endpoint.lines(),
             "origin",
             Source::of(client.peer.ip()),
+            connection = client.connection,
             peer = %client.peer,
             origin,
             mount = mount.path,
             "origin refused; to allow it, add it to `origins` of the mount"
         );
+        let refused = Refused::new(RefusalReason::Origin, 403, Some(origin));
+        endpoint.refuse(client, Some(mount), transport, refused);
     }
     allowed
 }

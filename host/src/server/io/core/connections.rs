@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bennu_plugin::abi::reason as end;
 use bytestring::ByteString;
 
 use super::{Core, LATE, READS};
@@ -11,11 +10,11 @@ use crate::runtime::channel::{Ending, Input, Notice};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::id::MAX_SOCKETS;
+use crate::server::closes::{CloseReason, Closed, Outcome, Record, RefusalReason, Refused};
 use crate::server::io::entry::Connection;
 use crate::server::io::{Described, Entry};
 use crate::server::socket::{NewSocket, Socket, Status};
 use crate::server::transport::longpoll::Published;
-use crate::server::transport::websocket::frame::close_code;
 use crate::server::transport::{PendingConnection, Registration, Transport, Waker};
 
 impl Core {
@@ -38,10 +37,12 @@ impl Core {
                     self.hub().client_lines,
                     "not polled",
                     Source::of(info.peer),
+                    connection = info.connection,
                     peer = %info.peer,
                     error = &error as &dyn std::error::Error,
                     "cannot poll a connection"
                 );
+                self.note_refused(&info, RefusalReason::System);
             }
         }
     }
@@ -49,11 +50,16 @@ impl Core {
     /// Gives a socket its slot. `None` if the thread has no more slots.
     pub(super) fn open(&mut self, mut info: NewSocket, transport: Box<dyn Transport>, now: Instant) -> Option<usize> {
         if self.sockets.len() >= MAX_SOCKETS {
+            self.note_refused(&info, RefusalReason::Full);
             return None;
         }
         let serial = self.next_serial();
         let arrival = info.arrival.take();
         let id = info.identity.as_ref().and_then(|identity| identity.socket_id.clone());
+        let labels = info.labels(transport.name());
+        let metrics = &self.hub().metrics;
+        metrics.clients.get_or_create(&labels).inc();
+        metrics.connects.get_or_create(&labels).inc();
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
         if let Some(id) = id {
             self.name(slot, id);
@@ -61,7 +67,7 @@ impl Core {
         self.state.acquire(self.index);
         self.hub().metrics.sockets.inc();
         if arrival.is_some_and(|arrival| arrival.is_disconnected()) {
-            self.close(slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
+            self.close(slot, CloseReason::Disconnected);
         }
         Some(slot)
     }
@@ -92,24 +98,45 @@ impl Core {
         }
     }
 
+    /// Notes that a client is not let in although it might have been.
+    fn note_refused(&self, info: &NewSocket, reason: RefusalReason) {
+        let refused = Outcome::Refused(Refused::new(reason, None, None));
+        self.state.note(Record {
+            mount: Some(Arc::clone(&info.mount)),
+            socket_id: info.socket_id().cloned(),
+            vsn: Some(info.serializer.vsn()),
+            ..Record::new(info.connection, info.address(), refused)
+        });
+    }
+
     /// Closes a connection: ends its channels, and tells the client why. The client has a moment to read that.
-    pub(super) fn close(&mut self, slot: usize, code: u16, reason: &str, ending: u32) {
+    pub(super) fn close(&mut self, slot: usize, reason: CloseReason) {
+        self.close_for(slot, reason, None);
+    }
+
+    /// The same, with what the transport or the serializer says of it.
+    pub(super) fn close_for(&mut self, slot: usize, reason: CloseReason, detail: Option<&str>) {
         if self.sockets.get(slot).is_none_or(|socket| socket.closing) {
             return;
         }
-        self.end_channels(slot, ending);
+        self.end_channels(slot, reason, detail);
         if let Some(transport) = &mut self.sockets[slot].transport {
-            transport.close(code, reason);
+            let text = Some(reason.text()).filter(|text| !text.is_empty());
+            transport.close(reason.code(), text.or(detail).unwrap_or_default());
         }
         self.forget_unfinished(slot);
         self.mark(slot);
     }
 
-    /// Ends all channels of a socket that is about to close.
-    pub(super) fn end_channels(&mut self, slot: usize, ending: u32) {
-        let Some(socket) = self.sockets.get_mut(slot) else {
+    /// Ends all channels of a socket that is about to close. Every connection comes by here, so this is where its end is noted.
+    pub(super) fn end_channels(&mut self, slot: usize, reason: CloseReason, detail: Option<&str>) {
+        let Some(socket) = self.sockets.get(slot) else {
             return;
         };
+        if !socket.closing {
+            self.state.note(closed(socket, reason, detail));
+        }
+        let socket = &mut self.sockets[slot];
         socket.closing = true;
         socket.heard = clock::now();
         while let Some(last) = self.sockets[slot].channels.len().checked_sub(1) {
@@ -117,23 +144,23 @@ impl Core {
             channel.tell(Published::Gone);
             channel
                 .topic
-                .owe(Input::End(Ending::new(channel.member, ending, Notice::None)));
+                .owe(Input::End(Ending::new(channel.member, reason.ending(), Notice::None)));
         }
     }
 
     /// Drops a socket whose client does not read what waits for it.
-    pub(super) fn cut_off(&mut self, slot: usize, ending: u32) {
+    pub(super) fn cut_off(&mut self, slot: usize, reason: CloseReason) {
         if let Some(transport) = self.sockets.get_mut(slot).and_then(|socket| socket.transport.as_mut())
             && transport.waiting() > 0
         {
             transport.drop_unsent();
         }
-        self.drop_socket(slot, ending);
+        self.drop_socket(slot, reason);
     }
 
     /// Drops a socket.
-    pub(super) fn drop_socket(&mut self, slot: usize, ending: u32) {
-        self.end_channels(slot, ending);
+    pub(super) fn drop_socket(&mut self, slot: usize, reason: CloseReason) {
+        self.end_channels(slot, reason, None);
         let Some(socket) = self.sockets.try_remove(slot) else {
             return;
         };
@@ -151,7 +178,10 @@ impl Core {
         if let Some(id) = id.filter(|id| self.ids.get(*id).is_some_and(Vec::is_empty)) {
             self.ids.remove(id);
         }
-        self.hub().metrics.sockets.dec();
+        let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
+        let metrics = &self.hub().metrics;
+        metrics.clients.get_or_create(&socket.info.labels(transport)).dec();
+        metrics.sockets.dec();
         self.state.release(self.index);
     }
 
@@ -183,12 +213,13 @@ impl Core {
         for slot in silent {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(|socket| socket.heard != now) {
-                self.close(slot, close_code::PROTOCOL_ERROR, "idle", end::CLOSED);
+                self.close(slot, CloseReason::Idle);
             }
         }
         for slot in over {
             self.flush(slot);
-            self.cut_off(slot, end::CLOSED);
+            // Its end is noted already.
+            self.cut_off(slot, CloseReason::ConnectionLost);
         }
         // Polls come by HTTP, which has its turn after this one. A thread that was busy for long has not read them yet.
         if !is_late {
@@ -205,6 +236,31 @@ impl Core {
             }
         }
         self.again.push(slot);
+    }
+}
+
+/// How the connection of a socket ended.
+fn closed(socket: &Socket, reason: CloseReason, detail: Option<&str>) -> Record {
+    let info = &socket.info;
+    let now = clock::now();
+    let millis = |since: Instant| u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+    let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
+    let closed = Closed {
+        reason,
+        code: (transport != "longpoll").then(|| reason.code()),
+        detail: detail.map(Into::into),
+        lasted_ms: millis(socket.since),
+        silent_ms: millis(socket.heard),
+        topics: socket.topics(),
+        traffic: socket.traffic,
+        unsent_bytes: socket.waiting(),
+    };
+    Record {
+        mount: Some(Arc::clone(&info.mount)),
+        socket_id: info.socket_id().cloned(),
+        transport,
+        vsn: Some(info.serializer.vsn()),
+        ..Record::new(info.connection, info.address(), Outcome::Closed(closed))
     }
 }
 

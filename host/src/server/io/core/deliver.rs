@@ -14,11 +14,11 @@ use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::delivery::Broadcast;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
+use crate::server::closes::CloseReason;
 use crate::server::routing::Routing;
 use crate::server::socket::{Channel, Encoding, Socket, Status, Waiting};
 use crate::server::transport::Frame;
 use crate::server::transport::longpoll::Published;
-use crate::server::transport::websocket::frame::close_code;
 
 impl Core {
     /// Handles a delivery of a shard, for one client or for all subscribers of a topic.
@@ -55,7 +55,8 @@ impl Core {
         let channel = &self.sockets[slot].channels[index];
         let (topic, status) = (channel.topic.name.clone(), channel.status);
         if status != Status::Ended {
-            tracing::debug!(topic = &*topic, "joined");
+            let connection = self.sockets[slot].info.connection;
+            tracing::debug!(connection, topic = &*topic, "joined");
             let place = self.subscriptions.add(&topic, member);
             self.sockets[slot].channels[index].place = place;
         }
@@ -83,7 +84,8 @@ impl Core {
         let (status, reply) = self.sockets[slot].info.dialect.refusal(reply);
         self.answer_join(slot, index, status, &reply, Published::Refused);
         let channel = self.take_channel(slot, index);
-        tracing::debug!(topic = &*channel.topic.name, "join refused");
+        let connection = self.sockets[slot].info.connection;
+        tracing::debug!(connection, topic = &*channel.topic.name, "join refused");
         if channel.status == Status::Ended {
             self.forget_replaced(slot, &channel);
         }
@@ -220,6 +222,7 @@ impl Core {
             self.hub().client_lines,
             "withheld",
             Source::of(socket.info.peer),
+            connection = socket.info.connection,
             peer = %socket.info.peer,
             topic = &*socket.channels[index].topic.name,
             event,
@@ -241,7 +244,12 @@ impl Core {
         let mut reached = 0;
         let mut disconnected = None;
         if &**event == event::DISCONNECT {
-            disconnected = Some(self.disconnect(topic));
+            // Only a backend wants to know how many there were.
+            let who = match reach {
+                Some(_) => CloseReason::DisconnectedByBackend,
+                None => CloseReason::Disconnected,
+            };
+            disconnected = Some(self.disconnect(topic, who));
         }
         let mut frames: Vec<(Encoding, Result<Frame, EncodeError>)> = Vec::new();
         // No member subscribes or unsubscribes during the walk: slow clients are closed at the end of the turn.
@@ -281,11 +289,11 @@ impl Core {
     }
 
     /// Closes every connection with this socket id. Returns how many there were.
-    fn disconnect(&mut self, socket_id: &str) -> usize {
+    fn disconnect(&mut self, socket_id: &str, reason: CloseReason) -> usize {
         let mut slots = self.slots_of(socket_id);
         slots.retain(|slot| self.sockets.get(*slot).is_some_and(|socket| !socket.closing));
         for slot in &slots {
-            self.close(*slot, close_code::GOING_AWAY, "disconnected", end::DISCONNECTED);
+            self.close(*slot, reason);
         }
         slots.len()
     }

@@ -41,13 +41,13 @@ impl Core {
     pub(super) fn incoming(&mut self, slot: usize, frame: Incoming) -> Result<(), bennu_wire::serializer::DecodeError> {
         let frame_bytes = frame.size();
         let message = self.sockets[slot].info.serializer.decode(frame)?;
-        self.hub().metrics.messages_in.inc();
         self.dispatch(slot, message, frame_bytes);
         Ok(())
     }
 
     /// Handles a message that came in a frame of this size. The messages of every transport and dialect come here.
     pub(super) fn dispatch(&mut self, slot: usize, message: Message, frame_bytes: usize) -> Dispatched {
+        self.count_in(slot, frame_bytes);
         let TopicName::Text(topic) = &message.topic else {
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
@@ -95,6 +95,7 @@ impl Core {
                 self.hub().client_lines,
                 "no route",
                 Source::of(socket.info.peer),
+                connection = socket.info.connection,
                 peer = %socket.info.peer,
                 topic = &**topic,
                 mount = mount.path,
@@ -240,6 +241,7 @@ impl Core {
         match refused {
             Refused::Overloaded => {
                 let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
+                self.hub().metrics.overloads.inc();
                 let payload = Payload::reason(reason::OVERLOADED);
                 self.reply(slot, own_ref.as_deref(), &msg_ref, &name, "error", &payload);
                 Dispatched::Taken
@@ -259,8 +261,11 @@ impl Core {
     }
 
     /// Refuses a join.
-    fn refuse(&mut self, slot: usize, message: &Message, reason: &str) -> Dispatched {
-        let (status, payload) = self.sockets[slot].info.dialect.refusal(&Payload::reason(reason));
+    fn refuse(&mut self, slot: usize, message: &Message, why: &str) -> Dispatched {
+        if why == reason::OVERLOADED {
+            self.hub().metrics.overloads.inc();
+        }
+        let (status, payload) = self.sockets[slot].info.dialect.refusal(&Payload::reason(why));
         let join_ref = message.join_ref.as_deref();
         self.reply(slot, join_ref, &message.msg_ref, &message.topic, status, &payload);
         Dispatched::Refused

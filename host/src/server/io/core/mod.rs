@@ -3,6 +3,7 @@
 mod connections;
 mod deliver;
 mod dispatch;
+mod listing;
 mod sending;
 mod sessions;
 mod tokens;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use bennu_plugin::abi::reason as end;
 use bennu_wire::serializer::Incoming;
 use bytestring::ByteString;
 use slab::Slab;
@@ -29,6 +29,7 @@ use crate::runtime::plugin::Hub;
 use crate::runtime::threads::fault;
 use crate::runtime::wake::{self, PutOff};
 use crate::server::auth::Expiries;
+use crate::server::closes::{CloseReason, Traffic};
 use crate::server::held::Held;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
@@ -89,6 +90,8 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up. They are closed at the end of the turn, because lists are walked until then.
     slow: Vec<(usize, u32)>,
+    /// What was carried since the last turn, for the metrics: one count for all threads costs more than it tells.
+    traffic: Traffic,
     /// What time it is for tokens.
     expiries: Expiries,
     /// Bytes that wait for clients.
@@ -142,6 +145,7 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            traffic: Traffic::default(),
             expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
@@ -253,6 +257,7 @@ impl Core {
             }
             Entry::Session(SessionRequest::Poll(request)) => self.poll_session(request, now),
             Entry::Session(SessionRequest::Publish(request)) => self.publish(request),
+            Entry::List(request) => self.list(request, now),
             Entry::Describe(socket_id, most, reply) => {
                 // The request may have ended.
                 let _ = reply.send(self.describe(&socket_id, most));
@@ -264,7 +269,7 @@ impl Core {
             Entry::Drain(most, left) => {
                 let slots: Vec<usize> = self.open_slots().take(most).collect();
                 for slot in slots {
-                    self.close(slot, close_code::RESTART, "server restarts", end::DRAINING);
+                    self.close(slot, CloseReason::ServerRestarts);
                 }
                 let _ = left.send(self.open_slots().count());
             }
@@ -309,12 +314,13 @@ impl Core {
                         self.hub().client_lines,
                         "undecodable",
                         Source::of(peer),
+                        connection = socket.info.connection,
                         %peer,
                         %error,
                         "a client sent an invalid message"
                     );
                 }
-                self.close(slot, close_code::INTERNAL_ERROR, "undecodable message", end::CLOSED);
+                self.close_for(slot, CloseReason::Undecodable, Some(&error.to_string()));
             }
         }
         self.frames = frames;
@@ -324,12 +330,13 @@ impl Core {
                 self.mark(slot);
                 self.again.push(slot);
             }
-            Received::Closed => {
-                self.end_channels(slot, end::CLOSED);
+            Received::Closed(code) => {
+                let code = code.unwrap_or(close_code::NONE);
+                self.end_channels(slot, CloseReason::ClientClosed(code), None);
                 self.mark(slot);
             }
-            Received::Broken(code, reason) => self.close(slot, code, &reason, end::CLOSED),
-            Received::Lost => self.drop_socket(slot, end::CLOSED),
+            Received::Broken(code, why) => self.close_for(slot, CloseReason::of_transport(code), Some(&why)),
+            Received::Lost => self.drop_socket(slot, CloseReason::ConnectionLost),
         }
     }
 

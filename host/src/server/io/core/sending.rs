@@ -3,16 +3,15 @@
 
 use std::time::Instant;
 
-use bennu_plugin::abi::reason as end;
 use bennu_wire::message::Outgoing;
 use bennu_wire::serializer::EncodeError;
 
 use super::{Core, WRITES};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
+use crate::server::closes::{CloseReason, Traffic};
 use crate::server::io::writes::Written;
 use crate::server::socket::{Encoding, Socket};
-use crate::server::transport::websocket::frame::close_code;
 use crate::server::transport::{Flushed, Frame, Replaceable, takes};
 
 impl Core {
@@ -38,6 +37,7 @@ impl Core {
                     self.hub().client_lines,
                     "not encoded",
                     Source::of(peer),
+                    connection = socket.info.connection,
                     %peer,
                     %error,
                     "cannot encode a message"
@@ -68,14 +68,38 @@ impl Core {
             self.slow.push((slot, socket.serial));
             return false;
         };
-        self.gathered += takes(frame.wire().len());
-        let metrics = &self.state.hub.metrics;
-        metrics.messages_out.inc();
+        let bytes = frame.wire().len();
+        self.gathered += takes(bytes);
+        for traffic in [&mut socket.traffic, &mut self.traffic] {
+            traffic.messages_out += 1;
+            traffic.bytes_out += bytes as u64;
+        }
         if replaced > 0 {
-            metrics.replaced_messages.inc_by(replaced as u64);
+            self.state.hub.metrics.replaced_messages.inc_by(replaced as u64);
         }
         self.mark(slot);
         true
+    }
+
+    /// Counts a message of a client, in a frame of this size.
+    pub(super) fn count_in(&mut self, slot: usize, frame_bytes: usize) {
+        for traffic in [&mut self.sockets[slot].traffic, &mut self.traffic] {
+            traffic.messages_in += 1;
+            traffic.bytes_in += frame_bytes as u64;
+        }
+    }
+
+    /// Adds what this thread has carried to the metrics.
+    fn tell_traffic(&mut self) {
+        let traffic = std::mem::take(&mut self.traffic);
+        if traffic == Traffic::default() {
+            return;
+        }
+        let metrics = &self.state.hub.metrics;
+        metrics.messages_in.inc_by(traffic.messages_in);
+        metrics.bytes_in.inc_by(traffic.bytes_in);
+        metrics.messages_out.inc_by(traffic.messages_out);
+        metrics.bytes_out.inc_by(traffic.bytes_out);
     }
 
     pub(super) fn mark(&mut self, slot: usize) {
@@ -107,7 +131,7 @@ impl Core {
             Flushed::Ended => {}
         }
         if flushed == Flushed::Ended && !socket.closing {
-            self.drop_socket(slot, end::CLOSED);
+            self.drop_socket(slot, CloseReason::ConnectionLost);
         } else {
             self.account(slot);
         }
@@ -128,7 +152,7 @@ impl Core {
         let limit = self.routing.config.limits.max_outbound_total_bytes / self.state.threads();
         if waiting > before && self.unsent.is_too_much(waiting, limit) {
             self.hub().metrics.slow_consumers.inc();
-            self.cut_off(slot, end::OVERLOADED);
+            self.cut_off(slot, CloseReason::UnsentTotal);
         }
     }
 
@@ -142,12 +166,7 @@ impl Core {
         self.unfinished.change(before, now);
         let limit = self.routing.config.limits.max_inbound_total_bytes / self.state.threads();
         if now > before && self.unfinished.is_too_much(now, limit) {
-            self.close(
-                slot,
-                close_code::TRY_AGAIN_LATER,
-                "too many unfinished messages",
-                end::OVERLOADED,
-            );
+            self.close(slot, CloseReason::UnfinishedTotal);
         }
     }
 
@@ -169,7 +188,7 @@ impl Core {
         for slot in late {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(is_late) {
-                self.close(slot, close_code::PROTOCOL_ERROR, "unfinished message", end::CLOSED);
+                self.close(slot, CloseReason::UnfinishedMessage);
             }
         }
     }
@@ -187,7 +206,7 @@ impl Core {
             self.flush(slot);
             if { self.sockets.get(slot) }.is_some_and(|socket| socket.stalled.is_some_and(is_late)) {
                 self.hub().metrics.slow_consumers.inc();
-                self.cut_off(slot, end::OVERLOADED);
+                self.cut_off(slot, CloseReason::NotReading);
             }
         }
     }
@@ -202,10 +221,12 @@ impl Core {
 
     /// Writes the gathered messages, and closes clients that do not keep up.
     pub(super) fn finish_turn(&mut self) {
+        // Before anything is written: whoever has read a message finds it counted.
+        self.tell_traffic();
         for (slot, serial) in std::mem::take(&mut self.slow) {
             if self.sockets.get(slot).is_some_and(|socket| socket.serial == serial) {
                 self.hub().metrics.slow_consumers.inc();
-                self.close(slot, close_code::TRY_AGAIN_LATER, "too slow", end::OVERLOADED);
+                self.close(slot, CloseReason::TooSlow);
             }
         }
         let mut turn = std::mem::take(&mut self.turn);

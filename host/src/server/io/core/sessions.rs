@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bennu_plugin::abi::reason as end;
 use bennu_wire::dialect::Dialect;
 use bennu_wire::serializer::DecodeError;
 use tokio::sync::oneshot;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Core;
 use super::dispatch::Dispatched;
 use crate::runtime::id::MemberId;
+use crate::server::closes::CloseReason;
 use crate::server::socket::{NewSocket, Waiting};
 use crate::server::transport::longpoll::session::Limits;
 use crate::server::transport::longpoll::{
@@ -74,7 +74,7 @@ impl Core {
             && let Some(slot) = slot
         {
             // The client hung up before it learned of its session.
-            self.drop_socket(slot, end::CLOSED);
+            self.drop_socket(slot, CloseReason::ConnectionLost);
         }
     }
 
@@ -112,7 +112,6 @@ impl Core {
         };
         let mut last = Dispatched::Taken;
         for (message, frame_bytes) in messages {
-            self.hub().metrics.messages_in.inc();
             last = self.dispatch(slot, message, frame_bytes);
         }
         if let Some((member, waiting)) = outcome(dialect, last, request.reply) {
@@ -129,7 +128,7 @@ impl Core {
             }
         }
         for slot in expired {
-            self.drop_socket(slot, end::INACTIVE);
+            self.drop_socket(slot, CloseReason::NotPolled);
         }
     }
 }

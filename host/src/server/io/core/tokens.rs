@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bennu_plugin::abi::reason as end;
 use bennu_wire::message::{Message, Payload, reason};
 use bytestring::ByteString;
 use serde::Deserialize;
@@ -13,8 +12,8 @@ use super::{Core, TICK};
 use crate::runtime::channel::Input;
 use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
+use crate::server::closes::CloseReason;
 use crate::server::socket::{Identity, Socket, Status};
-use crate::server::transport::websocket::frame::close_code;
 
 /// The payload of `access_token`.
 #[derive(Deserialize)]
@@ -107,6 +106,7 @@ impl Core {
                     self.hub().client_lines,
                     "token",
                     Source::of(socket.info.peer),
+                    connection = socket.info.connection,
                     peer = %socket.info.peer,
                     mount = socket.info.mount.path,
                     reason = refused.label(),
@@ -161,7 +161,7 @@ impl Core {
             self.receive_rest(slot, now);
             if self.sockets.get(slot).is_some_and(is_over) {
                 self.hub().metrics.expired_tokens.inc();
-                self.close(slot, close_code::UNAUTHORIZED, "token expired", end::CLOSED);
+                self.close(slot, CloseReason::TokenExpired);
             }
         }
     }

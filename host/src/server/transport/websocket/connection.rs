@@ -110,7 +110,7 @@ impl WebSocket {
         if let Some(code) = goodbye {
             // The client gets its own code back. This is the only case in which 1000 is sent.
             self.say_goodbye(code, "");
-            return Received::Closed;
+            return Received::Closed(code);
         }
         match fed {
             Ok(_) => Received::All,

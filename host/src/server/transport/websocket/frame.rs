@@ -64,6 +64,8 @@ impl Opcode {
 
 /// The codes of close frames that the server sends. 1000 is not among them, because clients take it as final.
 pub(crate) mod close_code {
+    /// A close frame without a code counts as one with this. Never sent.
+    pub(crate) const NONE: u16 = 1005;
     /// A broadcast of `disconnect` closed it.
     pub(crate) const GOING_AWAY: u16 = 1001;
     /// The client broke RFC 6455, was silent too long, or took too long for a message.
