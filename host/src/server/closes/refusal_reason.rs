@@ -31,7 +31,7 @@ pub(crate) enum RefusalReason {
     Token,
     /// The connect handler refused the client.
     Plugin,
-    /// A backend has disconnected the socket id for a while.
+    /// A backend has disconnected the socket id for a while, or the socket id is longer than `max_topic_bytes`.
     SocketId,
     /// The connect handler panicked.
     PluginCrashed,
