@@ -493,5 +493,8 @@ fn a_mistake_in_auth_is_shown_with_its_line_and_a_secret_there_is_not() {
 #[test]
 fn keys_of_an_api_that_is_off_are_warned_of() {
     let key = "[[api.keys]]\nname = \"web\"\nallow = [\"read\"]\ntopics = [\"*\"]\n";
-    check(key, "nobody can use the keys: the API is off, as it has no `listen`");
+    check(
+        key,
+        "1:3: nobody can use the keys: the API is off, as it has no `listen`",
+    );
 }

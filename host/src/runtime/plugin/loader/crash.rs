@@ -293,13 +293,45 @@ impl Culprit {
 }
 
 /// The first address on the stack that lies in a library. Reads by a system call, which fails where nothing is mapped.
+///
+/// A thread of the host runs a plugin's code only while the host calls it. Otherwise what looks like that is left from an earlier
+/// thread, whose stack it has.
 fn owner_on_stack(stack: usize) -> Option<&'static Owner> {
     /// As far up as frames are looked for.
     const MOST: usize = 1 << 20;
+    let is_called = !matches!(PLACE.try_with(Cell::get), Ok(Place::Host));
+    if is_called || !is_of_the_host() {
+        find_on_stack(stack, MOST, code::owner_of)
+    } else {
+        None
+    }
+}
+
+/// Whether this thread was started with a function of this program. The C library keeps that function in what it keeps of a thread.
+fn is_of_the_host() -> bool {
+    /// As much of that as is looked at, in bytes.
+    const KEPT: usize = 2304;
+    unsafe extern "C" {
+        /// Where the program begins, and where its code ends: linkers define both.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let program = (&raw const __executable_start).addr()..(&raw const etext).addr();
+    // SAFETY: it has no conditions.
+    let kept = unsafe { libc::pthread_self() } as usize;
+    let whose = |word: usize| match code::owner_of(word) {
+        Some(_) => Some(false),
+        None => program.contains(&word).then_some(true),
+    };
+    find_on_stack(kept, KEPT, whose) == Some(true)
+}
+
+/// The first of what `wanted` finds among `most` bytes of words from an address on.
+fn find_on_stack<T>(stack: usize, most: usize, wanted: impl Fn(usize) -> Option<T>) -> Option<T> {
     /// Pages are a multiple of this, so that no read crosses the end of what is mapped.
     const CHUNK: usize = 1024;
     let mut words = [0_usize; CHUNK / size_of::<usize>()];
-    let (mut from, end) = (stack & !(size_of::<usize>() - 1), stack.saturating_add(MOST));
+    let (mut from, end) = (stack & !(size_of::<usize>() - 1), stack.saturating_add(most));
     while from < end {
         let len = CHUNK - from % CHUNK;
         let local = libc::iovec {
@@ -316,8 +348,8 @@ fn owner_on_stack(stack: usize) -> Option<&'static Owner> {
             return None;
         }
         let found = words[..len / size_of::<usize>()].iter();
-        if let Some(owner) = found.copied().find_map(code::owner_of) {
-            return Some(owner);
+        if let Some(found) = found.copied().find_map(&wanted) {
+            return Some(found);
         }
         from += len;
     }
@@ -499,4 +531,14 @@ impl Line {
 /// The author's name for the callback of an event.
 fn callback(event: &abi::Event) -> &'static str {
     abi::callback_name(event.kind, event.topic, event.member)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_the_host_has_started_is_known() {
+        assert!(std::thread::spawn(is_of_the_host).join().unwrap());
+    }
 }
