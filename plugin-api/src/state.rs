@@ -43,7 +43,8 @@
 //!
 //! The kit knows a set by the name of its type. It also sees the set in a `Box`, `Rc`, `Arc` and the like, in an `Option` and in a
 //! newtype, but not in a type with `#[serde(transparent)]` or `#[serde(into = "…")]`. Such a list may change its order only if that is
-//! another one each time the state is read, as for a `HashSet`.
+//! another one each time the state is read, as for a `HashSet`. State that an earlier kit wrote, or that has no text in it, does not
+//! say which of its lists are sets: there the type that reads it decides.
 //!
 //! # What it carries
 //!

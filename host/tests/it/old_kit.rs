@@ -70,11 +70,15 @@ async fn old_and_new_kits_take_over_from_each_other() {
     let mut ann = joined(&server, "ann", Transport::WebSocket).await;
     let mut bob = joined(&server, "bob", Transport::LongPoll).await;
     works(&mut ann, &mut bob, 1, 1).await;
+    let tags: Vec<_> = (0..20).map(|number| format!("tag {number}")).collect();
+    let tagged = json!({ "tags": 20 });
+    assert_eq!(ann.push(TOPIC, "tag", json!(tags)).await, tagged);
     let owed = ann.start(TOPIC, "owe", json!({})).await;
     for (generation, build) in [(2, Build::Veteran), (3, Build::VeteranOld), (4, Build::Veteran)] {
         bench.put("veteran", build);
         server.in_service("veteran", generation).await;
         works(&mut ann, &mut bob, generation, generation).await;
+        assert_eq!(ann.push(TOPIC, "tag", json!([])).await, tagged);
     }
     bob.push(TOPIC, "pay", json!({})).await;
     assert_eq!(ann.answer(&owed).await["response"], json!({ "late": true }));

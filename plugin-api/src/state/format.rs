@@ -5,10 +5,12 @@
 //! * Types that serde writes in a readable and in a compact form (IP addresses, for example) are written in the readable form. Only
 //!   that form can be read inside internally tagged, untagged and flattened types. State in the compact form is read as well.
 //!
-//! Three things are noted beside the values, for the check that nothing is lost:
+//! Four things are noted beside the values, for the check that nothing is lost:
 //!
 //! * A set (by the name of its type) and a map whose keys are data, as opposed to a struct, have a longer header than they need. Any
 //!   reader of MessagePack takes it. A set of 65,536 items or more has no longer header, so its order counts like that of a list.
+//! * The first text (most often the name of the first field) has a longer header, too. It says that the other headers tell
+//!   something: those that earlier versions of this crate wrote do not. State without any text counts as if it was one of these.
 //! * Integers of 128 bits that fit into 64 bits are written as such, so that `u64` may become `u128`.
 //! * State in which a field is left out that its own code reads with another value begins with [`MISREAD`].
 

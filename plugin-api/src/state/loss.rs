@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::format::{Depth, FormatError, MOST_LEVELS};
-use super::read::Item;
+use super::read::{Item, tells};
 use super::tree::{Shape, Tree, digest};
 
 /// How many losses are named.
@@ -83,7 +83,11 @@ impl Losses {
             return Ok(losses);
         }
         let tree = Tree::read(before)?;
-        losses.compare(&mut Place::start(arbitrary), &tree, &Tree::read(after)?);
+        let mut place = Place {
+            tells: tells(before)?,
+            ..Place::start(arbitrary)
+        };
+        losses.compare(&mut place, &tree, &Tree::read(after)?);
         if let Some(misread) = misread {
             let known = Self::new_in(&tree, &Tree::read(misread)?);
             let known: HashSet<_> = known.iter().map(|new| (&*new.path, new.digest)).collect();
@@ -170,6 +174,8 @@ impl Losses {
         (before, is_set): (&'t [Tree<'t>], bool),
         (after, to_set): (&'t [Tree<'t>], bool),
     ) {
+        // What is a set by now was one before, unless that says otherwise.
+        let is_set = is_set || (to_set && !place.tells);
         let mut same: HashMap<u64, VecDeque<usize>> = HashMap::new();
         for (at, item) in after.iter().enumerate() {
             same.entry(item.digests.unordered).or_default().push_back(at);
@@ -368,6 +374,7 @@ fn holds<'t>(place: &Place<'_>, before: &'t Tree<'t>, after: &'t Tree<'t>) -> bo
     let mut losses = Losses::default();
     let mut inside = Place {
         depth: place.depth.clone(),
+        tells: place.tells,
         ..Place::start(place.arbitrary)
     };
     losses.compare(&mut inside, before, after);
@@ -400,6 +407,8 @@ fn are_bytes(items: &[Tree<'_>], bytes: &[u8]) -> bool {
 struct Place<'a> {
     /// Where the order of a list does not count.
     arbitrary: &'a HashSet<String>,
+    /// The headers of `before` tell sets from lists. Those of earlier versions of this crate do not.
+    tells: bool,
     depth: Depth,
     path: String,
     /// The same, without positions in arrays.
@@ -410,6 +419,7 @@ impl<'a> Place<'a> {
     fn start(arbitrary: &'a HashSet<String>) -> Self {
         Self {
             arbitrary,
+            tells: true,
             depth: Depth::up_to(MOST_LEVELS),
             path: String::new(),
             pattern: String::new(),

@@ -33,6 +33,18 @@ pub(super) fn parts(bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8]), FormatError>
     Ok((Some(reader.take(len)?), reader.bytes))
 }
 
+/// Whether the headers of this state tell sets from lists, and maps from structs. The first text says so.
+pub(super) fn tells(bytes: &[u8]) -> Result<bool, FormatError> {
+    let mut reader = Reader::new(bytes);
+    while !reader.bytes.is_empty() {
+        let is_long = reader.has_long_text();
+        if let Item::Text(_) = reader.next_item()? {
+            return Ok(is_long);
+        }
+    }
+    Ok(false)
+}
+
 /// The error of reading `bytes` as a `T`, with its place. `None` if that is deep inside: keeping track of the place takes much
 /// more of the stack.
 fn placed<T: DeserializeOwned>(bytes: &[u8], form: Form) -> Option<FormatError> {
@@ -128,6 +140,11 @@ impl<'de> Reader<'de> {
             Marker::Array32 | Marker::Map32 => matches!(len, [0, 0, ..]),
             _ => false,
         }
+    }
+
+    /// Whether the text that follows has a longer header than it needs.
+    fn has_long_text(&self) -> bool {
+        matches!(self.bytes, [marker, 0, 0, ..] if *marker == Marker::Str32.to_u8())
     }
 
     /// What [`Reader::next_item`] will return, if it is nil.

@@ -22,6 +22,7 @@ pub(super) fn write<T: Serialize + ?Sized>(
         depth: Depth::up_to(MOST_LEVELS),
         type_name: type_name::<T>,
         leaves_out: false,
+        tells: headers == Headers::Lenient,
     };
     state.serialize(&mut writer)?;
     Ok(writer.leaves_out)
@@ -54,6 +55,8 @@ struct Writer<'a> {
     type_name: fn() -> &'static str,
     /// A field may have been left out: serde says so of structs, but not of flattened ones.
     leaves_out: bool,
+    /// A text says already that headers tell something, or they do not.
+    tells: bool,
 }
 
 /// Types that hold their items in no order, or in one of their own. References and smart pointers to them count as well.
@@ -291,8 +294,14 @@ impl<'w, 'a> ser::Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Written {
-        short(value.len())?;
-        encode::write_str(self.bytes, value).map_err(refused)
+        let len = short(value.len())?;
+        if std::mem::replace(&mut self.tells, true) {
+            return encode::write_str(self.bytes, value).map_err(refused);
+        }
+        self.bytes.push(Marker::Str32.to_u8());
+        self.bytes.extend_from_slice(&len.to_be_bytes());
+        self.bytes.extend_from_slice(value.as_bytes());
+        Ok(())
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Written {

@@ -2,12 +2,16 @@
 //!
 //! It does a bit of everything: state, presence, timers, late replies, an intercepted event, a connect handler.
 
+use std::collections::HashSet;
+
 use bennu_plugin::prelude::*;
 
 #[derive(Default, Serialize, Deserialize)]
 struct Room {
     count: u64,
     owed: Vec<Later>,
+    /// Written in another order each time.
+    tags: HashSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,6 +42,10 @@ impl Channel for Member {
             "count" => {
                 room.count += 1;
                 return Ok(Reply::ok_with(json!({ "count": room.count, "heard": self.heard })));
+            }
+            "tag" => {
+                room.tags.extend(payload.parse::<Vec<String>>()?);
+                return Ok(Reply::ok_with(json!({ "tags": room.tags.len() })));
             }
             "shout" => cx.broadcast("shout", payload),
             "whisper" => cx.broadcast_from("whisper", payload),

@@ -145,23 +145,26 @@ fn numbers() -> Vec<u32> {
 
 #[test]
 fn the_order_of_a_list_counts() {
+    /// With a text in it: it says that a list is no set.
+    fn listed<T>(list: T) -> BTreeMap<String, T> {
+        BTreeMap::from([("list".to_owned(), list)])
+    }
+    type Listed<T> = BTreeMap<String, T>;
     let few = vec![3, 1, 2];
     for list in [few, numbers()] {
-        assert_eq!(lost_as::<Vec<u32>>(&list), "");
-        assert_eq!(lost_as::<std::collections::VecDeque<u32>>(&list), "");
-        let another = format!("the value itself: {} items → another order", list.len());
-        assert_eq!(lost_as::<BTreeSet<u32>>(&list), another);
+        let another = format!("`list`: {} items → another order", list.len());
+        let list = listed(list);
+        assert_eq!(lost_as::<Listed<Vec<u32>>>(&list), "");
+        assert_eq!(lost_as::<Listed<std::collections::VecDeque<u32>>>(&list), "");
+        assert_eq!(lost_as::<Listed<BTreeSet<u32>>>(&list), another);
     }
-    assert!(lost_as::<HashSet<u32>>(&numbers()).ends_with("another order"));
-    assert!(lost_as::<BinaryHeap<u32>>(&numbers()).ends_with("another order"));
+    let list = listed(numbers());
+    assert!(lost_as::<Listed<HashSet<u32>>>(&list).ends_with("another order"));
+    assert!(lost_as::<Listed<BinaryHeap<u32>>>(&list).ends_with("another order"));
     let nested = BTreeMap::from([("games", [["c", "a"], ["a", "b"]])]);
     assert_eq!(
         lost_as::<BTreeMap<String, Vec<BTreeSet<String>>>>(&nested),
         "`games[0]`: 2 items → another order"
-    );
-    assert_eq!(
-        lost_as::<BTreeSet<u32>>(&[2, 1]),
-        "the value itself: 2 items → another order"
     );
     #[derive(Serialize, Deserialize)]
     struct Sorted(#[serde(deserialize_with = "sorted")] Vec<u32>);
@@ -370,4 +373,30 @@ fn few_losses_are_named_and_each_place_once() {
     assert!(named.ends_with(", 4 more"), "{named}");
     let alike: Vec<_> = (1..9).map(|count| Counter { count }).collect();
     assert_eq!(lost_as::<Vec<None>>(&alike), "`[0].count`: dropped");
+}
+
+/// `rmp-serde` writes the headers that earlier versions of this crate wrote.
+#[test]
+fn a_set_that_an_earlier_kit_wrote_may_have_any_order() {
+    #[derive(Serialize, Deserialize)]
+    struct Tagged {
+        tags: HashSet<u32>,
+    }
+    #[derive(Serialize)]
+    struct Listed {
+        tags: Vec<u32>,
+    }
+    for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+        let listed = Listed { tags: order.to_vec() };
+        let old = rmp_serde::to_vec_named(&listed).expect("it can be written");
+        let read: Tagged = read(&old).expect("it can be read");
+        assert_eq!(lost(&old, &read), "", "{order:?}");
+    }
+    // What this kit has written says that it was a list.
+    #[derive(Serialize, Deserialize)]
+    struct Sorted {
+        tags: BTreeSet<u32>,
+    }
+    let listed = Listed { tags: vec![3, 2, 1] };
+    assert_eq!(lost_as::<Sorted>(&listed), "`tags`: 3 items → another order");
 }
