@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of `host/src`, from the bottom to the top. A part may use those before it; a file belongs to the longest name that
 /// its path begins with.
-const PARTS: [&str; 69] = [
+const PARTS: [&str; 70] = [
     "cargo",
     "config::amount",
     "config::words",
@@ -59,6 +59,7 @@ const PARTS: [&str; 69] = [
     "runtime::plugin",
     "runtime",
     "server::ambiguous",
+    "server::noted",
     "server::auth",
     "server::api::metrics",
     "server::routing",

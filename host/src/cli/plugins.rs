@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::args::{ConfigArg, JsonArg, address};
 use super::exchange::{PATIENCE, exchange, reachable};
 use super::terminal::{BAD, FAINT, say, styled, table};
-use crate::config::trust::{self, Use};
 use crate::config::{Config, Mode};
-use crate::server::admin::{SECRET_VARIABLE, noted_address};
+use crate::server::admin::SECRET_VARIABLE;
+use crate::server::noted::NotedAddress;
 
 /// The time between the two requests that events per second come from.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -155,14 +155,8 @@ fn configured(config: &ConfigArg) -> Option<SocketAddr> {
     let config = Config::read(&config.find().ok()?, Mode::Dev).ok()?;
     let listen = config.admin.listen?;
     let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
-    // Whoever can write there could have the secret sent to himself.
-    let is_trusted = || trust::check(&config.server.state_dir, Use::State).is_ok();
-    let noted = || {
-        (is_elsewhere && is_trusted())
-            .then(|| noted_address(&config.server.state_dir))
-            .flatten()
-    };
-    Some(reachable(noted().unwrap_or(listen)))
+    let noted = NotedAddress::ADMIN.read(&config.server.state_dir);
+    Some(reachable(noted.filter(|_| is_elsewhere).unwrap_or(listen)))
 }
 
 fn plugins_as_text(plugins: &[Value]) -> String {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 use toml::Spanned;
-use toml::de::DeValue;
 
 use super::amount::{DAY_MS, GIBIBYTE, HOUR_MS, MANY, MEBIBYTE};
 use super::around::Surroundings;
@@ -19,15 +18,8 @@ use super::words::suggestion;
 const DEV_PORT: u16 = 4002;
 
 pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
-    let default = (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], DEV_PORT).into());
-    let listen = match section.value("listen").map(Spanned::get_ref) {
-        None => default,
-        Some(DeValue::Boolean(false)) => None,
-        Some(_) => section.address("listen"),
-    };
-    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
     let api = Api {
-        listen,
+        listen: sections::listen(&section, around, DEV_PORT),
         names_listen: section.value("listen").is_some(),
         hosts: sections::hosts(&section),
         keys: keys(&section, around),

@@ -2,6 +2,7 @@
 //!
 //! Never here: whether sections fit together, such as whether a route's plugin exists. `check.rs` does that.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -103,15 +104,8 @@ fn url_host(section: &Section<'_>) -> String {
 }
 
 pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
-    let default = (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], 4001).into());
-    let listen = match section.value("listen").map(Spanned::get_ref) {
-        None => default,
-        Some(DeValue::Boolean(false)) => None,
-        Some(_) => section.address("listen"),
-    };
-    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
     let admin = Admin {
-        listen,
+        listen: listen(&section, around, 4001),
         names_listen: section.value("listen").is_some(),
         hosts: hosts(&section),
         max_connections: section.count("max_connections", 64, 1..=MANY),
@@ -119,6 +113,16 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
     };
     section.finish();
     admin
+}
+
+/// Where a listener is that only `dev` has unless somebody names it. `dev` starts at this port.
+pub(super) fn listen(section: &Section<'_>, around: &Surroundings<'_>, dev_port: u16) -> Option<SocketAddr> {
+    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
+    match section.value("listen").map(Spanned::get_ref) {
+        None => (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], dev_port).into()),
+        Some(DeValue::Boolean(false)) => None,
+        Some(_) => section.address("listen"),
+    }
 }
 
 /// Names by which a browser may ask, as it writes them in `Host`: without a port.

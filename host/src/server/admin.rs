@@ -4,9 +4,7 @@
 
 mod clients;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path as FilePath;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,7 +30,7 @@ use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
 use crate::runtime::plugin::loader::lock;
-use crate::runtime::plugin::quarantine::{Quarantine, Quarantined, private_dir};
+use crate::runtime::plugin::quarantine::{Quarantine, Quarantined};
 use crate::runtime::plugin::swap::SwapReport;
 use crate::runtime::threads;
 
@@ -57,34 +55,6 @@ DELETE /quarantine/{hash}        takes contents out of quarantine
 
 /// What `/health` says.
 const HEALTHY: &str = "ok\n";
-
-/// The file in the state folder that holds the address of the admin listener, if that is not the configured one.
-const ADDRESS_FILE: &str = "admin-address";
-
-/// Writes down the address of the admin listener for `bennu plugins`. `None`: it is the configured one, or there is none.
-///
-/// # Errors
-///
-/// If the file cannot be written or removed.
-pub(crate) fn note_address(state_dir: &FilePath, address: Option<SocketAddr>) -> io::Result<()> {
-    let file = state_dir.join(ADDRESS_FILE);
-    let Some(address) = address else {
-        let removed = std::fs::remove_file(file);
-        return removed.or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        });
-    };
-    private_dir(state_dir)?;
-    std::fs::write(file, format!("{address}\n"))
-}
-
-/// The address that a server has written down, which may not run any more.
-#[must_use]
-pub(crate) fn noted_address(state_dir: &FilePath) -> Option<SocketAddr> {
-    let text = std::fs::read_to_string(state_dir.join(ADDRESS_FILE)).ok()?;
-    text.trim().parse().ok()
-}
 
 /// Other machines could reach the admin listener without a secret.
 #[derive(Debug, thiserror::Error)]

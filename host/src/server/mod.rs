@@ -26,6 +26,7 @@ mod held;
 pub(crate) mod io;
 mod listen;
 mod metrics;
+pub(crate) mod noted;
 pub(crate) mod preflight;
 pub(crate) mod routing;
 mod running;

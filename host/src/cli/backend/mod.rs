@@ -21,6 +21,7 @@ use super::args::{ConfigArg, address};
 use super::exchange::{PATIENCE, exchange, reachable};
 use crate::config::{Config, Mode};
 use crate::server::api;
+use crate::server::noted::NotedAddress;
 
 /// The variable that holds the key.
 const KEY_VARIABLE: &str = "BENNU_API_KEY";
@@ -71,7 +72,7 @@ impl Backend {
             .ok()
             .and_then(|file| Config::read(&file, Mode::Dev).ok());
         let state_dir = config.as_ref().map(|config| &*config.server.state_dir);
-        let noted = state_dir.and_then(api::noted_address);
+        let noted = state_dir.and_then(|dir| NotedAddress::API.read(dir));
         let configured = config.as_ref().and_then(|config| config.api.listen);
         let default = || (Ipv4Addr::LOCALHOST, 4002).into();
         let found = reachable(noted.or(configured).unwrap_or_else(default));

@@ -30,9 +30,8 @@ use crate::cargo::Processes;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
 use crate::runtime::threads;
-use crate::server::admin;
-use crate::server::api;
 use crate::server::control::SetLogLevel;
+use crate::server::noted::NotedAddress;
 use crate::server::routing::Routing;
 use crate::server::{Built, Server};
 use brief::Brief;
@@ -275,14 +274,14 @@ fn found_elsewhere(server: &Server) -> Option<SocketAddr> {
 
 /// Writes down the address of the admin listener, where `bennu plugins` finds it.
 fn note_admin(state_dir: &Path, address: Option<SocketAddr>) {
-    if let Err(error) = admin::note_address(state_dir, address) {
+    if let Err(error) = NotedAddress::ADMIN.write(state_dir, address) {
         tracing::warn!(%error, "`bennu plugins` will need --admin to find the admin listener");
     }
 }
 
 /// Writes down the address of the API, where `bennu publish` and the like find it.
 fn note_api(state_dir: &Path, address: Option<SocketAddr>) {
-    if let Err(error) = api::note_address(state_dir, address) {
+    if let Err(error) = NotedAddress::API.write(state_dir, address) {
         tracing::warn!(%error, "`bennu publish` will need --api to find the API");
     }
 }

@@ -200,8 +200,8 @@ fn of_refusal(reason: RefusalReason) -> Meaning {
             "Look at the params (a line `connect` in the log has them, without secrets) and at `connect` in the plugin.",
         ),
         RefusalReason::SocketId => (
-            "A backend has disconnected the client's socket id and asked the server to refuse it for a while (`refuse_ms`). The detail is the socket id.",
-            "Nothing: it ends by itself after that time.",
+            "A backend has disconnected the client's socket id and asked the server to refuse it for a while (`refuse_ms`): the detail is the socket id. Or the socket id is longer than `max_topic_bytes`: the detail says so.",
+            "Nothing, if a backend asked for it: it ends by itself. Otherwise give shorter socket ids.",
         ),
         RefusalReason::PluginCrashed => (
             "The connect handler of the plugin panicked.",

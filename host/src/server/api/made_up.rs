@@ -1,7 +1,6 @@
-//! What `bennu dev` makes up: a key for the API, and where commands find it and the address.
+//! The key for the API that `bennu dev` makes up, and where commands find it.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +11,6 @@ use crate::config::api_secret::ApiSecrets;
 use crate::config::trust::{self, Use};
 use crate::runtime::plugin::quarantine::private_dir;
 
-/// The file in the state folder that says where the API is, while that is not where the configuration says.
-const ADDRESS_FILE: &str = "api-address";
 /// The file in the state folder with the key of `bennu dev`. It stays, so that commands which name it work tomorrow.
 const KEY_FILE: &str = "api-key";
 
@@ -53,32 +50,6 @@ pub(crate) fn noted_key(state_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     ApiSecrets::of(&text)?;
     Some(text.trim().to_owned())
-}
-
-/// Notes where the API is, for commands; `None`: where the configuration says, or nowhere.
-///
-/// # Errors
-///
-/// If the file cannot be written or removed.
-pub(crate) fn note_address(state_dir: &Path, address: Option<SocketAddr>) -> io::Result<()> {
-    let file = state_dir.join(ADDRESS_FILE);
-    let Some(address) = address else {
-        let removed = std::fs::remove_file(file);
-        return removed.or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        });
-    };
-    private_dir(state_dir)?;
-    std::fs::write(file, format!("{address}\n"))
-}
-
-/// Where a host that runs, or was killed, has noted its API.
-#[must_use]
-pub(crate) fn noted_address(state_dir: &Path) -> Option<SocketAddr> {
-    trust::check(state_dir, Use::State).ok()?;
-    let text = std::fs::read_to_string(state_dir.join(ADDRESS_FILE)).ok()?;
-    text.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ use crate::runtime::throttle::LogThrottle;
 use crate::runtime::wake;
 
 pub(crate) use self::listener::{Running, start};
-pub(crate) use self::made_up::{made_up_key, note_address, noted_address, noted_key};
+pub(crate) use self::made_up::{made_up_key, noted_key};
 
 /// Part of what an I/O thread's inbox takes. So much of it messages of backends may fill together, so that plugins have the rest.
 const INBOX_PART: usize = 4;

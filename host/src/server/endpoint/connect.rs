@@ -145,25 +145,13 @@ pub(super) async fn origin_allowed(
     let Some(origin) = parts.headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("")) else {
         return true;
     };
-    let refused = || Refused::new(RefusalReason::Origin, 403, Some(origin));
     if let CheckOrigin::Plugin(plugin) = &mount.check_origin {
         let told = serde_json::to_vec(&origin::told(&mount.path, origin)).unwrap_or_default();
         let answer = ask(endpoint, client, plugin, Asked::Origin, told.into()).await;
         let allowed = matches!(answer, Ok(Connected::Accepted { .. }));
         if !allowed {
-            client_line!(
-                WARN,
-                endpoint.lines(),
-                "origin",
-                Source::of(client.peer.ip()),
-                connection = client.connection,
-                peer = %client.peer,
-                origin,
-                mount = mount.path,
-                plugin,
-                "origin refused by the plugin"
-            );
-            endpoint.refuse(client, Some(mount), transport, refused());
+            let remedy = format!("accept it in `check_origin` of the plugin `{plugin}`");
+            endpoint.refuse_origin(client, mount, transport, origin, remedy);
         }
         return allowed;
     }
@@ -171,18 +159,8 @@ pub(super) async fn origin_allowed(
     if !allowed {
         let reason = format!("the origin {origin} is not in `check_origin` of the mount");
         endpoint.tell_denied(&mount.path, StatusCode::FORBIDDEN, &reason);
-        client_line!(
-            WARN,
-            endpoint.lines(),
-            "origin",
-            Source::of(client.peer.ip()),
-            connection = client.connection,
-            peer = %client.peer,
-            origin,
-            mount = mount.path,
-            "origin refused; to allow it, add it to `check_origin` of the mount, or set `[server] url_host` to its host"
-        );
-        endpoint.refuse(client, Some(mount), transport, refused());
+        let remedy = "add it to `check_origin` of the mount, or set `[server] url_host` to its host";
+        endpoint.refuse_origin(client, mount, transport, origin, remedy);
     }
     allowed
 }
@@ -320,7 +298,7 @@ impl Attempt<'_> {
         let most = self.endpoint.state.routing().config.limits.max_topic_bytes;
         match id {
             // Nobody could close its connections: a `disconnect` names no such id.
-            Some(id) if id.len() > most => Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Token)
+            Some(id) if id.len() > most => Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId)
                 .with_detail("its socket id is longer than `max_topic_bytes`".to_owned())),
             Some(id) if refused.has(id, Instant::now()) => {
                 Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::SocketId).with_detail(id.to_string()))

@@ -19,6 +19,7 @@ mod served;
 mod token;
 mod websocket;
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -36,7 +37,7 @@ pub use entrance::{Entrance, Visit};
 
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Crypto, Mount};
-use crate::runtime::client_lines::ClientLines;
+use crate::runtime::client_lines::{ClientLines, Source, client_line};
 use crate::server::ambiguous::{self, Ambiguous};
 use crate::server::closes::{Outcome, Record, RefusalReason, Refused};
 use crate::server::io::{Client, Inboxes};
@@ -102,6 +103,30 @@ impl Endpoint {
             transport,
             ..Record::new(client.connection, client.peer, Outcome::Refused(refused))
         });
+    }
+
+    /// Notes that the mount does not allow a page's `Origin`. `remedy`: what somebody can do about it.
+    fn refuse_origin(
+        &self,
+        client: Client,
+        mount: &Arc<Mount>,
+        transport: &'static str,
+        origin: &str,
+        remedy: impl fmt::Display,
+    ) {
+        client_line!(
+            WARN,
+            self.lines(),
+            "origin",
+            Source::of(client.peer.ip()),
+            connection = client.connection,
+            peer = %client.peer,
+            origin,
+            mount = mount.path,
+            "origin refused; to allow it, {remedy}"
+        );
+        let refused = Refused::new(RefusalReason::Origin, 403, Some(origin));
+        self.refuse(client, Some(mount), transport, refused);
     }
 
     /// What limits the log lines that clients cause.

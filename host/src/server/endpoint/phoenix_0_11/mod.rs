@@ -14,8 +14,6 @@ pub(super) use longpoll::LongPoller;
 
 use super::Endpoint;
 use crate::config::Mount;
-use crate::runtime::client_lines::{Source, client_line};
-use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 
 /// Whether `origins` of a mount allows the request's `Origin`. Requests without one are allowed, and without `origins` all are. The
@@ -37,19 +35,7 @@ pub(super) fn check_origin(
     let origin = origin.to_str().unwrap_or("");
     let allowed = origin::is_listed(origins, origin);
     if !allowed {
-        client_line!(
-            WARN,
-            endpoint.lines(),
-            "origin",
-            Source::of(client.peer.ip()),
-            connection = client.connection,
-            peer = %client.peer,
-            origin,
-            mount = mount.path,
-            "origin refused; to allow it, add it to `origins` of the mount"
-        );
-        let refused = Refused::new(RefusalReason::Origin, 403, Some(origin));
-        endpoint.refuse(client, Some(mount), transport, refused);
+        endpoint.refuse_origin(client, mount, transport, origin, "add it to `origins` of the mount");
     }
     allowed
 }
