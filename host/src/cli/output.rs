@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::AsFd;
-use rustix::io::Errno;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::runtime::threads::{self, fault};
 
+/// The least number of a copy of a descriptor.
+const FIRST_COPY: i32 = 3;
 /// Bytes that are written at a time.
 const BATCH: usize = 64 * 1024;
 /// What a line in the queue takes besides its text.
@@ -37,14 +39,17 @@ pub(super) enum Stream {
 
 /// The queues of both streams, once they are started.
 static QUEUES: [OnceLock<Arc<Queue>>; 2] = [OnceLock::new(), OnceLock::new()];
+/// Descriptors of our own for both streams. A plugin may close 1 and 2, and then the next client's connection has that number.
+static COPIES: [OnceLock<OwnedFd>; 2] = [OnceLock::new(), OnceLock::new()];
 
 /// Starts the threads. `max_bytes` may wait for each stream. Returns the count of lines of the log that were dropped.
 ///
 /// # Errors
 ///
-/// If the system gives no thread.
+/// If the system gives no thread, or no descriptor.
 pub(super) fn start(max_bytes: usize) -> io::Result<Counter> {
     for stream in [Stream::Out, Stream::Log] {
+        stream.keep_copy()?;
         let queue = Arc::clone(stream.queue().get_or_init(|| Arc::new(Queue::new(max_bytes))));
         threads::try_spawn(stream.name(), move || -> io::Result<()> {
             let _marks = MarksEnd(&queue);
@@ -99,11 +104,22 @@ impl Stream {
         }
     }
 
+    /// Makes a copy of its descriptor, which nobody else knows.
+    fn keep_copy(self) -> io::Result<()> {
+        let copy = match self {
+            Self::Out => fcntl_dupfd_cloexec(io::stdout(), FIRST_COPY)?,
+            Self::Log => fcntl_dupfd_cloexec(io::stderr(), FIRST_COPY)?,
+        };
+        COPIES[self as usize].get_or_init(|| copy);
+        Ok(())
+    }
+
     /// Writes past the locks and buffers of the standard library.
     fn write_all(self, bytes: &[u8]) -> Result<(), Stopped> {
-        match self {
-            Self::Out => write_all(&io::stdout(), bytes),
-            Self::Log => write_all(&io::stderr(), bytes),
+        match (COPIES[self as usize].get(), self) {
+            (Some(copy), _) => write_all(copy, bytes),
+            (None, Self::Out) => write_all(&io::stdout(), bytes),
+            (None, Self::Log) => write_all(&io::stderr(), bytes),
         }
     }
 }

@@ -351,3 +351,22 @@ async fn a_plugin_whose_shards_are_all_given_up_is_not_in_service() {
     server.in_service("misbehave", 2).await;
     assert_eq!(get(admin, "/ready").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_plugin_that_closes_the_output_has_the_log_written_into_no_connection() {
+    let bench = bench(Build::Leaves);
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, "leaves:1").await;
+    client.push("leaves:1", "closed_output", json!({})).await;
+    // Their connections have the numbers that are free now.
+    let mut others = Vec::new();
+    for topic in ["echo:1", "echo:2", "echo:3"] {
+        others.push(Client::joined(&server, topic).await);
+        server.log.line(&["joined", topic]).await;
+    }
+    for (client, topic) in others.iter_mut().zip(["echo:1", "echo:2", "echo:3"]) {
+        assert_eq!(client.push(topic, "echo", json!({ "a": 1 })).await, json!({ "a": 1 }));
+        assert_eq!(client.rest().await, []);
+    }
+    assert_eq!(server.stop().await.code(), Some(0));
+}

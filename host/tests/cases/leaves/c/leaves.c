@@ -86,3 +86,9 @@ void leave_memory(size_t bytes) {
     kept = malloc(bytes);
     if (kept) memset(kept, 1, bytes);
 }
+
+/* What code does that wants to be a daemon. The next file that is opened gets the number 1. */
+void leave_closed_output(void) {
+    close(1);
+    close(2);
+}

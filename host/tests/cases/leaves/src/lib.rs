@@ -1,6 +1,6 @@
 //! Leaves in the process what libraries in C leave there. Serves `leaves:*`; each event leaves what it is called after, and replies ok:
 //! `thread`, `named_thread`, `busy_thread`, `handler` (of the signal `number`), `interval_timer`, `timer`, `exit_function`,
-//! `hanging_destructor`, `memory` (of `number` bytes).
+//! `hanging_destructor`, `memory` (of `number` bytes), `closed_output` (it closes the descriptors 1 and 2).
 //!
 //! With the setting `init` it does so in its `init`, where `refuse` behind it (`thread refuse`) has that fail.
 #![allow(unsafe_code, reason = "what C leaves behind cannot be had safely")]
@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn leave_exit_function();
     fn leave_hanging_destructor();
     fn leave_memory(bytes: usize);
+    fn leave_closed_output();
 }
 
 /// What it takes under `settings`.
@@ -85,6 +86,7 @@ fn leave(what: &str, number: usize) -> bool {
             "exit_function" => leave_exit_function(),
             "hanging_destructor" => leave_hanging_destructor(),
             "memory" => leave_memory(number),
+            "closed_output" => leave_closed_output(),
             _ => return false,
         }
     }
