@@ -5,7 +5,6 @@ mod ambiguous;
 mod api;
 mod arriving;
 mod auth;
-mod auth_edges;
 mod auth_token;
 mod backtraces;
 mod bad_input;

@@ -1,4 +1,6 @@
 //! Judges a JSON Web Token (RFC 7519, with the advice of RFC 8725).
+//!
+//! The crate `jsonwebtoken` checks the signature. The claims are judged here: the crate would take its own clock, and one key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
