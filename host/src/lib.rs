@@ -16,12 +16,13 @@
 //!
 //! # Inside
 //!
-//! Four layers, each of which uses those before it and never those behind it (`host/tests/layers.rs` reads the imports):
+//! Five layers, each of which uses those before it and never those behind it (`host/tests/layers.rs` reads the imports):
 //!
 //! 1. [`wire`], a package of its own: messages, serializers, topic patterns.
 //! 2. `config`: `bennu.toml`, checked.
 //! 3. `runtime`: topics, plugins and their shards, broadcasts, timers.
-//! 4. `server`: transports, I/O threads, HTTP; what watches files and applies changes; start and stop.
+//! 4. `cluster`, behind a feature: this host as a node of several.
+//! 5. `server`: transports, I/O threads, HTTP; what watches files and applies changes; start and stop.
 //!
 //! Above them stands the command line, `cli`. Beside them, `cargo` builds plugins and knows nothing of the server.
 //! `host/ARCHITECTURE.md` says what must not break.
@@ -31,6 +32,7 @@ compile_error!("Bennu runs on Linux with glibc; other platforms are not ported y
 
 mod cargo;
 mod cli;
+mod cluster;
 mod config;
 #[cfg(feature = "hot")]
 #[doc(hidden)]

@@ -2,8 +2,9 @@
 //!
 //! All of it is `#[repr(C)]` and plain data. The callee borrows inputs for the length of one call; the caller copies outputs
 //! during that call. Nothing that owns memory crosses. A plugin exports one [`Module`] as an `abi_stable` root module. The host
-//! passes [`Host`] once, and [`Calls`] with every batch. All three are prefix types: later versions of this crate append fields,
-//! and never change or remove one within an [`ABI_MAJOR`].
+//! passes [`Host`] once, and [`Calls`] with every batch. Within an [`ABI_MAJOR`] these tables never change, and nothing is appended:
+//! abi_stable refuses a library whose tables have fewer functions than the host's. Later versions of this crate add kinds of
+//! [events](mod@event) and [effects](mod@effect), which the other side may not know.
 //!
 //! **Threads.** Each function names in brackets the thread that calls it. A *shard* thread belongs to one generation of the
 //! plugin and ends before the host closes the library. No plugin code runs on any other thread of the host.
@@ -26,7 +27,7 @@ pub use self::event::callback_name;
 /// Changes when something is removed or changes its meaning. The host does not load a plugin with another one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when something is added.
-pub const ABI_MINOR: u32 = 5;
+pub const ABI_MINOR: u32 = 7;
 
 /// Bytes that the callee may read until the call returns. `ptr` may dangle if `len` is 0.
 #[repr(C)]

@@ -33,14 +33,16 @@ use crate::state::{self, Headers};
 /// | [`handle_call`](Channel::handle_call) | a backend asks the topic, through the server's HTTP API | answers the backend with HTTP status 502 |
 /// | [`terminate`](Channel::terminate) | the member ends, for any [`Reason`] | is logged; the member ends |
 /// | [`migrate_shared`](Channel::migrate_shared), [`migrate`](Channel::migrate) | the topic moves here from another generation, then each member | keeps the topic there |
-/// | [`restored`](Channel::restored) | the topic and all its members have moved here | is logged |
+/// | [`restored`](Channel::restored) | the topic and all its members have moved here, or the topic has come back from the store | is logged |
+/// | [`closing`](Channel::closing) | the topic is about to leave memory | is logged; the topic leaves |
 ///
 /// The host abandons a callback that takes longer than the plugin's `deadline_ms` (default 10 s): its member ends, and its effects
 /// reach nobody. With `on_panic = "topic"` in the configuration, a panic ends the topic with all its members. A panic in `join` or
 /// `join_answer` always only refuses the join.
 pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized + 'static {
-    /// The state that the members of a topic share; `()` if there is none. `default()` makes it at the first join. It is dropped
-    /// `linger_ms` (default 10 s) after the last member is gone. The probe makes one, too, to see whether it survives a reload.
+    /// The state that the members of a topic share; `()` if there is none. `default()` makes it at the first join. It leaves
+    /// memory `linger_ms` (default 10 s) after the last member is gone: with the setting `durability` it is stored then, and comes back
+    /// when the topic does; otherwise it is dropped. The probe makes one, too, to see whether it survives a reload.
     type Shared: Default + Serialize + DeserializeOwned + 'static;
 
     /// The version of both states as this code writes them. Raise it when `migrate` has something to do.
@@ -90,6 +92,10 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
         cx.push(event, payload);
     }
 
+    /// The client has shown a new token, perhaps on another channel: [`Context::claims`] returns the new claims from now on. Called for
+    /// each channel of the client, before the event that brought the token. The default does nothing.
+    fn claims_changed(&mut self, _shared: &mut Self::Shared, _cx: &mut Context<P>) {}
+
     /// A message or a timer for this member arrives: see [`Context::send`]. The default does nothing. After a reload, messages of the
     /// earlier code may arrive: their names are part of the state.
     fn handle_info(&mut self, _shared: &mut Self::Shared, _name: &str, _payload: Payload<'_>, _cx: &mut Context<P>) {}
@@ -133,8 +139,17 @@ pub trait Channel<P: Plugin = NoSettings>: Serialize + DeserializeOwned + Sized 
         old.read_by_default()
     }
 
-    /// The topic and its members have moved here from another generation, which served them until now.
+    /// The topic and its members have moved here from another generation, which served them until now. Or, with the setting
+    /// `durability`, the topic was stored and is in memory again; it has no members then, and whatever brought it back follows.
     fn restored(_shared: &mut Self::Shared, _cx: &mut Context<P>) {}
+
+    /// The topic is about to leave memory: it was empty for `linger_ms`, the server stops, its plugin or its route is gone, or a
+    /// [`Context::forget`] ends it. It has no members any more, and this is its last callback. With the setting `durability`, the
+    /// state is stored after it.
+    ///
+    /// A server that stops waits for async work that this starts, and for threads of [`Context::spawn`], for as long as its
+    /// `shutdown_timeout_ms` allows. Not called if the server is killed, or if a callback of the plugin does not return.
+    fn closing(_shared: &mut Self::Shared, _cx: &mut Context<P>) {}
 }
 
 /// # Panics

@@ -5,7 +5,7 @@ mod request;
 mod tasks;
 
 pub use self::request::{ConnectRequest, Origin};
-use crate::context::Context;
+use crate::context::{Context, Span};
 use crate::payload::{Body, IntoPayload, Payload};
 use crate::plugin::{NoSettings, Plugin};
 use crate::remote::{Later, Remote};
@@ -147,6 +147,11 @@ impl<P> ConnectContext<P> {
     #[must_use]
     pub fn remote(&self) -> Remote {
         self.inner.remote()
+    }
+
+    /// Begins a span of the client's trace, as [`Context::span`] does.
+    pub fn span(&self, name: &str) -> Span<'_> {
+        self.inner.span(name)
     }
 
     /// Runs `work` on a new thread, as [`Context::spawn`] does.

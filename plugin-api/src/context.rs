@@ -4,6 +4,7 @@ mod answers;
 mod effects;
 mod outgoing;
 mod presence;
+mod spans;
 #[cfg(feature = "async")]
 mod tasks;
 mod timers;
@@ -17,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::presence::{Presence, Presences};
+pub use self::spans::Span;
 pub use self::timers::Timer;
-use crate::glue::{Calls, Generation};
+use crate::abi::effect;
+use crate::glue::{Calls, Effect, Generation};
 use crate::log;
 use crate::payload::read_json;
 use crate::plugin::NoSettings;
@@ -48,6 +51,8 @@ pub struct Context<P = NoSettings> {
     /// Whether [`Context::later`] promises a reply (or, otherwise, an answer to the plugin).
     pub(crate) replies: bool,
     pub(crate) promised: Cell<bool>,
+    /// The callback is [`Channel::closing`](crate::Channel::closing): a stop waits for the async work that it starts.
+    pub(crate) last_word: bool,
     /// Sent at the end of the event, so that the reply goes out before the channel ends.
     stops: Cell<Vec<(u64, Stop)>>,
     scratch: Cell<Vec<u8>>,
@@ -68,6 +73,7 @@ impl<P> Context<P> {
             info: None,
             replies: false,
             promised: Cell::new(false),
+            last_word: false,
             stops: Cell::default(),
             scratch: Cell::default(),
         }
@@ -82,6 +88,7 @@ impl<P> Context<P> {
         self.info = info;
         self.replies = false;
         self.promised.set(false);
+        self.last_word = false;
         self.forget_stops();
     }
 
@@ -158,6 +165,17 @@ impl<P> Context<P> {
             topic: self.topic,
             member: self.member,
         }
+    }
+
+    /// Ends the topic for good, after this callback: its members end as if they were stopped normally, [`Channel::closing`] runs, and
+    /// the topic's state is gone, also where it is stored. A client that joins afterwards finds a new topic.
+    ///
+    /// [`Channel::closing`]: crate::Channel::closing
+    pub fn forget(&self) {
+        self.emit(&Effect {
+            kind: effect::FORGET,
+            ..Effect::default()
+        });
     }
 
     /// Runs `work` on a new thread: blocking work does not belong in a callback. A generation waits for these threads when it

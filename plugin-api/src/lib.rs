@@ -124,6 +124,7 @@ pub mod abi;
 mod channel;
 mod connect;
 mod context;
+pub mod expiry;
 #[doc(hidden)]
 pub mod export;
 mod glue;
@@ -157,7 +158,7 @@ pub use tracing;
 
 pub use channel::{Channel, MigrateError, Old};
 pub use connect::{Connect, ConnectContext, ConnectRequest, Connected, Connection, Denial, Origin};
-pub use context::{Context, MemberId, Presence, Presences, Timer};
+pub use context::{Context, MemberId, Presence, Presences, Span, Timer};
 pub use history::History;
 pub use payload::{Binary, IntoPayload, Payload};
 pub use plugin::{NoSettings, Plugin};

@@ -28,6 +28,7 @@
 //! | `handle_call/3`, `handle_cast/2` | [`Channel::handle_call`], [`Context::send_to`] | a call comes from a backend, by HTTP; a cast from another topic, to `handle_topic_info` |
 //! | `terminate/2` | [`Channel::terminate`] with [`Reason`] | always called; no exits to trap |
 //! | `code_change/3` | [`Channel::migrate`], [`Channel::migrate_shared`], [`Channel::restored`] | see [`state`] |
+//! | a process's state saved in `terminate/2` | the setting `durability`, [`Channel::closing`], [`Context::forget`](crate::Context::forget) | without code of yours |
 //! | `push/3` | [`Context::push`]; to another member: [`Context::push_to`] | not in `join`: the client has not joined yet |
 //! | `broadcast/3`, `broadcast!/3` | [`Context::broadcast`] | goes out when the callback returns, and not at all if it panics |
 //! | `broadcast_from/3` | [`Context::broadcast_from`] | |
@@ -38,6 +39,7 @@
 //! | `Task.async/1`, a late `reply/2` from it | with the feature `async`: `cx.reply_async(…)`, `cx.join_async(…)`, `cx.spawn_async(…)` | runs beside the callbacks, ends with its generation |
 //! | `assign/3`, `socket.assigns` of a channel | the fields of your struct, `&mut self` | |
 //! | `:hibernate_after`, `:log_join`, `:log_handle_in` | none: a member is as large as its struct; the host's settings decide what it logs | |
+//! | `:telemetry.span/3`, OpenTelemetry in a handler | [`Context::span`] | the host sends it, in the trace of the client |
 //! | `Logger` | [`tracing`](https://docs.rs/tracing) macros | each line has the plugin, the topic and the socket id |
 //!
 //! # Phoenix.Socket and Phoenix.Endpoint

@@ -20,9 +20,11 @@ pub fn word(kind: u32) -> &'static str {
         effect::SEND => "message to itself",
         effect::SEND_TO => "message to another topic",
         effect::CANCEL => "cancel",
+        effect::FORGET => "forget",
         effect::STATE => "state",
         effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => "answer to a connect",
         effect::PROMISE_READ | effect::PROMISE_WRITTEN => "news of a promise",
+        effect::SPAN_BEGIN | effect::SPAN_END => "span",
         _ => "unknown effect",
     }
 }
@@ -39,6 +41,9 @@ pub fn is_usual(error: i64) -> bool {
 pub fn why(kind: u32, error: i64, name: usize, topic: usize) -> String {
     let limits = match kind {
         effect::LATER => "max_promises_per_topic",
+        effect::TRACK | effect::UPDATE | effect::DESCRIBE => {
+            "max_presence_bytes, max_effects_per_event or max_effect_bytes_per_event"
+        }
         effect::SEND => "max_timers_per_topic, max_effects_per_event or max_effect_bytes_per_event",
         _ => "max_effects_per_event or max_effect_bytes_per_event",
     };

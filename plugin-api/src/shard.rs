@@ -4,6 +4,7 @@
 //! members, or where a value has to be dropped in any case.
 
 mod connect;
+mod members;
 mod state;
 mod topic;
 
@@ -92,6 +93,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
             event::CONNECT => self.connect(event, |request, _, cx| G::connect(request, cx)),
             event::ORIGIN => self.check_origin(event),
             event::CALL => self.handle_call(event),
+            event::CLOSING => self.closing(event),
             _ => Err(Fault::Unknown),
         }
     }
@@ -153,7 +155,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let Some(topic) = topics.get_mut(&event.topic) else {
             return Ok(());
         };
-        for (&number, member) in topic.members.iter_mut().filter(|(number, _)| **number != event.member) {
+        for (number, member) in topic.members.iter_mut().filter(|(number, _)| *number != event.member) {
             cx.enter(event.topic, &topic.name, number, member.info.clone());
             match catch(|| {
                 member
@@ -193,7 +195,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         let Some(topic) = topics.get_mut(&event.topic) else {
             return Ok(());
         };
-        let Some(mut member) = topic.members.remove(&event.member) else {
+        let Some(mut member) = topic.members.remove(event.member) else {
             return Ok(());
         };
         cx.enter(event.topic, &topic.name, event.member, member.info.clone());
@@ -205,10 +207,17 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
 
     fn claims(&mut self, event: &Incoming<'_>) -> Done {
         let info = self.infos.read(event.info).map_err(Fault::Failed)?;
-        let topic = self.topics.get_mut(&event.topic);
-        if let Some(member) = topic.and_then(|topic| topic.members.get_mut(&event.member)) {
-            member.info = info;
-        }
+        let Self { topics, cx, .. } = self;
+        let Some(topic) = topics.get_mut(&event.topic) else {
+            return Ok(());
+        };
+        let Some(member) = topic.members.get_mut(event.member) else {
+            return Ok(());
+        };
+        member.info.clone_from(&info);
+        cx.enter(event.topic, &topic.name, event.member, info);
+        member.state.claims_changed(&mut topic.shared, cx);
+        cx.emit_stops();
         Ok(())
     }
 
@@ -216,7 +225,7 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
     fn member(&mut self, event: &Incoming<'_>) -> Option<(&mut Member<C>, &mut C::Shared, &mut Context<P>)> {
         let Self { topics, cx, .. } = self;
         let Topic { name, shared, members } = topics.get_mut(&event.topic)?;
-        let member = members.get_mut(&event.member)?;
+        let member = members.get_mut(event.member)?;
         cx.enter(event.topic, name, event.member, member.info.clone());
         Some((member, shared, cx))
     }

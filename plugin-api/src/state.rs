@@ -66,9 +66,11 @@
 //!
 //! # What ends with the process
 //!
-//! State lives in memory. When the server stops, all topics end, and no callback runs for them: there is no last word in which to
-//! save. What a plugin writes to a database some time after a change, as by a timer, is not written if the server stops before that.
-//! Write what must not be lost at once, in the callback that changes it, and answer the client when it is written.
+//! State lives in memory, unless the configuration gives the plugin a `durability`: then Bennu stores it, and it is there after a
+//! stop, a kill and a quiet time (`host/docs/durability.md`). [`Channel::closing`](crate::Channel::closing) runs before a topic leaves
+//! memory, also when the server stops, and not if it is killed. So what a plugin writes to a database of its own some time after a
+//! change, as by a timer, may be lost. Write what must not be lost at once, in the callback that changes it, and answer the client when
+//! it is written.
 //!
 //! # An example
 //!

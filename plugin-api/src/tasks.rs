@@ -50,8 +50,8 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -59,6 +59,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::log::Place;
 use crate::payload::{Body, Payload};
 use crate::remote::{Later, Remote};
+
+/// How long the threads of the runtime have to end in any case.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// Limits on the async work of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +169,17 @@ struct Inner {
     state: Mutex<State>,
     /// The number of futures that run.
     running: Arc<AtomicUsize>,
+    /// Those of them that the end waits for.
+    last: Arc<Last>,
     /// The number of threads of the runtime.
     threads: Arc<AtomicUsize>,
+}
+
+/// The futures that a [`closing`](crate::Channel::closing) has started.
+#[derive(Default)]
+struct Last {
+    running: Mutex<usize>,
+    done: Condvar,
 }
 
 #[derive(Default)]
@@ -204,8 +216,11 @@ impl Tasks {
         work()
     }
 
-    /// Drops all futures, and ends the threads. Returns whether they ended in time.
+    /// Waits for what [`closing`](crate::Channel::closing) has started, then drops all futures, and ends the threads. Returns whether they ended in time.
     pub(crate) fn end(&self, deadline: Duration) -> bool {
+        let start = Instant::now();
+        self.0.last.wait(deadline);
+        let deadline = deadline.saturating_sub(start.elapsed()).max(LEAST);
         let mut state = self.0.state();
         state.ended = true;
         let Some(runtime) = state.runtime.take() else {
@@ -214,6 +229,13 @@ impl Tasks {
         drop(state);
         runtime.shutdown_timeout(deadline);
         self.0.threads.load(Ordering::Acquire) == 0
+    }
+
+    /// The same for a future that the end waits for.
+    pub(crate) fn last_room(&self) -> Option<Room> {
+        let mut room = self.room()?;
+        room.last = Some(LastSlot::new(&self.0.last));
+        Some(room)
     }
 
     /// The right to run one more future, if the limit allows it.
@@ -226,6 +248,7 @@ impl Tasks {
         let handle = handle.inspect_err(|error| tracing::error!(%error, "cannot start the async runtime"));
         Some(Room {
             slot,
+            last: None,
             handle: handle.ok()?,
         })
         .filter(|_| before < most)
@@ -276,15 +299,16 @@ fn name_of_threads() -> String {
 /// The right to run one future.
 pub(crate) struct Room {
     slot: Slot,
+    last: Option<LastSlot>,
     handle: Handle,
 }
 
 impl Room {
     pub(crate) fn spawn(self, place: Place, work: impl Future<Output = ()> + Send + 'static) {
-        let Self { slot, handle } = self;
+        let Self { slot, last, handle } = self;
         let work = async move {
             work.await;
-            drop(slot);
+            drop((slot, last));
         };
         drop(handle.spawn(PLACE.scope(place, work)));
     }
@@ -292,6 +316,36 @@ impl Room {
 
 /// Counts a future.
 struct Slot(Arc<AtomicUsize>);
+
+/// Counts a future that the end waits for.
+struct LastSlot(Arc<Last>);
+
+impl LastSlot {
+    fn new(last: &Arc<Last>) -> Self {
+        *last.running() += 1;
+        Self(Arc::clone(last))
+    }
+}
+
+impl Drop for LastSlot {
+    fn drop(&mut self) {
+        *self.0.running() -= 1;
+        self.0.done.notify_all();
+    }
+}
+
+impl Last {
+    fn running(&self) -> MutexGuard<'_, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, most: Duration) {
+        drop(
+            self.done
+                .wait_timeout_while(self.running(), most, |running| *running > 0),
+        );
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {

@@ -51,7 +51,15 @@ impl Peer {
     pub(crate) fn prepare(self) -> io::Result<()> {
         let mut command = match self {
             // cargo has built the program itself before it runs a bench.
-            Self::Bennu => cargo(&["build", "--release", "--locked", "--package", "echo"]),
+            Self::Bennu => cargo(&[
+                "build",
+                "--release",
+                "--locked",
+                "--package",
+                "echo",
+                "--package",
+                "ledger",
+            ]),
             Self::Socketioxide => {
                 let manifest = folder().join("socketioxide/Cargo.toml");
                 let mut command = cargo(&["build", "--release", "--locked", "--manifest-path"]);

@@ -11,6 +11,7 @@ use super::backend::disconnect::{self, DisconnectArgs};
 use super::backend::publish::{self, PublishArgs};
 use super::backend::topics::{self, TopicsArgs};
 use super::check::{self, CheckArgs};
+use super::cluster::{self, ClusterArgs};
 use super::completions::{self, CompletionsArgs};
 use super::dev::{self, DevArgs};
 use super::new::{self, NewArgs};
@@ -70,6 +71,9 @@ pub(super) enum Command {
     /// Shows the plugins of a running server, and has it reload one
     #[command(after_help = plugins::HELP)]
     Plugins(PluginsArgs),
+    /// Shows the nodes of the cluster that a running server is in, or which node is the home of a topic
+    #[command(after_help = cluster::HELP)]
+    Cluster(ClusterArgs),
     /// Says why a client was closed or not let in, and what to change
     #[command(after_help = why::HELP)]
     Why(WhyArgs),
@@ -138,6 +142,7 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Routes(args) => routes::run(&args),
             Self::Plugins(args) => plugins::run(&args),
+            Self::Cluster(args) => cluster::run(&args),
             Self::Why(args) => why::run(&args),
             Self::Publish(args) => publish::run(&args),
             Self::Ask(args) => ask::run(&args),
@@ -220,6 +225,7 @@ mod tests {
             "check",
             "routes",
             "plugins",
+            "cluster",
             "why",
             "publish",
             "ask",

@@ -6,6 +6,7 @@
 pub(crate) mod args;
 pub(crate) mod backend;
 pub(crate) mod check;
+mod cluster;
 mod command;
 pub(crate) mod completions;
 pub(crate) mod dev;
@@ -13,6 +14,7 @@ mod exchange;
 mod json_lines;
 mod lines;
 pub(crate) mod new;
+mod notify;
 mod output;
 pub(crate) mod plugins;
 pub(crate) mod probe;
@@ -35,7 +37,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
-use crate::config::{Config, ConfigErrors, LogFormat, Mode};
+use crate::config::{Config, ConfigErrors, LogFormat, Mode, check_level};
 use crate::server::control::SetLogLevel;
 use crate::server::descriptors;
 use command::{Cli, Command};
@@ -99,17 +101,41 @@ fn rejected(file: &Path, errors: ConfigErrors) -> anyhow::Error {
 /// The filter of the log: `directives`, without warnings of `notify` that nobody can act on.
 fn log_filter(directives: &str) -> EnvFilter {
     // It warns of folders that are gone, which is its purpose.
-    let quiet = |directives: &str| EnvFilter::try_new(format!("notify=error,{directives}"));
+    let quiet = |directives: &str| {
+        EnvFilter::try_new(format!(
+            "notify=error,fjall=error,lsm_tree=error,async_nats=warn,{directives}"
+        ))
+    };
     quiet(directives)
         .or_else(|_| quiet("info"))
         .unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// What [`LOG_VARIABLE`] says in place of the configuration.
+struct LogOverride {
+    directives: Option<String>,
+    /// Why it says nothing.
+    mistake: Option<String>,
+}
+
+impl LogOverride {
+    fn find() -> Self {
+        let given = std::env::var(LOG_VARIABLE).ok();
+        let mistake = given.as_deref().and_then(|directives| check_level(directives).err());
+        Self {
+            directives: given.filter(|_| mistake.is_none()),
+            mistake,
+        }
+    }
 }
 
 /// Starts the log of `serve`, which goes to standard error. Returns what changes its level while the server runs, and the count of
 /// its dropped lines.
 fn start_log(config: &Config) -> io::Result<(SetLogLevel, Counter)> {
     let dropped = output::start(config.log.max_queue_bytes)?;
-    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| config.log.level.clone());
+    let overriding = LogOverride::find();
+    let directives = overriding.directives.clone();
+    let directives = directives.unwrap_or_else(|| config.log.level.clone());
     let (filter, handle) = reload::Layer::new(log_filter(&directives));
     json_lines::set(config.log.format);
     // A failed write would be told on standard error, which has just failed.
@@ -118,14 +144,16 @@ fn start_log(config: &Config) -> io::Result<(SetLogLevel, Counter)> {
         .log_internal_errors(false);
     let log = match config.log.format {
         LogFormat::Text => {
-            let log = log.with_ansi(has_colours(&io::stderr()));
-            log.event_format(lines::Lines::default()).boxed()
+            let is_terminal = has_colours(&io::stderr());
+            log.with_ansi(is_terminal)
+                .event_format(lines::Lines::new(is_terminal))
+                .boxed()
         }
         LogFormat::Json => log.with_ansi(false).event_format(json_lines::JsonLines).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(log).init();
     log_panics();
-    let set_level = set_log_level(move |level| handle.reload(log_filter(level)));
+    let set_level = set_log_level(&overriding, move |level| handle.reload(log_filter(level)));
     Ok((set_level, dropped))
 }
 
@@ -146,9 +174,16 @@ fn log_panics() {
 }
 
 /// What changes the level of a log, unless the environment sets it.
-fn set_log_level<E: std::error::Error>(set: impl Fn(&str) -> Result<(), E> + Send + 'static) -> SetLogLevel {
+fn set_log_level<E: std::error::Error>(
+    overriding: &LogOverride,
+    set: impl Fn(&str) -> Result<(), E> + Send + 'static,
+) -> SetLogLevel {
+    if let Some(mistake) = &overriding.mistake {
+        tracing::warn!("{LOG_VARIABLE} is ignored, and `[log] level` counts: {mistake}");
+    }
+    let is_overridden = overriding.directives.is_some();
     Box::new(move |level| {
-        if std::env::var_os(LOG_VARIABLE).is_some() {
+        if is_overridden {
             tracing::warn!(level, "`[log] level` has no effect: {LOG_VARIABLE} overrides it");
             return;
         }

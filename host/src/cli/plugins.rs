@@ -1,4 +1,4 @@
-//! `bennu plugins`: shows the plugins of a running server, and reloads one or lifts a quarantine.
+//! `bennu plugins`: shows the plugins of a running server, and reloads one, rolls one back or lifts a quarantine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -10,13 +10,14 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::args::{ConfigArg, JsonArg, address};
-use super::exchange::{PATIENCE, exchange, reachable};
+use super::args::{ConfigArg, JsonArg};
+use super::exchange::{PATIENCE, Place, configuration, exchange, reachable};
 use super::terminal::{BAD, FAINT, say, styled, table};
-use crate::config::{Config, Mode};
 use crate::server::admin::SECRET_VARIABLE;
 use crate::server::noted::NotedAddress;
 
+/// How long the server may take over stored topics.
+const STORE: Duration = Duration::from_secs(60);
 /// The time between the two requests that events per second come from.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 
@@ -25,6 +26,7 @@ Examples:
   bennu plugins                        the plugins of the server with this configuration
   bennu plugins --admin 127.0.0.1:4001 --json
   bennu plugins --reload room          loads the library of `room` as it is now
+  bennu plugins --roll-back room       the code before the one in service takes over
   bennu plugins --lift SHA-256         lifts the quarantine of these contents
 
 Asks the server's admin listener. Its address is `[admin] listen`; without
@@ -37,31 +39,40 @@ server answers.";
 pub(crate) struct PluginsArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The address of the admin listener, instead of the one in the configuration
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    admin: Option<SocketAddr>,
+    /// The address or URL of the admin listener, instead of the address in the configuration
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = Place::parse)]
+    admin: Option<Place>,
     /// Loads the library of this plugin as it is now, even if it has not changed
     #[arg(long, value_name = "PLUGIN")]
     reload: Option<String>,
+    /// Puts the code of this plugin back in service that was there before: the generation before it during probation, or else the
+    /// last good library that is stored. What was in service goes into quarantine
+    #[arg(long, value_name = "PLUGIN", conflicts_with = "reload")]
+    roll_back: Option<String>,
     /// Lifts the quarantine of the contents with this SHA-256
-    #[arg(long, value_name = "SHA-256", conflicts_with = "reload")]
+    #[arg(long, value_name = "SHA-256", conflicts_with_all = ["reload", "roll_back"])]
     lift: Option<String>,
     #[command(flatten)]
     json: JsonArg,
 }
 
-/// Shows the plugins of a running server, reloads one, or lifts a quarantine.
+/// Shows the plugins of a running server, reloads one, rolls one back, or lifts a quarantine.
 ///
 /// # Errors
 ///
 /// If no server answers, or it refuses.
 pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::of(&args.config, args.admin)?;
+    let host = Host::of(&args.config, args.admin.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if let Some(name) = &args.reload {
             host.ask(Method::PUT, &format!("/plugins/{name}/reload")).await?;
             say(&format!("{name} is being loaded; `bennu plugins` shows the result"));
+        } else if let Some(name) = &args.roll_back {
+            host.ask(Method::PUT, &format!("/plugins/{name}/rollback")).await?;
+            say(&format!(
+                "{name} is being rolled back; `bennu plugins` shows the result"
+            ));
         } else if let Some(hash) = &args.lift {
             host.ask(Method::DELETE, &format!("/quarantine/{hash}")).await?;
             say(&format!("{hash} is no longer in quarantine"));
@@ -80,7 +91,7 @@ pub(crate) fn run(args: &PluginsArgs) -> anyhow::Result<ExitCode> {
 
 /// A server that may be running.
 pub(super) struct Host {
-    address: SocketAddr,
+    place: Place,
     secret: Option<String>,
 }
 
@@ -90,18 +101,18 @@ impl Host {
     /// # Errors
     ///
     /// If nobody can say which port it is.
-    pub(super) fn of(config: &ConfigArg, admin: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let address = match admin {
-            Some(address) => address,
-            None => configured(config).unwrap_or((Ipv4Addr::LOCALHOST, 4001).into()),
+    pub(super) fn of(config: &ConfigArg, admin: Option<&Place>) -> anyhow::Result<Self> {
+        let place = match admin {
+            Some(place) => place.clone(),
+            None => configured(config).into(),
         };
-        if address.port() == 0 {
+        if place.address.port() == 0 {
             bail!(
                 "`[admin] listen` takes any free port: name the one that the server has printed with --admin ADDRESS:PORT"
             );
         }
         let secret = std::env::var(SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
-        Ok(Self { address, secret })
+        Ok(Self { place, secret })
     }
 
     /// All plugins, with their events per second.
@@ -122,7 +133,7 @@ impl Host {
 
     async fn list(&self) -> anyhow::Result<Vec<Value>> {
         let body = self.ask(Method::GET, "/plugins").await?;
-        serde_json::from_slice(&body).with_context(|| format!("the server at {} is not Bennu", self.address))
+        serde_json::from_slice(&body).with_context(|| format!("the server at {} is not Bennu", self.place))
     }
 
     /// Sends a request, and returns the body of the answer.
@@ -131,8 +142,19 @@ impl Host {
     ///
     /// If no server answers, or it refuses.
     pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
-        let address = self.address;
-        let answer = exchange(address, method, path, self.secret.as_deref(), Bytes::new(), PATIENCE).await;
+        self.send(method, path, Bytes::new()).await
+    }
+
+    /// The same with a body.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let address = &self.place;
+        // A page of stored topics comes from the disk, and may be large.
+        let patience = if path.starts_with("/stored") { STORE } else { PATIENCE };
+        let answer = exchange(address, method, path, self.secret.as_deref(), body, patience).await?;
         let (status, body) = answer.with_context(|| {
             format!("no server answers at {address}: is it running, and is `[admin] listen` this address?")
         })?;
@@ -150,13 +172,16 @@ impl Host {
     }
 }
 
-/// The address in the configuration, if there is one: this command does not need it.
-fn configured(config: &ConfigArg) -> Option<SocketAddr> {
-    let config = Config::read(&config.find().ok()?, Mode::Dev).ok()?;
-    let listen = config.admin.listen?;
-    let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
-    let noted = NotedAddress::ADMIN.read(&config.server.state_dir);
-    Some(reachable(noted.filter(|_| is_elsewhere).unwrap_or(listen)))
+/// The address in the configuration, or that which most have.
+fn configured(config: &ConfigArg) -> SocketAddr {
+    let usual = (Ipv4Addr::LOCALHOST, 4001).into();
+    let found = configuration(config, false, usual).and_then(|config| {
+        let listen = config.admin.listen?;
+        let is_elsewhere = !config.admin.names_listen || listen.port() == 0;
+        let noted = NotedAddress::ADMIN.read(&config.server.state_dir);
+        Some(reachable(noted.filter(|_| is_elsewhere).unwrap_or(listen)))
+    });
+    found.unwrap_or(usual)
 }
 
 fn plugins_as_text(plugins: &[Value]) -> String {

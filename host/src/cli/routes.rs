@@ -105,17 +105,10 @@ impl<'a> Answer<'a> {
         for mount in &config.mounts {
             let served = [("websocket", mount.websocket), ("longpoll", mount.longpoll.is_some())];
             for (transport, _) in served.into_iter().filter(|(_, served)| *served) {
-                let found = router.find(topic, transport, &mount.path);
-                let place = |found| {
-                    config
-                        .routes
-                        .iter()
-                        .position(|route| std::sync::Arc::ptr_eq(route, found))
-                };
                 doors.push(Door {
                     mount: &mount.path,
                     transport,
-                    route: found.and_then(place),
+                    route: router.place(topic, transport, &mount.path),
                 });
             }
         }

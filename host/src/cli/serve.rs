@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::Args;
+use tokio::sync::{mpsc, oneshot};
 
 use super::args::{ConfigArg, address, override_listen};
 use super::signals::{self, Hangup, Signals};
-use super::{announce, json_lines, raise_open_files, read_config, start_log};
+use super::{announce, json_lines, notify, raise_open_files, read_config, start_log};
 use crate::config::Mode;
 use crate::runtime::plugin::prepare_process;
 use crate::server::control::Command;
@@ -46,6 +47,7 @@ pub(crate) struct ServeArgs {
 ///
 /// If the configuration has mistakes, the server does not start, or one of its threads ends.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    signals::hold_hangup()?;
     let file = args.config.find()?;
     json_lines::foresee(&file);
     let mut config = read_config(&file, Mode::Serve)?;
@@ -61,28 +63,47 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let Signals {
             mut stop, mut reread, ..
         } = signals::listen(Hangup::Reread)?;
+        let (stopper, stopped) = mpsc::unbounded_channel();
         let server = Server::builder(config)
             .on_log_level(set_log_level)
             .dropped_lines(dropped_lines);
         let server = tokio::select! {
             server = server.start() => server.map_err(|error| explained(error, &file))?,
             // A plugin may still be starting: nobody waits for it.
-            _ = stop.recv() => return Ok(()),
+            _ = stop.recv() => {
+                notify::stopping();
+                tracing::info!("stopped before it was ready: no client was served");
+                return Ok(());
+            }
         };
         let service = server.service().clone();
         tokio::spawn(async move {
             while reread.recv().await.is_some() {
-                service.send(Command::Reread);
+                notify::reloading();
+                let (done, is_done) = oneshot::channel();
+                service.send(Command::Reread(done));
+                let _ = is_done.await;
+                notify::reloaded();
             }
         });
-        announce(&format!("listening on http://{}", server.address()));
+        tokio::spawn(async move {
+            while stop.recv().await.is_some() {
+                notify::stopping();
+                let _ = stopper.send(());
+            }
+        });
+        tokio::spawn(notify::watch(server.pulse()));
+        for url in server.urls() {
+            announce(&format!("listening on {url}"));
+        }
         if let Some(admin) = server.admin_address() {
             announce(&format!("admin on http://{admin}"));
         }
         if let Some(api) = server.api_address() {
             announce(&format!("api on http://{api}"));
         }
-        Ok(server.run(stop).await?)
+        notify::ready(server.urls());
+        Ok(server.run(stopped).await?)
     });
     // A plugin's thread that never ends must not keep the process alive.
     runtime.shutdown_background();

@@ -1,4 +1,5 @@
-//! The signals of a server: SIGINT and SIGTERM stop it, and SIGHUP has `serve` read everything anew.
+//! The signals of a server: SIGINT and SIGTERM stop it, and SIGHUP has `serve` read everything anew. SIGUSR1 and SIGUSR2, which mean
+//! something to other servers, do nothing: by default they would end the process.
 //!
 //! A process inherits what its parent has blocked or ignored. The server puts that right at its start, so that it can be stopped
 //! whoever has started it. Only an ignored SIGHUP stays ignored: that is what `nohup` asks for.
@@ -45,6 +46,21 @@ pub(super) fn put_right() -> io::Result<()> {
     Ok(())
 }
 
+/// Has SIGHUP do nothing until somebody [listens](listen): the server is only just reading what it would read anew.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub(super) fn hold_hangup() -> io::Result<()> {
+    if is_ignored(libc::SIGHUP) {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    // What is installed once stays.
+    drop(runtime.block_on(async { signal(SignalKind::hangup()) })?);
+    Ok(())
+}
+
 /// Listens to signals from now on. On a runtime.
 ///
 /// # Errors
@@ -56,6 +72,10 @@ pub(super) fn listen(on_hangup: Hangup) -> io::Result<Signals> {
     // A log beyond the limit for files is an error of that write; the default would be the end.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut first, mut second) = (
+        signal(SignalKind::user_defined1())?,
+        signal(SignalKind::user_defined2())?,
+    );
     let mut hangup = match is_ignored(libc::SIGHUP) {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
@@ -66,6 +86,8 @@ pub(super) fn listen(on_hangup: Hangup) -> io::Result<Signals> {
             let told = tokio::select! {
                 _ = interrupt.recv() => by_signal.send(()),
                 _ = terminate.recv() => by_signal.send(()),
+                _ = first.recv() => ignored("SIGUSR1"),
+                _ = second.recv() => ignored("SIGUSR2"),
                 () = next(hangup.as_mut()) => match on_hangup {
                     Hangup::Stop => by_signal.send(()),
                     Hangup::Reread => rereader.send(()),
@@ -77,6 +99,14 @@ pub(super) fn listen(on_hangup: Hangup) -> io::Result<Signals> {
         }
     });
     Ok(Signals { stop, reread, stopper })
+}
+
+fn ignored<E>(signal: &str) -> Result<(), E> {
+    tracing::warn!(
+        signal,
+        "this signal does nothing; SIGHUP reads configuration and libraries anew, SIGTERM stops the server"
+    );
+    Ok(())
 }
 
 /// The next time that the signal comes; never, if nobody listens.

@@ -8,7 +8,9 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use serde_json::Value;
 
+use super::lines::escaped;
 use super::output::{self, Stream};
 
 /// The most important words.
@@ -59,6 +61,23 @@ impl Drop for Modes {
     }
 }
 
+/// An answer of a server whose texts a terminal shows as they are: clients choose names, and some hold control characters.
+pub(super) fn printable(answer: Value) -> Value {
+    match answer {
+        Value::String(text) => escaped(&text).into(),
+        Value::Array(list) => list.into_iter().map(printable).collect(),
+        Value::Object(map) => {
+            let members = map.into_iter();
+            Value::Object(
+                members
+                    .map(|(name, value)| (escaped(&name), printable(value)))
+                    .collect(),
+            )
+        }
+        other => other,
+    }
+}
+
 /// A table, with two spaces between columns.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
@@ -79,6 +98,15 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use serde_json::json;
+
+    #[test]
+    fn names_that_clients_choose_do_nothing_to_the_terminal() {
+        let answer = json!({ "topic\u{1b}[31m": ["a\nb", { "é": "\u{9b}2J\u{7f}" }, 1] });
+        let shown = json!({ "topic\\u{1b}[31m": ["a\\nb", { "é": "\\u{9b}2J\\u{7f}" }, 1] });
+        assert_eq!(printable(answer), shown);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -33,7 +33,7 @@ pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
         max_page: section.count("max_page", 1_000, 1..=100_000),
         max_answer_bytes: section.count("max_answer_bytes", 8 * MEBIBYTE, 16_384..=GIBIBYTE),
         header_timeout: section.millis("header_timeout_ms", 10_000, 1..=HOUR_MS),
-        idle_timeout: section.millis("idle_timeout_ms", 60_000, 1..=DAY_MS),
+        idle_timeout: section.millis("idle_timeout_ms", 75_000, 1..=DAY_MS),
         body_timeout: section.millis("body_timeout_ms", 10_000, 1..=HOUR_MS),
         response_timeout: section.millis("response_timeout_ms", 10_000, 1..=HOUR_MS),
         heard_timeout: section.millis("heard_timeout_ms", 2_000, 1..=HOUR_MS),
@@ -67,7 +67,8 @@ pub(super) fn api(section: Section<'_>, around: &Surroundings<'_>) -> Api {
 fn keys(section: &Section<'_>, around: &Surroundings<'_>) -> Arc<[Arc<ApiKey>]> {
     let mut variables: BTreeMap<String, Span> = BTreeMap::new();
     let (mut keys, mistakes) = (Vec::new(), section.mistakes);
-    for section in section.sections("keys") {
+    for mut section in section.sections("keys") {
+        section.name = "`[[api.keys]]`".to_owned();
         let at = section.at.clone();
         let Some((name, key)) = key(section, around) else {
             continue;
@@ -130,12 +131,19 @@ fn allow(section: &Section<'_>) -> Vec<Scope> {
         scope
     };
     let listed = required_texts(section, "allow", "[\"broadcast\"]");
-    section.note("allow", json!({ "type": "array", "items": { "enum": words } }));
+    section.note(
+        "allow",
+        json!({ "type": "array", "minItems": 1, "items": { "enum": words } }),
+    );
     listed.into_iter().filter_map(known).collect()
 }
 
 fn topics(section: &Section<'_>) -> Vec<bennu_wire::pattern::TopicPattern> {
     let listed = required_texts(section, "topics", "[\"room:*\"]");
+    section.note(
+        "topics",
+        json!({ "type": "array", "minItems": 1, "items": { "type": "string" } }),
+    );
     let pattern = |text: Spanned<String>| sections::topic(section, &text).map(Spanned::into_inner);
     listed.into_iter().filter_map(pattern).collect()
 }
@@ -151,5 +159,16 @@ fn required_texts(section: &Section<'_>, key: &'static str, example: &str) -> Ve
             .mistakes
             .add(missing.help(format!("add a line such as `{key} = {example}`")));
     }
-    section.texts(key).unwrap_or_default()
+    let texts = section.texts(key).unwrap_or_default();
+    if let Some(value) = section.value(key)
+        && value.get_ref().as_array().is_some_and(|list| list.is_empty())
+    {
+        let empty = section
+            .mistakes
+            .error(value.span(), format!("`{key}` is empty: this key could do nothing"));
+        section
+            .mistakes
+            .add(empty.help(format!("write for example `{key} = {example}`, or remove the key")));
+    }
+    texts
 }

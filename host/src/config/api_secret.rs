@@ -4,7 +4,6 @@
 //! for every secret, whatever its length.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::model::ApiKey;
-use super::trust::{Use, check_file};
+use super::trust::{Use, open_file};
 
 /// The shortest secret, in bytes.
 const LEAST_BYTES: usize = 32;
@@ -38,7 +37,7 @@ pub enum ApiSecretError {
     },
     /// It is short enough to be guessed, or cannot stand in a header.
     #[error(
-        "the secret of the API key `{key}` from {from} is not usable: it needs at least {LEAST_BYTES} visible ASCII characters on a line, without spaces; `bennu secret` prints one"
+        "the secret of the API key `{key}` from {from} is not usable: each line needs at least {LEAST_BYTES} visible ASCII characters, without spaces and without `#` at its start; `bennu secret` prints one"
     )]
     Unusable {
         /// The name of the key.
@@ -66,6 +65,19 @@ pub enum ApiSecretError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl ApiSecretError {
+    /// Whether the machine is to blame, not the file: the next try may find the secret.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        const SHORT_OF: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
+        let Self::Unreadable { source, .. } = self else {
+            return false;
+        };
+        Errno::from_io_error(source).is_some_and(|errno| SHORT_OF.contains(&errno))
+    }
 }
 
 impl ApiSecrets {
@@ -127,7 +139,9 @@ impl ApiSecrets {
     #[must_use]
     pub(crate) fn of(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let is_usable = |line: &&str| line.len() >= LEAST_BYTES && line.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_usable = |line: &&str| {
+            line.len() >= LEAST_BYTES && !line.starts_with('#') && line.bytes().all(|byte| byte.is_ascii_graphic())
+        };
         (!lines.is_empty() && lines.iter().all(is_usable)).then(|| Self(lines.into_iter().map(digest).collect()))
     }
 
@@ -150,8 +164,7 @@ pub(crate) fn digest(secret: &str) -> [u8; 32] {
 
 /// Reads a file that only the server's own user, or root, can change.
 fn read(file: &Path) -> io::Result<String> {
-    let open = File::open(file)?;
-    check_file(&open, file, Use::ApiKey)?;
+    let open = open_file(file, Use::ApiKey)?;
     let mut text = String::new();
     open.take(MOST_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_BYTES {
@@ -194,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_not_to_blame_for_what_the_machine_is_short_of() {
+        use rustix::io::Errno;
+        let unreadable = |errno: Errno| ApiSecretError::Unreadable {
+            key: String::new(),
+            file: PathBuf::new(),
+            source: errno.into(),
+        };
+        assert!(unreadable(Errno::MFILE).may_pass());
+        assert!(!unreadable(Errno::NOENT).may_pass() && !unreadable(Errno::ACCESS).may_pass());
+    }
+
+    #[test]
     fn a_secret_that_is_missing_or_short_is_refused_and_not_shown() {
         assert!(matches!(
             ApiSecrets::obtain(&key(None)),
@@ -207,6 +232,7 @@ mod tests {
             &format!("{ONE}\nshort"),
             &format!("{ONE} {TWO}"),
             &"é".repeat(40),
+            &format!("{ONE}\n#{TWO}"),
         ] {
             std::fs::write(&file, text).expect("written");
             let refused = ApiSecrets::obtain(&key(Some(file.path().to_owned()))).expect_err(text);

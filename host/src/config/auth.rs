@@ -53,7 +53,14 @@ pub(super) fn auth(mount: &Section<'_>, around: &Surroundings<'_>) -> Option<Aut
         ),
         max_token_bytes: section.count("max_token_bytes", 16_384, 256..=MEBIBYTE),
         refresh_interval: section.millis("refresh_interval_ms", 1_000, 0..=HOUR_MS),
+        same_client: section.flag("same_client", true),
     };
+    if let (false, Some(value)) = (auth.same_client, section.value("socket_id")) {
+        let message =
+            "`socket_id` names one client, and with `same_client = false` a connection may become that of another";
+        let both = section.mistakes.error(value.span(), message);
+        section.mistakes.add(both.help("remove one of the two"));
+    }
     if section.value("jwt").is_none() && section.value("phoenix_token").is_none() {
         let none = section.mistakes.error(
             section.at.clone(),
@@ -215,8 +222,16 @@ fn names(jwt: &Section<'_>, key: &'static str) -> Vec<String> {
         Some(DeValue::Array(list)) => jwt.texts_of(key, list),
         _ => jwt.text(key).into_iter().collect(),
     };
-    let list = json!({ "type": "array", "items": { "type": "string" } });
+    let list = json!({ "type": "array", "minItems": 1, "items": { "type": "string" } });
     jwt.note(key, json!({ "anyOf": [{ "type": "string" }, list] }));
+    if let Some(value) = jwt.value(key)
+        && value.get_ref().as_array().is_some_and(|list| list.is_empty())
+    {
+        let empty = jwt.mistakes.error(value.span(), format!("`{key}` is empty"));
+        jwt.mistakes.add(empty.help(format!(
+            "name one, or remove `{key}`: without it, Bennu does not check this claim"
+        )));
+    }
     names.into_iter().map(Spanned::into_inner).collect()
 }
 
@@ -257,7 +272,7 @@ fn places(section: &Section<'_>) -> Vec<TokenPlace> {
     }
     section.note(
         "from",
-        json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^(auth_token|params\\..+|header\\..+)$" } }),
+        json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^(auth_token|params\\..+|header\\..+|join\\..+)$" } }),
     );
     let names = names.unwrap_or_else(|| PLACES.map(|name| Spanned::new(0..0, name.to_owned())).into());
     names.iter().filter_map(|name| place(section, name)).collect()
@@ -271,11 +286,12 @@ fn place(section: &Section<'_>, name: &Spanned<String>) -> Option<TokenPlace> {
         Some(("header", header)) if http::HeaderName::from_bytes(header.as_bytes()).is_ok() => {
             Some(TokenPlace::Header(header.to_ascii_lowercase()))
         }
+        Some(("join", key)) if !key.is_empty() => Some(TokenPlace::Join(key.to_owned())),
         _ => None,
     };
     if place.is_none() {
         let message = format!("`{text}` is no place for a token");
-        let help = "write \"auth_token\", \"params.NAME\" or \"header.NAME\"";
+        let help = "write \"auth_token\", \"params.NAME\", \"header.NAME\" or \"join.NAME\"";
         section
             .mistakes
             .add(section.mistakes.error(name.span(), message).help(help));

@@ -26,6 +26,8 @@ pub(crate) struct Auth {
     pub(crate) max_token_bytes: usize,
     /// How soon after one new token a client may present the next. Default 1 s.
     pub(crate) refresh_interval: Duration,
+    /// Whether a new token must be for the client of the one before. Default true.
+    pub(crate) same_client: bool,
 }
 
 /// `jwt` of `[mounts.auth]`
@@ -92,6 +94,8 @@ pub(crate) enum TokenPlace {
     Param(String),
     /// A header, in lower case. `Bearer ` in front of the token does not count.
     Header(String),
+    /// A key of the params of a join, not of the request to connect.
+    Join(String),
 }
 
 /// What happens to a connection whose token has expired.

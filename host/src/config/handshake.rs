@@ -1,6 +1,7 @@
 //! Reads the settings of the handshake: origins, subprotocols, and what a connect handler sees.
 
-use bennu_wire::serializer::{BUILT_IN, Serializer, Serializers};
+use bennu_wire::dialect::Dialect;
+use bennu_wire::serializer::{BUILT_IN, SUPABASE, Serializer, Serializers};
 use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -122,16 +123,24 @@ pub(super) fn subprotocols(section: &Section<'_>) -> Vec<String> {
     names.into_iter().map(name).collect()
 }
 
+/// The dialect that the mount speaks, or speaks besides today's.
+pub(super) fn dialect(section: &Section<'_>) -> Dialect {
+    let dialects = [("0.11", Dialect::Phoenix011), ("supabase", Dialect::Supabase)];
+    section.choice("dialect", &dialects, Dialect::Modern)
+}
+
 /// The protocol versions.
-pub(super) fn serializers(section: &Section<'_>) -> Serializers {
-    let Some(names) = section.texts("serializers") else {
-        return Serializers::default();
+pub(super) fn serializers(section: &Section<'_>, dialect: Dialect) -> Serializers {
+    let all = match dialect {
+        Dialect::Modern | Dialect::Phoenix011 => BUILT_IN,
+        Dialect::Supabase => SUPABASE,
     };
-    let versions = BUILT_IN.map(Serializer::vsn);
+    let Some(names) = section.texts("serializers") else {
+        return Serializers::new(all);
+    };
+    let versions = all.map(Serializer::vsn);
     let known = |name: &Spanned<String>| {
-        let found = BUILT_IN
-            .into_iter()
-            .find(|serializer| serializer.vsn() == name.get_ref());
+        let found = all.into_iter().find(|serializer| serializer.vsn() == name.get_ref());
         if found.is_none() {
             let message = format!("there is no serializer for version `{}`", name.get_ref());
             let unknown = section.mistakes.error(name.span(), message);

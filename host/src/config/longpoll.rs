@@ -8,6 +8,9 @@ use super::model::{Crypto, Digest, LongPoll};
 use super::reader::Section;
 use super::shape::Shape;
 
+/// The most iterations for a key that each request derives: a few milliseconds.
+const MOST_PER_REQUEST: u32 = 10_000;
+
 /// Long polling; `None` if it is off.
 pub(super) fn longpoll(mount: &Section<'_>) -> Option<LongPoll> {
     let section = match mount.value("longpoll").map(|value| (value.get_ref(), value.span())) {
@@ -47,11 +50,24 @@ pub(super) fn crypto(mut section: Section<'_>, key: &str) -> Crypto {
         ("sha512", Digest::Sha512),
     ];
     let crypto = Crypto {
-        iterations: u32::try_from(section.number("iterations", 1_000, 1..=10_000_000)).unwrap_or(1_000),
+        iterations: u32::try_from(section.number("iterations", 1_000, 1..=1_000_000)).unwrap_or(1_000),
         length: key_length(&section),
         digest: section.choice("digest", &digests, Digest::Sha256),
         cache: section.flag("cache", true),
     };
+    if !crypto.cache
+        && crypto.iterations > MOST_PER_REQUEST
+        && let Some(value) = section.value("iterations")
+    {
+        let wrong = section.mistakes.error(
+            value.span(),
+            "without `cache`, each request derives the key anew: so many iterations would hold up other clients"
+                .to_owned(),
+        );
+        section
+            .mistakes
+            .add(wrong.help("write at most 10_000, or leave `cache` on"));
+    }
     section.finish();
     crypto
 }

@@ -14,24 +14,34 @@ mod around;
 mod auth;
 mod auth_settings;
 mod check;
+mod cluster;
+mod cluster_model;
 mod complaint;
 mod content_hash;
 mod diagnostic;
 mod handshake;
 mod json;
+mod listeners;
+mod listening;
 mod longpoll;
 mod mistakes;
 pub(crate) mod model;
 pub(crate) mod origin;
 mod phoenix_0_11;
 mod places;
+mod plugin_model;
 mod probe_limits;
+mod rates;
+mod rates_model;
 mod reader;
 mod schema;
 pub(crate) mod secret;
 mod sections;
 pub(crate) mod sensitive;
 mod shape;
+mod supabase;
+mod telemetry;
+mod telemetry_model;
 mod template;
 pub(crate) mod trust;
 mod whole;
@@ -48,19 +58,30 @@ use toml::de::{DeTable, DeValue};
 #[cfg(feature = "jwks")]
 pub(crate) use auth_settings::Jwks;
 pub(crate) use auth_settings::{Auth, Jwt, KeySource, OnExpiry, PhoenixToken, TokenPlace};
+#[cfg(feature = "cluster")]
+pub(crate) use cluster_model::Login;
 pub(crate) use complaint::Complaint;
 pub(crate) use content_hash::ContentHash;
 pub(crate) use diagnostic::Diagnostic;
+#[cfg(any(feature = "tls", test))]
+pub(crate) use listening::TlsVersion;
+pub(crate) use listening::{At, Certificate, Listener, Proxies, ProxyHeader, Tls};
 pub use model::*;
 pub(crate) use probe_limits::ProbeLimits;
+pub(crate) use rates_model::{AddressLimits, Exempt, Pace, Paces};
 pub(crate) use schema::schema;
+pub(crate) use sections::check_level;
+#[cfg(feature = "telemetry")]
+pub(crate) use telemetry_model::HEADERS_VARIABLE;
+pub(crate) use telemetry_model::{Follow, Telemetry};
 pub(crate) use words::nearest;
 
+use around::Surroundings;
 use diagnostic::{Source, Span, names_a_secret};
 use mistakes::Mistakes;
 use reader::{Section, is_secret_key_base};
 use secret::SECRET_VARIABLE;
-use whole::read_whole;
+use whole::{absolute, folder_of, read_whole};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -137,15 +158,30 @@ impl Config {
     ///
     /// If the file cannot be read, or is not TOML.
     pub fn examine(file: &Path, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
+        Self::examine_file(file, &absolute(file), mode)
+    }
+
+    /// Reads and checks the file of this configuration again, wherever the process has gone since. Otherwise as [`Config::read`].
+    pub(crate) fn read_again(&self, mode: Mode) -> Result<Self, ConfigErrors> {
+        self.examine_again(mode).and_then(without_mistakes)
+    }
+
+    /// Reads the file of this configuration again, wherever the process has gone since. Otherwise as [`Config::examine`].
+    pub(crate) fn examine_again(&self, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
+        Self::examine_file(&self.file, self.path.as_deref().unwrap_or(&self.file), mode)
+    }
+
+    /// Reads the file at `path`, an absolute one. Diagnostics name it `file`.
+    fn examine_file(file: &Path, path: &Path, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
         let unreadable = |source| ConfigErrors::Unreadable {
             file: file.to_owned(),
             source,
         };
-        let bytes = std::fs::read(file).map_err(unreadable)?;
+        let bytes = std::fs::read(path).map_err(unreadable)?;
         match str::from_utf8(&bytes) {
-            Ok(text) => Self::examine_text(file, text, mode).map(|(config, diagnostics)| {
-                let from_file = true;
-                (Self { from_file, ..config }, diagnostics)
+            Ok(text) => Self::examine_placed(file, path, text, mode).map(|(config, diagnostics)| {
+                let path = Some(path.to_owned());
+                (Self { path, ..config }, diagnostics)
             }),
             Err(error) => {
                 let source = Arc::new(Source::new(file, &String::from_utf8_lossy(&bytes)));
@@ -164,6 +200,16 @@ impl Config {
     ///
     /// If the text is not TOML.
     pub fn examine_text(file: &Path, text: &str, mode: Mode) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
+        Self::examine_placed(file, file, text, mode)
+    }
+
+    /// Reads a text as if it were at `path`. Diagnostics name it `file`.
+    fn examine_placed(
+        file: &Path,
+        path: &Path,
+        text: &str,
+        mode: Mode,
+    ) -> Result<(Self, Vec<Diagnostic>), ConfigErrors> {
         let (root, syntax) = DeTable::parse_recoverable(text);
         let mut source = Source::new(file, text);
         let mut secrets = Vec::new();
@@ -181,7 +227,8 @@ impl Config {
             mistakes.add(refused_secret(&mistakes, key));
         }
         let top = Section::new("the configuration", source.start(), Some(root.get_ref()), &mistakes);
-        let config = read_whole(file, mode, top, &source, &mistakes);
+        let folder = folder_of(path);
+        let config = read_whole(file, &Surroundings { mode, folder: &folder }, top, &source, &mistakes);
         Ok((config, mistakes.into_sorted()))
     }
 
@@ -191,16 +238,10 @@ impl Config {
         ContentHash::of(self.source.text().as_bytes())
     }
 
-    /// Where clients connect.
+    /// Where clients connect without TLS, unless that is only elsewhere.
     #[must_use]
-    pub fn listen(&self) -> SocketAddr {
-        self.listen_instead.unwrap_or(self.server.listen)
-    }
-
-    /// Whether it is what its file held when it was read.
-    #[must_use]
-    pub(crate) fn is_from_file(&self) -> bool {
-        self.from_file
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen_instead.or(self.server.listen)
     }
 
     /// How many connections there may be.

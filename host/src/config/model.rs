@@ -13,9 +13,12 @@ use bennu_wire::serializer::Serializers;
 
 pub(crate) use super::api_model::{Api, ApiKey, Scope};
 use super::auth_settings::Auth;
-use super::content_hash::ContentHash;
+pub(crate) use super::cluster_model::Cluster;
 use super::diagnostic::{Diagnostic, Source};
-use super::probe_limits::ProbeLimits;
+use super::listening::{Listener, Proxies, Tls};
+pub(crate) use super::plugin_model::{Durability, OnMigrateError, OnPanic, OnPanics, OnRollback, Plugin, Reload};
+use super::rates_model::{AddressLimits, ClientLimits, Exempt, Paces};
+use super::telemetry_model::Telemetry;
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +32,16 @@ pub enum Mode {
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Its file.
+    /// Its file, as it was named.
     pub(crate) file: PathBuf,
     /// `[server]`
     pub(crate) server: Server,
+    /// `[[listeners]]`, in file order.
+    pub(crate) listeners: Vec<Listener>,
+    /// `[tls]`
+    pub(crate) tls: Tls,
+    /// `[proxies]`
+    pub(crate) proxies: Proxies,
     /// `[admin]`
     pub(crate) admin: Admin,
     /// `[api]`
@@ -41,6 +50,12 @@ pub struct Config {
     pub(crate) log: Log,
     /// `[limits]`
     pub(crate) limits: Limits,
+    /// `[cluster]`
+    pub(crate) cluster: Option<Cluster>,
+    /// `[telemetry]`
+    pub(crate) telemetry: Option<Telemetry>,
+    /// `[store]`
+    pub(crate) store: Store,
     /// `[[mounts]]`, in file order.
     pub(crate) mounts: Vec<Arc<Mount>>,
     /// `[plugins.NAME]`
@@ -53,8 +68,8 @@ pub struct Config {
     pub(crate) program: Option<PathBuf>,
     /// Warnings about the file.
     pub(crate) warnings: Vec<Diagnostic>,
-    /// Whether it is what the file held, as opposed to a text that a program passed in.
-    pub(super) from_file: bool,
+    /// The file that it was read from, from the root on. `None`: a program passed the text in.
+    pub(crate) path: Option<PathBuf>,
     /// The text that was read, to show the place of mistakes that are found later.
     pub(super) source: Arc<Source>,
 }
@@ -62,8 +77,8 @@ pub struct Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Server {
-    /// Where clients connect. Default 127.0.0.1:4000.
-    pub(crate) listen: SocketAddr,
+    /// Where clients connect. Default 127.0.0.1:4000. `None`: only at [`Config::listeners`].
+    pub(crate) listen: Option<SocketAddr>,
     /// Whether the file names it. If not, `dev` takes the next free port.
     pub(crate) names_listen: bool,
     /// The host that `check_origin = true` compares with. Default `localhost`.
@@ -108,6 +123,12 @@ pub(crate) struct Admin {
     pub(crate) max_connections: usize,
     /// How many closed and refused clients `/closes` remembers. Beyond: it forgets the oldest. Default 1,000.
     pub(crate) max_closes: usize,
+    /// How many browsers may be logged in to the dashboard. Beyond: the session ends that was not used for longest. Default 32.
+    pub(crate) max_sessions: usize,
+    /// How long a session of a browser lasts. Default 12 h.
+    pub(crate) session_timeout: Duration,
+    /// How many wrong secrets an address may send in a minute. Beyond: 429, whatever it sends. Default 10.
+    pub(crate) max_wrong_secrets: usize,
 }
 
 /// `[log]`
@@ -185,6 +206,21 @@ pub(crate) struct Limits {
     /// How long the client of a closed connection may read nothing of what still waits for it. After that, Bennu cuts it off.
     /// Default 2 s.
     pub(crate) close_timeout: Duration,
+    /// Whom the limits by address and by client do not concern. Default: this machine.
+    pub(crate) exempt: Exempt,
+    /// Limits by address.
+    pub(crate) address: AddressLimits,
+    /// Limits by client.
+    pub(crate) client: ClientLimits,
+}
+
+/// `[store]`: where topics are kept that outlive the process, if a plugin has any.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Store {
+    /// How many bytes they may take on the disk. Beyond that, Bennu stores no more. Default 10 GiB.
+    pub(crate) max_bytes: u64,
+    /// How many bytes may wait to be written. Beyond that, plugins with stored topics wait. Default 64 MiB.
+    pub(crate) max_queue_bytes: usize,
 }
 
 /// `[[mounts]]`: where clients connect.
@@ -214,7 +250,9 @@ pub(crate) struct Mount {
     pub(crate) longpoll: Option<LongPoll>,
     /// The dialect of Phoenix 0.11; `None`: off.
     pub(crate) phoenix_0_11: Option<Phoenix011>,
-    /// The protocol versions that clients may ask for. Default: all.
+    /// What the mount has for clients of Supabase; `None`: it speaks another dialect.
+    pub(crate) supabase: Option<Supabase>,
+    /// The protocol versions that clients may ask for, as the dialect writes them. Default: all.
     pub(crate) serializers: Serializers,
     /// How many topics one client may have joined at a time. Beyond that, Bennu refuses joins. Default 100, as in Phoenix.
     pub(crate) max_channels_per_socket: usize,
@@ -227,6 +265,17 @@ impl Mount {
         match dialect {
             Dialect::Modern => self.longpoll.as_ref(),
             Dialect::Phoenix011 => self.phoenix_0_11.as_ref()?.longpoll.as_ref(),
+            Dialect::Supabase => None,
+        }
+    }
+
+    /// Whether clients of this dialect may connect here.
+    #[must_use]
+    pub(crate) fn speaks(&self, dialect: Dialect) -> bool {
+        match dialect {
+            Dialect::Modern => self.supabase.is_none(),
+            Dialect::Phoenix011 => self.phoenix_0_11.is_some(),
+            Dialect::Supabase => self.supabase.is_some(),
         }
     }
 }
@@ -299,10 +348,17 @@ pub(crate) struct Phoenix011 {
     pub(crate) longpoll: Option<LongPoll>,
 }
 
+/// `dialect = "supabase"` of a mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Supabase {
+    /// How many messages one request to `/api/broadcast` may bring. Beyond that, Bennu sends none: status 413. Default 100.
+    pub(crate) max_broadcast_messages: usize,
+}
+
 /// `longpoll.crypto`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crypto {
-    /// Iterations of PBKDF2. Default 1000.
+    /// Iterations of PBKDF2. Default 1,000, at most 1,000,000; at most 10,000 if `cache` is off.
     pub(crate) iterations: u32,
     /// 16 or 32: AES-128 or AES-256. Default 32.
     pub(crate) length: usize,
@@ -323,143 +379,6 @@ pub(crate) enum Digest {
     Sha512,
 }
 
-/// `[plugins.NAME]`
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Plugin {
-    /// The library. Required in `serve`; `dev` builds `plugins/NAME` instead. Absolute by now.
-    pub(crate) library: Option<PathBuf>,
-    /// SHA-256 hashes of the contents that may be loaded. `None`: any.
-    pub(crate) allow: Option<Arc<[ContentHash]>>,
-    /// How many threads run it. Default: one per core, at least two.
-    pub(crate) shards: NonZeroUsize,
-    /// `settings` as JSON text; `{}` if they are missing.
-    pub(crate) settings: Arc<str>,
-    /// What happens to topics when the library is replaced. Default `migrate`.
-    pub(crate) reload: Reload,
-    /// What happens to a topic whose state the new code cannot read. Default `keep`.
-    pub(crate) on_migrate_error: OnMigrateError,
-    /// What a panic ends. Default: the member.
-    pub(crate) on_panic: OnPanic,
-    /// How long a topic keeps its state after its last member has left. Default 10 s.
-    pub(crate) linger: Duration,
-    /// A topic broadcasts at most one `presence_diff` in this time. Default 100 ms.
-    pub(crate) presence_interval: Duration,
-    /// How many client events and joins may wait for one topic. Beyond that: `overloaded`. Default 1000.
-    pub(crate) max_mailbox_events: usize,
-    /// The same as memory in bytes, frames and promised replies included. Default 8 MiB.
-    pub(crate) max_mailbox_bytes: usize,
-    /// The same for all topics of the plugin together, and once more for plugin messages. Default 256 MiB.
-    pub(crate) max_mailbox_total_bytes: usize,
-    /// How many plugin messages may wait for one topic: intercepted broadcasts, messages to itself, late answers. Beyond that, a
-    /// broadcast ends the topic; for anything else the sending plugin gets an error. Default 10,000.
-    pub(crate) max_mailbox_messages: usize,
-    /// The same as memory in bytes. Default 64 MiB.
-    pub(crate) max_mailbox_message_bytes: usize,
-    /// How many topics there may be at a time. Beyond that, joins get `overloaded`. Default 100,000.
-    pub(crate) max_topics: usize,
-    /// How many events may wait for a pending join. Beyond that: `overloaded`. Default 100.
-    pub(crate) max_pending_events: usize,
-    /// How long a plugin may take to answer a join later. After that, Bennu refuses the join. Default 10 s.
-    pub(crate) join_deadline: Duration,
-    /// How many timers and delayed messages one topic may have. Beyond that, the plugin gets an error. Default 10,000.
-    pub(crate) max_timers_per_topic: usize,
-    /// How many replies one topic may owe. Beyond that, the plugin gets an error. Default 10,000.
-    pub(crate) max_promises_per_topic: usize,
-    /// How long replaced code stays loaded to finish its work. Default 1 s.
-    pub(crate) retire: Duration,
-    /// How many effects one event may have, its reply not counted. Beyond that, the plugin gets an error. Default 10,000.
-    pub(crate) max_effects_per_event: usize,
-    /// The same in bytes, also for anything else that the plugin hands over at a time. Default 64 MiB.
-    pub(crate) max_effect_bytes_per_event: usize,
-    /// How long a callback may run before Bennu logs it. Default 50 ms.
-    pub(crate) warn: Duration,
-    /// How long a callback may run at most. After that, Bennu abandons its thread. Default 10 s.
-    pub(crate) deadline: Duration,
-    /// How many abandoned threads may be stuck at a time. Beyond that, Bennu starts no other thread in their place. Default 8.
-    pub(crate) max_stuck_threads: usize,
-    /// How many replaced libraries may stay in memory. Beyond that, Bennu rejects new libraries. Default 16.
-    pub(crate) max_leaked: usize,
-    /// How many bytes of memory a reload may leave behind. Beyond that, Bennu logs a warning. Default 8 MiB.
-    pub(crate) max_leak_bytes_per_reload: u64,
-    /// On the live state of how many topics the probe tries new code. Default 8; 0: none.
-    pub(crate) probe_topics: usize,
-    /// The same in bytes. Leaves out a topic whose own state does not fit. Default 1 MiB.
-    pub(crate) probe_bytes: usize,
-    /// How long a reload waits for a topic whose handler is slow. Default 5 s.
-    pub(crate) swap_patience: Duration,
-    /// Limits of the probe process. Default 10 s and 2 GiB.
-    pub(crate) probe: ProbeLimits,
-    /// How often Bennu retries a library if its probe was killed from outside, or could not be run. Default 8.
-    pub(crate) probe_retries: u32,
-    /// How long new code is on probation. Default 10 s; zero: no probation.
-    pub(crate) probation: Duration,
-    /// How many panics on probation bring the previous code back. Default 3.
-    pub(crate) probation_panics: u64,
-    /// How many errors on probation do: replies with the status `error`, and refused effects. Default 0: Bennu does not count them.
-    pub(crate) probation_errors: u64,
-    /// Which state topics go back with if the previous code cannot read their present state. Default `snapshot`.
-    pub(crate) on_rollback: OnRollback,
-    /// How many bytes of snapshots Bennu keeps on probation. Default 64 MiB.
-    pub(crate) max_rollback_bytes: usize,
-    /// What Bennu does after repeated panics. Default: nothing more.
-    pub(crate) on_panics: OnPanics,
-    /// How many panics within [`Plugin::panics_window`] count as repeated. Default 100.
-    pub(crate) max_panics: usize,
-    /// See [`Plugin::max_panics`]. Default 60 s.
-    pub(crate) panics_window: Duration,
-}
-
-/// Which state topics go back with if the previous code cannot read their present state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnRollback {
-    /// The snapshot from the moment they moved. Later changes are lost.
-    Snapshot,
-    /// None: their members get `phx_error` and join again.
-    Rejoin,
-}
-
-/// What Bennu does after repeated panics of a plugin, on probation or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnPanics {
-    /// Nothing more: each panic has ended its member.
-    GoOn,
-    /// Starts the same library anew, without its state.
-    Restart,
-    /// Loads the last good library and quarantines this one.
-    RollBack,
-    /// Refuses joins until the library changes.
-    OutOfService,
-}
-
-/// What happens to topics when the library is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reload {
-    /// Bennu carries their state over.
-    Migrate,
-    /// They stay on the old code until they are empty.
-    Drain,
-    /// Their members get `phx_error` and join again.
-    Rejoin,
-}
-
-/// What happens to a topic whose state the new code cannot read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnMigrateError {
-    /// It stays on the old code.
-    Keep,
-    /// Its members get `phx_error` and join again, on the new code.
-    Rejoin,
-}
-
-/// What a panic in a callback ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnPanic {
-    /// The member in whose callback it happened.
-    Member,
-    /// The topic: all its members and its shared state.
-    Topic,
-}
-
 /// `[[routes]]`: which plugin serves which topics.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Route {
@@ -475,6 +394,8 @@ pub(crate) struct Route {
     pub(crate) assigns: Option<Arc<str>>,
     /// Events of which a client that reads too slowly gets only the newest.
     pub(crate) replaceable: Vec<String>,
+    /// What all clients together may send to it. Beyond: `rate limited`. Default: any.
+    pub(crate) limits: Paces,
 }
 
 impl Route {

@@ -1,5 +1,6 @@
 //! Reads `dialect = "0.11"` of a mount, and the settings that belong to it.
 
+use bennu_wire::dialect::Dialect;
 use toml::Spanned;
 
 use super::amount::HOUR_MS;
@@ -14,11 +15,12 @@ const WINDOW: &str = "longpoller_window_ms";
 const PUBSUB_TIMEOUT: &str = "longpoller_pubsub_timeout_ms";
 const CRYPTO: &str = "longpoller_crypto";
 
-/// The dialect of a mount; `None` if it is off. The buffer limits of the mount's `longpoll` apply to it, too.
-pub(super) fn phoenix_0_11(mount: &Section<'_>, longpoll: Option<&LongPoll>) -> Option<Phoenix011> {
-    if !mount.choice("dialect", &[("0.11", true)], false) {
-        let unnamed = mount.value("dialect").is_none();
-        refuse(mount, &[ORIGINS, WINDOW, PUBSUB_TIMEOUT, CRYPTO], unnamed, |key| {
+/// What the mount has for clients of Phoenix 0.11; `None`: it has another dialect. The buffer limits of the mount's `longpoll` apply
+/// to it, too.
+pub(super) fn phoenix_0_11(mount: &Section<'_>, dialect: Dialect, longpoll: Option<&LongPoll>) -> Option<Phoenix011> {
+    if dialect != Dialect::Phoenix011 {
+        let is_known = mount.value("dialect").is_none() || dialect == Dialect::Supabase;
+        refuse(mount, &[ORIGINS, WINDOW, PUBSUB_TIMEOUT, CRYPTO], is_known, |key| {
             let message = format!("`{key}` belongs to another dialect");
             (message, "add `dialect = \"0.11\"` to the mount, or remove this setting")
         });

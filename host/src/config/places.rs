@@ -44,6 +44,10 @@ impl Config {
             let mount = "add a `[[mounts]]` with a line such as `path = \"/socket\"`";
             found.push(lacks("there is no mount: no client can connect").help(mount));
         }
+        if self.listen().is_none() && self.listeners.is_empty() {
+            let listen = "add a `[[listeners]]` with a line such as `listen = \"0.0.0.0:443\"`";
+            found.push(lacks("there is no listener: no client can connect").help(listen));
+        }
         match (self.plugins.is_empty(), self.routes.is_empty()) {
             (true, _) => {
                 let plugin = "`bennu new NAME --route` makes one, with its route";
@@ -73,6 +77,23 @@ impl Config {
     fn key_place(&self, section: &str, key: &str) -> Span {
         let (root, _) = DeTable::parse_recoverable(self.source.text());
         key_span(root.get_ref(), section, key).unwrap_or(self.source.start())
+    }
+
+    /// A mistake of one of the `[[listeners]]`, which count from 0 in file order, or of one of the `[[tls.certificates]]`: shown there.
+    #[must_use]
+    pub(crate) fn listed_error(&self, section: &str, index: usize, message: &str) -> Diagnostic {
+        Diagnostic::error(&self.source, self.listed_place(section, index), message)
+    }
+
+    /// A warning about one of them, at the same place.
+    #[must_use]
+    pub(crate) fn listed_warning(&self, section: &str, index: usize, message: &str) -> Diagnostic {
+        Diagnostic::warning(&self.source, self.listed_place(section, index), message)
+    }
+
+    fn listed_place(&self, section: &str, index: usize) -> Span {
+        let (root, _) = DeTable::parse_recoverable(self.source.text());
+        listed_span(root.get_ref(), section, index).unwrap_or(self.source.start())
     }
 
     /// A mistake of what `[mounts.auth]` of a mount names, shown there.
@@ -107,8 +128,12 @@ impl Config {
     pub(crate) fn changed_keys(&self, section: &str, only: Option<&str>, others: [&Self; 2]) -> Vec<String> {
         let read = |config: &Self| -> toml::Table {
             let table: Option<toml::Table> = config.source.text().parse().ok();
-            let section = table.and_then(|mut table| table.remove(section));
-            section.and_then(|section| section.try_into().ok()).unwrap_or_default()
+            match table.and_then(|mut table| table.remove(section)) {
+                Some(toml::Value::Table(section)) => section,
+                // A list of tables changes as a whole.
+                Some(list) => toml::Table::from_iter([("listen".to_owned(), list)]),
+                None => toml::Table::default(),
+            }
         };
         let (ours, others) = (read(self), others.map(read));
         let keys: BTreeSet<&String> = { ours.keys() }
@@ -140,6 +165,17 @@ impl Config {
 fn route_span(root: &DeTable<'_>, route: usize) -> Option<Span> {
     let route = root.get("routes")?.get_ref().as_array()?.get(route)?;
     Some(route.get_ref().as_table()?.get("topic")?.span())
+}
+
+/// The first key of an item of a list such as `listeners` or `tls.certificates`.
+fn listed_span(root: &DeTable<'_>, section: &str, index: usize) -> Option<Span> {
+    let mut parts = section.split('.');
+    let mut value = root.get(parts.next()?)?;
+    for part in parts {
+        value = value.get_ref().as_table()?.get(part)?;
+    }
+    let item = value.get_ref().as_array()?.get(index)?.get_ref().as_table()?;
+    { item.iter() }.map(|(key, _)| key.span()).min_by_key(|at| at.start)
 }
 
 fn auth_span(root: &DeTable<'_>, mount: &str) -> Option<Span> {

@@ -50,6 +50,11 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Whether the configuration has this table.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// The value as written. Every other getter calls this one first.
     pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.fields.ask(key);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use toml::de::DeTable;
 
+use super::around::Surroundings;
 use super::diagnostic::Source;
 use super::mistakes::Mistakes;
 use super::model::Mode;
@@ -32,10 +33,17 @@ library = "libp.so"
 topic = "*"
 plugin = "p"
 
+[[listeners]]
+listen = "127.0.0.1:1"
+
+[[tls.certificates]]
+cert_file = "a"
+key_file = "b"
+
 [[api.keys]]
 name = "a"
-allow = []
-topics = []
+allow = ["read"]
+topics = ["a"]
 "#;
 
 /// The source of the descriptions.
@@ -49,7 +57,11 @@ pub(crate) fn schema() -> Value {
     let mistakes = Mistakes::new(&source);
     let top = Section::new("the configuration", source.start(), Some(root.get_ref()), &mistakes);
     let fields = top.fields.clone();
-    read_whole(Path::new("bennu.toml"), Mode::Serve, top, &source, &mistakes);
+    let around = Surroundings {
+        mode: Mode::Serve,
+        folder: Path::new("/"),
+    };
+    read_whole(Path::new("bennu.toml"), &around, top, &source, &mistakes);
     let mut schema = fields.schema("", &comments(COMMENTED));
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("$schema".to_owned(), "http://json-schema.org/draft-07/schema#".into());

@@ -3,12 +3,11 @@
 //! It comes from the environment or from a file of its own. Never here: `bennu.toml` as a source, or a print of the secret.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::model::{Config, Mode};
-use super::trust::{Use, check_file};
+use super::trust::{Use, open_file};
 
 /// The environment variable that holds the secret.
 pub(crate) const SECRET_VARIABLE: &str = "BENNU_SECRET_KEY_BASE";
@@ -122,8 +121,7 @@ impl SecretKeyBase {
 ///
 /// If it cannot be read, or others can change it.
 pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut open = File::open(file)?;
-    check_file(&open, file, Use::Secret)?;
+    let mut open = open_file(file, Use::Secret)?;
     let mut bytes = Vec::new();
     open.read_to_end(&mut bytes)?;
     Ok(bytes)

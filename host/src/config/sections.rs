@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use bennu_wire::dialect::Dialect;
 use bennu_wire::message::event;
 use bennu_wire::pattern::{PatternError, TopicPattern};
 use serde_json::json;
@@ -22,17 +23,20 @@ use super::diagnostic::Span;
 use super::handshake;
 use super::longpoll::longpoll;
 use super::model::{
-    Admin, Limits, LineLimits, Log, LogFormat, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
-    OriginPattern, Plugin, Reload, Server,
+    Admin, Durability, Limits, LineLimits, Log, LogFormat, Mode, Mount, OnMigrateError, OnPanic, OnPanics, OnRollback,
+    OriginPattern, Plugin, Reload, Server, Store,
 };
 use super::phoenix_0_11::phoenix_0_11;
 use super::probe_limits::ProbeLimits;
+use super::rates;
+use super::rates_model::Paces;
 use super::reader::Section;
+use super::supabase::supabase;
 
 /// The names of the transports in routes.
 pub(super) const TRANSPORTS: [&str; 2] = ["websocket", "longpoll"];
-/// The number of a member has one byte for its I/O thread, and 0 means none.
-const MAX_IO_THREADS: usize = 255;
+/// The number of a member has one byte for its I/O thread. 0 means none, and 255 is kept for members of other nodes.
+const MAX_IO_THREADS: usize = 254;
 const MAX_SHARDS: usize = 1_024;
 
 /// A mount, and the places of its parts.
@@ -60,11 +64,12 @@ pub(super) struct ReadRoute {
     pub(super) mounts: Option<Vec<Spanned<String>>>,
     pub(super) assigns: Option<Arc<str>>,
     pub(super) replaceable: Vec<String>,
+    pub(super) limits: Paces,
 }
 
 pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server {
     let server = Server {
-        listen: section.address("listen").unwrap_or(([127, 0, 0, 1], 4000).into()),
+        listen: listen_or(&section, Some(([127, 0, 0, 1], 4000).into())),
         names_listen: section.value("listen").is_some(),
         url_host: url_host(&section),
         io_threads: section.threads("io_threads", cores(), MAX_IO_THREADS),
@@ -84,6 +89,15 @@ pub(super) fn server(section: Section<'_>, around: &Surroundings<'_>) -> Server 
     };
     section.finish();
     server
+}
+
+pub(super) fn store(section: Section<'_>) -> Store {
+    let store = Store {
+        max_bytes: section.number("max_bytes", 10 << 30, 256 << 20..=1 << 50),
+        max_queue_bytes: section.count("max_queue_bytes", 64 * MEBIBYTE, MEBIBYTE..=16 * GIBIBYTE),
+    };
+    section.finish();
+    store
 }
 
 fn url_host(section: &Section<'_>) -> String {
@@ -110,6 +124,9 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
         hosts: hosts(&section),
         max_connections: section.count("max_connections", 64, 1..=MANY),
         max_closes: section.count("max_closes", 1_000, 0..=1_000_000),
+        max_sessions: section.count("max_sessions", 32, 1..=10_000),
+        session_timeout: section.millis("session_timeout_ms", DAY_MS / 2, 1_000..=30 * DAY_MS),
+        max_wrong_secrets: section.count("max_wrong_secrets", 10, 1..=1_000_000),
     };
     section.finish();
     admin
@@ -117,12 +134,19 @@ pub(super) fn admin(section: Section<'_>, around: &Surroundings<'_>) -> Admin {
 
 /// Where a listener is that only `dev` has unless somebody names it. `dev` starts at this port.
 pub(super) fn listen(section: &Section<'_>, around: &Surroundings<'_>, dev_port: u16) -> Option<SocketAddr> {
-    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
-    match section.value("listen").map(Spanned::get_ref) {
-        None => (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], dev_port).into()),
+    let in_dev = (around.mode == Mode::Dev).then_some(([127, 0, 0, 1], dev_port).into());
+    listen_or(section, in_dev)
+}
+
+/// An address with a port, or `false` for none.
+fn listen_or(section: &Section<'_>, default: Option<SocketAddr>) -> Option<SocketAddr> {
+    let listen = match section.value("listen").map(Spanned::get_ref) {
+        None => default,
         Some(DeValue::Boolean(false)) => None,
         Some(_) => section.address("listen"),
-    }
+    };
+    section.note("listen", json!({ "anyOf": [{ "const": false }, { "type": "string" }] }));
+    listen
 }
 
 /// Names by which a browser may ask, as it writes them in `Host`: without a port.
@@ -144,9 +168,30 @@ pub(super) fn hosts(section: &Section<'_>) -> Vec<String> {
     names.into_iter().map(name).collect()
 }
 
+/// Checks what the log is filtered by. A word that is no level would pass for the name of a module, and leave out all others.
+///
+/// # Errors
+///
+/// If it cannot be read, or has such a word.
+pub(crate) fn check_level(directives: &str) -> Result<(), String> {
+    for directive in directives.split(',').map(str::trim) {
+        let (module, level) = match directive.rsplit_once('=') {
+            Some((module, level)) => (Some(module), level),
+            None => (None, directive),
+        };
+        let is_module = module.is_none() && (level.contains("::") || level.contains('[') || level == "bennu");
+        let is_level = level.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        if !is_level && !is_module && !level.is_empty() {
+            return Err(format!("there is no level `{level}`"));
+        }
+    }
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(directives);
+    parsed.map(drop).map_err(|error| error.to_string())
+}
+
 pub(super) fn log(section: Section<'_>) -> Log {
     let level = section.text("level").unwrap_or(Spanned::new(0..0, "info".to_owned()));
-    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level.get_ref()) {
+    if let Err(error) = check_level(level.get_ref()) {
         let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a list such as \"info,bennu::runtime::plugin=debug\"";
         section.mistakes.add(
             section
@@ -198,6 +243,9 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         message_timeout: section.millis("message_timeout_ms", 30_000, 1..=DAY_MS),
         response_timeout: section.millis("response_timeout_ms", 10_000, 1..=DAY_MS),
         close_timeout: section.millis("close_timeout_ms", 2_000, 1..=DAY_MS),
+        exempt: rates::exempt(&section),
+        address: rates::address(section.section("address")),
+        client: rates::client(section.section("client")),
     };
     section.finish();
     limits
@@ -207,6 +255,7 @@ pub(super) fn mount(section: Section<'_>, server: &Server, around: &Surroundings
     let path = section.required_text("path", "\"/socket\"");
     let connect = section.text("connect");
     let longpoll = longpoll(&section);
+    let dialect = handshake::dialect(&section);
     let (check_origin, origin_plugin) = handshake::check_origin(&section, server, around.mode);
     let auth = auth(&section, around);
     let reads_header = auth
@@ -223,9 +272,10 @@ pub(super) fn mount(section: Section<'_>, server: &Server, around: &Surroundings
         websocket: section.flag("websocket", true),
         deflate: section.flag("deflate", false),
         echo: section.flag("echo", false),
-        serializers: handshake::serializers(&section),
-        phoenix_0_11: phoenix_0_11(&section, longpoll.as_ref()),
-        longpoll,
+        serializers: handshake::serializers(&section, dialect),
+        phoenix_0_11: phoenix_0_11(&section, dialect, longpoll.as_ref()),
+        supabase: supabase(&section, dialect),
+        longpoll: longpoll.filter(|_| dialect != Dialect::Supabase),
         max_channels_per_socket: section.count("max_channels_per_socket", 100, 1..=MANY),
     };
     if mount.echo && mount.phoenix_0_11.is_some() {
@@ -277,7 +327,12 @@ pub(super) fn plugin(name: Spanned<String>, section: Section<'_>, around: &Surro
         on_migrate_error: section.choice("on_migrate_error", &on_migrate_errors, OnMigrateError::Keep),
         on_panic: section.choice("on_panic", &on_panics, OnPanic::Member),
         linger: section.millis("linger_ms", 10_000, 0..=DAY_MS),
+        durability: section.choice("durability", &Durability::ALL, Durability::None),
+        checkpoint: section.millis("checkpoint_ms", 1_000, 10..=HOUR_MS),
+        retain: section.millis("retain_ms", 0, 0..=3_650 * DAY_MS),
+        max_state_bytes: section.count("max_state_bytes", 16 * MEBIBYTE, 1_024..=GIBIBYTE),
         presence_interval: section.millis("presence_interval_ms", 100, 0..=HOUR_MS),
+        max_presence_bytes: section.count("max_presence_bytes", MEBIBYTE, 1_024..=GIBIBYTE),
         max_mailbox_events: section.count("max_mailbox_events", 1_000, 1..=MANY),
         max_mailbox_bytes: section.count("max_mailbox_bytes", 8 * MEBIBYTE, 1_024..=GIBIBYTE),
         max_mailbox_total_bytes: section.count("max_mailbox_total_bytes", 256 * MEBIBYTE, MEBIBYTE..=1_024 * GIBIBYTE),
@@ -346,6 +401,7 @@ pub(super) fn route(section: Section<'_>) -> ReadRoute {
         mounts: open_to(&section, "mounts"),
         assigns: section.json("assigns").filter(|assigns| &**assigns != "{}"),
         replaceable: replaceable(&section),
+        limits: rates::route(section.section("limits")),
     };
     section.finish();
     route

@@ -41,6 +41,9 @@ const WORDS: [&str; 15] = [
     "nonce",
 ];
 
+/// Or if it is one of these: what OAuth and single sign-on hand out for a token.
+const NAMES: [&str; 2] = ["code", "ticket"];
+
 /// Or if its letters end in one of these: `anonkey`, `dbpass`.
 const ENDINGS: [&str; 4] = ["key", "keys", "pass", "pwd"];
 
@@ -53,11 +56,13 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     let letters = letters(name);
     PARTS.iter().any(|part| letters.contains(part))
         || ENDINGS.iter().any(|ending| letters.ends_with(ending))
+        || NAMES.contains(&&*letters)
         || says_auth(&letters)
         || words(name).any(|word| WORDS.contains(&&*word))
 }
 
-/// Whether a value is a secret, whatever its name: a JSON Web Token, a `Phoenix.Token`, or the value of an `Authorization` header.
+/// Whether a value is a secret, whatever its name: a JSON Web Token, a `Phoenix.Token`, the value of an `Authorization` header,
+/// or an address with a password.
 #[must_use]
 pub(crate) fn is_secret_value(value: &str) -> bool {
     value
@@ -69,6 +74,22 @@ pub(crate) fn is_secret_value(value: &str) -> bool {
                 .any(|known| scheme.eq_ignore_ascii_case(known));
             is_known && rest.len() >= 8 && !rest.contains(char::is_whitespace)
         })
+        || has_password(value)
+}
+
+/// The names that a text gives to its parts: the members of a JSON text, the params of an address, the headers in a list.
+pub(crate) fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split(['{', '}', '[', ']', ',', ';', '&', '?', '#', '\n']);
+    let names = parts.filter_map(|part| part.split_once([':', '=']));
+    names.map(|(name, _)| name.trim_matches(|c: char| !c.is_alphanumeric()))
+}
+
+/// `scheme://user:password@host`
+fn has_password(value: &str) -> bool {
+    let authorities = value.split("://").skip(1);
+    authorities
+        .filter_map(|rest| rest.split(['/', '?', '#']).next()?.rsplit_once('@'))
+        .any(|(user, _)| user.contains(':'))
 }
 
 /// `auth`, `oauth`, `authorization`, but not `author`.
@@ -172,6 +193,8 @@ mod tests {
             "signature",
             "X-Amz-Signature",
             "bearer",
+            "code",
+            "ticket",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
@@ -198,6 +221,8 @@ mod tests {
             "signal",
             "side",
             "description",
+            "country_code",
+            "encode",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }
@@ -213,6 +238,8 @@ mod tests {
             "SFMyNTY.g2gDYQduBgA.c2lnbmF0dXJl",
             "bearer abcdefgh",
             "Basic dXNlcjpwYXNz",
+            "https://ada:lovelace@example.com/",
+            "from redis://:hunter2@cache:6379 on",
         ] {
             assert!(is_secret_value(value), "{value}");
         }
@@ -225,6 +252,8 @@ mod tests {
             "basic",
             "Basic Bob",
             "eyJ is how it begins",
+            "https://example.com/@ada:room",
+            "ada@example.com",
         ] {
             assert!(!is_secret_value(value), "{value}");
         }

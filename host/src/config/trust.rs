@@ -5,8 +5,10 @@
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// What a path is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,21 @@ pub(crate) enum Use {
     Secret,
     /// A file that holds the secret of an API key.
     ApiKey,
+    /// A file that holds the secret for NATS.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters reads none")
+    )]
+    Nats,
+    /// A file that holds headers for the collector of traces.
+    #[cfg_attr(
+        not(feature = "telemetry"),
+        allow(dead_code, reason = "a build without traces reads none")
+    )]
+    Headers,
+    /// A file that holds the private key of a certificate.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS reads no key"))]
+    TlsKey,
 }
 
 /// A path that other users can change.
@@ -48,6 +65,21 @@ pub(crate) fn check(path: &Path, used_for: Use) -> Result<(), Untrusted> {
         // Whoever uses it next says what is wrong.
         Err(_) => Ok(()),
     }
+}
+
+/// Opens a file that only the server's own user, or root, can change. Waits for nobody: a pipe is refused.
+///
+/// # Errors
+///
+/// If it cannot be opened, is no regular file, or other users can change it.
+pub(crate) fn open_file(path: &Path, used_for: Use) -> io::Result<File> {
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    check_file(&file, path, used_for)?;
+    Ok(file)
 }
 
 /// Checks a file that is open, so that nobody can exchange it afterwards.
@@ -91,13 +123,17 @@ impl Use {
             Self::Stage => "the stage folder",
             Self::Secret => "the secret file",
             Self::ApiKey => "the file of an API key",
+            Self::Nats => "the file of the secret for NATS",
+            Self::Headers => "the file of headers for the collector",
+            Self::TlsKey => "the file of a private key",
         }
     }
 
     fn danger(self) -> &'static str {
         match self {
             Self::State | Self::Stage => "they could have the server load any library",
-            Self::Secret | Self::ApiKey => "they could replace the secret",
+            Self::Secret | Self::ApiKey | Self::Nats | Self::Headers => "they could replace the secret",
+            Self::TlsKey => "they could replace the key",
         }
     }
 
@@ -108,6 +144,9 @@ impl Use {
             Self::Stage => "`[server] stage_dir`",
             Self::Secret => "`[server] secret_key_base_file`",
             Self::ApiKey => "`secret_file` in [[api.keys]]",
+            Self::Nats => "`login_file` in [cluster]",
+            Self::Headers => "`headers_file` in [telemetry]",
+            Self::TlsKey => "`key_file` in [[tls.certificates]]",
         }
     }
 }
@@ -119,7 +158,7 @@ impl Untrusted {
         match self.used_for {
             Use::State => "state_dir",
             Use::Stage => "stage_dir",
-            Use::Secret | Use::ApiKey => "secret_key_base_file",
+            Use::Secret | Use::ApiKey | Use::Nats | Use::Headers | Use::TlsKey => "secret_key_base_file",
         }
     }
 }
@@ -147,6 +186,19 @@ impl fmt::Display for Untrusted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_the_writer_of_a_pipe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("it runs");
+        assert!(made.success());
+        let error = open_file(&pipe, Use::Secret).expect_err("a pipe");
+        assert_eq!(error.to_string(), "it is no regular file");
+    }
 
     #[track_caller]
     fn check(owner: u32, own: u32, mode: u32, used_for: Use, trusted: bool) {

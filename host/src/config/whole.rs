@@ -8,53 +8,67 @@ use toml::Spanned;
 use super::api;
 use super::around::Surroundings;
 use super::check::Whole;
+use super::cluster;
 use super::diagnostic::Source;
+use super::listeners;
 use super::mistakes::Mistakes;
-use super::model::{Config, Mode, Route};
+use super::model::{Config, Route};
 use super::reader::Section;
 use super::sections::{self, ReadRoute};
+use super::telemetry;
 
 /// Reads the whole file. Has a default wherever it notes a mistake.
 pub(super) fn read_whole(
     file: &Path,
-    mode: Mode,
+    around: &Surroundings<'_>,
     top: Section<'_>,
     source: &Arc<Source>,
     mistakes: &Mistakes,
 ) -> Config {
-    let folder = folder_of(file);
-    let around = Surroundings { mode, folder: &folder };
-    let server = sections::server(top.section("server"), &around);
-    let admin = sections::admin(top.section("admin"), &around);
-    let api = api::api(top.section("api"), &around);
+    let server = sections::server(top.section("server"), around);
+    let tls = listeners::tls(top.section("tls"), around);
+    let listeners = listeners::listeners(top.sections("listeners"), &tls, around);
+    let proxies = listeners::proxies(top.section("proxies"));
+    let admin = sections::admin(top.section("admin"), around);
+    let api = api::api(top.section("api"), around);
     let log = sections::log(top.section("log"));
     let limits = sections::limits(top.section("limits"));
+    let cluster = cluster::cluster(top.section("cluster"), around);
+    let telemetry = telemetry::telemetry(top.section("telemetry"), around);
+    let store = sections::store(top.section("store"));
     let mounts: Vec<_> = top
         .sections("mounts")
         .into_iter()
-        .map(|section| sections::mount(section, &server, &around))
+        .map(|section| sections::mount(section, &server, around))
         .collect();
     let plugins = top.named_sections("plugins").into_iter();
     let plugins: Vec<_> = plugins
-        .map(|(name, section)| sections::plugin(name, section, &around))
+        .map(|(name, section)| sections::plugin(name, section, around))
         .collect();
     let routes: Vec<_> = top.sections("routes").into_iter().map(sections::route).collect();
     top.finish();
     Whole {
-        mode,
+        mode: around.mode,
         mounts: &mounts,
         plugins: &plugins,
         routes: &routes,
+        is_cluster: cluster.is_some(),
         mistakes,
     }
     .check();
     Config {
         file: file.to_owned(),
         server,
+        listeners,
+        tls,
+        proxies,
         admin,
         api,
         log,
         limits,
+        cluster,
+        telemetry,
+        store,
         mounts: mounts.into_iter().map(|read| Arc::new(read.mount)).collect(),
         plugins: plugins
             .into_iter()
@@ -64,7 +78,7 @@ pub(super) fn read_whole(
         listen_instead: None,
         program: None,
         warnings: Vec::new(),
-        from_file: false,
+        path: None,
         source: Arc::clone(source),
     }
 }
@@ -80,15 +94,20 @@ fn complete(read: ReadRoute) -> Option<Route> {
         mounts: names(read.mounts),
         assigns: read.assigns,
         replaceable: read.replaceable,
+        limits: read.limits,
     })
 }
 
 /// The folder that relative paths start at, without symbolic links.
-fn folder_of(file: &Path) -> PathBuf {
+pub(super) fn folder_of(file: &Path) -> PathBuf {
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let absolute = || std::path::absolute(folder).unwrap_or(folder.to_owned());
-    folder.canonicalize().unwrap_or_else(|_| absolute())
+    folder.canonicalize().unwrap_or_else(|_| absolute(folder))
+}
+
+/// A path from the root on. Symbolic links stay: they may lead elsewhere tomorrow.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

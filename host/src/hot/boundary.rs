@@ -17,7 +17,7 @@ use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 use crate::runtime::plugin::Hub;
 use crate::runtime::plugin::PluginSlot;
-use crate::runtime::plugin::env::Env;
+use crate::runtime::plugin::env::{Code, Env};
 use crate::runtime::plugin::generation::Generation;
 use crate::runtime::plugin::health::{FaultSignal, Health};
 use crate::runtime::plugin::manifest::Manifest;
@@ -104,14 +104,16 @@ fn serve_echo(io: &Io) -> Arc<PluginSlot> {
     let pubsub = PubSub::new(vec![Box::new(Arc::clone(&io.inbox))]);
     let hub = Arc::new(Hub::new(pubsub, timers, lines));
     let slot = Arc::new(PluginSlot::new("echo".to_owned(), 0, config.clone()));
+    let contents = read_settled(&library, || ()).expect("readable");
+    let manifest = Manifest::of_library(&contents.bytes).expect("a plugin");
     let env = Env {
         hub,
         slot: Arc::clone(&slot),
         generation: 1,
         health: Arc::new(Health::new(Arc::<FaultSignal>::default(), false)),
+        code: Arc::new(Code::of(&manifest)),
+        held: None,
     };
-    let contents = read_settled(&library, || ()).expect("readable");
-    let manifest = Manifest::of_library(&contents.bytes).expect("a plugin");
     let folder = std::env::temp_dir();
     // A number that no other process has.
     let staged = StagedFile::write(&folder, "echo", u64::from(std::process::id()), &contents).expect("staged");
@@ -126,6 +128,7 @@ fn join(slot: &PluginSlot, number: usize) -> Arc<Topic> {
         params: super::payload(),
         info: Bytes::new(),
         frame_bytes: 0,
+        trace: None,
     };
     let topic = ByteString::from(format!("echo:{number}"));
     slot.enter(&topic, || number as u64 + 1, join).expect("it is taken")
@@ -139,5 +142,6 @@ fn echo(member: MemberId) -> Input {
         event: ByteString::from_static("echo"),
         payload: super::payload(),
         frame_bytes: super::PAYLOAD.len() + 32,
+        trace: None,
     }
 }

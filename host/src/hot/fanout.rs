@@ -60,6 +60,7 @@ fn connection() -> (TcpStream, WebSocket) {
     stream.set_nonblocking(true).expect("non-blocking");
     let upgraded = Upgraded {
         stream,
+        session: None,
         leftover: Bytes::new(),
         echo: false,
         deflate: None,

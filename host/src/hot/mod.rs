@@ -7,14 +7,16 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::Path as File;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bennu_wire::message::{Outgoing, Payload, TopicName};
 use bennu_wire::pattern::TopicPattern;
 use bennu_wire::serializer::v2::V2;
 use bennu_wire::serializer::{Incoming, Serializer as _};
 
-use crate::config::{Config, Crypto, Digest, Mode, Route};
+use crate::config::{Config, Crypto, Digest, Mode, Paces, Route};
 use crate::runtime::router::Router;
+use crate::server::limits::{ClientRates, ClientSpent};
 use crate::server::transport::longpoll::token::{Position, TokenKey};
 use crate::server::transport::websocket::frame::{Decoder, Frame, Input, Rules};
 
@@ -38,6 +40,7 @@ pub fn path(name: &str) -> Path {
         "encode_broadcast" => once(encode_broadcast()),
         "route_of_10" => once(route(10)),
         "route_of_10000" => once(route(10_000)),
+        "client_limits" => once(client_limits()),
         "seal_token" => once(seal_token()),
         "open_token" => once(open_token()),
         "fanout_1000" => fanout::to(messages(name)),
@@ -55,13 +58,14 @@ pub fn messages(name: &str) -> usize {
 }
 
 /// All names that [`path`] knows.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "frame_in",
     "decode",
     "encode_reply",
     "encode_broadcast",
     "route_of_10",
     "route_of_10000",
+    "client_limits",
     "seal_token",
     "open_token",
     "fanout_1000",
@@ -163,7 +167,22 @@ fn a_route(number: usize) -> Arc<Route> {
         mounts: None,
         assigns: None,
         replaceable: Vec::new(),
+        limits: Paces::default(),
     })
+}
+
+/// A message of a client that is far from its limits, with the limits that there are by default.
+fn client_limits() -> impl FnMut() {
+    let (mut rates, spent) = (
+        ClientRates::new(&empty_config().limits, Instant::now()),
+        ClientSpent::default(),
+    );
+    let mut now = Instant::now();
+    move || {
+        now += Duration::from_millis(2);
+        rates.turn(now);
+        assert!(black_box(rates.take(black_box(&spent), false, black_box(160))).is_ok());
+    }
 }
 
 fn empty_config() -> Config {

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{LazyLock, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::error::Elapsed;
 
@@ -48,6 +48,13 @@ pub(crate) fn may_judge() -> bool {
 #[must_use]
 pub(crate) fn rest(until: Instant) -> Option<Duration> {
     CLOCK.rest(until, Instant::now())
+}
+
+/// The wall clock, in milliseconds since 1970. For what outlives the process; it may be set back.
+#[must_use]
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits for `future`, for at most `limit` of the time for which the process runs.

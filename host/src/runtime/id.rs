@@ -1,8 +1,11 @@
 //! The number of a member. It contains the I/O thread and the slot of the member's connection, so no map from one to the other is
 //! needed.
 
+use serde::{Deserialize, Serialize};
+
 /// One client's membership of one topic, as the plugin sees it (`member` in the ABI). Never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct MemberId(u64);
 
 /// How many sockets one I/O thread can own.

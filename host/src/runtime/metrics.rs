@@ -40,6 +40,10 @@ pub(crate) struct Metrics {
     pub(crate) refused_tokens: Family<[(&'static str, &'static str); 1], Counter>,
     /// Connections that were closed because their token had expired.
     pub(crate) expired_tokens: Counter,
+    /// Messages that came over HTTP at a mount, and were sent.
+    pub(crate) http_broadcasts: Counter,
+    /// Requests with such messages of which one at least was refused.
+    pub(crate) refused_http_broadcasts: Counter,
     /// Clients that were refused because there were `max_connections`.
     pub(crate) refused_full: Counter,
     /// Answers of plugins that nobody waited for any more.
@@ -81,6 +85,14 @@ pub(crate) struct PluginStats {
     pub(crate) rollbacks: Counter,
     /// Generations whose library is still in memory though none of its code runs.
     pub(crate) leaked_generations: Gauge,
+    /// Stored topics that came into memory.
+    pub(crate) woken_topics: Counter,
+    /// Topics that were stored and left memory.
+    pub(crate) hibernated_topics: Counter,
+    /// Stored topics that its code could not read.
+    pub(crate) unreadable_topics: Counter,
+    /// Times that a topic could not be stored.
+    pub(crate) unstored_topics: Counter,
     /// Memory that stays at each reload, the least of the last few.
     pub(crate) leaked_bytes_per_reload: Gauge,
 }

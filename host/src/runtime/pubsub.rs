@@ -15,6 +15,12 @@ use crate::runtime::refused_ids::RefusedIds;
 #[derive(Debug)]
 pub(crate) struct PubSub {
     outlets: Vec<Box<dyn Outlet>>,
+    /// How many of them are I/O threads of this host. One more may lead to all other nodes.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    threads: usize,
     /// Clients that are about to connect.
     pub(crate) arrivals: Arrivals,
     /// Socket ids that may not connect for a while.
@@ -38,10 +44,33 @@ impl PubSub {
     #[must_use]
     pub(crate) fn new(outlets: Vec<Box<dyn Outlet>>) -> Self {
         Self {
+            threads: outlets.len(),
             outlets,
             arrivals: Arrivals::default(),
             refused: RefusedIds::default(),
         }
+    }
+
+    /// Sends what is for members of other nodes there.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn with_nodes(mut self, nodes: Box<dyn Outlet>) -> Self {
+        self.outlets.push(nodes);
+        self
+    }
+
+    /// The outlet of other nodes, as in member numbers.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn nodes(&self) -> u8 {
+        // The configuration allows 254 threads at most.
+        self.threads as u8
+    }
+
+    /// Publishes to the subscribers on this host, as the topic's home does to all.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn broadcast_here(&self, broadcast: Broadcast) {
+        self.broadcast_to(broadcast, self.threads);
     }
 
     /// Sends to the client of `member`.
@@ -53,6 +82,10 @@ impl PubSub {
 
     /// Publishes to all subscribers of its topic, except those that it names.
     pub(crate) fn broadcast(&self, broadcast: Broadcast) {
+        self.broadcast_to(broadcast, self.outlets.len());
+    }
+
+    fn broadcast_to(&self, broadcast: Broadcast, outlets: usize) {
         if &*broadcast.event == message::event::DISCONNECT {
             // Before it is sent: the delivery in the inbox of its thread finds each client that arrives later than this.
             let arriving = self.arrivals.disconnect(&broadcast.topic);
@@ -61,7 +94,7 @@ impl PubSub {
             }
         }
         let broadcast = Arc::new(broadcast);
-        for outlet in &self.outlets {
+        for outlet in &self.outlets[..outlets] {
             outlet.deliver(Delivery::Broadcast(Arc::clone(&broadcast)));
         }
     }

@@ -16,24 +16,35 @@ use crate::runtime::wake::{self, Sleeper};
 #[derive(Debug)]
 pub(crate) struct Reach {
     reached: AtomicUsize,
-    tell: Option<oneshot::Sender<usize>>,
+    intercepted: AtomicUsize,
+    tell: Option<oneshot::Sender<Heard>>,
     complete: Arc<Reached>,
+}
+
+/// A count that is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// How many subscribers were reached.
+    pub(crate) reached: usize,
+    /// The members that a plugin decides about, at a topic's home on another node.
+    pub(crate) intercepted: usize,
 }
 
 /// Counts that are complete, for one sender of broadcasts.
 #[derive(Debug, Default)]
 pub(crate) struct Reached {
-    untold: Mutex<Vec<(oneshot::Sender<usize>, usize)>>,
+    untold: Mutex<Vec<(oneshot::Sender<Heard>, Heard)>>,
     some: Notify,
 }
 
 impl Reach {
     /// A count from 0, and who waits for it.
     #[must_use]
-    pub(crate) fn new(complete: &Arc<Reached>) -> (Self, oneshot::Receiver<usize>) {
+    pub(crate) fn new(complete: &Arc<Reached>) -> (Self, oneshot::Receiver<Heard>) {
         let (tell, told) = oneshot::channel();
         let reach = Self {
             reached: AtomicUsize::new(0),
+            intercepted: AtomicUsize::new(0),
             tell: Some(tell),
             complete: Arc::clone(complete),
         };
@@ -44,12 +55,25 @@ impl Reach {
     pub(crate) fn add(&self, more: usize) {
         self.reached.fetch_add(more, Ordering::Relaxed);
     }
+
+    /// So many have reached another node's part of it, and a plugin there decides about so many.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    pub(crate) fn add_heard(&self, heard: Heard) {
+        self.add(heard.reached);
+        self.intercepted.fetch_add(heard.intercepted, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Reach {
     fn drop(&mut self) {
         if let Some(tell) = self.tell.take() {
-            let count = *self.reached.get_mut();
+            let count = Heard {
+                reached: *self.reached.get_mut(),
+                intercepted: *self.intercepted.get_mut(),
+            };
             let mut untold = self.complete.untold.lock().expect("no holder of the counts panics");
             untold.push((tell, count));
             drop(untold);
@@ -99,7 +123,7 @@ mod tests {
             () = complete.tell_all() => panic!("it goes on for ever"),
             count = told => count,
         };
-        assert_eq!(count, Ok(5));
+        assert_eq!(count.map(|heard| heard.reached), Ok(5));
     }
 
     #[tokio::test]
@@ -111,6 +135,6 @@ mod tests {
             () = complete.tell_all() => panic!("it goes on for ever"),
             count = told => count,
         };
-        assert_eq!(count, Ok(0));
+        assert_eq!(count, Ok(Heard::default()));
     }
 }

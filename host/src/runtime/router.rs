@@ -3,17 +3,27 @@
 //! A [`Router`] is built once from the routes in `bennu.toml` and never changes; a reload builds a new one.
 //! Sockets ask it only when a client joins.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bennu_wire::pattern::PatternIndex;
 
+use super::rate::{AllSpent, Limit, Over, Rates};
 use crate::config::{Config, Route};
 
 /// The routes of one configuration. A clone is the same router.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
-    routes: Arc<[Arc<Route>]>,
+    routes: Arc<[Arc<OpenRoute>]>,
     index: Arc<PatternIndex>,
+}
+
+/// A route, and what all its clients have sent lately if that is limited.
+#[derive(Debug)]
+pub(crate) struct OpenRoute {
+    route: Arc<Route>,
+    rates: Option<Mutex<(Rates, AllSpent)>>,
 }
 
 impl Router {
@@ -25,7 +35,9 @@ impl Router {
             index.insert(&route.topic, place);
         }
         Self {
-            routes: config.routes.as_slice().into(),
+            routes: { config.routes.iter() }
+                .map(|route| Arc::new(OpenRoute::new(route)))
+                .collect(),
             index: Arc::new(index),
         }
     }
@@ -39,8 +51,13 @@ impl Router {
         }
     }
 
+    /// All of them, in file order.
+    pub(crate) fn all(&self) -> &[Arc<OpenRoute>] {
+        &self.routes
+    }
+
     /// All routes that take `topic`, in file order, whoever they are open to.
-    pub(crate) fn matching(&self, topic: &str) -> impl Iterator<Item = &Arc<Route>> {
+    pub(crate) fn matching(&self, topic: &str) -> impl Iterator<Item = &Arc<OpenRoute>> {
         let mut places: Vec<usize> = self.index.matching(topic).flatten().copied().collect();
         places.sort_unstable();
         places.into_iter().filter_map(|place| self.routes.get(place))
@@ -52,7 +69,13 @@ impl Router {
     /// difference: the cost grows with the number of different lengths of prefixes, and with the number of routes of
     /// the very same pattern.
     #[must_use]
-    pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<&Arc<Route>> {
+    pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<&Arc<OpenRoute>> {
+        self.routes.get(self.place(topic, transport, mount)?)
+    }
+
+    /// Its place in the file, counted from 0.
+    #[must_use]
+    pub(crate) fn place(&self, topic: &str, transport: &str, mount: &str) -> Option<usize> {
         let mut first = usize::MAX;
         for places in self.index.matching(topic) {
             let earlier = places.iter().copied().take_while(|place| *place < first);
@@ -60,7 +83,49 @@ impl Router {
                 first = place;
             }
         }
-        self.routes.get(first)
+        (first < self.routes.len()).then_some(first)
+    }
+}
+
+impl OpenRoute {
+    fn new(route: &Arc<Route>) -> Self {
+        let rates = || Mutex::new((Rates::new(&route.limits), AllSpent::default()));
+        Self {
+            route: Arc::clone(route),
+            rates: route.limits.is_some().then(rates),
+        }
+    }
+
+    /// Takes a message with so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// If all clients together have sent more than the route takes.
+    pub(crate) fn take(&self, is_join: bool, bytes: usize, now: Instant) -> Result<(), Over> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.0.turn(now);
+        rates.0.take(&rates.1, is_join, bytes)
+    }
+
+    /// How much of each limit is used, of what may come at once.
+    pub(crate) fn used(&self, now: Instant) -> Vec<(Limit, usize, usize)> {
+        let Some(rates) = &self.rates else { return Vec::new() };
+        let rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.0.turn(now);
+        let used = |limit: Limit| {
+            let rate = rates.0.of(limit)?;
+            Some((limit, rate.used(rates.1.of(limit)), rate.most()))
+        };
+        Limit::ALL.into_iter().filter_map(used).collect()
+    }
+}
+
+impl Deref for OpenRoute {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.route
     }
 }
 
@@ -72,10 +137,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Mode;
+    use crate::config::{Mode, Paces};
 
     /// Finds by trying one route after the other: what [`Router::find`] must agree with.
-    fn scan<'r>(router: &'r Router, topic: &str, transport: &str, mount: &str) -> Option<&'r Arc<Route>> {
+    fn scan<'r>(router: &'r Router, topic: &str, transport: &str, mount: &str) -> Option<&'r Arc<OpenRoute>> {
         router
             .routes
             .iter()
@@ -91,6 +156,7 @@ mod tests {
             mounts: mounts.map(owned),
             assigns: None,
             replaceable: Vec::new(),
+            limits: Paces::default(),
         })
     }
 

@@ -1,78 +1,87 @@
 //! The admin listener: `/health`, `/ready`, `/metrics`, `/connections` and others, on an address of its own; `/` lists them.
 //!
-//! Where `BENNU_ADMIN_SECRET` is set, all but `/health` want it as a bearer token. Beyond the loopback it must be set.
+//! Where `BENNU_ADMIN_SECRET` is set, all but `/health` and the files of the dashboard want it as a bearer token, or the cookie of
+//! somebody who has logged in with it. Beyond the loopback it must be set. No answer holds a payload, params, a token or a secret.
 
+mod access;
+mod attempts;
 mod clients;
+mod history;
+mod look;
+mod overview;
+mod page;
+mod plugins;
+mod sessions;
+mod stored;
+pub(crate) mod why;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};
 use axum::{Json, Router};
-use http::{StatusCode, Uri, header};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::access::Access;
+pub(crate) use self::access::{Caller, SECRET_VARIABLE, Unprotected, secret};
+use self::history::History;
+use self::look::Look;
+use self::overview::Overview;
 use super::ambiguous;
-use super::control::{Command, Service};
+use super::control::Service;
 use super::endpoint::hosts::Hosts;
 use super::io::Inboxes;
 use super::metrics::render;
 use super::state::State as Server;
-use crate::config::ContentHash;
-use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
-use crate::runtime::plugin::journal::{Entries, Reload, Rollback};
 use crate::runtime::plugin::loader::lock;
-use crate::runtime::plugin::quarantine::{Quarantine, Quarantined};
-use crate::runtime::plugin::swap::SwapReport;
+use crate::runtime::plugin::quarantine::Quarantine;
 use crate::runtime::threads;
-
-/// The environment variable that holds the secret.
-pub(crate) const SECRET_VARIABLE: &str = "BENNU_ADMIN_SECRET";
 
 /// How long the system's loader may be in use before the host counts as stuck.
 const LOADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `/` says.
 const PATHS: &str = "\
+/dashboard/                      all of it for a browser; `/` leads there
 /health                          the server runs
 /ready                           it accepts clients, and all plugins are in service
 /metrics                         for Prometheus
 /plugins                         each plugin with its last reload and rejection, as JSON
 PUT /plugins/{name}/reload       loads its library again
+PUT /plugins/{name}/rollback     has the previous code take over
+/stored                          the plugins whose topics are stored, as JSON
+/stored/{plugin}                 its stored topics, as JSON; ?prefix= &after= &limit= &capsules=true
+PUT /stored/{plugin}             stores a topic of an export
+DELETE /stored/{plugin}/{topic}  forgets a topic
 /connections                     open connections, as JSON; ?socket_id= &peer= &connection= &limit= &cursor=
+DELETE /connections              closes those with ?socket_id= or ?connection= or ?peer=; &refuse_ms= with a socket id
 /closes                          why the last clients were closed or refused; also &reason=
+/reasons                         what each reason means, and what to do
+/why                             what became of a client, as JSON: ?client=, as `bennu why` takes it; &limit=
+/overview                        what the dashboard shows, as JSON
+/history                         the last hour by minutes, and the last changes, as JSON
+/cluster                         the nodes of the cluster, their partitions and links, as JSON
+/cluster/{topic}                 the node that is the home of a topic, as JSON
 /quarantine                      contents that Bennu does not load, as JSON
 DELETE /quarantine/{hash}        takes contents out of quarantine
 ";
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The largest body of a request, in bytes.
+const MOST_BODY: usize = 4096;
+
 /// What `/health` says.
 const HEALTHY: &str = "ok\n";
-
-/// Other machines could reach the admin listener without a secret.
-#[derive(Debug, thiserror::Error)]
-#[error("other machines could reach the admin listener {0}: set {SECRET_VARIABLE}, or listen on 127.0.0.1")]
-pub struct Unprotected(SocketAddr);
-
-/// The secret from the environment.
-///
-/// # Errors
-///
-/// If there is none, and `listen` is no loopback address.
-pub(crate) fn secret(listen: SocketAddr) -> Result<Option<String>, Unprotected> {
-    let secret = std::env::var(SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
-    if secret.is_none() && !listen.ip().is_loopback() {
-        return Err(Unprotected(listen));
-    }
-    Ok(secret)
-}
 
 /// What the admin pages show and change.
 #[derive(Clone, Debug)]
@@ -86,7 +95,60 @@ pub(crate) struct Admin {
     /// Contents that are not loaded.
     pub(crate) quarantine: Arc<Quarantine>,
     /// Where the listener is.
-    pub(crate) listen: IpAddr,
+    pub(crate) listen: SocketAddr,
+    access: Arc<Access>,
+    look: Arc<Look>,
+    overview: Arc<Overview>,
+    history: Arc<History>,
+}
+
+impl Admin {
+    /// The pages of a listener at this address, which needs this secret, if there is one. The history begins now.
+    pub(crate) fn new(
+        listen: SocketAddr,
+        secret: Option<String>,
+        state: &Arc<Server>,
+        inboxes: Inboxes,
+        service: Service,
+        quarantine: Arc<Quarantine>,
+    ) -> Self {
+        let look = Arc::new(Look::new(Arc::clone(state), Arc::clone(&quarantine)));
+        let history = Arc::new(History::start(state));
+        tokio::spawn(each_minute(Arc::downgrade(&history), Arc::downgrade(&look)));
+        Self {
+            state: Arc::clone(state),
+            inboxes,
+            service,
+            quarantine,
+            listen,
+            access: Arc::new(Access::new(secret, listen)),
+            look,
+            overview: Arc::new(Overview::new()),
+            history,
+        }
+    }
+
+    /// Something was changed: whoever looks next shall see it.
+    fn forget(&self) {
+        self.look.forget();
+        self.overview.forget();
+    }
+}
+
+/// Ends the minutes of the history, as long as the server is there.
+async fn each_minute(history: Weak<History>, look: Weak<Look>) {
+    let mut minute = interval(MINUTE);
+    // After a standstill of the process there are no minutes to make up for.
+    minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    minute.tick().await;
+    loop {
+        minute.tick().await;
+        let (Some(history), Some(look)) = (history.upgrade(), look.upgrade()) else {
+            return;
+        };
+        history.end_minute();
+        look.forget_if_old();
+    }
 }
 
 /// The admin listener from the very start of the server. Until `pages` holds the admin pages, it says that the server lives and
@@ -106,25 +168,70 @@ pub(crate) fn from_start(pages: Arc<OnceLock<Router>>) -> Router {
 /// The admin pages.
 ///
 /// Requests that change something are neither GET nor POST, so that no page of another site can send them.
-pub(crate) fn app(admin: Admin, secret: Option<String>) -> Router {
+pub(crate) fn app(admin: Admin) -> Router {
     let guarded = Router::new()
-        .route("/", get(async || PATHS))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .route("/plugins", get(plugins))
-        .route("/plugins/{name}/reload", put(reload))
-        .route("/connections", get(clients::connections))
+        .route("/stored", get(stored::plugins))
+        .route("/stored/{plugin}", get(stored::list).put(stored::import))
+        .layer(DefaultBodyLimit::max(stored::MOST_BYTES))
+        .route("/stored/{plugin}/{topic}", delete(stored::forget))
+        .route("/plugins", get(plugins::plugins))
+        .route("/plugins/{name}/reload", put(plugins::reload))
+        .route("/plugins/{name}/rollback", put(plugins::roll_back))
+        .route("/connections", get(clients::connections).delete(clients::disconnect))
         .route("/closes", get(clients::closes))
-        .route("/quarantine", get(quarantine))
-        .route("/quarantine/{hash}", delete(lift))
+        .route("/why", get(why::why))
+        .route("/reasons", get(clients::reasons))
+        .route("/overview", get(overview::overview))
+        .route("/history", get(history::history))
+        .route("/cluster", get(cluster))
+        .route("/cluster/{topic}", get(home))
+        .route("/quarantine", get(plugins::quarantine))
+        .route("/quarantine/{hash}", delete(plugins::lift))
+        .route("/", get(root))
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::new(secret), guard));
+        .layer(middleware::from_fn_with_state(admin.clone(), access::guard));
+    let session = get(access::session).put(access::log_in).delete(access::log_out);
     Router::new()
         .route("/health", get(async || HEALTHY))
+        .route("/session", session)
+        .merge(page::routes())
         .merge(guarded)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(middleware::from_fn(access::own_origin))
         .layer(middleware::from_fn_with_state(admin.clone(), known_host))
         .layer(middleware::from_fn(ambiguous::refuse))
+        .layer(middleware::from_fn(headers))
         .with_state(admin)
+}
+
+/// Sends browsers to the dashboard; it lets them in by itself. Says to everybody else what there is.
+async fn root() -> &'static str {
+    PATHS
+}
+
+/// Adds to each answer that nobody stores it or takes it for something else. Leads a browser that asks for `/` to the dashboard.
+async fn headers(request: Request, next: Next) -> Response {
+    let leads_on = request.uri().path() == "/" && wants_page(request.headers());
+    let mut response = match leads_on {
+        true => (StatusCode::SEE_OTHER, [(LOCATION, "dashboard/")]).into_response(),
+        false => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|kind| kind.trim().starts_with("text/html"))
 }
 
 /// Answers only for hosts that are this machine's, or that the configuration names.
@@ -132,7 +239,7 @@ async fn known_host(State(admin): State<Admin>, request: Request, next: Next) ->
     let routing = admin.state.routing();
     let names: Vec<&str> = routing.config.admin.hosts.iter().map(String::as_str).collect();
     let hosts = Hosts {
-        listen: admin.listen,
+        listen: admin.listen.ip(),
         names: &names,
     };
     match hosts.check(request.version(), request.uri(), request.headers()) {
@@ -146,29 +253,55 @@ async fn unknown(uri: Uri) -> Response {
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
-async fn guard(State(secret): State<Arc<Option<String>>>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match (&*secret, given) {
-        (None, _) => next.run(request).await,
-        // In constant time: how long it takes says nothing about the secret.
-        (Some(secret), Some(given)) if secret.as_bytes().ct_eq(given.as_bytes()).into() => next.run(request).await,
-        _ => StatusCode::UNAUTHORIZED.into_response(),
+async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
+    match not_ready(&state) {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 
-/// The server is ready if it accepts clients, all its plugins are in service, it can load others, and none of its threads has ended.
-async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
-    let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+/// What a host says that is no node.
+const ALONE: (StatusCode, &str) = (StatusCode::NOT_FOUND, "this host is alone: it has no [cluster]\n");
+
+/// The home of a topic, as this node sees it.
+async fn home(State(Admin { state, .. }): State<Admin>, Path(topic): Path<String>) -> Response {
+    match state.cluster.get() {
+        Some(cluster) => Json(cluster.home_of(&topic)).into_response(),
+        None => ALONE.into_response(),
+    }
+}
+
+/// The cluster as this node sees it.
+async fn cluster(State(Admin { state, .. }): State<Admin>) -> Response {
+    let Some(cluster) = state.cluster.get() else {
+        return ALONE.into_response();
+    };
+    match cluster.report().await {
+        Some(report) => Json(report).into_response(),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the thread of the cluster does not answer\n",
+        )
+            .into_response(),
+    }
+}
+
+/// Why the server is not ready. It is if it accepts clients, all its plugins are in service, it can load others, and none of its
+/// threads has ended.
+fn not_ready(state: &Server) -> Option<String> {
     if let Some(ended) = threads::ended() {
-        return not_ready(format!("{ended}\n"));
+        return Some(ended.to_string());
     }
     if state.is_stopping() {
-        return not_ready("stopping\n".to_owned());
+        return Some("stopping".to_owned());
+    }
+    if !state.accepts() {
+        return Some("cannot accept connections".to_owned());
     }
     let routing = state.routing();
+    if state.connections() >= routing.config.limits.max_connections {
+        return Some("full".to_owned());
+    }
     let missing: Vec<_> = routing
         .routes
         .plugins
@@ -177,12 +310,9 @@ async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
         .map(|slot| &*slot.name)
         .collect();
     if let Some(user) = lock::stuck(LOADER_PATIENCE) {
-        return not_ready(format!("{user}\n"));
+        return Some(user.to_string());
     }
-    match missing.is_empty() {
-        true => "ready\n".into_response(),
-        false => not_ready(format!("not in service: {}\n", missing.join(", "))),
-    }
+    (!missing.is_empty()).then(|| format!("not in service: {}", missing.join(", ")))
 }
 
 /// Whether code of the plugin is in service, with a shard that runs.
@@ -197,138 +327,5 @@ async fn metrics(State(Admin { state, .. }): State<Admin>) -> Response {
         .timers
         .set(i64::try_from(hub.timers.waiting()).unwrap_or(i64::MAX));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], render(&state, &slots)).into_response()
-}
-
-async fn plugins(State(admin): State<Admin>) -> Json<Vec<Value>> {
-    let quarantined = admin.quarantine.list();
-    let slots = admin.state.routing();
-    Json(
-        slots
-            .routes
-            .plugins
-            .values()
-            .map(|slot| describe(slot, &quarantined))
-            .collect(),
-    )
-}
-
-/// Loads a plugin's library again, even if it has not changed.
-async fn reload(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    if !admin.state.routing().routes.plugins.contains_key(&name) {
-        return (StatusCode::NOT_FOUND, format!("there is no plugin {name}\n")).into_response();
-    }
-    admin.service.send(Command::Again(name));
-    StatusCode::ACCEPTED.into_response()
-}
-
-async fn quarantine(State(admin): State<Admin>) -> Json<Vec<Value>> {
-    Json(admin.quarantine.list().iter().map(shown_quarantined).collect())
-}
-
-/// Takes contents out of quarantine. If they are the plugin's current library, the server loads them.
-async fn lift(State(admin): State<Admin>, Path(hash): Path<String>) -> Response {
-    let Some(hash) = ContentHash::parse(&hash) else {
-        return (StatusCode::BAD_REQUEST, "64 hexadecimal digits are needed\n").into_response();
-    };
-    let why = admin.quarantine.find(hash);
-    match (why, admin.quarantine.lift(hash)) {
-        (Some(why), Ok(true)) => {
-            tracing::info!(plugin = why.plugin, hash = %hash, "lifted out of quarantine");
-            admin.service.send(Command::Lifted(why.plugin, hash));
-            StatusCode::NO_CONTENT.into_response()
-        }
-        (_, Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        _ => (StatusCode::NOT_FOUND, "it is not in quarantine\n").into_response(),
-    }
-}
-
-fn shown_quarantined((hash, why): &(ContentHash, Quarantined)) -> Value {
-    json!({
-        "hash": format!("{hash:#}"), "plugin": why.plugin, "code": why.code, "reason": why.reason,
-        "at_unix_s": why.at_unix_s,
-    })
-}
-
-fn describe(slot: &PluginSlot, quarantined: &[(ContentHash, Quarantined)]) -> Value {
-    let current = slot.current();
-    let current = current.as_deref();
-    let Entries {
-        rejection,
-        reload,
-        rollback,
-        on_probation,
-        left,
-        ..
-    } = slot.journal.read();
-    let rejection = rejection.map(|rejection| {
-        json!({
-            "step": rejection.step, "code": rejection.code, "message": rejection.message, "at_unix_s": rejection.at_unix_s,
-        })
-    });
-    let quarantined = quarantined.iter().filter(|(_, why)| why.plugin == slot.name);
-    let (topics, clients) = population(slot);
-    json!({
-        "name": slot.name,
-        "state": if serves(slot) { "in service" } else { "unavailable" },
-        "on_probation": on_probation,
-        "generation": current.map(|current| current.number),
-        "version": current.map(|current| &current.manifest.version),
-        "kit": current.map(|current| &current.manifest.kit),
-        "state_version": current.map(|current| current.manifest.state_version),
-        "hash": current.map(|current| current.hash.to_string()),
-        "shards": current.map(crate::runtime::plugin::generation::Generation::shard_count),
-        "topics": topics,
-        "clients": clients,
-        "events": slot.stats.events.get(),
-        "panics": slot.stats.panics.get(),
-        "hangs": slot.stats.hangs.get(),
-        "stuck_threads": slot.stats.stuck_threads.get(),
-        "loads": slot.stats.loads.get(),
-        "rollbacks": slot.stats.rollbacks.get(),
-        "leaked_generations": slot.stats.leaked_generations.get(),
-        "leaked_bytes_per_reload": slot.stats.leaked_bytes_per_reload.get(),
-        "leaked": left.iter().map(|(generation, left)| json!({ "generation": generation, "cause": left.cause })).collect::<Vec<_>>(),
-        "last_reload": reload.map(|reload| shown_reload(&reload)),
-        "last_refusal": rejection,
-        "last_rollback": rollback.map(|rollback| shown_rollback(&rollback)),
-        "quarantined": quarantined.map(shown_quarantined).collect::<Vec<_>>(),
-    })
-}
-
-/// Topics, and the members of all of them.
-fn population(slot: &PluginSlot) -> (usize, usize) {
-    let topics = slot.topics();
-    let clients = topics.iter().map(|topic| topic.record().members.len()).sum();
-    (topics.len(), clients)
-}
-
-fn shown_reload(reload: &Reload) -> Value {
-    let steps = reload.steps.iter();
-    let steps: serde_json::Map<_, _> = steps
-        .map(|(step, took)| (step.name().to_owned(), json!(milliseconds(*took))))
-        .collect();
-    json!({
-        "generation": reload.generation, "at_unix_s": reload.at_unix_s, "steps_ms": steps, "swap": shown_swap(&reload.swap),
-    })
-}
-
-fn shown_rollback(rollback: &Rollback) -> Value {
-    json!({
-        "from": rollback.from, "to": rollback.to, "hash": format!("{:#}", rollback.hash), "reason": rollback.why,
-        "at_unix_s": rollback.at_unix_s, "swap": shown_swap(&rollback.swap),
-    })
-}
-
-fn shown_swap(swap: &SwapReport) -> Value {
-    let reasons = swap.failures.reasons().iter();
-    let reasons: Vec<_> = reasons
-        .map(|failure| json!({ "reason": failure.why, "topics": failure.topics, "topic": failure.topic }))
-        .collect();
-    json!({
-        "took_ms": milliseconds(swap.took), "longest_pause_ms": swap.longest_hold_us as f64 / 1000.0, "topics": swap.moved,
-        "failed": swap.failures.topics(), "reason": swap.failures.shown(), "reasons": reasons, "restored": swap.restored,
-        "rejoined": swap.rejoined,
-        "lost_events": swap.lost_events,
-    })
+    ([(CONTENT_TYPE, content_type)], render(&state, &slots)).into_response()
 }

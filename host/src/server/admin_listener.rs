@@ -5,21 +5,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::admin;
-use super::io::{Bounds, serve};
+use super::accept_trouble::{AcceptTrouble, PAUSE};
+use super::admin::{self, Caller};
+use super::io::{Bounds, HttpStream, serve};
 use super::running::AdminPages;
 use crate::config::Config;
-
-/// After a failure to accept, such as too many open files.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves the admin pages from now on, and before they are there, that the server is not ready.
 ///
@@ -38,17 +37,19 @@ pub(super) fn start(listener: TcpListener, pages: &AdminPages, config: &Config) 
     let places = Arc::new(Semaphore::new(config.admin.max_connections));
     tracing::info!(%address, "admin listener started");
     tokio::spawn(async move {
+        let mut trouble = AcceptTrouble::of("the admin listener");
         loop {
             match listener.accept().await {
                 // Without a place the connection is closed at once.
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    trouble.went_well();
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                        begin(stream, bounds, &app, place);
+                        begin(stream, peer, bounds, &app, place);
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the admin listener cannot accept a connection");
-                    tokio::time::sleep(BREATH).await;
+                    trouble.failed(&error);
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -56,12 +57,13 @@ pub(super) fn start(listener: TcpListener, pages: &AdminPages, config: &Config) 
     Ok(address)
 }
 
-fn begin(stream: TcpStream, bounds: Bounds, app: &Router, place: OwnedSemaphorePermit) {
+fn begin(stream: TcpStream, peer: SocketAddr, bounds: Bounds, app: &Router, place: OwnedSemaphorePermit) {
     let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {
         return;
     };
     let app = TowerToHyperService::new(app.clone());
-    let answer = move |request| {
+    let answer = move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Caller(peer));
         let answer = app.call(request);
         async move {
             let Ok(response) = answer.await;
@@ -69,7 +71,13 @@ fn begin(stream: TcpStream, bounds: Bounds, app: &Router, place: OwnedSemaphoreP
         }
     };
     tokio::spawn(async move {
-        serve(stream, bounds, answer, std::future::pending()).await;
+        serve(
+            HttpStream::plain(stream, &bounds),
+            bounds,
+            answer,
+            std::future::pending(),
+        )
+        .await;
         drop(place);
     });
 }

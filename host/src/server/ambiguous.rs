@@ -4,7 +4,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
@@ -75,6 +75,12 @@ impl Ambiguous {
     /// What the client gets.
     pub(crate) fn response(&self) -> Response {
         let mut response = (StatusCode::BAD_REQUEST, format!("{self}\n")).into_response();
+        if matches!(self, Self::TwoLengths | Self::Coding) {
+            // Nobody knows where the next request begins.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         // For whoever notes why clients were refused.
         response.extensions_mut().insert(self.clone());
         response
@@ -184,5 +190,17 @@ mod tests {
             ("x-forwarded-for", "b"),
         ];
         check(Version::HTTP_11, &lists, None);
+    }
+
+    #[test]
+    fn the_connection_ends_where_nobody_knows_where_the_next_request_begins() {
+        for (ambiguous, closes) in [
+            (Ambiguous::TwoLengths, true),
+            (Ambiguous::Coding, true),
+            (Ambiguous::NoHost, false),
+        ] {
+            let response = ambiguous.response();
+            assert_eq!(response.headers().contains_key(CONNECTION), closes, "{ambiguous}");
+        }
     }
 }

@@ -12,6 +12,8 @@ use prometheus_client::registry::Registry;
 use super::state::State;
 use crate::runtime::metrics::PluginStats;
 use crate::runtime::plugin::PluginSlot;
+use crate::runtime::store::Store;
+use crate::runtime::trace::Tracer;
 
 /// All of it in Prometheus' text format.
 #[must_use]
@@ -60,6 +62,11 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "Clients that were not let in, by reason",
         state.closes.refused(),
     );
+    registry.register(
+        "rate_limited",
+        "Connections, requests and messages refused because of a limit by address, by client or by route",
+        state.limited.family(),
+    );
     registry.register("refused_connects", "Connects refused", metrics.refused_connects.clone());
     registry.register(
         "auth_refused",
@@ -70,6 +77,16 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "auth_expired",
         "Connections closed because their token had expired",
         metrics.expired_tokens.clone(),
+    );
+    registry.register(
+        "http_broadcasts",
+        "Messages sent that came over HTTP at a mount for clients of Supabase",
+        metrics.http_broadcasts.clone(),
+    );
+    registry.register(
+        "http_broadcasts_refused",
+        "Requests with such messages that were refused, wholly or in part",
+        metrics.refused_http_broadcasts.clone(),
     );
     registry.register(
         "refused_full",
@@ -120,11 +137,61 @@ pub(super) fn render(state: &State, plugins: &[Arc<PluginSlot>]) -> String {
         "Events and joins answered with `overloaded`",
         metrics.overloads.clone(),
     );
+    if let Some(store) = state.hub.store() {
+        register_store(registry.sub_registry_with_prefix("store"), store);
+    }
+    if let Some(tracer) = &state.hub.tracer {
+        register_spans(registry.sub_registry_with_prefix("spans"), tracer);
+    }
+    if let Some(cluster) = state.cluster.get() {
+        cluster.register(registry.sub_registry_with_prefix("cluster"));
+    }
     super::usage::register(&mut registry, state);
     register_plugins(&mut registry, plugins);
     let mut text = String::new();
     encode(&mut text, &registry).expect("text is written to memory");
     text
+}
+
+/// What becomes of spans.
+fn register_spans(registry: &mut Registry, tracer: &Tracer) {
+    let counts = &tracer.counts;
+    registry.register(
+        "exported",
+        "Spans that the collector has taken",
+        counts.exported.clone(),
+    );
+    let dropped = Family::<[(&'static str, &'static str); 1], Counter>::default();
+    for (reason, count) in [
+        ("queue_full", &counts.full),
+        ("not_taken", &counts.refused),
+        ("event_full", &counts.beyond),
+    ] {
+        dropped.get_or_create(&[("reason", reason)]).inc_by(count.get());
+    }
+    registry.register("dropped", "Spans that are lost, by reason", dropped);
+    let waiting = Gauge::<i64>::default();
+    waiting.set(shown(tracer.queue().len() as u64));
+    registry.register("waiting", "Spans that wait for the collector", waiting);
+}
+
+/// What the store of topics counts.
+fn register_store(registry: &mut Registry, store: &Store) {
+    let stats = store.stats();
+    registry.register("writes", "Topics written or forgotten", stats.writes.clone());
+    registry.register("write_bytes", "Bytes of the topics written", stats.bytes.clone());
+    registry.register("syncs", "Syncs, each of one or more writes", stats.syncs.clone());
+    registry.register(
+        "failures",
+        "Writes that failed: the disk or `[store] max_bytes` is full, or the store is damaged",
+        stats.failures.clone(),
+    );
+    let seconds = Counter::<f64, AtomicU64>::default();
+    seconds.inc_by(stats.nanos.get() as f64 / 1e9);
+    registry.register("write_seconds", "Time that writes and their syncs took", seconds);
+    let bytes = Gauge::<i64>::default();
+    bytes.set(shown(store.bytes()));
+    registry.register("bytes", "Bytes that stored topics take on the disk", bytes);
 }
 
 /// What is counted of all plugins: each name is described once, and has a line for each of them.
@@ -160,6 +227,22 @@ fn register_plugins(registry: &mut Registry, plugins: &[Arc<PluginSlot>]) {
         |stats| &stats.failed_migrations,
     );
     table.counter("rollbacks", "Rollbacks to the previous code", |stats| &stats.rollbacks);
+    table.counter("woken_topics", "Stored topics that came into memory", |stats| {
+        &stats.woken_topics
+    });
+    table.counter(
+        "hibernated_topics",
+        "Topics that were stored and left memory",
+        |stats| &stats.hibernated_topics,
+    );
+    table.counter(
+        "unreadable_topics",
+        "Times that a stored topic could not be read, and its joins were refused",
+        |stats| &stats.unreadable_topics,
+    );
+    table.counter("unstored_topics", "Times that a topic could not be stored", |stats| {
+        &stats.unstored_topics
+    });
     table.gauge(
         "leaked_generations",
         "Generations that have ended but stay in memory",

@@ -11,8 +11,10 @@ use super::StartError;
 use super::admin;
 use super::auth::Guards;
 use super::io::Inboxes;
-use super::listen::{self, listeners};
+use super::listen::{self, listeners, passed};
 use super::running::pipeline;
+use super::telemetry::Exporter;
+use super::tls::Certificates;
 use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::{Config, Mode};
@@ -22,21 +24,25 @@ use crate::runtime::plugin::step::Rejection;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::timers::Timers;
 
-/// What is wrong with the secrets: of the admin listener, of the server, of tokens, and of the API.
+/// What is wrong with the secrets: of the admin listener, of the server, of tokens, of TLS, of the API, and of the collector.
 pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
     let admin = config.admin.listen.and_then(|listen| admin::secret(listen).err());
     let server = SecretKeyBase::obtain(config, mode).err();
     let tokens = Guards::new(config, &Guards::default()).err().unwrap_or_default();
+    let certificates = Certificates::read(&config.tls).err().unwrap_or_default();
     let api = config.api.listen.iter().flat_map(|_| config.api.keys.iter());
     let api = ApiSecrets::obtain_all(api.map(|key| &**key))
         .into_iter()
         .filter_map(Result::err);
+    let traces = config.telemetry.iter().map(Exporter::prepare).filter_map(Result::err);
     let (admin, server) = (admin.map(StartError::from), server.map(StartError::from));
     admin
         .into_iter()
         .chain(server)
         .chain(tokens.into_iter().map(StartError::from))
+        .chain(certificates.into_iter().map(StartError::from))
         .chain(api.map(StartError::from))
+        .chain(traces.map(|error| Box::new(error).into()))
         .collect()
 }
 
@@ -45,8 +51,8 @@ pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
 pub(crate) struct Unavailable {
     /// What the server would say.
     pub(crate) error: StartError,
-    /// Whether another program has it, which may end before the server starts.
-    pub(crate) is_taken: bool,
+    /// Whether the server may have it all the same: another program has it now, which may end before, or systemd passes it on.
+    pub(crate) may_pass: bool,
 }
 
 /// Which addresses the server could not listen on now. Must be called on a tokio runtime.
@@ -59,15 +65,22 @@ pub(crate) fn addresses(config: &Config, mode: Mode) -> Vec<Unavailable> {
         .collect();
     if alone.is_empty() {
         // Each of them alone is free: two are the same.
-        return vec![Unavailable { error, is_taken: false }];
+        return vec![Unavailable { error, may_pass: false }];
     }
     alone
 }
 
 impl Unavailable {
     fn alone(error: StartError) -> Self {
-        let is_taken = matches!(&error, StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
-        Self { error, is_taken }
+        let may_pass = match &error {
+            StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            // Nobody but systemd can pass a socket on, and it does so only to the server itself.
+            StartError::Listener { source, at, .. } => {
+                source.kind() == io::ErrorKind::AddrInUse || (at.starts_with("systemd:") && !passed::is_any())
+            }
+            _ => false,
+        };
+        Self { error, may_pass }
     }
 }
 

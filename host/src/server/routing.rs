@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Route};
+use crate::config::Config;
 use crate::runtime::plugin::{PluginSlot, Routes};
-use crate::runtime::router::Router;
+use crate::runtime::router::{OpenRoute, Router};
 use crate::server::auth::Guards;
 
 /// Mounts, routes and the plugins they lead to.
@@ -37,7 +37,12 @@ impl Routing {
 
     /// The route of a topic, and the plugin that serves it.
     #[must_use]
-    pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
+    pub(crate) fn find(
+        &self,
+        topic: &str,
+        transport: &str,
+        mount: &str,
+    ) -> Option<(&Arc<OpenRoute>, &Arc<PluginSlot>)> {
         self.routes.find(topic, transport, mount)
     }
 }

@@ -1,7 +1,7 @@
 //! A whole server: it starts its parts in order, and stops them in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -13,22 +13,27 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::accepting::{self, acceptors};
 use super::admin::{self, Admin};
 use super::admin_listener;
+use super::answers::FromHere;
 use super::api;
 use super::auth::{BadKeys, Guards, LABELS};
-use super::closes::{RefusalReason, Refused};
 use super::control::{Command, Service};
 use super::endpoint::{self, ApiAccess, Board, Endpoint, Entrance};
 use super::io::{self as io_threads, Acceptor, Entry, Inboxes};
-use super::listen::{Listeners, listeners, prepare};
+use super::listen::{Listeners, Listening, SocketFile, listeners, prepare};
+use super::pulse::Pulse;
 use super::routing::Routing;
 use super::state::State;
+use super::telemetry::Exporter;
+use super::tls::{BadCertificate, Certificates};
 use super::{Builder, Built, StartError};
+use crate::cluster::Cluster;
 use crate::config::api_secret::ApiSecrets;
 use crate::config::secret::SecretKeyBase;
 use crate::config::trust::{self, Use};
-use crate::config::{self, Config, Mode};
+use crate::config::{self, At, Config, Durability, Mode};
 use crate::runtime::plugin::crash;
 use crate::runtime::plugin::kept::Kept;
 use crate::runtime::plugin::manager::{Occasion, Plugins, Prepared};
@@ -45,7 +50,9 @@ use crate::runtime::timers::Timers;
 /// The running program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The folders in the state folder.
-const STATE_FOLDERS: [&str; 3] = ["quarantine", "libraries", "reports"];
+const STATE_FOLDERS: [&str; 4] = ["quarantine", "libraries", "reports", STORE];
+/// That of stored topics.
+const STORE: &str = "topics";
 /// How long threads have to end once all connections are closed.
 const GRACE: Duration = Duration::from_millis(500);
 /// How often a library is probed again at the start, if its probe was killed from outside.
@@ -56,13 +63,19 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// A server that has started. It accepts clients once it [runs](Self::run_until).
 #[derive(Debug)]
 pub struct Server {
+    /// Where clients connect, as URLs begin.
+    urls: Vec<String>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     api: Option<api::Running>,
+    /// Sends traces, if there are any.
+    traces: Option<Exporter>,
     /// The way to change plugins.
     service: Service,
     endpoint: Arc<Endpoint>,
-    acceptor: Acceptor,
+    acceptors: Vec<Acceptor>,
+    /// Unix sockets, removed with the server.
+    files: Vec<SocketFile>,
     threads: Vec<JoinHandle<()>>,
     plugins: JoinHandle<()>,
     /// Where libraries are staged.
@@ -110,12 +123,9 @@ impl Server {
             set_log_level,
             dropped_lines,
         } = builder;
-        let Listeners {
-            clients: listener,
-            admin,
-            api,
-        } = listeners(&config, mode)?;
-        prepare(&listener, &config)?;
+        let Listeners { clients, admin, api } = listeners(&config, mode)?;
+        clients.iter().try_for_each(|listener| prepare(listener, &config))?;
+        let certificates = Certificates::read(&config.tls).map_err(first_certificate)?;
         if api.is_some() {
             let keys = config.api.keys.iter().map(|key| &**key);
             ApiSecrets::obtain_all(keys)
@@ -143,13 +153,26 @@ impl Server {
             .map(|_| io_threads::prepare(config.limits.max_inbox_bytes))
             .collect::<io::Result<_>>()?;
         let inboxes = Inboxes::new(prepared.iter().map(|thread| Arc::clone(&thread.inbox)).collect());
-        let mut hub = Hub::new(PubSub::new(inboxes.outlets()), Timers::start()?, config.log.lines);
+        let cluster = cluster(&config, mode)?;
+        let pubsub = PubSub::new(inboxes.outlets());
+        let pubsub = match &cluster {
+            Some(cluster) => cluster.widen(pubsub),
+            None => pubsub,
+        };
+        let traces = config.telemetry.as_ref().map(Exporter::prepare).transpose();
+        let traces = traces.map_err(Box::new)?.map(Exporter::start).transpose()?;
+        let mut hub = Hub::new(pubsub, Timers::start()?, config.log.lines);
+        hub.tracer = traces.as_ref().map(Exporter::tracer);
         hub.metrics.dropped_lines = dropped_lines;
         let hub = Arc::new(hub);
         watchdog::start(&hub, mode)?;
         hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
+        if { config.plugins.values() }.any(|plugin| plugin.durability != Durability::None) {
+            let folder = config.server.state_dir.join(STORE);
+            hub.open_store(folder, config.store.clone()).map_err(Box::new)?;
+        }
         let quarantine = Arc::clone(&pipeline.quarantine);
         crash::start(&config.server.state_dir, &pipeline.quarantine);
         let start = Start {
@@ -166,38 +189,48 @@ impl Server {
         let routing = Arc::new(Routing::new(Arc::clone(&config), guards, plugins.slots()));
         let dev = (mode == Mode::Dev).then(Board::new);
         let state = Arc::new(State::new(hub, routing, inboxes.count()));
-        let endpoint = Endpoint::new(Arc::clone(&state), inboxes, secret, dev);
+        let node = cluster.as_ref().map(Cluster::run);
+        let endpoint = Endpoint::new(Arc::clone(&state), node, inboxes, secret, dev, certificates);
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
+        endpoint.derive_keys(&endpoint.state.routing().config);
         let threads = prepared
             .into_iter()
             .enumerate()
-            // The configuration allows 255 threads at most.
+            // The configuration allows 254 threads at most.
             .map(|(index, thread)| {
                 let app = endpoint::app(Arc::clone(&endpoint));
                 thread.start(index as u8, Arc::clone(&state), app)
             })
             .collect::<io::Result<_>>()?;
         let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower, set_log_level)?;
-        let address = listener.local_addr()?;
+        if let Some(cluster) = cluster {
+            let answers = Arc::new(FromHere::new(Arc::clone(&endpoint)));
+            cluster.join(&endpoint.state.hub, answers).await.map_err(Box::new)?;
+            endpoint.state.cluster.get_or_init(|| Arc::new(cluster));
+        }
+        let urls = clients.iter().map(Listening::url).collect();
+        let address = clients.iter().find_map(|listener| match listener.at {
+            At::Tcp(address) => Some(address),
+            _ => None,
+        });
+        let (acceptors, files) = acceptors(clients, endpoint.certificates.as_ref())?;
         let admin_address = admin.as_ref().map(|(address, _)| *address);
         let admin = admin.map(|(address, secret)| {
-            let admin = Admin {
-                state: Arc::clone(&state),
-                inboxes: endpoint.inboxes.clone(),
-                service: service.clone(),
-                quarantine,
-                listen: address.ip(),
-            };
-            (admin::app(admin, secret), pages)
+            let (inboxes, service) = (endpoint.inboxes.clone(), service.clone());
+            let admin = Admin::new(address, secret, &state, inboxes, service, quarantine);
+            (admin::app(admin), pages)
         });
         let api = api.map(|listener| start_api(listener, &endpoint)).transpose()?;
         Ok(Self {
-            address,
+            urls,
+            address: address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
             admin_address,
             api,
+            traces,
             service,
             endpoint,
-            acceptor: Acceptor::new(listener.into_std()?)?,
+            acceptors,
+            files,
             threads,
             plugins,
             staging,
@@ -205,10 +238,16 @@ impl Server {
         })
     }
 
-    /// Where clients connect.
+    /// Where clients connect: at `[server] listen`, or at the first other listener with an address. Without one, 0.0.0.0:0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// All listeners for clients, such as `http://127.0.0.1:4000`, `https://0.0.0.0:443` and `unix:/run/bennu/clients.sock`.
+    #[must_use]
+    pub fn urls(&self) -> &[String] {
+        &self.urls
     }
 
     /// Where the admin pages are, if they are served.
@@ -226,6 +265,11 @@ impl Server {
     /// The way to change plugins.
     pub(crate) fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// Whether its threads still do their work.
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse::new(self.endpoint.inboxes.clone())
     }
 
     /// The current routing.
@@ -272,18 +316,20 @@ impl Server {
     /// # Errors
     ///
     /// As [`run_until`](Self::run_until).
-    pub(crate) async fn run(self, mut stop: mpsc::UnboundedReceiver<()>) -> Result<(), ThreadEnded> {
+    pub(crate) async fn run(mut self, mut stop: mpsc::UnboundedReceiver<()>) -> Result<(), ThreadEnded> {
         if let Some((app, pages)) = &self.admin {
             pages.get_or_init(|| app.clone());
         }
-        let mut any_ended = pin!(threads::any_ended());
-        loop {
+        let mut accepting = accepting::start(self.acceptors.drain(..), &self.endpoint);
+        {
+            let mut any_ended = pin!(threads::any_ended());
             tokio::select! {
-                () = self.acceptor.accept(|stream, peer| self.hand_over(stream, peer)) => {}
-                _ = stop.recv() => break,
-                _ = &mut any_ended => break,
+                _ = stop.recv() => {}
+                _ = &mut any_ended => {}
             }
         }
+        // Also closes the listeners.
+        accepting.shutdown().await;
         tokio::select! {
             () = self.drain() => {}
             _ = stop.recv() => tracing::warn!("stopping at once"),
@@ -291,34 +337,20 @@ impl Server {
         threads::ended().map_or(Ok(()), Err)
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
-        // A little above the limit there is still an answer, 503; far above it, none.
-        if self.endpoint.state.is_flooded() {
-            self.endpoint.state.refuse_as_full();
-            let refused = Refused::new(RefusalReason::Full, None, None);
-            self.endpoint.state.note_refused(peer, refused);
-            return;
-        }
-        let thread = self.endpoint.state.idlest();
-        self.endpoint.state.acquire(thread);
-        if let Some(inbox) = self.endpoint.inboxes.get(usize::from(thread)) {
-            inbox.push_now(Entry::Accept(stream, peer));
-        }
-    }
-
     /// Closes connections in batches, ends the plugins and their members, and ends all threads.
     async fn drain(self) {
         let Self {
             endpoint,
-            acceptor,
             threads,
             plugins,
             service,
             staging,
             api,
+            traces,
+            files,
             ..
         } = self;
-        drop(acceptor);
+        drop(files);
         let state = &endpoint.state;
         state.stop();
         if let Some(api) = &api {
@@ -326,6 +358,10 @@ impl Server {
         }
         let server = state.routing().config.server.clone();
         let deadline = Instant::now() + server.shutdown_timeout;
+        if let Some(cluster) = state.cluster.get() {
+            // First, because a topic without members ends. Clients are in them at their new homes until they are closed.
+            cluster.hand_over(server.shutdown_timeout / 2).await;
+        }
         let batch = server.drain_batch_size.div_ceil(threads.len()).max(1);
         let in_batches = async {
             while drain_some(&endpoint.inboxes, batch).await > 0 {
@@ -342,6 +378,9 @@ impl Server {
             // Plugins still answer the calls that wait for them.
             let _ = timeout_at(deadline, api.finished()).await;
         }
+        if let Some(cluster) = state.cluster.get() {
+            let _ = timeout_at(deadline, cluster.leave()).await;
+        }
         service.send(Command::Stop(deadline.into_std()));
         // A handler that does not return keeps its thread, but not the process.
         let mut ended = tokio::task::spawn_blocking(move || drop(plugins.join()));
@@ -355,9 +394,29 @@ impl Server {
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = timeout_at(deadline + GRACE * 2, ended).await;
         state.hub.timers.stop();
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
         drop(staging);
         tracing::info!("stopped");
     }
+}
+
+/// The node that this host is to be. `dev` is alone, whatever the file says.
+fn cluster(config: &Config, mode: Mode) -> Result<Option<Cluster>, StartError> {
+    let Some(wanted) = &config.cluster else { return Ok(None) };
+    if mode == Mode::Dev {
+        tracing::info!("`bennu dev` joins no cluster: it leaves [cluster] out");
+        return Ok(None);
+    }
+    let prepared = Cluster::prepare(wanted, config.api.max_refused_ids);
+    Ok(Some(prepared.map_err(Box::new)?))
+}
+
+/// One mistake of several: `bennu check` lists them all.
+fn first_certificate(bad: Vec<BadCertificate>) -> StartError {
+    let first = bad.into_iter().next().map(StartError::from);
+    first.unwrap_or_else(|| io::Error::other("certificates cannot be read").into())
 }
 
 /// One mistake of several: `bennu check` lists them all.

@@ -13,13 +13,16 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 
-use crate::config::{Mount, Route};
+use crate::config::Mount;
 use crate::runtime::channel::Topic;
 use crate::runtime::id::MemberId;
 use crate::runtime::metrics::MountLabels;
 use crate::runtime::pubsub::Arrival;
+use crate::runtime::router::OpenRoute;
+use crate::runtime::trace::ClientTrace;
 use crate::server::auth::Shown;
 use crate::server::closes::Traffic;
+use crate::server::limits::{ClientSpent, ConnectionPlace, SessionPlace};
 use crate::server::transport::longpoll::Published;
 use crate::server::transport::{Replaceable, Transport};
 
@@ -47,6 +50,21 @@ pub(crate) struct NewSocket {
     pub(crate) shown: Option<Box<Shown>>,
     /// Lets `disconnect` find the client until its I/O thread knows it.
     pub(crate) arrival: Option<Box<Arrival>>,
+    /// The trace of its connect, if that was chosen.
+    pub(crate) trace: Option<Box<ClientTrace>>,
+    /// Its places among the clients of its address.
+    #[expect(dead_code, reason = "they are free when it is gone")]
+    pub(crate) places: Places,
+}
+
+/// The places of a client among those of its address; none, if that is not limited.
+#[derive(Debug, Default)]
+#[expect(dead_code, reason = "they are free when they are gone")]
+pub(crate) struct Places {
+    /// Of its connection, if the client has one to itself.
+    pub(crate) connection: Option<Arc<ConnectionPlace>>,
+    /// Of itself.
+    pub(crate) session: Option<SessionPlace>,
 }
 
 impl NewSocket {
@@ -95,6 +113,10 @@ pub(crate) struct Socket {
     pub(crate) since: Instant,
     /// What it has carried.
     pub(crate) traffic: Traffic,
+    /// Whether the limits by client are for it.
+    pub(crate) is_limited: bool,
+    /// What it has used of them.
+    pub(crate) spent: ClientSpent,
     /// When it last sent anything.
     pub(crate) heard: Instant,
     /// Bytes that waited for the client at the last look.
@@ -119,7 +141,7 @@ pub(crate) struct Channel {
     /// The topic.
     pub(crate) topic: Arc<Topic>,
     /// The route to its plugin.
-    pub(crate) route: Arc<Route>,
+    pub(crate) route: Arc<OpenRoute>,
     /// The index of the plugin, as in a broadcast's `intercepted_by`.
     pub(crate) plugin: u32,
     /// The `join_ref` of its join.
@@ -195,6 +217,8 @@ impl Socket {
             channels: Vec::new(),
             since: now,
             traffic: Traffic::default(),
+            is_limited: false,
+            spent: ClientSpent::default(),
             heard: now,
             unsent: 0,
             stalled: None,
@@ -216,11 +240,12 @@ impl Socket {
         joined.count()
     }
 
-    /// The channel of a topic.
+    /// The channel of a topic, as the client calls it.
     pub(crate) fn by_topic(&self, topic: &str) -> Option<usize> {
+        let dialect = self.info.dialect;
         self.channels
             .iter()
-            .position(|channel| !channel.is_over() && *channel.topic.name == *topic)
+            .position(|channel| !channel.is_over() && dialect.topic_of(&channel.topic.name) == topic)
     }
 
     /// The channel of a member.

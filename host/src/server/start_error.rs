@@ -6,9 +6,13 @@ use std::path::PathBuf;
 
 use super::admin;
 use super::auth::BadKeys;
+use super::telemetry::TelemetryError;
+use super::tls::BadCertificate;
+use crate::cluster::ClusterError;
 use crate::config::api_secret::ApiSecretError;
 use crate::config::secret::SecretError;
 use crate::config::trust::Untrusted;
+use crate::runtime::store::StoreError;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,19 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// One of the `[[listeners]]` cannot be had.
+    #[error("cannot listen on {at}; choose another place with `listen` in [[listeners]]")]
+    Listener {
+        /// Its place in the file, from 0.
+        index: usize,
+        /// Where it should be.
+        at: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] BadCertificate),
     /// The operating system reported an error.
     #[error("cannot start: the operating system reported an error")]
     System(#[from] io::Error),
@@ -41,6 +58,15 @@ pub enum StartError {
     /// Other users can change a folder that the server loads libraries from.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    /// The store of topics cannot be used.
+    #[error(transparent)]
+    Store(#[from] Box<StoreError>),
+    /// The host cannot join its cluster.
+    #[error(transparent)]
+    Cluster(#[from] Box<ClusterError>),
+    /// No traces can be sent.
+    #[error(transparent)]
+    Telemetry(#[from] Box<TelemetryError>),
     /// No folder for copies of libraries can be made.
     #[error("cannot make a folder for copies of libraries in {}; set `[server] stage_dir` to another folder", folder.display())]
     Stage {

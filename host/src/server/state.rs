@@ -1,14 +1,17 @@
 //! What the threads of a running server share: its plugins, the current routing, and the number of connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
 use super::api::metrics::ApiMetrics;
+use super::changes::Changes;
 use super::closes::{Closes, Outcome, Record, RefusalReason, Refused};
 use super::held::Pool;
+use super::limits::{Addresses, Refusals, SessionPlace, TurnedAway, UsePeaks};
 use super::routing::Routing;
+use crate::cluster::Cluster;
 use crate::runtime::plugin::Hub;
 use crate::runtime::throttle::LogThrottle;
 
@@ -24,8 +27,18 @@ pub(crate) struct State {
     last_connection: AtomicU64,
     /// Why clients were closed or refused.
     pub(crate) closes: Closes,
+    /// What has changed lately.
+    pub(crate) changes: Changes,
+    /// What each address may do.
+    pub(crate) addresses: Addresses,
+    /// How often limits of addresses, clients and routes have refused something.
+    pub(crate) limited: Arc<Refusals>,
+    /// How near clients were to their limits.
+    pub(crate) peaks: UsePeaks,
     /// The server stops: nobody may connect any more.
     stopping: AtomicBool,
+    /// Listeners of clients that cannot accept connections at the moment.
+    failing_listeners: AtomicUsize,
     /// Limits how often the log says that the server is full.
     full: Mutex<LogThrottle<()>>,
     /// Request bodies that are being received, or wait to be dispatched.
@@ -34,6 +47,8 @@ pub(crate) struct State {
     pub(crate) responses: Arc<Pool>,
     /// What the API counts.
     pub(crate) api: Arc<ApiMetrics>,
+    /// The cluster that this host is a node of.
+    pub(crate) cluster: OnceLock<Arc<Cluster>>,
 }
 
 impl State {
@@ -42,17 +57,24 @@ impl State {
     pub(crate) fn new(hub: Arc<Hub>, routing: Arc<Routing>, threads: usize) -> Self {
         hub.set_routes(Arc::clone(&routing.routes));
         let closes = Closes::new(routing.config.admin.max_closes);
+        let limited = Arc::default();
         Self {
+            addresses: Addresses::new(&routing.config.limits, &routing.config.proxies, &limited),
+            limited,
+            peaks: UsePeaks::default(),
             hub,
             routing: RwLock::new(routing),
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             last_connection: AtomicU64::new(0),
             closes,
+            changes: Changes::default(),
             stopping: AtomicBool::new(false),
+            failing_listeners: AtomicUsize::new(0),
             full: Mutex::default(),
             bodies: Arc::default(),
             responses: Arc::default(),
             api: Arc::default(),
+            cluster: OnceLock::new(),
         }
     }
 
@@ -67,6 +89,8 @@ impl State {
     pub(crate) fn set_routing(&self, routing: Arc<Routing>) {
         self.hub.client_lines.set_limits(routing.config.log.lines);
         self.closes.keep(routing.config.admin.max_closes);
+        self.addresses
+            .set_limits(&routing.config.limits, &routing.config.proxies);
         self.hub.set_routes(Arc::clone(&routing.routes));
         *self.routing.write().expect("no holder panics") = routing;
     }
@@ -79,7 +103,7 @@ impl State {
             .iter()
             .enumerate()
             .min_by_key(|(_, load)| load.load(Ordering::Relaxed));
-        // The configuration allows 255 threads at most.
+        // The configuration allows 254 threads at most.
         idlest.map_or(0, |(thread, _)| thread as u8)
     }
 
@@ -87,6 +111,12 @@ impl State {
     #[must_use]
     pub(crate) fn next_connection(&self) -> u64 {
         self.last_connection.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many connections were asked for so far.
+    #[must_use]
+    pub(crate) fn asked_connections(&self) -> u64 {
+        self.last_connection.load(Ordering::Relaxed)
     }
 
     /// Notes that a client was closed or refused, and why.
@@ -104,15 +134,21 @@ impl State {
         self.loads[usize::from(thread)].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Why a client that wants to connect now is refused, if it is. Counts and logs it if the server is full. While the server
-    /// stops, a long-poll client whose session was just ended would only get another one that ends.
-    #[must_use]
-    pub(crate) fn turns_away(&self) -> Option<RefusalReason> {
+    /// Takes a client from this address that wants to connect now, if it may. Counts and logs it if the server is full. While the
+    /// server stops, a long-poll client whose session was just ended would only get another one that ends.
+    ///
+    /// # Errors
+    ///
+    /// If it may not.
+    pub(crate) fn take_in(&self, address: IpAddr) -> Result<Option<SessionPlace>, TurnedAway> {
         if self.is_full() {
             self.refuse_as_full();
-            return Some(RefusalReason::Full);
+            return Err(TurnedAway::new(RefusalReason::Full));
         }
-        self.is_stopping().then_some(RefusalReason::Stopping)
+        if self.is_stopping() {
+            return Err(TurnedAway::new(RefusalReason::Stopping));
+        }
+        self.addresses.session(address, Instant::now())
     }
 
     /// Notes that a client is refused of which nothing is known but its address.
@@ -160,6 +196,20 @@ impl State {
     #[must_use]
     pub(crate) fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes that a listener of clients accepts connections again, or cannot any more.
+    pub(crate) fn note_accepting(&self, works: bool) {
+        match works {
+            true => self.failing_listeners.fetch_sub(1, Ordering::Relaxed),
+            false => self.failing_listeners.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether all listeners of clients accept connections.
+    #[must_use]
+    pub(crate) fn accepts(&self) -> bool {
+        self.failing_listeners.load(Ordering::Relaxed) == 0
     }
 
     /// Nobody may connect from now on: the server stops, and closes its connections.

@@ -248,6 +248,13 @@ async fn bennu_plugins_needs_a_host_and_its_secret() {
     assert!(output.status.success() && text.contains("misbehave"), "{text}");
     server.stop().await;
     check_refused(|command| command.args(args), "no server answers at");
+    // Where the configuration cannot be read, the server is looked for at the usual address, and that is said.
+    bench.append("\n[nonsense]\n");
+    let (_, _, complaint) = run(|command| command.args(["plugins", "--config"]).arg(bench.config()));
+    assert!(
+        complaint.contains("has mistakes") && complaint.contains("127.0.0.1:4001"),
+        "{complaint}"
+    );
 }
 
 #[tokio::test]
@@ -262,6 +269,28 @@ async fn an_operator_has_a_library_loaded_once_more() {
     let admin = server.admin().await.to_string();
     check_refused(
         |command| command.args(["plugins", "--admin", &admin, "--reload", "nobody"]),
+        "there is no plugin nobody",
+    );
+}
+
+#[tokio::test]
+async fn an_operator_deploys_a_library_and_rolls_it_back() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.push("misbehave:1", "count", json!({})).await;
+    bench.put_numbered("misbehave", Build::Misbehave, 1);
+    server.in_service("misbehave", 2).await;
+    let said = shown(&server, &["--roll-back", "misbehave"]).await;
+    assert!(said.contains("misbehave is being rolled back"), "{said}");
+    server
+        .log
+        .line(&["rolled back to generation", "an operator's request"])
+        .await;
+    assert_eq!(client.push("misbehave:1", "count", json!({})).await["topic"], 2);
+    let admin = server.admin().await.to_string();
+    check_refused(
+        |command| command.args(["plugins", "--admin", &admin, "--roll-back", "nobody"]),
         "there is no plugin nobody",
     );
 }

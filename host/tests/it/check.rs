@@ -366,6 +366,12 @@ fn check_refuses_what_serve_refuses_with_the_same_words() {
     bench.set("admin", "listen", "\"0.0.0.0:0\"");
     check_predicted(&bench, same, true, "the admin listener 0.0.0.0:");
     check_predicted(&bench, same, true, "set BENNU_ADMIN_SECRET, or listen on 127.0.0.1");
+    check_predicted(
+        &bench,
+        |command| command.env("BENNU_ADMIN_SECRET", "short"),
+        true,
+        "BENNU_ADMIN_SECRET has 5 bytes, but needs at least 16",
+    );
 
     let bench = Bench::new();
     bench.set("plugins.misbehave", "settings", "{ init = \"refuse\" }");

@@ -239,12 +239,12 @@ async fn a_configuration_that_is_emptied_or_removed_is_told_of_and_the_one_befor
     let server = bench.serve().await;
     let before = bench.read_config();
     fs::write(bench.config(), "").expect("emptied");
-    let gone = "no configuration file at this path: it is empty; the previous configuration stays in force";
+    let gone = "the configuration cannot be read: it is empty; the previous one stays in force";
     server.log.line(&[gone]).await;
     bench.write_config(&before);
     server.log.line(&["the configuration file exists again"]).await;
     fs::remove_file(bench.config()).expect("removed");
-    let gone = "no configuration file at this path: there is no such file; the previous configuration stays in force";
+    let gone = "the configuration cannot be read: there is no such file; the previous one stays in force";
     server.log.line(&[gone]).await;
     Client::joined(&server, "misbehave:1").await;
 }

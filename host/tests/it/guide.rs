@@ -7,6 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
+use rustix::process::Signal;
+
 use crate::new::{BUILD, target};
 use crate::support::server::{Bench, Log, Server, bennu, spawned};
 
@@ -66,6 +68,7 @@ async fn every_step_of_the_guide_works() {
         commands >= 10 && files >= 6 && lines >= 20,
         "{commands} commands, {files} files, {lines} lines"
     );
+    reader.survives_a_kill().await;
 }
 
 impl Reader {
@@ -90,6 +93,29 @@ impl Reader {
             }
             ("bennu", arguments) => self.said = self.output(self.bennu(arguments)),
             _ => panic!("no such command: {command}"),
+        }
+    }
+
+    /// With the line that the guide names, votes are there after `kill -9`.
+    async fn survives_a_kill(&mut self) {
+        let file = self.folder.join("config/bennu.toml");
+        let text = fs::read_to_string(&file).expect("text");
+        let durable = "[plugins.poll]\ndurability = \"commit\"";
+        assert!(text.contains("[plugins.poll]"), "{text}");
+        fs::write(file, text.replacen("[plugins.poll]", durable, 1)).expect("written");
+        for (name, choice, counts) in [
+            ("ann", "soup", "{\"soup\":1}"),
+            ("bob", "rice", "{\"rice\":1,\"soup\":1}"),
+        ] {
+            let mut killed = self.server.take().expect("a server");
+            killed.signal(Signal::KILL);
+            killed.ended().await;
+            self.server = Some(Server::start_within(BUILD, self.bennu("dev")).await);
+            let vote = format!("call localhost:4000 poll:dinner vote {{\"choice\":\"{choice}\"}}");
+            let mut call = self.bennu(&vote);
+            call.args(["--join", &format!("{{\"name\":\"{name}\"}}")]);
+            self.said = self.output(call);
+            assert!(self.said.contains(counts), "{}", self.said);
         }
     }
 

@@ -91,6 +91,27 @@ async fn a_message_that_is_too_large_closes_a_websocket_with_1009() {
 }
 
 #[tokio::test]
+async fn another_size_of_messages_holds_at_once_for_websockets_that_are_open() {
+    let bench = Bench::new();
+    let server = bench.serve().await;
+    let mut client = raw(&server, Transport::WebSocket).await;
+    let heartbeat = |bytes: usize| {
+        let text = r#"[null,"1","phoenix","heartbeat",{}]"#;
+        text.to_owned() + &" ".repeat(bytes - text.len())
+    };
+    bench.set("limits", "max_message_bytes", "100_000");
+    server.log.line(&["configuration replaced"]).await;
+    client.send(Frame::Text(heartbeat(100_000))).await.expect("sent");
+    assert!(matches!(client.next().await, Ok(Incoming::Frame(_))));
+    bench.set("limits", "max_message_bytes", "1_000");
+    server.log.nth_line(1, &["configuration replaced"]).await;
+    client.send(Frame::Text(heartbeat(1_000))).await.expect("sent");
+    assert!(matches!(client.next().await, Ok(Incoming::Frame(_))));
+    client.send(Frame::Text(heartbeat(1_001))).await.expect("sent");
+    assert!(matches!(client.next().await, Ok(Incoming::Closed { code: 1009 })));
+}
+
+#[tokio::test]
 async fn a_full_mailbox_refuses_events_and_nothing_else() {
     let bench = Bench::new();
     let server = bench.serve().await;

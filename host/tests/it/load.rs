@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server, bennu};
 
 /// What `bennu load` says of one short run.
@@ -20,9 +21,38 @@ fn load(server: &Server, line: &str) -> (Output, Value) {
 fn command(server: &Server, line: &str) -> Command {
     let mut command = bennu();
     command.arg("load").args(line.split_whitespace());
+    let mount = if line.contains("supabase") {
+        "/supabase"
+    } else {
+        "/socket"
+    };
     command.args(["--json", "--url"]);
-    command.arg(format!("ws://{}/socket/websocket?vsn=2.0.0", server.address));
+    command.arg(format!("ws://{}{mount}/websocket?vsn=2.0.0", server.address));
     command
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn load_speaks_tls() {
+    let (bench, _authority) = crate::support::authority::secure_bench();
+    let server = bench.serve().await;
+    let line = server.log.line(&["listening on https://"]).await;
+    let url = line.replace("listening on https://", "wss://") + "/socket/websocket?vsn=2.0.0";
+    let args =
+        "load fanout --clients 50 --window 3 --payload 20000 --duration-s 0.3 --warmup-s 0.1 --insecure --json --url";
+    let output = bennu().args(args.split(' ')).arg(url).output().expect("it runs");
+    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{complained}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(
+        (number(&report, "/joined"), number(&report, "/events/lost")),
+        (50, 0),
+        "{report}"
+    );
+    assert_eq!(
+        number(&report, "/events/received"),
+        50 * number(&report, "/events/sent")
+    );
 }
 
 fn number(report: &Value, at: &str) -> u64 {
@@ -42,6 +72,34 @@ fn check_whole(server: &Server, line: &str, clients: u64) -> (u64, u64) {
 }
 
 #[tokio::test]
+async fn a_herd_comes_back_and_its_refusals_are_counted() {
+    let bench = Bench::new();
+    bench.set("limits", "exempt", "[]");
+    bench.append("[limits.address]\nconnects_per_s = 60\nburst_s = 1");
+    let server = bench.serve().await;
+    let files = [bench.path("herd.csv"), bench.path("herd.svg")];
+    let line = format!(
+        "herd --clients 50 --connecting 4 --csv {} --svg {}",
+        files[0].display(),
+        files[1].display()
+    );
+    // The first time takes more than a second's worth, and the second time begins where that ends.
+    let (output, report) = load(&server, &line);
+    assert!(output.status.success(), "{report}");
+    assert_eq!(number(&report, "/back"), 50, "{report}");
+    let refused = number(&report, "/failed/the server answered HTTP~11.1 429 Too Many Requests");
+    assert!(refused > 0, "{report}");
+    let curve = std::fs::read_to_string(&files[0]).expect("a curve");
+    let last = curve.lines().last().expect("a point").split(',').nth(1);
+    assert!(
+        curve.starts_with("ms,back,failed\n0,0,0\n") && last == Some("50"),
+        "{curve}"
+    );
+    let chart = std::fs::read_to_string(&files[1]).expect("a chart");
+    assert!(chart.starts_with("<svg") && chart.contains("50 clients come back at once"));
+}
+
+#[tokio::test]
 async fn load_counts_every_echo_and_every_delivery() {
     let server = Bench::new().serve().await;
     let short = "--duration-s 0.3 --warmup-s 0.1";
@@ -56,6 +114,32 @@ async fn load_counts_every_echo_and_every_delivery() {
     let (sent, received) = check_whole(&server, &format!("rooms --clients 30 --topics 10 {short}"), 30);
     assert_eq!(received, 3 * sent);
     assert_eq!(server.log.count(&["panic"]), 0);
+}
+
+#[tokio::test]
+async fn load_counts_what_clients_of_supabase_say_and_hear() {
+    let bench = Bench::new();
+    bench.put("realtime", Build::Realtime);
+    bench.append(
+        r#"
+        [[mounts]]
+        path = "/supabase"
+        dialect = "supabase"
+
+        [plugins.realtime]
+        library = "librealtime.so"
+
+        [[routes]]
+        topic = "realtime:*"
+        plugin = "realtime"
+        "#,
+    );
+    let server = bench.serve().await;
+    let short = "--protocol supabase --topic-prefix realtime: --duration-s 0.3 --warmup-s 0.1";
+    let (sent, received) = check_whole(&server, &format!("echo --clients 20 {short}"), 20);
+    assert_eq!(received, sent);
+    let (sent, received) = check_whole(&server, &format!("fanout --clients 20 --window 3 {short}"), 20);
+    assert_eq!(received, 20 * sent);
 }
 
 /// Five that keep up, one that is slow and two that are stuck, in a flood of which the system cannot keep all.

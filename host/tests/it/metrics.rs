@@ -16,6 +16,7 @@ const OF_BACKENDS: [&str; 2] = ["bennu_api_requests_total", "bennu_api_refused_t
 async fn served() -> BTreeSet<String> {
     let bench = Bench::new();
     bench.set("log", "client_burst", "1");
+    bench.set("plugins.misbehave", "durability", "\"checkpoint\"");
     let server = bench.serve().await;
     let mut client = Client::connect(&server).await;
     for _ in 0..3 {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::handshake::UPGRADE;
+use crate::support::client::Client;
 use crate::support::http::request;
 use crate::support::server::{Bench, Server};
 
@@ -78,6 +79,35 @@ async fn a_plugin_that_panics_at_an_origin_refuses_it_and_goes_on() {
     check(&server, "/asked", "https://panic.example", false).await;
     server.log.line(&["plugin panicked", "callback=\"check_origin\""]).await;
     check(&server, "/asked", "https://open.example", true).await;
+}
+
+#[tokio::test]
+async fn while_the_plugin_that_decides_is_out_of_service_pages_are_told_to_come_back() {
+    let bench = Bench::new();
+    bench.append("[[mounts]]\npath = \"/asked\"\ncheck_origin = { plugin = \"misbehave\" }");
+    for (key, value) in [("on_panics", "\"out_of_service\""), ("max_panics", "1")] {
+        bench.set("plugins.misbehave", key, value);
+    }
+    let server = bench.serve().await;
+    check(&server, "/asked", "https://open.example", true).await;
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.start("misbehave:1", "panic", json!({})).await;
+    server.log.line(&["plugin taken out of service"]).await;
+    let page = "origin: https://open.example\r\n";
+    for (path, headers) in [
+        ("/asked/websocket?vsn=2.0.0", format!("{UPGRADE}{page}")),
+        ("/asked/longpoll?vsn=2.0.0", page.to_owned()),
+    ] {
+        let answer = request(server.address, "GET", path, &headers, "").await;
+        assert_eq!(
+            (answer.status, answer.header("retry-after")),
+            (503, Some("1")),
+            "{path}"
+        );
+    }
+    let refused = ["client refused", "reason=\"plugin_unavailable\"", "plugin misbehave"];
+    server.log.nth_line(1, &refused).await;
+    assert_eq!(server.log.count(&["reason=\"origin\""]), 0);
 }
 
 #[tokio::test]

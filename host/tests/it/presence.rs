@@ -70,3 +70,28 @@ async fn tracking_where_nobody_can_be_is_a_clear_line_in_the_log() {
         .line(&["misbehave:t", "cannot track: a callback of the topic has no member"])
         .await;
 }
+
+#[tokio::test]
+async fn a_presence_list_has_a_size_and_what_is_there_can_get_smaller() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "max_presence_bytes", "2_000");
+    let server = bench.serve().await;
+    let mut client = connected(&server).await;
+    client.join("misbehave:t", json!({})).await.expect("joined");
+    for (event, key, size, done) in [
+        ("track", "a", 900, true),
+        ("track", "b", 900, true),
+        ("track", "c", 900, false),
+        ("update", "b", 1_100, false),
+        ("update", "b", 10, true),
+        ("track", "c", 900, true),
+    ] {
+        let asked = json!({ "key": key, "meta": { "x": "x".repeat(size) } });
+        let reply = client.call("misbehave:t", event, asked).await.expect("a reply");
+        assert_eq!(reply.json(), Some(&json!({ "done": done })), "{event} {key} {size}");
+    }
+    server.log.line(&["misbehave:t", "max_presence_bytes"]).await;
+    // It is still there, and a client that comes now gets all of it.
+    let mut other = connected(&server).await;
+    other.join("misbehave:t", json!({})).await.expect("joined");
+}

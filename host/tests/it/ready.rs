@@ -23,6 +23,20 @@ async fn a_server_whose_plugin_still_starts_is_not_ready_and_can_be_stopped() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_full_is_not_ready() {
+    let bench = Bench::new();
+    bench.set("limits", "max_connections", "1");
+    let server = bench.serve().await;
+    let admin = server.admin().await;
+    assert_eq!(get(admin, "/ready").await.status, 200);
+    let client = Client::joined(&server, "echo:1").await;
+    let ready = get(admin, "/ready").await;
+    assert_eq!((ready.status, &*ready.body), (503, "full\n"));
+    drop(client);
+    within("a place", async { while get(admin, "/ready").await.status != 200 {} }).await;
+}
+
+#[tokio::test]
 async fn a_server_that_lets_its_clients_go_is_not_ready_any_more() {
     let bench = Bench::new();
     bench.set("server", "shutdown_timeout_ms", "30_000");

@@ -277,7 +277,10 @@ async fn told(transport: Transport, event: &str, change: impl FnOnce(String) -> 
     let config = bench.read_config();
     assert!(config.contains(ROUTE), "{config}");
     bench.write_config(&change(config));
-    client.event(TOPIC, event).await
+    let told = client.event(TOPIC, event).await;
+    let lost = "do not lead to this plugin any more";
+    server.log.line(&[lost, "plugin=\"misbehave\"", "members=1"]).await;
+    told
 }
 
 #[tokio::test]

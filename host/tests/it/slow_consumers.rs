@@ -1,14 +1,13 @@
 //! Clients that do not read what they are sent: what it costs them, and nobody else.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bennu_tools::client::{Client, Frame, Incoming, Options, Payload, RawClient, Transport};
 use serde_json::{Value, json};
 
-use crate::support::http::metric;
+use crate::support::DEADLINE;
+use crate::support::http::{metric, reaches};
 use crate::support::server::{Bench, Server};
-use crate::support::{DEADLINE, within};
 
 /// More than the system keeps of a connection's unread bytes on the server's side, which it may let grow to 4 MiB.
 const FLOOD: &str = r#"["1","2","misbehave:t","flood",{"count":1000,"bytes":8000}]"#;
@@ -54,15 +53,6 @@ fn json(payload: Payload) -> Value {
     }
 }
 
-async fn wait_for(admin: SocketAddr, name: &str, at_least: u64) {
-    within(name, async {
-        while metric(admin, name).await < at_least {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_client_that_reads_too_slowly_is_closed_with_1013_and_nobody_else_notices() {
     let bench = Bench::new();
@@ -80,7 +70,7 @@ async fn a_client_that_reads_too_slowly_is_closed_with_1013_and_nobody_else_noti
     other.push("misbehave:t", "broadcast", news).await.expect("sent");
     other.event("misbehave:t", "news").await.expect("the news");
     // The other may be served by another thread, ahead of the flood.
-    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
+    reaches(server.admin().await, "bennu_slow_consumers_total", 1).await;
     assert_eq!(end(slow).await, 1013);
     assert_eq!(other.heartbeat().await.expect("answered").status, "ok");
 }
@@ -95,7 +85,7 @@ async fn what_the_system_may_not_keep_for_a_client_waits_with_the_server() {
     // The system itself would have room for all of it.
     let flood = r#"["1","2","misbehave:t","flood",{"count":75,"bytes":8000}]"#;
     slow.send(Frame::from(flood)).await.expect("sent");
-    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
+    reaches(server.admin().await, "bennu_slow_consumers_total", 1).await;
 }
 
 /// Of a flood of replaceable broadcasts a client that does not read gets the first ones and the last one, in order.
@@ -120,7 +110,7 @@ async fn newest(transport: Transport) {
     // Who reads is told the last one, too, and may be a little behind in a flood.
     while json(other.event("misbehave:t", "flood").await.expect("the flood"))["n"] != 999 {}
     let admin = server.admin().await;
-    wait_for(admin, "bennu_replaced_messages_total", 1).await;
+    reaches(admin, "bennu_replaced_messages_total", 1).await;
     assert_eq!(metric(admin, "bennu_slow_consumers_total").await, 0);
     let mut numbers = Vec::new();
     while numbers.last() != Some(&999) {
@@ -165,7 +155,7 @@ async fn what_waits_for_all_stuck_clients_together_is_bounded_and_who_reads_stay
         let sent = metric(admin, "bennu_messages_out_total").await;
         client.send(Frame::from(FLOOD)).await.expect("sent");
         // One flood at a time, or those that wait for the I/O thread are counted, too.
-        wait_for(admin, "bennu_messages_out_total", sent + 1000).await;
+        reaches(admin, "bennu_messages_out_total", sent + 1000).await;
         stuck.push(client);
         most = most.max(server.memory());
         assert_eq!(
@@ -247,6 +237,6 @@ async fn a_client_that_reads_slower_than_its_topic_speaks_changes_nothing_for_th
         assert_eq!(reader.await.expect("all of them"), "ok");
     }
     // It was behind indeed.
-    wait_for(server.admin().await, "bennu_slow_consumers_total", 1).await;
+    reaches(server.admin().await, "bennu_slow_consumers_total", 1).await;
     reads.abort();
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::support::client::Client;
 use crate::support::http::{Connection, get, metric};
+use crate::support::plugins::Build;
 use crate::support::server::{Bench, Server};
 use crate::support::wire::Wire;
 use crate::support::within;
@@ -200,4 +201,22 @@ async fn a_join_that_is_answered_later_is_not_given_up_because_the_process_stood
     client.join("misbehave:2", json!({})).await;
     server.stand_still(Duration::from_secs(3), async {}).await;
     assert_eq!(client.answer(&joining).await["response"], json!({ "late": true }));
+}
+
+#[tokio::test]
+async fn code_is_on_probation_for_time_in_which_it_could_have_failed() {
+    let bench = Bench::new();
+    bench.set("plugins.misbehave", "probation_ms", "1_500");
+    bench.set("plugins.misbehave", "probation_panics", "2");
+    let server = bench.serve().await;
+    let mut client = Client::joined(&server, TOPIC).await;
+    bench.put_numbered("misbehave", Build::Misbehave, 1);
+    server.in_service("misbehave", 2).await;
+    server.stand_still(Duration::from_secs(3), async {}).await;
+    for _ in 0..2 {
+        client.start(TOPIC, "panic", json!({})).await;
+        client.event(TOPIC, "phx_error").await;
+        client.join(TOPIC, json!({})).await;
+    }
+    server.log.line(&["rolled back to generation 1"]).await;
 }

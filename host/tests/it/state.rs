@@ -141,7 +141,7 @@ async fn a_library_of_an_earlier_kit_is_loaded_without_this_check() {
     // Behind the magic, the size and the major number.
     let minor = magic
         .map(|at| at + 16)
-        .filter(|at| bytes[*at] == 5)
+        .filter(|at| u32::from(bytes[*at]) == bennu_plugin::abi::ABI_MINOR)
         .expect("a manifest");
     bytes[minor] = 3;
     bench.put_bytes("misbehave", &bytes);

@@ -2,16 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-
+use crate::support::authority::Authority;
 use crate::support::command::run;
 use crate::support::server::{Bench, Server};
 
@@ -26,38 +18,10 @@ impl Behind {
     async fn start() -> Self {
         let bench = Bench::new();
         let server = bench.serve().await;
-        let key = || KeyPair::generate().expect("a key");
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
+        let authority = Authority::new();
         fs::write(bench.path("ca.pem"), authority.pem()).expect("written");
         fs::write(bench.path("no-ca.pem"), "nothing").expect("written");
-        let key = key();
-        let certificate = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-        let certificate = certificate.signed_by(&key, &authority).expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a configuration");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let proxy = listener.local_addr().expect("an address");
-        let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), server.address);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    // A client that does not trust the certificate goes away.
-                    let Ok(mut client) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let mut server = TcpStream::connect(behind).await.expect("it listens");
-                    let _ = copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        });
+        let proxy = authority.proxy("localhost", server.address).await;
         Self {
             bench,
             _server: server,

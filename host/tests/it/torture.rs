@@ -95,6 +95,75 @@ fn a_certificate_is_a_page_that_people_read() {
     assert!(page.ends_with("passed\n"), "{page}");
 }
 
+/// What `--kill` has found.
+fn kills(output: &Output) -> Value {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        panic!("no report, but {said}")
+    });
+    report["kills"].clone()
+}
+
+#[test]
+fn kills_under_load_lose_and_double_nothing_that_was_acknowledged() {
+    let output = torture("--kill 4 --seed 7 --json", |command| command);
+    let kills = kills(&output);
+    for durability in ["commit", "checkpoint"] {
+        let kept = &kills[durability];
+        assert!(kept["acknowledged"].as_u64() > Some(20), "{kills:#}");
+        for count in ["doubled", "differences", "late"] {
+            assert_eq!(kept[count], 0, "{durability}, {count}: {kills:#}");
+        }
+    }
+    assert_eq!(
+        (&kills["commit"]["lost"], &kills["commit"]["ticks_lost"]),
+        (&0.into(), &0.into()),
+        "{kills:#}"
+    );
+    assert_eq!(
+        (&kills["passed"], output.status.code()),
+        (&true.into(), Some(0)),
+        "{kills:#}"
+    );
+}
+
+#[test]
+fn a_store_that_keeps_nothing_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fault = folder.path().join("fault");
+    std::fs::write(&fault, "lose").expect("written");
+    let output = torture("--kill 2 --seed 7 --json", |command| {
+        command.env("BENNU_FAULT_STORE", &fault)
+    });
+    let kills = kills(&output);
+    assert!(kills["commit"]["lost"].as_u64() > Some(0), "{kills:#}");
+    assert_ne!(kills["findings"], Value::Array(Vec::new()));
+    assert_eq!((&kills["passed"], output.status.code()), (&false.into(), Some(1)));
+}
+
+#[test]
+fn topics_that_sleep_are_counted_woken_and_stormed() {
+    let output = torture("--part sleeping --sleepers 400 --json", |command| command);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let sleeping = &report["sleeping"];
+    assert_eq!(
+        (&sleeping["topics"], &sleeping["storm"]["joins"]),
+        (&400.into(), &200.into()),
+        "{report:#}"
+    );
+    for time in [
+        "/first_join_ms",
+        "/wake/p50_ms",
+        "/storm/all_ms",
+        "/storm/events/p50_ms",
+    ] {
+        assert!(
+            sleeping.pointer(time).and_then(Value::as_f64) > Some(0.0),
+            "{time}: {report:#}"
+        );
+    }
+}
+
 #[test]
 fn without_libraries_there_is_no_certificate() {
     let output = bennu()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::http::{get, metric, plugin};
 use crate::support::plugins::Build;
-use crate::support::server::{Bench, Server, of};
+use crate::support::server::{Bench, Server, bennu, of};
 
 /// A bench that also serves this plugin of the cases, at `NAME:*`, with one shard.
 fn bench(build: Build) -> Bench {
@@ -308,6 +308,21 @@ async fn memory_that_stays_at_each_reload_is_said_past_the_bound() {
 }
 
 #[tokio::test]
+async fn files_that_stay_open_at_each_reload_are_said() {
+    let bench = bench(Build::Leaves);
+    bench.set("plugins.leaves", "settings", "{ init = \"file\" }");
+    let server = bench.serve().await;
+    for generation in 2..=4 {
+        replace(&bench, &server, Build::Leaves, generation).await;
+        server.unloaded("leaves", generation - 1).await;
+    }
+    server
+        .log
+        .line(&["each reload leaves open files behind", &of("leaves"), "files=1"])
+        .await;
+}
+
+#[tokio::test]
 async fn a_destructor_that_does_not_return_holds_up_neither_other_reloads_nor_the_stop() {
     let bench = bench(Build::Leaves);
     bench.set("plugins.leaves", "deadline_ms", "300");
@@ -369,4 +384,21 @@ async fn a_plugin_that_closes_the_output_has_the_log_written_into_no_connection(
         assert_eq!(client.rest().await, []);
     }
     assert_eq!(server.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_plugin_that_changes_the_folder_of_the_process_loses_no_file_of_the_server() {
+    let bench = bench(Build::Leaves);
+    let mut command = bennu();
+    command
+        .current_dir(bench.path(""))
+        .args(["serve", "--config", "bennu.toml"]);
+    let server = Server::start(command).await;
+    let mut client = Client::joined(&server, "leaves:1").await;
+    client.push("leaves:1", "folder", json!({})).await;
+    bench.append("[[routes]]\ntopic = \"other:*\"\nplugin = \"echo\"");
+    server.log.line(&["configuration replaced"]).await;
+    client.join("other:1", json!({})).await;
+    bench.put_numbered("leaves", Build::Leaves, 1);
+    server.in_service("leaves", 2).await;
 }

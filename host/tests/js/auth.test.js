@@ -1,8 +1,9 @@
 // A mount that checks tokens, and real clients whose token expires: they come back with the next one, or refresh it in time.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHmac } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 
@@ -103,5 +104,36 @@ test("phoenix.js and bennu.js show their token as authToken", async (t) => {
     t.after(() => socket.disconnect());
     const { channel } = await join(socket, "misbehave:a");
     assert.equal((await answer(channel.push("claims", {}))).response.sub, name);
+  }
+});
+
+test("the code of the page on authentication makes tokens that are good", async (t) => {
+  const bench = new Bench();
+  t.after(() => bench.close());
+  const page = readFileSync(new URL("../../docs/authentication.md", import.meta.url), "utf8");
+  /** The block in this language that has this in it, as it stands there. */
+  const block = (language, having) => {
+    const found = [...page.matchAll(/^```(\w+)\n(.*?)^```$/gms)].find(([, of, code]) => of === language && code.includes(having));
+    assert.ok(found, `no block of ${language} has ${having}`);
+    return found[2];
+  };
+  mkdirSync(path(bench.folder, "config"));
+  execFileSync("sh", ["-ec", block("sh", "jwt_secret")], { cwd: bench.folder });
+  const server = await bench.serve(0, MOUNT.replace('"jwt_secret"', '"config/jwt_secret"'));
+  const modules = new URL("node_modules", import.meta.url).pathname;
+  for (const [language, library, command, print] of [
+    ["js", "jsonwebtoken", process.execPath, "console.log(token)"],
+    ["python", "import jwt", process.env.BENNU_PYTHON, "print(token)"],
+  ]) {
+    if (!command) throw new Error("BENNU_PYTHON names no Python with PyJWT; run host/tests/run");
+    const file = path(bench.folder, `${language}.cjs`);
+    writeFileSync(file, block(language, library) + print);
+    const made = execFileSync(command, [file], { cwd: bench.folder, env: { ...process.env, NODE_PATH: modules }, encoding: "utf8" });
+    const socket = new phoenix.Socket(server.at("/auth"), { ...QUICKLY, transport: WebSocket, params: { token: made.trim() } });
+    socket.connect();
+    t.after(() => socket.disconnect());
+    const { channel } = await join(socket, "misbehave:a");
+    const { response } = await answer(channel.push("claims", {}));
+    assert.deepEqual([response.sub, response.role], ["7", "editor"], language);
   }
 });

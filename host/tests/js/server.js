@@ -128,10 +128,18 @@ export class Bench {
   }
 
   /** Starts a server, on a port of its choice or on one that was used before; `more` ends its configuration. */
-  async serve(port = 0, more = "") {
+  async serve(port = 0, more = "", env = {}) {
     const config = join(this.folder, "bennu.toml");
     writeFileSync(config, configuration(Object.keys(this.#libraries), port, this.#topic) + more);
-    const server = await Server.start(["serve", "--config", config]);
+    const server = await Server.start(["serve", "--config", config], { env });
+    this.#servers.push(server);
+    return server;
+  }
+
+  /** Starts a server with a configuration of the test's own. */
+  async serveAs(config, env) {
+    this.configure(config);
+    const server = await Server.start(["serve", "--config", join(this.folder, "bennu.toml")], { env });
     this.#servers.push(server);
     return server;
   }

@@ -61,6 +61,13 @@ impl Payload {
     pub fn reason(reason: &str) -> Self {
         Self::Json(serde_json::json!({ "reason": reason }).to_string().into())
     }
+
+    /// The same with a time after which to try again.
+    #[must_use]
+    pub fn reason_until(reason: &str, retry_after_ms: u64) -> Self {
+        let payload = serde_json::json!({ "reason": reason, "retry_after_ms": retry_after_ms });
+        Self::Json(payload.to_string().into())
+    }
 }
 
 /// A `ref` or `join_ref`: any JSON value, kept as the client wrote it and compared byte for byte (`"1"` is not `1`).
@@ -216,6 +223,8 @@ pub mod reason {
     pub const CHANNEL_CRASH: &str = "channel_crash";
     /// The channel's mailbox is full.
     pub const OVERLOADED: &str = "overloaded";
+    /// The client, or all clients of the route together, send more than they may. `retry_after_ms` says when to try again.
+    pub const RATE_LIMITED: &str = "rate limited";
     /// The topic's name is longer than it may be.
     pub const TOPIC_TOO_LONG: &str = "topic too long";
     /// The plugin that serves the topic is not in service.
@@ -224,8 +233,18 @@ pub mod reason {
     pub const JOIN_TIMEOUT: &str = "join timeout";
     /// The topic's plugin was replaced: before it answered, or without the topic's state.
     pub const RELOADED: &str = "reloaded";
+    /// The topic's state cannot be stored, or its store cannot be read.
+    pub const STORAGE: &str = "storage unavailable";
+    /// The topic's stored state cannot be read by the code in service. It is kept.
+    pub const UNREADABLE: &str = "state unreadable";
     /// The topic's route leads to another plugin now.
     pub const REROUTED: &str = "rerouted";
+    /// The topic's home, another node of the cluster, cannot be reached, or nobody is its home now.
+    pub const NODE_UNAVAILABLE: &str = "node unavailable";
+    /// The topic's home was lost, or has lost the topic to another node.
+    pub const NODE_LOST: &str = "node lost";
+    /// The topic has moved to another node, with its state.
+    pub const TOPIC_MOVED: &str = "topic moved";
     /// The plugin answered with something that cannot be sent.
     pub const INVALID_ANSWER: &str = "invalid answer";
     /// A new token is not good.
@@ -234,6 +253,34 @@ pub mod reason {
     pub const TOKEN_EXPIRED: &str = "token expired";
     /// A new token is for another client than the connection.
     pub const OTHER_CLIENT: &str = "token of another client";
+
+    const ALL: [&str; 19] = [
+        UNMATCHED_TOPIC,
+        TOO_MANY_CHANNELS,
+        JOIN_CRASHED,
+        CHANNEL_CRASH,
+        OVERLOADED,
+        TOPIC_TOO_LONG,
+        UNAVAILABLE,
+        JOIN_TIMEOUT,
+        RELOADED,
+        STORAGE,
+        UNREADABLE,
+        REROUTED,
+        NODE_UNAVAILABLE,
+        NODE_LOST,
+        TOPIC_MOVED,
+        INVALID_ANSWER,
+        INVALID_TOKEN,
+        TOKEN_EXPIRED,
+        OTHER_CLIENT,
+    ];
+
+    /// The reason with this text, as another host has written it.
+    #[must_use]
+    pub fn read(text: &str) -> Option<&'static str> {
+        ALL.into_iter().find(|reason| *reason == text)
+    }
 }
 
 #[cfg(test)]

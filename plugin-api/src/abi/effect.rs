@@ -1,4 +1,5 @@
-//! The kinds of effects that a plugin asks for during an event. None takes place before [`Calls::done`](super::Calls::done).
+//! The kinds of effects that a plugin asks for during an event. None but spans takes place before
+//! [`Calls::done`](super::Calls::done).
 
 /// Accepts the join; `payload` is its reply.
 pub const ACCEPT: u32 = 1;
@@ -44,3 +45,11 @@ pub const PROMISE_WRITTEN: u32 = 19;
 /// Sends the message `name` with `payload` to the topic in `topic`, of whichever plugin serves it. Nobody gets the message if
 /// that topic does not exist. (since 1.5)
 pub const SEND_TO: u32 = 20;
+/// Ends the topic for good, after this event: its members end, and the host forgets its state, stored state included. (since 1.6)
+pub const FORGET: u32 = 21;
+/// Begins a span of the current event, `name`, inside of the one that was begun last and has not ended. Takes place at once. Returns its
+/// number, or 0: the event is not traced, or has as many spans as it may have. (since 1.7)
+pub const SPAN_BEGIN: u32 = 22;
+/// Ends the span `number` of the current event, and those that have not ended inside of it, at once. The host ends what is left when
+/// the event is done. (since 1.7)
+pub const SPAN_END: u32 = 23;

@@ -20,7 +20,7 @@ pub const TERMINATE: u32 = 6;
 pub const CLOSE: u32 = 7;
 /// The plugin writes the topic's state (`STATE`, member 0), then that of each member, and changes nothing. If writing a member
 /// panics, the plugin sends `STOP` with [`reason::PANICKED`](super::reason::PANICKED) for that member and writes the others
-/// (since 1.2).
+/// (since 1.2). `number` 1: only the topic's state (since 1.6).
 pub const SNAPSHOT: u32 = 8;
 /// The plugin makes the topic from `payload`, which state version `number` wrote. `name`: the topic.
 pub const RESTORE: u32 = 9;
@@ -39,8 +39,12 @@ pub const ORIGIN: u32 = 13;
 /// has none. It answers with one `REPLY`, with `LATER`, or not at all: then the backend gets `ok` and `{}`. (since 1.5)
 pub const CALL: u32 = 14;
 
-/// The client of `member` has shown a new token. `info`: the member's info from now on. No callback runs. (since 1.5)
+/// The client of `member` has shown a new token. `info`: the member's info from now on. (since 1.5)
 pub const CLAIMS: u32 = 15;
+
+/// The topic is about to leave memory, and has no members any more. `CLOSE` follows, after a `SNAPSHOT` if the host keeps the topic's
+/// state. The plugin may still change that. (since 1.6)
+pub const CLOSING: u32 = 16;
 
 /// The name of the callback that runs for this kind of event, for logs. `topic` and `member` are 0 if the event has none.
 ///
@@ -62,7 +66,8 @@ pub const fn callback_name(kind: u32, topic: u64, member: u64) -> &'static str {
         (CONNECT, ..) => "connect",
         (RESTORED, ..) => "restored",
         (ORIGIN, ..) => "check_origin",
-        (CLAIMS, ..) => "claims",
+        (CLAIMS, ..) => "claims_changed",
+        (CLOSING, ..) => "closing",
         (CALL, ..) => "handle_call",
         _ => "unknown event",
     }

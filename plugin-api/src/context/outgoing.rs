@@ -68,7 +68,7 @@ impl<P> Context<P> {
     /// Sends the message `name` to another topic, whichever plugin serves it. It arrives in
     /// [`handle_topic_info`](crate::Channel::handle_topic_info), behind what waits for that topic already. Nobody gets the message
     /// if the topic does not exist, or if too many messages wait for it; the host counts it
-    /// (`bennu_messages_undelivered_total`) and writes a line to the log. Messages between two topics keep their order.
+    /// (`bennu_messages_undelivered_total`), and in the latter case writes a line to the log. A stored topic wakes up for it. Messages between two topics keep their order.
     pub fn send_to(&self, topic: &str, name: &str, payload: impl IntoPayload) {
         self.ask(
             Effect {

@@ -57,7 +57,13 @@ impl<P> Context<P> {
     /// Starts async work that is not an answer. It can send messages and keep promises with the [`Remote`]. Returns false, and logs
     /// a warning, if too many futures run: see [`Limits::tasks`](crate::tasks::Limits::tasks).
     pub fn spawn_async<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Remote) -> F) -> bool {
-        let Some(room) = self.generation.tasks.room() else {
+        let tasks = &self.generation.tasks;
+        let room = if self.last_word {
+            tasks.last_room()
+        } else {
+            tasks.room()
+        };
+        let Some(room) = room else {
             tracing::warn!("async work not started: too many futures run");
             return false;
         };

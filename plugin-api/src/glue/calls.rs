@@ -1,9 +1,14 @@
 //! One call of `handle`: its events, and the functions to call during it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::abi::{self, Bytes, CallsRef, Writer, flag, outcome};
 use crate::payload::Payload;
 use crate::remote::Seen;
 use crate::shard::Fault;
+
+/// Whether the host knows spans. An older one logs what it does not know: it is asked once.
+static KNOWS_SPANS: AtomicBool = AtomicBool::new(true);
 
 /// An [`abi::Event`], its pointers turned into slices.
 pub(crate) struct Incoming<'a> {
@@ -111,6 +116,31 @@ impl Calls {
             0.. => Ok(out),
             error => Err(error),
         }
+    }
+
+    /// Begins a span of the current event. `None`: there is none to end.
+    pub(crate) fn span_begin(self, name: &str) -> Option<i64> {
+        if !KNOWS_SPANS.load(Ordering::Relaxed) {
+            return None;
+        }
+        let span = self.effect(&Effect {
+            kind: abi::effect::SPAN_BEGIN,
+            name: name.as_bytes(),
+            ..Effect::default()
+        });
+        if span == abi::error::UNKNOWN {
+            KNOWS_SPANS.store(false, Ordering::Relaxed);
+        }
+        (span > 0).then_some(span)
+    }
+
+    /// Ends a span of the current event.
+    pub(crate) fn span_end(self, span: i64) {
+        self.effect(&Effect {
+            kind: abi::effect::SPAN_END,
+            number: span.cast_unsigned(),
+            ..Effect::default()
+        });
     }
 
     pub(super) fn done(self, index: usize, result: &Result<(), Fault>) -> u32 {

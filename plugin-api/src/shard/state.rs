@@ -1,5 +1,6 @@
 //! How a shard writes a topic's state and reads it.
 
+use super::members::Members;
 use super::{Done, Fault, Member, Shard, Topic, no_topic};
 use crate::abi::{effect, flag, reason};
 use crate::channel::{Channel, MigrateError, read_member, read_shared, write_member, write_shared};
@@ -16,7 +17,8 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         cx.enter(event.topic, &topic.name, 0, None);
         let mut bytes = Vec::new();
         write_state(0, |bytes| write_shared::<C, P>(&topic.shared, bytes), &mut bytes, cx)?;
-        for (&number, member) in &topic.members {
+        let members = (event.number != ONLY_SHARED).then_some(&topic.members);
+        for (number, member) in members.into_iter().flat_map(Members::iter) {
             match catch(|| {
                 write_state(
                     number,
@@ -58,7 +60,20 @@ impl<C: Channel<P>, G: Connect<P>, P: Plugin> Shard<C, G, P> {
         cx.emit_stops();
         Ok(())
     }
+
+    pub(super) fn closing(&mut self, event: &Incoming<'_>) -> Done {
+        let Self { topics, cx, .. } = self;
+        let topic = topics.get_mut(&event.topic).ok_or_else(no_topic)?;
+        cx.enter(event.topic, &topic.name, 0, None);
+        cx.last_word = true;
+        C::closing(&mut topic.shared, cx);
+        cx.emit_stops();
+        Ok(())
+    }
 }
+
+/// The `number` of a `SNAPSHOT` without members.
+const ONLY_SHARED: u64 = 1;
 
 fn write_state<P>(
     member: u64,

@@ -1,10 +1,10 @@
 //! A topic on its shard, and the members in it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::json;
 
+use super::members::Members;
 use super::{Done, Fault};
 use crate::abi::effect;
 use crate::context::Context;
@@ -16,8 +16,7 @@ use crate::wire::MemberInfo;
 pub(super) struct Topic<C, S> {
     pub(super) name: Rc<str>,
     pub(super) shared: S,
-    /// In the order of joining.
-    pub(super) members: BTreeMap<u64, Member<C>>,
+    pub(super) members: Members<C>,
 }
 
 pub(super) struct Member<C> {
@@ -30,7 +29,7 @@ impl<C, S> Topic<C, S> {
         Self {
             name: name.into(),
             shared,
-            members: BTreeMap::new(),
+            members: Members::default(),
         }
     }
 

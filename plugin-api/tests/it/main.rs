@@ -5,3 +5,4 @@ mod life;
 mod logging;
 mod origins;
 mod recorder;
+mod spans;

@@ -50,6 +50,8 @@ pub(crate) struct Done {
     pub(crate) outcome: u32,
     pub(crate) message: String,
     pub(crate) effects: Vec<Asked>,
+    /// Spans that began, by their names, and that ended, by their numbers.
+    pub(crate) spans: Vec<String>,
 }
 
 impl Done {
@@ -102,6 +104,7 @@ impl Loaded {
     pub(crate) fn handle(&mut self, events: &[Event<'_>]) -> Vec<Done> {
         let mut batch = Batch {
             effects: Vec::new(),
+            spans: Vec::new(),
             done: Vec::new(),
             back_after: self.back_after,
             serial: FIRST_SERIAL,
@@ -165,6 +168,7 @@ impl Drop for Loaded {
 /// One call of `handle`.
 struct Batch {
     effects: Vec<Asked>,
+    spans: Vec<String>,
     done: Vec<(usize, Done)>,
     back_after: Option<usize>,
     serial: u64,
@@ -172,6 +176,15 @@ struct Batch {
 }
 
 impl Batch {
+    fn span_begin(&mut self, name: &str) -> i64 {
+        let number = match name {
+            "left out" => 0,
+            _ => 1 + self.spans.len() as i64,
+        };
+        self.spans.push(format!("{name} is {number}"));
+        number
+    }
+
     fn in_order(&self) -> bool {
         self.done.iter().map(|(index, _)| *index).eq(0..self.done.len())
     }
@@ -179,6 +192,14 @@ impl Batch {
 
 impl Answers for Batch {
     fn effect(&mut self, asked: Asked) -> i64 {
+        match asked.kind {
+            abi::effect::SPAN_BEGIN => return self.span_begin(&asked.name),
+            abi::effect::SPAN_END => {
+                self.spans.push(format!("{} ends", asked.number));
+                return 0;
+            }
+            _ => {}
+        }
         let serial = self.serial;
         self.serial += 1;
         if asked.kind == abi::effect::LATER {
@@ -196,10 +217,12 @@ impl Answers for Batch {
 
     fn done(&mut self, index: usize, outcome: u32, message: String) -> u32 {
         let effects = std::mem::take(&mut self.effects);
+        let spans = std::mem::take(&mut self.spans);
         let done = Done {
             outcome,
             message,
             effects,
+            spans,
         };
         self.done.push((index, done));
         if self.back_after == Some(index) {

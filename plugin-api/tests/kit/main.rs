@@ -3,6 +3,7 @@
 mod asserting;
 mod calling;
 mod claims;
+mod closing;
 mod connecting;
 mod happening;
 mod losing;

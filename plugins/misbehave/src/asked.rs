@@ -113,10 +113,30 @@ fn join_later(answer: &'static str, asked: &Asked, cx: &Context) -> Join<Member>
     Join::later()
 }
 
+/// Begins spans, one in another and one behind them, and more.
+fn spans(asked: &Asked, cx: &Context) {
+    {
+        let _outer = cx.span("outer");
+        let _inner = cx.span("inner");
+        asked.sleep();
+        if asked.at == "panic" {
+            panic!("a span panics");
+        }
+    }
+    for _ in 0..asked.count {
+        let _more = cx.span("more");
+    }
+    // It has no end of its own.
+    std::mem::forget(cx.span("behind"));
+}
+
 /// Handles the call of a backend.
 pub(crate) fn call(topic: &mut Topic, event: &str, asked: &Asked, cx: &Context) -> Handled {
     match event {
-        "add" => return Ok(Reply::ok_with(json!({ "topic": topic.add() }))),
+        "add" => {
+            let _span = cx.span("add");
+            return Ok(Reply::ok_with(json!({ "topic": topic.add() })));
+        }
         "whoami" => return Ok(Reply::ok_with(json!({ "topic": cx.topic() }))),
         "status" => return Ok(Reply::status(asked.status.clone(), &asked.payload)),
         "refuse" => return Err(Refusal::reason("refused")),
@@ -174,6 +194,7 @@ impl Member {
             }
             "thread_panic" => cx.spawn(|_| panic!("a thread panics")),
             "log" => log(asked),
+            "spans" => spans(asked, cx),
             _ => return self.reply_late(event, asked, cx),
         }
         Ok(Reply::ok())
@@ -333,6 +354,10 @@ fn start_timer(event: &str, asked: &Asked, cx: &Context) -> Handled {
         }
         "topic_timer" => {
             cx.topic_send_after(delay, "tock", &asked.payload);
+        }
+        "topic_count" => {
+            cx.topic_send_after(delay, "count", json!({}));
+            return Ok(Reply::ok());
         }
         "topic_panic" | "topic_hang" => {
             let what = event.trim_start_matches("topic_");

@@ -72,8 +72,10 @@
 //! | `topic_timer` | broadcasts `tock` with `payload` after `ms`, whether or not the member is still there |
 //! | `cancelled` | starts a timer of `ms`, cancels it, replies ok |
 //! | `timers` | starts `count` timers of `ms` |
-//! | `topic_arm` | sets the trap `at` in the topic's state: `snapshot` or `drop`; replies ok |
+//! | `topic_arm` | sets the trap `at` in the topic's state; replies ok |
 //! | `topic_odd` | puts a value into the topic's state that can be written, but not read; replies ok |
+//! | `topic_count` | counts in the topic alone after `ms`; replies ok |
+//! | `forget` | ends the topic for good; replies ok |
 //! | `topic_panic`, `topic_hang` | sends the topic a message after `ms`, whose callback panics or hangs |
 //! | `secret` | broadcasts the intercepted event `secret` with `payload`; each member is pushed `{"secret":…,"count":n}`, where n is the member's own count |
 //! | `track`, `update` | tracks or updates itself under `key` with `meta`; replies `{"done":true}` |
@@ -85,6 +87,7 @@
 //! | `presences` | replies with the presence list |
 //! | `push_presence` | is pushed `presence_state` |
 //! | `log` | writes `payload` to the log; the same at `debug` as `misbehave::quiet`; and a warning with `count` and `key`, in the span `asking` with `bytes` |
+//! | `spans` | begins the span `outer`, in it `inner` for `ms`, then `count` times `more`, then `behind`, which it does not end; with `at` `panic`, panics in `inner`; replies ok |
 //!
 //! # Calls
 //!
@@ -93,7 +96,7 @@
 //! | event | what happens |
 //! |---|---|
 //! | `echo` | replies with the same payload |
-//! | `add` | adds 1 to the topic's count, and replies `{"topic":n}` |
+//! | `add` | adds 1 to the topic's count in the span `add`, and replies `{"topic":n}` |
 //! | `whoami` | replies `{"topic":…}` |
 //! | `broadcast`, `send_to`, `status` | as for a client |
 //! | `refuse` | replies with the status `error` and `{"reason":"refused"}` |
@@ -110,9 +113,13 @@
 //! `snapshot_error` and `restore_error` fail there. `deaf` drops intercepted events. In `terminate`, `push` pushes `terminating`
 //! `{"reason":"Left"}`, `broadcast` broadcasts it, and `log` logs `terminating: Left`.
 //!
+//! `topic_arm` sets a trap in the topic's state. `drop` panics when it is dropped, `snapshot` when it is written. In `closing`,
+//! `closing` panics, `hang:closing` hangs, `log` logs `closing: ` and the topic's count, `count` counts, and `thread` starts a thread
+//! that logs `closed later` after 200 ms.
+//!
 //! # Connecting
 //!
-//! By the parameter `token`:
+//! By the parameter `token`, in the span `look`:
 //!
 //! | `token` | what happens |
 //! |---|---|
@@ -206,6 +213,10 @@ impl Channel<Unruly> for Member {
                 topic.odd = Odd::long();
                 Ok(Reply::ok())
             }
+            "forget" => {
+                cx.forget();
+                Ok(Reply::ok())
+            }
             "topic_arm" => {
                 topic.traps.0.push(payload.parse::<Asked>()?.at);
                 Ok(Reply::ok())
@@ -252,6 +263,7 @@ impl Channel<Unruly> for Member {
                     cx.complete(later, "", "accept");
                 }
             }
+            "count" => _ = topic.add(),
             "panic" => panic!("the topic panics"),
             "hang" => unruly::hang(),
             "disconnect" => cx.disconnect(payload.parse().unwrap_or_default()),
@@ -278,6 +290,23 @@ impl Channel<Unruly> for Member {
         }
         if self.is_trapped("log") {
             info!("terminating: {reason:?}");
+        }
+    }
+
+    fn closing(topic: &mut Topic, cx: &mut Context) {
+        let traps = topic.traps.0.clone();
+        for trap in &traps {
+            match &**trap {
+                "closing" => panic!("trap in closing"),
+                "hang:closing" => unruly::hang(),
+                "count" => _ = topic.add(),
+                "log" => info!("closing: {}", topic.count()),
+                "thread" => cx.spawn(|_| {
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                    info!("closed later");
+                }),
+                _ => {}
+            }
         }
     }
 

@@ -93,6 +93,17 @@ impl Topic {
         self.count
     }
 
+    /// How many events were counted.
+    #[cfg(not(feature = "v2"))]
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    #[cfg(feature = "v2")]
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.before + self.counts.since
+    }
+
     #[cfg(feature = "v2")]
     pub(crate) fn add(&mut self) -> u64 {
         self.counts.since += 1;

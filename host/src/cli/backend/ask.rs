@@ -18,8 +18,9 @@ Examples:
   bennu ask room:lobby add '{\"body\": \"hello\"}' --create
   bennu ask room:lobby report --deadline-ms 60000
 
-Runs the `handle_call` callback of the topic's plugin. A topic that nobody is on
-is not alive: --create makes it. The exit code is 1 unless the status is `ok`.
+Runs the `handle_call` callback of the topic's plugin. A stored topic wakes up
+for it. Another one that nobody is on is not alive: --create makes it. The exit
+code is 1 unless the status is `ok`.
 
 ",
     asks_the_api!()

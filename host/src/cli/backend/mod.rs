@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod disconnect;
 pub(crate) mod publish;
+pub(crate) mod stored;
 pub(crate) mod topics;
 
 use std::io::Read as _;
@@ -17,9 +18,9 @@ use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::args::{ConfigArg, address};
-use super::exchange::{PATIENCE, exchange, reachable};
-use crate::config::{Config, Mode};
+use super::args::ConfigArg;
+use super::complain;
+use super::exchange::{PATIENCE, Place, configuration, exchange, reachable};
 use crate::server::api;
 use crate::server::noted::NotedAddress;
 
@@ -38,9 +39,9 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC
 pub(crate) struct ApiArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The address of the API, instead of the one in the configuration
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    api: Option<SocketAddr>,
+    /// The address or URL of the API, instead of the address in the configuration
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = Place::parse)]
+    api: Option<Place>,
     /// The file that holds the key, instead of BENNU_API_KEY
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -60,42 +61,38 @@ use asks_the_api;
 
 /// The API of a server that may be running.
 struct Backend {
-    address: SocketAddr,
+    place: Place,
     key: Option<String>,
 }
 
 impl Backend {
     fn of(args: &ApiArgs) -> anyhow::Result<Self> {
-        let config = args
-            .config
-            .find()
-            .ok()
-            .and_then(|file| Config::read(&file, Mode::Dev).ok());
+        let default: SocketAddr = (Ipv4Addr::LOCALHOST, 4002).into();
+        let config = configuration(&args.config, args.api.is_some(), default);
         let state_dir = config.as_ref().map(|config| &*config.server.state_dir);
         let noted = state_dir.and_then(|dir| NotedAddress::API.read(dir));
         let configured = config.as_ref().and_then(|config| config.api.listen);
-        let default = || (Ipv4Addr::LOCALHOST, 4002).into();
-        let found = reachable(noted.or(configured).unwrap_or_else(default));
-        let address = args.api.unwrap_or(found);
-        if address.port() == 0 {
+        let found = reachable(noted.or(configured).unwrap_or(default));
+        let place = args.api.clone().unwrap_or(found.into());
+        if place.address.port() == 0 {
             bail!(
                 "`[api] listen` takes any free port: name the one that the server has printed with --api ADDRESS:PORT"
             );
         }
         // The key of `bennu dev` goes nowhere but to its own server.
-        let made_up = state_dir.filter(|_| noted.is_some_and(|noted| reachable(noted) == address));
+        let made_up = state_dir.filter(|_| noted.is_some_and(|noted| Place::from(reachable(noted)) == place));
         let key = match key(args)? {
             Some(key) => Some(key),
             None => made_up.and_then(api::noted_key),
         };
-        Ok(Self { address, key })
+        Ok(Self { place, key })
     }
 
     /// Sends a request. Returns the answer, if it is not a refusal.
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>, patience: Duration) -> anyhow::Result<Value> {
-        let address = self.address;
+        let address = &self.place;
         let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let answer = exchange(address, method, path, self.key.as_deref(), bytes, PATIENCE + patience).await;
+        let answer = exchange(address, method, path, self.key.as_deref(), bytes, PATIENCE + patience).await?;
         let (status, body) = answer.with_context(|| {
             format!("no server answers at {address}: is it running, and is `[api] listen` this address?")
         })?;
@@ -142,6 +139,27 @@ fn first_line(file: &Path) -> anyhow::Result<String> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     line.map(str::to_owned)
         .with_context(|| format!("there is no key in {}", file.display()))
+}
+
+/// The nodes of a cluster that have no part in an answer.
+pub(super) fn missing(answer: &Value) -> Vec<String> {
+    let missing = answer["missing"].as_array().into_iter().flatten();
+    missing.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Says which nodes are not in what is shown. On standard error: it is no part of the answer.
+pub(super) fn warn_of_missing(missing: &[String]) {
+    if !missing.is_empty() {
+        let (nodes, do_not) = if missing.len() == 1 {
+            ("the node", "does not")
+        } else {
+            ("the nodes", "do not")
+        };
+        let missing = missing.join(", ");
+        complain(&format!(
+            "warning: {nodes} {missing} {do_not} answer: what is there is not shown"
+        ));
+    }
 }
 
 /// Runs what a command asks.

@@ -18,9 +18,17 @@ pub(super) fn secrets(config: &Config, mode: Mode) -> Vec<Diagnostic> {
 pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Diagnostic>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let unavailable = runtime.block_on(async { preflight::addresses(config, Mode::Serve) });
-    let diagnostic = |Unavailable { error, is_taken }: &Unavailable| {
-        if !is_taken {
+    let diagnostic = |Unavailable { error, may_pass }: &Unavailable| {
+        if !may_pass {
             return placed(config, error);
+        }
+        if let StartError::Listener { index, at, .. } = error {
+            return config.listed_warning("listeners", *index, &with_causes(error)).help(
+                match at.starts_with("systemd:") {
+                    true => "only systemd passes it on, when it starts the service",
+                    false => "`bennu serve` starts once the address is free",
+                },
+            );
         }
         let (section, key) = place(error);
         config
@@ -70,8 +78,14 @@ pub(super) fn placed(config: &Config, error: &StartError) -> Diagnostic {
     if let StartError::Keys(bad) = error {
         return config.auth_error(&bad.mount, &bad.to_string());
     }
+    let message = with_causes(error);
+    match error {
+        StartError::Listener { index, .. } => return config.listed_error("listeners", *index, &message),
+        StartError::Certificate(bad) => return config.listed_error("tls.certificates", bad.index, &message),
+        _ => {}
+    }
     let (section, key) = place(error);
-    config.key_error(section, key, &with_causes(error))
+    config.key_error(section, key, &message)
 }
 
 /// The setting that an error is about.
@@ -85,6 +99,11 @@ fn place(error: &StartError) -> (&'static str, &'static str) {
         StartError::Secret(_) => ("server", "secret_key_base_file"),
         StartError::Untrusted(untrusted) => ("server", untrusted.key()),
         StartError::Stage { .. } | StartError::NoExec { .. } => ("server", "stage_dir"),
+        StartError::Listener { .. } => ("listeners", ""),
+        StartError::Certificate(_) => ("tls", ""),
+        StartError::Cluster(_) => ("cluster", ""),
+        StartError::Telemetry(_) => ("telemetry", "headers_file"),
+        StartError::Store(_) => ("server", "state_dir"),
         StartError::System(_) | StartError::Plugin { .. } | StartError::Keys(_) => ("server", ""),
     }
 }

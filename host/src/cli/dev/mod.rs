@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::args::{ConfigArg, address, override_listen};
 use super::signals::{self, Hangup, Signals};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
-use super::{LOG_VARIABLE, log_filter, log_panics, output, raise_open_files, read_config, set_log_level};
+use super::{LogOverride, log_filter, log_panics, output, raise_open_files, read_config, set_log_level};
 use crate::cargo::Processes;
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
@@ -190,12 +190,11 @@ fn start_log(config: &Config, screen: &Screen) -> io::Result<(SetLogLevel, Count
         .with_writer(screen.clone())
         .log_internal_errors(false)
         .with_ansi(has_colours(&std::io::stderr()));
-    let directives = std::env::var(LOG_VARIABLE);
-    let directives = directives
-        .as_deref()
-        .map_or_else(|_| in_short(&config.log.level), str::to_owned);
+    let overriding = LogOverride::find();
+    let directives = overriding.directives.clone();
+    let directives = directives.unwrap_or_else(|| in_short(&config.log.level));
     let (filter, handle) = reload::Layer::new(log_filter(&directives));
-    let log = match std::env::var_os(LOG_VARIABLE) {
+    let log = match &overriding.directives {
         Some(_) => log.with_filter(filter).boxed(),
         None => log.event_format(Brief).with_filter(filter).boxed(),
     };
@@ -205,7 +204,7 @@ fn start_log(config: &Config, screen: &Screen) -> io::Result<(SetLogLevel, Count
     let reloads = Reloads::new(screen.clone()).with_filter(of_reloads);
     tracing_subscriber::registry().with(log).with(reloads).init();
     log_panics();
-    let set_level = set_log_level(move |level| handle.reload(log_filter(&in_short(level))));
+    let set_level = set_log_level(&overriding, move |level| handle.reload(log_filter(&in_short(level))));
     Ok((set_level, dropped))
 }
 
@@ -227,8 +226,11 @@ fn greet(server: &Server, screen: &Screen) {
     let routing = server.routing();
     let url = format!("http://{}", server.address());
     screen.say(&format!("\nlistening on {url}"));
-    if let Some(other) = elsewhere(routing.config.listen(), server.address()) {
+    if let Some(other) = { routing.config.listen() }.and_then(|wanted| elsewhere(wanted, server.address())) {
         screen.say(&other);
+    }
+    for other in server.urls().iter().filter(|other| **other != url) {
+        screen.say(&format!("listening on {other}"));
     }
     if let Some(admin) = server.admin_address() {
         screen.say(&format!("admin on http://{admin}"));

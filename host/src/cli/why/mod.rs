@@ -10,10 +10,11 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::args::{ConfigArg, JsonArg, address};
+use super::args::{ConfigArg, JsonArg};
+use super::backend::{missing, warn_of_missing};
+use super::exchange::Place;
 use super::plugins::{Host, ago, shown};
-use super::terminal::{BAD, FAINT, GOOD, say, styled};
-use crate::server::closes::Peer;
+use super::terminal::{BAD, FAINT, GOOD, printable, say, styled};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -24,9 +25,10 @@ Examples:
   bennu why 203.0.113.7 --json
 
 Shows what happened, who did it, the close code, and what to change. Asks the
-server's admin listener, as `bennu plugins` does. The server remembers as many
-clients as `[admin] max_closes` says; for older ones, look for `connection closed`
-and `client refused` in the log. The exit code is 1 if the server knows no such
+server's admin listener, as `bennu plugins` does; in a cluster, that asks all
+nodes, but for --last, which shows one. The server remembers as many clients as
+`[admin] max_closes` says; for older ones, look for `connection closed` and
+`client refused` in the log. The exit code is 1 if the server knows no such
 client.";
 
 /// `bennu why`
@@ -40,9 +42,9 @@ pub(crate) struct WhyArgs {
     last: Option<u16>,
     #[command(flatten)]
     config: ConfigArg,
-    /// The address of the admin listener, instead of the one in the configuration
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    admin: Option<std::net::SocketAddr>,
+    /// The address or URL of the admin listener, instead of the address in the configuration
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = Place::parse)]
+    admin: Option<Place>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -56,20 +58,18 @@ const LAST: u16 = 5;
 ///
 /// If no server answers, or it refuses.
 pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::of(&args.config, args.admin)?;
+    let host = Host::of(&args.config, args.admin.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let limit = args.last.unwrap_or(LAST);
-    let mut found = Found::default();
-    for query in queries(args.client.as_deref()) {
-        found = runtime.block_on(Found::ask(
-            &host,
-            &format!("{query}limit={limit}"),
-            args.client.is_some(),
-        ))?;
-        if !found.is_empty() {
-            break;
-        }
-    }
+    let path = match &args.client {
+        Some(client) => format!(
+            "/why?client={}&limit={limit}",
+            utf8_percent_encode(client, NON_ALPHANUMERIC)
+        ),
+        None => format!("/closes?limit={limit}"),
+    };
+    let found = runtime.block_on(Found::ask(&host, &path))?;
+    warn_of_missing(&found.missing);
     if args.json.json {
         say(&json!({ "connections": found.open, "closes": found.closes }).to_string());
     } else {
@@ -81,25 +81,8 @@ pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The questions to ask, one after the other until there is an answer: a number may be a socket id as well.
-fn queries(client: Option<&str>) -> Vec<String> {
-    let Some(client) = client else {
-        return vec![String::new()];
-    };
-    let encoded = utf8_percent_encode(client, NON_ALPHANUMERIC);
-    let mut queries = Vec::new();
-    if client.parse::<u64>().is_ok() {
-        queries.push(format!("connection={client}&"));
-    }
-    if Peer::parse(client).is_some() {
-        queries.push(format!("peer={encoded}&"));
-    }
-    queries.push(format!("socket_id={encoded}&"));
-    queries
-}
-
 /// What the server knows of some clients.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Found {
     /// Those that are connected.
     open: Vec<Value>,
@@ -107,26 +90,20 @@ struct Found {
     closes: Vec<Value>,
     /// How many of these the server remembers in all.
     kept: u64,
+    /// The nodes of a cluster that have not answered.
+    missing: Vec<String>,
 }
 
 impl Found {
-    async fn ask(host: &Host, query: &str, with_open: bool) -> anyhow::Result<Self> {
-        let list = |page: &Value, key: &str| page[key].as_array().cloned().unwrap_or_default();
-        let mut open = Vec::new();
-        let mut cursor = with_open.then(String::new);
-        while let Some(at) = cursor.take() {
-            let listed = page(host, &format!("/connections?{query}{at}")).await?;
-            open.extend(list(&listed, "connections"));
-            // A page without entries is a search that goes on.
-            if open.is_empty() {
-                cursor = listed["cursor"].as_str().map(|next| format!("&cursor={next}"));
-            }
-        }
-        let closes = page(host, &format!("/closes?{query}")).await?;
+    async fn ask(host: &Host, path: &str) -> anyhow::Result<Self> {
+        let body = host.ask(Method::GET, path).await?;
+        let page: Value = serde_json::from_slice(&body).context("the server is not Bennu, or another version of it")?;
+        let list = |key: &str| page[key].as_array().cloned().unwrap_or_default();
         Ok(Self {
-            open,
-            closes: list(&closes, "closes"),
-            kept: closes["kept"].as_u64().unwrap_or(0),
+            open: list("connections"),
+            closes: list("closes"),
+            kept: page["kept"].as_u64().unwrap_or(0),
+            missing: missing(&page),
         })
     }
 
@@ -143,15 +120,12 @@ impl Found {
                 self.kept
             );
         }
-        let open = self.open.iter().map(open_as_text);
-        let closes = self.closes.iter().map(explain::as_text);
+        let of = |list: &[Value]| list.iter().cloned().map(printable).collect::<Vec<_>>();
+        let (open, closes) = (of(&self.open), of(&self.closes));
+        let open = open.iter().map(open_as_text);
+        let closes = closes.iter().map(explain::as_text);
         open.chain(closes).collect::<Vec<_>>().join("\n\n")
     }
-}
-
-async fn page(host: &Host, path: &str) -> anyhow::Result<Value> {
-    let body = host.ask(Method::GET, path).await?;
-    serde_json::from_slice(&body).context("the server is not Bennu, or another version of it")
 }
 
 /// A client that is connected.
@@ -170,6 +144,9 @@ fn open_as_text(connection: &Value) -> String {
 /// Which client it is.
 fn who(client: &Value) -> String {
     let mut who = format!("connection {}", shown(&client["connection"]));
+    if let Some(node) = client["node"].as_str() {
+        who.push_str(&format!(" on node {node}"));
+    }
     if let Some(socket_id) = client["socket_id"].as_str() {
         who.push_str(&format!(", socket id {socket_id}"));
     }
@@ -205,21 +182,4 @@ fn traffic(client: &Value) -> String {
 fn heading(close: &Value, what: &str) -> String {
     let at = close["at_unix_ms"].as_u64().unwrap_or(0) / 1_000;
     format!("{} {}: {}", styled(BAD, what), ago(at), who(close))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_is_looked_for_by_whatever_its_name_may_be() {
-        assert_eq!(queries(Some("42")), ["connection=42&", "socket_id=42&"]);
-        assert_eq!(
-            queries(Some("10.0.0.1")),
-            ["peer=10%2E0%2E0%2E1&", "socket_id=10%2E0%2E0%2E1&"]
-        );
-        assert_eq!(queries(Some("[::1]:5")).len(), 2);
-        assert_eq!(queries(Some("user:1&x")), ["socket_id=user%3A1%26x&"]);
-        assert_eq!(queries(None), [""]);
-    }
 }

@@ -1,9 +1,13 @@
 //! Whole files: what they are read as, and what is said about those that cannot be.
 
+mod clients;
+mod cluster;
+mod listeners;
 mod read;
 mod refused;
 mod schema;
 mod shown;
+mod telemetry;
 
 use proptest::prelude::*;
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bennu_wire::dialect::Dialect;
+use bennu_wire::serializer::{SUPABASE, Serializers};
+
 use super::*;
 
 #[test]
@@ -59,6 +62,8 @@ fn the_shipped_file_has_every_setting() {
         "mounts.longpoll.crypto",
         "plugins.room",
         "routes",
+        "cluster",
+        "telemetry",
     ];
     for section in sections {
         let header = if ["mounts", "routes", "api.keys"].contains(&section) {
@@ -195,9 +200,34 @@ fn the_phoenix_0_11_dialect_has_the_defaults_of_phoenix_0_11() {
 }
 
 #[test]
+fn a_mount_for_supabases_clients_has_their_serializers_and_no_long_polling() {
+    let mount = |settings: &str| {
+        let text = format!("[[mounts]]\npath = \"/realtime/v1\"\n{settings}");
+        Arc::clone(&read(&text).mounts[0])
+    };
+    let supabase = mount("dialect = \"supabase\"");
+    assert_eq!(supabase.serializers, Serializers::new(SUPABASE));
+    assert!(supabase.longpoll.is_none() && supabase.phoenix_0_11.is_none());
+    assert_eq!(
+        supabase
+            .supabase
+            .as_ref()
+            .map(|supabase| supabase.max_broadcast_messages),
+        Some(100)
+    );
+    let spoken =
+        |mount: &Mount| [Dialect::Modern, Dialect::Phoenix011, Dialect::Supabase].map(|dialect| mount.speaks(dialect));
+    assert_eq!(spoken(&supabase), [false, false, true]);
+    assert_eq!(spoken(&mount("dialect = \"0.11\"")), [true, true, false]);
+    assert_eq!(spoken(&mount("")), [true, false, false]);
+    let polled = "[[mounts]]\npath = \"/a\"\ndialect = \"supabase\"\nlongpoll = {}";
+    assert_eq!(read(polled).warnings.len(), 1, "long polling has no effect");
+}
+
+#[test]
 fn what_is_set_is_what_is_read() {
     let config = Config::read(&shipped("test.toml"), Mode::Serve).expect("test.toml");
-    assert_eq!(config.server.listen.port(), 0);
+    assert_eq!(config.server.listen.map(|address| address.port()), Some(0));
     assert_eq!(config.server.drain_batch_interval, Duration::from_millis(20));
     let gate = &config.mounts[1];
     assert_eq!(

@@ -10,7 +10,9 @@ const SHIPPED: &str = include_str!("../../../../config/bennu.schema.json");
 /// A setting can be put into each of these tables.
 fn whole() -> Value {
     json!({
-        "server": {}, "admin": {}, "api": { "keys": [{ "name": "web", "allow": [], "topics": [] }] }, "log": {}, "limits": {},
+        "server": {}, "admin": {}, "api": { "keys": [{ "name": "web", "allow": ["read"], "topics": ["a"] }] }, "log": {}, "limits": {},
+        "listeners": [{ "listen": "127.0.0.1:1" }], "proxies": {},
+        "tls": { "certificates": [{ "cert_file": "a.pem", "key_file": "a.key" }] },
         "mounts": [{ "path": "/socket" }],
         "plugins": { "room": { "library": "libroom.so" } },
         "routes": [{ "topic": "room:*", "plugin": "room" }],
@@ -59,6 +61,7 @@ fn every_setting_is_described() {
             "api",
             "log",
             "limits",
+            "store",
             "mounts",
             "plugins",
             "routes",
@@ -81,11 +84,21 @@ fn the_schema_and_the_reader_take_and_refuse_the_same() {
         if path == "mounts.origins" || path.starts_with("mounts.longpoller") {
             file["mounts"][0]["dialect"] = json!("0.11");
         }
+        if path == "mounts.max_broadcast_messages" {
+            file["mounts"][0]["dialect"] = json!("supabase");
+        }
         if path.starts_with("mounts.auth.") {
             file["mounts"][0]["auth"] = json!({ "jwt": { "algorithms": ["HS256"] } });
         }
         if path.starts_with("mounts.auth.phoenix_token.") {
             file["mounts"][0]["auth"] = json!({ "phoenix_token": { "salt": "s" } });
+        }
+        if path == "cluster.login" {
+            file["cluster"] = match value.as_str() {
+                Some("user") => json!({ "user": "ann" }),
+                Some("credentials") => json!({ "login_file": "a" }),
+                _ => json!({}),
+            };
         }
         put(&mut file, path, value.clone());
         let text = toml::to_string(&file).expect("TOML");

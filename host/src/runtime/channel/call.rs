@@ -24,6 +24,8 @@ pub(crate) enum Called {
     Crashed,
     /// The topic has ended before it answered.
     Ended,
+    /// What the callback has changed could not be stored, so the change is undone; or the stored state could not be read.
+    Unstored(&'static str),
 }
 
 /// Who waits for the answer to a call. Dropped without an answer, it answers [`Called::Ended`].
@@ -50,6 +52,13 @@ impl Caller {
     #[must_use]
     pub(crate) fn promised(&self) -> Self {
         Self(Mutex::new(self.take()))
+    }
+
+    /// Whether somebody still waits for the answer.
+    #[must_use]
+    pub(crate) fn waits(&self) -> bool {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
     fn take(&self) -> Option<oneshot::Sender<Called>> {

@@ -3,9 +3,11 @@
 use bennu_wire::message::{Payload, Ref, RefText};
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use super::Caller;
 use crate::runtime::id::MemberId;
+use crate::runtime::trace::{Traced, bytes_of};
 
 /// What a client's input takes besides its frame: its place in a queue, which may have twice as many places as it needs, and
 /// what the allocator and the frame's reference count add.
@@ -13,6 +15,17 @@ const PLACE: usize = 2 * size_of::<Input>() + 64;
 
 /// The most that a frame may have besides a small payload if the payload alone is kept: refs, topic and event, usually.
 pub(crate) const HEAD: usize = 64;
+
+/// What a call does where there is no topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Create {
+    /// It is refused.
+    No,
+    /// It makes the topic, which stays for its linger time.
+    Yes,
+    /// It makes the topic, which ends with the call.
+    Passing,
+}
 
 /// One thing that a topic has to handle.
 #[derive(Debug)]
@@ -27,6 +40,8 @@ pub(crate) enum Input {
         info: Bytes,
         /// The size of the frame that `params` is a slice of.
         frame_bytes: usize,
+        /// The join, if it is traced.
+        trace: Traced,
     },
     /// A client pushed an event.
     In {
@@ -42,6 +57,8 @@ pub(crate) enum Input {
         payload: Payload,
         /// The size of the frame that `event` and `payload` are slices of.
         frame_bytes: usize,
+        /// The event, if it is traced.
+        trace: Traced,
     },
     /// A member's client has shown a new token.
     Claims {
@@ -56,10 +73,12 @@ pub(crate) enum Input {
         event: ByteString,
         /// Its payload.
         payload: Payload,
-        /// A topic that does not exist is made.
-        create: bool,
+        /// Whether a topic that does not exist is made.
+        create: Create,
         /// Who waits for the answer.
         caller: Caller,
+        /// The call, if it is traced.
+        trace: Traced,
     },
     /// A member ends.
     End(Ending),
@@ -111,7 +130,14 @@ pub(crate) enum Input {
     },
     /// New code has taken over the topic: the plugin may react.
     Restored,
-    /// The topic ends, in the plugin and in the directory.
+    /// The present state is to be stored.
+    Checkpoint,
+    /// The store asks for the topic: a timer of it is due, or its time is over. That is nothing to a topic in memory. One that is
+    /// leaving comes back for it.
+    Look,
+    /// The topic leaves memory, whoever is in it.
+    Leave,
+    /// The topic ends, in the plugin and in the directory. Its last word is spoken, and its state is stored if it has to be.
     Close,
     /// All members end, then the topic.
     EndAll {
@@ -123,16 +149,55 @@ pub(crate) enum Input {
 }
 
 impl Input {
+    /// A message of another topic for the topic.
+    #[must_use]
+    pub(crate) fn info(name: ByteString, payload: Payload) -> Self {
+        Self::Info {
+            member: None,
+            name,
+            payload,
+            timer: None,
+        }
+    }
+
+    /// Whether the host reminds itself of something that a topic without members and state has no need of.
+    #[must_use]
+    pub(crate) fn is_reminder(&self) -> bool {
+        matches!(self, Self::Linger { .. } | Self::Checkpoint | Self::PresenceDiff)
+    }
+
+    /// Its span, if it is traced.
+    #[must_use]
+    pub(crate) fn trace(&self) -> &Traced {
+        match self {
+            Self::Join { trace, .. } | Self::In { trace, .. } | Self::Call { trace, .. } => trace,
+            _ => &None,
+        }
+    }
+
     /// Who sent it, and so which bound of the mailbox it counts against, with its memory in bytes while it waits.
     #[must_use]
     pub(crate) fn origin(&self) -> Origin {
         match self {
             Self::In {
-                msg_ref, frame_bytes, ..
-            } => Origin::Client(PLACE + frame_bytes + msg_ref.as_ref().map_or(0, RefText::allocated)),
-            Self::Join { info, frame_bytes, .. } => Origin::Client(PLACE + frame_bytes + info.len()),
+                msg_ref,
+                frame_bytes,
+                trace,
+                ..
+            } => {
+                let allocated = msg_ref.as_ref().map_or(0, RefText::allocated);
+                Origin::Client(PLACE + frame_bytes + allocated + bytes_of(trace))
+            }
+            Self::Join {
+                info,
+                frame_bytes,
+                trace,
+                ..
+            } => Origin::Client(PLACE + frame_bytes + info.len() + bytes_of(trace)),
             // As a client's, so that backends cannot keep a plugin's own messages out.
-            Self::Call { event, payload, .. } => Origin::Client(PLACE + event.len() + payload.bytes().len()),
+            Self::Call {
+                event, payload, trace, ..
+            } => Origin::Client(PLACE + event.len() + payload.bytes().len() + bytes_of(trace)),
             Self::Out {
                 event: name, payload, ..
             }
@@ -230,6 +295,7 @@ mod tests {
                 event: "e".into(),
                 payload: Payload::Json(vec![b' '; payload].into()),
                 frame_bytes,
+                trace: None,
             };
             let Input::In { payload, .. } = &input else {
                 unreachable!()

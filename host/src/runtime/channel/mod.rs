@@ -12,12 +12,13 @@ mod input;
 mod presence;
 mod record;
 mod run_queue;
+mod small;
 mod topic;
 
 pub(crate) use call::{Called, Caller};
-pub(crate) use charge::{Charge, Totals};
-pub(crate) use input::{Ending, HEAD, Input, Leave, Notice, Origin};
+pub(crate) use charge::{Bounds, Charge, Totals};
+pub(crate) use input::{Create, Ending, HEAD, Input, Leave, Notice, Origin};
 pub(crate) use presence::{Flush, PresenceError};
-pub(crate) use record::{Member, PendingJoin, Promise, Record};
+pub(crate) use record::{Member, PendingJoin, Promise, Record, StoredState, Timer};
 pub(crate) use run_queue::{Next, RunQueue};
-pub(crate) use topic::{Bounds, Owner, Refused, Topic};
+pub(crate) use topic::{Owner, Refused, Topic};

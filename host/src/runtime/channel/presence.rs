@@ -6,17 +6,17 @@
 //! A diff leads from what clients know to the list of now. Between two diffs only the announced meta of each change is kept; a meta
 //! that came and went in between is kept only if a client was shown it in a state.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+mod meta;
+mod text;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde_json::value::RawValue;
 
+use self::meta::{Meta, Tag};
+use self::text::{end_entry, write_map, written};
 use crate::runtime::id::MemberId;
 
 /// The presence list of one topic.
@@ -24,6 +24,8 @@ use crate::runtime::id::MemberId;
 pub(crate) struct Presence {
     entries: BTreeMap<ByteString, Entry>,
     keys: HashMap<MemberId, Vec<ByteString>>,
+    /// What the list takes as clients get it: keys, metas and extra data, without what is between them.
+    bytes: usize,
     /// What has changed since the last diff.
     changes: BTreeMap<(ByteString, MemberId), Change>,
     /// The extra data of keys whose last meta is gone, for the diff that says so.
@@ -83,30 +85,6 @@ enum Step {
     Describe(Bytes),
 }
 
-/// One tracked presence.
-#[derive(Clone, Debug)]
-struct Meta {
-    member: MemberId,
-    tag: Tag,
-    /// The tag of the meta that it replaced, of those that clients know.
-    before: Option<Tag>,
-    /// How often a state had been shown when it came.
-    since: u64,
-    /// The whole meta as it is sent, `phx_ref` included.
-    json: Bytes,
-}
-
-/// Identifies a meta among those of all nodes: the replica that made it, and the time by a clock that never shows the same twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tag {
-    replica: Replica,
-    clock: u64,
-}
-
-/// Identifies this run of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Replica([u8; 4]);
-
 /// What to do about changes that are not announced yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flush {
@@ -130,6 +108,21 @@ pub(crate) enum PresenceError {
 }
 
 impl Presence {
+    /// What the list takes in bytes, and what it would take with a meta of this size for `member` under `key`.
+    pub(crate) fn bytes_with(&self, member: MemberId, key: &str, size: usize) -> (usize, usize) {
+        let entry = self.entries.get(key);
+        let known = entry
+            .and_then(|entry| entry.of(member))
+            .map_or(0, |meta| meta.json.len());
+        (self.bytes, self.bytes - known + key.len() + size)
+    }
+
+    /// The same with extra data of this size beside `key`.
+    pub(crate) fn bytes_with_extra(&self, key: &str, size: usize) -> (usize, usize) {
+        let known = self.entries.get(key).map_or(0, |entry| entry.beside.len());
+        (self.bytes, self.bytes - known + size)
+    }
+
     /// Tracks `member` under `key`. `meta` is a JSON object.
     ///
     /// # Errors
@@ -140,7 +133,9 @@ impl Presence {
         if entry.metas.iter().any(|known| known.member == member) {
             return Err(PresenceError::Tracked);
         }
-        entry.metas.push(Meta::new(member, meta, None, self.shown));
+        let meta = Meta::new(member, meta, None, self.shown);
+        self.bytes += weight(key, &meta);
+        entry.metas.push(meta);
         self.keys.entry(member).or_default().push(key.clone());
         let change = self.note(member, key, None);
         self.remember(member, key, Step::Track, change);
@@ -162,7 +157,10 @@ impl Presence {
         } else {
             Some(known.tag)
         };
-        let old = std::mem::replace(known, Meta::new(member, meta, before, shown));
+        let new = Meta::new(member, meta, before, shown);
+        let size = new.json.len();
+        let old = std::mem::replace(known, new);
+        self.bytes = self.bytes + size - old.json.len();
         let change = self.note(member, key, Some(&old));
         self.remember(member, key, Step::Update(old), change);
         Ok(())
@@ -179,6 +177,7 @@ impl Presence {
         let inside = extra.trim_ascii();
         let inside = inside.strip_prefix(b"{").and_then(|inside| inside.strip_suffix(b"}"));
         let beside = Bytes::copy_from_slice(inside.unwrap_or_default().trim_ascii());
+        self.bytes = self.bytes + beside.len() - entry.beside.len();
         let before = std::mem::replace(&mut entry.beside, beside);
         let (key, step) = (key.clone(), Step::Describe(before));
         // It concerns no member, and is no change.
@@ -223,12 +222,15 @@ impl Presence {
                 }
                 Step::Update(old) => {
                     if let Some(known) = self.meta_mut(member, &key) {
-                        *known = old;
+                        let size = old.json.len();
+                        let new = std::mem::replace(known, old);
+                        self.bytes = self.bytes + size - new.json.len();
                     }
                 }
                 Step::Untrack(at, meta, beside, gone) => {
                     self.keys.entry(member).or_default().push(key.clone());
                     let entry = self.entries.entry(key.clone()).or_default();
+                    self.bytes += weight(&key, &meta) + beside.len() - entry.beside.len();
                     entry.metas.insert(at, meta);
                     entry.beside = beside;
                     match gone {
@@ -238,6 +240,7 @@ impl Presence {
                 }
                 Step::Describe(before) => {
                     if let Some(entry) = self.entries.get_mut(&key) {
+                        self.bytes = self.bytes + before.len() - entry.beside.len();
                         entry.beside = before;
                     }
                     continue;
@@ -332,7 +335,9 @@ impl Presence {
         let entry = self.entries.get_mut(key)?;
         let at = entry.metas.iter().position(|known| known.member == member)?;
         let (meta, beside) = (entry.metas.remove(at), entry.beside.clone());
+        self.bytes -= weight(key, &meta);
         if entry.metas.is_empty() {
+            self.bytes -= beside.len();
             self.entries.remove(key);
         }
         Some((at, meta, beside))
@@ -462,134 +467,9 @@ impl Change {
     }
 }
 
-impl Meta {
-    /// A meta in place of the one with the tag `before`, if any, when a state had been shown `since` times.
-    fn new(member: MemberId, meta: &[u8], before: Option<Tag>, since: u64) -> Self {
-        let tag = Tag::next();
-        let json = with_refs(meta, tag, before);
-        Self {
-            member,
-            tag,
-            before,
-            since,
-            json,
-        }
-    }
-}
-
-impl Tag {
-    fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64);
-        let clock = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1))) {
-            Ok(last) | Err(last) => now.max(last + 1),
-        };
-        Self {
-            replica: Replica::this(),
-            clock,
-        }
-    }
-
-    /// As clients see it: 12 bytes as 16 characters.
-    fn phx_ref(self) -> String {
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&self.clock.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.replica.0);
-        URL_SAFE.encode(bytes)
-    }
-}
-
-impl Replica {
-    fn this() -> Self {
-        static REPLICA: OnceLock<Replica> = OnceLock::new();
-        *REPLICA.get_or_init(|| {
-            let mut bytes = [0; 4];
-            getrandom::fill(&mut bytes).expect("the system gives random bytes");
-            Self(bytes)
-        })
-    }
-}
-
-/// A meta of a key as [`write_map`] takes it.
-fn written<'a>((key, meta): (&'a ByteString, &'a Meta)) -> (&'a ByteString, &'a Bytes) {
-    (key, &meta.json)
-}
-
-/// Writes `{"key":{"metas":[…],…},…}`; the metas of one key are together in `all`.
-fn write_map<'a, 'b>(
-    out: &mut Vec<u8>,
-    all: impl Iterator<Item = (&'a ByteString, &'a Bytes)>,
-    beside: impl Fn(&ByteString) -> Option<&'b Bytes>,
-) {
-    let mut current: Option<&ByteString> = None;
-    let end = |out: &mut Vec<u8>, key: &ByteString| end_entry(out, beside(key).unwrap_or(&Bytes::new()));
-    out.push(b'{');
-    for (key, json) in all {
-        if current == Some(key) {
-            out.push(b',');
-        } else {
-            if let Some(before) = current {
-                end(out, before);
-                out.push(b',');
-            }
-            serde_json::to_writer(&mut *out, &**key).expect("text is written to memory");
-            out.extend_from_slice(br#":{"metas":["#);
-            current = Some(key);
-        }
-        out.extend_from_slice(json);
-    }
-    if let Some(last) = current {
-        end(out, last);
-    }
-    out.push(b'}');
-}
-
-/// Ends the metas of a key, and its entry.
-fn end_entry(out: &mut Vec<u8>, beside: &Bytes) {
-    out.push(b']');
-    if !beside.is_empty() {
-        out.push(b',');
-        out.extend_from_slice(beside);
-    }
-    out.push(b'}');
-}
-
-/// Whether a meta may have keys that belong to the host, plain or escaped.
-fn may_name_refs(meta: &[u8]) -> bool {
-    memchr::memchr(b'\\', meta).is_some() || memchr::memmem::find(meta, b"\"phx_ref").is_some()
-}
-
-/// A meta without them. With them, one client could impersonate another.
-fn without_refs(meta: &[u8]) -> Vec<u8> {
-    let Ok(mut keys) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(meta) else {
-        return meta.to_owned();
-    };
-    keys.retain(|key, _| !matches!(&**key, "phx_ref" | "phx_ref_prev"));
-    serde_json::to_vec(&keys).unwrap_or_else(|_| meta.to_owned())
-}
-
-/// Puts the references in front of a meta, which is a JSON object (the boundary checked it).
-fn with_refs(meta: &[u8], tag: Tag, before: Option<Tag>) -> Bytes {
-    let without;
-    let meta = if may_name_refs(meta) {
-        without = without_refs(meta);
-        &without
-    } else {
-        meta
-    };
-    let inner = meta.trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
-    let mut out = Vec::with_capacity(meta.len() + 64);
-    out.extend_from_slice(format!(r#"{{"phx_ref":"{}""#, tag.phx_ref()).as_bytes());
-    if let Some(before) = before {
-        out.extend_from_slice(format!(r#","phx_ref_prev":"{}""#, before.phx_ref()).as_bytes());
-    }
-    if inner != b"}" {
-        out.push(b',');
-    }
-    out.extend_from_slice(inner);
-    out.into()
+/// What a meta and its key take in the list.
+fn weight(key: &ByteString, meta: &Meta) -> usize {
+    key.len() + meta.json.len()
 }
 
 #[cfg(test)]

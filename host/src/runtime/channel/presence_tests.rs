@@ -343,3 +343,38 @@ fn a_meta_cannot_bring_references_of_its_own() {
     );
     assert!(text.contains(r#""name":"ann""#) && text.contains(r#""name":"bob""#));
 }
+
+/// What the list takes, counted anew.
+fn counted(presence: &Presence) -> usize {
+    let metas = { presence.entries.iter() }.flat_map(|(key, entry)| entry.metas.iter().map(|meta| weight(key, meta)));
+    metas.sum::<usize>() + presence.entries.values().map(|entry| entry.beside.len()).sum::<usize>()
+}
+
+#[test]
+fn the_size_of_the_list_is_known_whatever_happens_to_it() {
+    let mut presence = Presence::default();
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..5_000 {
+        let member = [ANN, BOB][random.usize(..2)];
+        let key = key(["a", "bb"][random.usize(..2)]);
+        let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(random.usize(..40)));
+        let _ = match random.usize(..6) {
+            0 => presence.track(member, &key, text.as_bytes()),
+            1 => presence.update(member, &key, text.as_bytes()),
+            2 => presence.untrack(member, &key),
+            3 => presence.describe(&key, text.as_bytes()),
+            4 => {
+                presence.roll_back();
+                Ok(())
+            }
+            _ => {
+                presence.commit();
+                Ok(())
+            }
+        };
+        assert_eq!(presence.bytes, counted(&presence));
+    }
+    presence.leave(ANN);
+    presence.leave(BOB);
+    assert_eq!(presence.bytes, 0);
+}

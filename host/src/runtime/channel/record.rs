@@ -1,34 +1,66 @@
 //! What the host keeps for one topic, so that it outlives the thread and the generation that serve it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::time::Instant;
 
 use bennu_wire::message::Ref;
 use bytes::Bytes;
 
 use super::presence::Presence;
+use super::small::{Few, Rare, RareSet};
 use super::{Caller, Charge, Input, Origin};
+use crate::runtime::capsule;
 use crate::runtime::id::MemberId;
+use crate::runtime::trace::Traced;
 
 /// Members, presence, timers and promises of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// The members, including those whose join is pending.
-    pub(crate) members: HashMap<MemberId, Member>,
+    pub(crate) members: Few<MemberId, Member>,
     /// The presence list as clients see it. Created with the first presence that is tracked.
     pub(crate) presence: Option<Box<Presence>>,
     /// Answers that the plugin owes.
-    pub(crate) promises: HashMap<u64, Promise>,
+    pub(crate) promises: Rare<u64, Promise>,
     /// The promises that nobody has kept yet. Those of the current event are among them, because a thread of the plugin may be
     /// quicker than the end of the event.
-    pub(crate) awaited: HashSet<u64>,
-    /// Timers that have not fired, and their members; `None` for the topic's own.
-    pub(crate) timers: HashMap<u64, Option<MemberId>>,
+    pub(crate) awaited: RareSet<u64>,
+    /// Timers that have not fired.
+    pub(crate) timers: Rare<u64, Timer>,
     /// The plugin holds state of this topic.
     pub(crate) live: bool,
+    /// The plugin has ended the topic for good.
+    pub(crate) forgotten: bool,
+    /// What the host knows of its stored state, if its plugin has any stored.
+    pub(crate) stored: Option<Box<StoredState>>,
+    /// The topic has come from another node, and its members are given until then to join it again.
+    pub(crate) stays_until: Option<Instant>,
     /// The timer that has run since the last member left.
     pub(crate) lingering: Option<u64>,
     /// Changes whenever somebody joins, so that an old linger timer does nothing.
     pub(crate) epoch: u64,
+}
+
+/// A timer that has not fired, or whose message has not been handled.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    /// Its member; `None` for the topic's own.
+    pub(crate) member: Option<MemberId>,
+    /// The same as data, if it goes with the topic into the store or to another node.
+    pub(crate) stored: Option<Box<capsule::Timer>>,
+}
+
+/// What the host knows of the stored state of a topic.
+#[derive(Debug, Default)]
+pub(crate) struct StoredState {
+    /// A hash of it, as it was stored last. `None`: nothing is stored, or nobody knows what.
+    pub(crate) hash: Option<u64>,
+    /// The version of that state.
+    pub(crate) version: u32,
+    /// A timer runs that will have the present state stored.
+    pub(crate) is_due: bool,
+    /// The present state is void, because it could not be stored: the topic leaves memory, and comes back as it is stored.
+    pub(crate) void: bool,
 }
 
 /// One client in the topic.
@@ -51,6 +83,8 @@ pub(crate) struct PendingJoin {
     pub(crate) charge: Charge,
     /// The timer of its deadline.
     pub(crate) deadline: u64,
+    /// The join, if it is traced.
+    pub(crate) trace: Traced,
 }
 
 /// An answer that the plugin owes.
@@ -66,6 +100,8 @@ pub(crate) enum Promise {
         by: u64,
         /// Counts the memory of the promise.
         _charge: Charge,
+        /// The event, if it is traced.
+        trace: Traced,
     },
     /// The answer to a backend's call.
     Call {
@@ -75,6 +111,8 @@ pub(crate) enum Promise {
         by: u64,
         /// Counts the memory of the promise.
         _charge: Charge,
+        /// The call, if it is traced.
+        trace: Traced,
     },
     /// The answer to a join.
     Join {
@@ -129,6 +167,21 @@ impl Record {
         self.presence.get_or_insert_default()
     }
 
+    /// Whether a backend waits for an answer of this topic.
+    #[must_use]
+    pub(crate) fn owes_answer(&self) -> bool {
+        let mut promises = self.promises.values();
+        promises.any(|promise| matches!(promise, Promise::Call { caller, .. } if caller.waits()))
+    }
+
+    /// Whether a client or a backend waits for an answer of this topic.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn owes_anybody(&self) -> bool {
+        let mut promises = self.promises.values();
+        promises.any(|promise| !matches!(promise, Promise::Call { caller, .. } if !caller.waits()))
+    }
+
     /// Forgets a member: its presence, its timers and its promises end with it. Returns the events that waited for its pending
     /// join, and the timers that have to be cancelled.
     pub(crate) fn forget(&mut self, member: MemberId) -> (VecDeque<Input>, Vec<u64>) {
@@ -136,17 +189,11 @@ impl Record {
             presence.leave(member);
             presence.commit();
         }
-        if !self.promises.is_empty() {
-            let awaited = &mut self.awaited;
-            self.promises.retain(|serial, promise| {
-                let is_its = promise.member() == Some(member);
-                if is_its {
-                    awaited.remove(serial);
-                }
-                !is_its
-            });
+        let its = |_: &u64, promise: &mut Promise| promise.member() == Some(member);
+        for (serial, _) in self.promises.extract_if(its) {
+            self.awaited.remove(&serial);
         }
-        let own = |_: &u64, owner: &mut Option<MemberId>| *owner == Some(member);
+        let own = |_: &u64, timer: &mut Timer| timer.member == Some(member);
         let mut timers: Vec<u64> = self.timers.extract_if(own).map(|(number, _)| number).collect();
         let waiting = match self.members.remove(&member) {
             Some(Member::Pending(pending)) => {
@@ -156,6 +203,16 @@ impl Record {
             _ => VecDeque::new(),
         };
         (waiting, timers)
+    }
+
+    /// The topic's own timers as data, in order of due time.
+    #[must_use]
+    pub(crate) fn own_timers(&self) -> Vec<capsule::Timer> {
+        let mut timers: Vec<_> = { self.timers.iter() }
+            .filter_map(|(number, timer)| Some((timer.stored.as_ref()?, *number)))
+            .collect();
+        timers.sort_by_key(|(timer, number)| (timer.due_unix_ms, *number));
+        timers.into_iter().map(|(timer, _)| (**timer).clone()).collect()
     }
 
     /// How many members have joined.

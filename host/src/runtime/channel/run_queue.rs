@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytestring::ByteString;
+use tokio::sync::Notify;
 
 use super::Topic;
 use crate::runtime::wake::{self, Sleeper};
@@ -23,6 +24,8 @@ pub(crate) struct RunQueue {
     residents: Arc<AtomicUsize>,
     waiting: Mutex<Waiting>,
     ready: Condvar,
+    /// Who sleeps elsewhere, and asks with [`try_next`](Self::try_next).
+    sleeper: Option<Arc<Notify>>,
     closed: AtomicBool,
 }
 
@@ -59,8 +62,35 @@ impl RunQueue {
             residents,
             waiting: Mutex::default(),
             ready: Condvar::new(),
+            sleeper: None,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// A queue of topics that no shard of this host handles: their home is another node. `sleeper` is told when some wait.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    #[must_use]
+    pub(crate) fn for_node(sleeper: Arc<Notify>) -> Self {
+        Self {
+            sleeper: Some(sleeper),
+            ..Self::new(0, Arc::default(), Arc::default())
+        }
+    }
+
+    /// Takes up to `most` topics without waiting. If there is none, the sleeper is told of the next.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    #[must_use]
+    pub(crate) fn try_next(&self, most: usize) -> Vec<Arc<Topic>> {
+        let mut waiting = self.waiting();
+        let most = waiting.topics.len().min(most);
+        waiting.asleep = most == 0;
+        waiting.topics.drain(..most).collect()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -160,7 +190,10 @@ impl Sleeper for RunQueue {
 
     fn wake(&self) {
         if std::mem::take(&mut self.waiting().asleep) {
-            self.ready.notify_one();
+            match &self.sleeper {
+                None => self.ready.notify_one(),
+                Some(sleeper) => sleeper.notify_one(),
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bennu_plugin::abi::reason;
 use bennu_wire::message::{self, Payload};
@@ -24,29 +24,11 @@ pub(crate) struct Topic {
     pub(crate) name: ByteString,
     /// Its number in the ABI: the same in all generations.
     pub(crate) number: u64,
-    bounds: Bounds,
     mailbox: Mutex<Mailbox>,
     record: Mutex<Record>,
-    /// What the record keeps of its clients' messages.
-    account: Arc<Account>,
+    /// What the record keeps of its clients' messages, once it has kept some.
+    account: OnceLock<Arc<Account>>,
     handled: AtomicU64,
-}
-
-/// How much may wait for one topic.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Events and joins of clients.
-    pub(crate) events: usize,
-    /// Their bytes, and those of what the record keeps of earlier ones.
-    pub(crate) bytes: usize,
-    /// Messages of plugins: intercepted broadcasts, messages to itself, kept promises.
-    pub(crate) messages: usize,
-    /// Their bytes.
-    pub(crate) message_bytes: usize,
-    /// The bytes of clients for all topics of the plugin together, and likewise those of plugins.
-    pub(crate) total_bytes: usize,
-    /// What a topic for which nothing waits may still take if those are used up.
-    pub(crate) share_bytes: usize,
 }
 
 /// What counts against the bounds of a mailbox, of inputs of one origin.
@@ -100,10 +82,9 @@ pub(crate) enum Refused {
 }
 
 impl Topic {
-    /// An empty topic that `owner` handles. What waits for it also counts in the `totals` of its plugin.
+    /// An empty topic that `owner` handles. What waits for it also counts in the `totals` of its plugin, which bound it.
     #[must_use]
-    pub(crate) fn new(name: ByteString, number: u64, bounds: Bounds, totals: Arc<Totals>, owner: Owner) -> Self {
-        let account = Arc::new(Account::new(Arc::clone(&totals)));
+    pub(crate) fn new(name: ByteString, number: u64, totals: Arc<Totals>, owner: Owner) -> Self {
         let mailbox = Mailbox {
             queue: VecDeque::new(),
             clients: Load::default(),
@@ -115,10 +96,9 @@ impl Topic {
         Self {
             name,
             number,
-            bounds,
             mailbox: Mutex::new(mailbox),
             record: Mutex::default(),
-            account,
+            account: OnceLock::new(),
             handled: AtomicU64::new(0),
         }
     }
@@ -126,7 +106,8 @@ impl Topic {
     /// Counts `bytes` that the record keeps of a client's message, until the charge is dropped.
     #[must_use]
     pub(crate) fn charge(&self, bytes: usize) -> Charge {
-        self.account.charge(bytes)
+        let account = || Arc::new(Account::new(Arc::clone(&self.mailbox().totals)));
+        self.account.get_or_init(account).charge(bytes)
     }
 
     /// Counts an event that the plugin has handled and that may have changed its state.
@@ -138,6 +119,26 @@ impl Topic {
     #[must_use]
     pub(crate) fn handled(&self) -> u64 {
         self.handled.load(Ordering::Relaxed)
+    }
+
+    /// So many had been handled before it was stored.
+    pub(crate) fn set_handled(&self, handled: u64) {
+        self.handled.store(handled, Ordering::Relaxed);
+    }
+
+    /// Ends the topic for good, and its members with it.
+    pub(crate) fn forget(self: &Arc<Self>) {
+        self.record().forgotten = true;
+        self.owe(Input::EndAll {
+            reason: reason::NORMAL,
+            notice: Notice::Close(None),
+        });
+    }
+
+    /// Whether its owner handles some of its inputs, or waits until what they have changed is stored.
+    #[must_use]
+    pub(crate) fn is_running(&self) -> bool {
+        self.mailbox().state == State::Running
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
@@ -216,10 +217,11 @@ impl Topic {
     }
 
     fn has_room(&self, mailbox: &Mailbox, origin: Origin) -> bool {
-        let (bounds, totals) = (&self.bounds, &mailbox.totals);
+        let totals = &mailbox.totals;
+        let bounds = totals.bounds();
         let (bytes, load, kept, total, most, most_bytes) = match origin {
             Origin::Client(bytes) => {
-                let kept = self.account.bytes();
+                let kept = self.account.get().map_or(0, |account| account.bytes());
                 let most = (bounds.events, bounds.bytes);
                 (bytes, &mailbox.clients, kept, &totals.clients, most.0, most.1)
             }
@@ -320,6 +322,38 @@ impl Topic {
         Some(waited)
     }
 
+    /// Another node is the topic's home now. All members end before the topic handles anything else. Returns what clients, backends
+    /// and plugins had sent and the topic does not handle any more.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    pub(crate) fn supersede(self: &Arc<Self>, notice: Notice) -> Vec<Input> {
+        let mut mailbox = self.mailbox();
+        if mailbox.state == State::Closed {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut mailbox.queue);
+        let (mut owed, mut dropped) = (VecDeque::new(), Vec::new());
+        for input in all {
+            match input.origin() {
+                Origin::Host => owed.push_back(input),
+                _ => dropped.push(input),
+            }
+        }
+        dropped.iter().for_each(|input| mailbox.take(input));
+        if mailbox.state != State::Running {
+            mailbox.settle();
+        }
+        mailbox.queue = owed;
+        mailbox.add_first(Input::EndAll {
+            reason: reason::SHUTDOWN,
+            notice,
+        });
+        self.schedule(mailbox);
+        dropped
+    }
+
     /// The run queue of the shard that handles it now.
     #[must_use]
     pub(crate) fn owner(&self) -> Owner {
@@ -333,6 +367,8 @@ impl Topic {
         if mailbox.state == State::Closed {
             return true;
         }
+        // They are about its life until now.
+        mailbox.queue.retain(|input| !input.is_reminder());
         if !mailbox.queue.is_empty() {
             return false;
         }

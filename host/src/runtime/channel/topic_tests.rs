@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::runtime::channel::charge::Bounds;
 
 const MEMBER: MemberId = MemberId::new(0, 1, 1);
 
@@ -13,19 +14,17 @@ const BOUNDS: Bounds = Bounds {
     share_bytes: 1_000,
 };
 
+fn totals() -> Arc<Totals> {
+    Arc::new(Totals::within(BOUNDS))
+}
+
 fn owner() -> Owner {
     Arc::new(RunQueue::new(1, Arc::new(HashSet::new()), Arc::default()))
 }
 
 fn topic(totals: &Arc<Totals>, owner: &Owner) -> Arc<Topic> {
     owner.enter();
-    Arc::new(Topic::new(
-        "room:a".into(),
-        1,
-        BOUNDS,
-        Arc::clone(totals),
-        Arc::clone(owner),
-    ))
+    Arc::new(Topic::new("room:a".into(), 1, Arc::clone(totals), Arc::clone(owner)))
 }
 
 /// An event with a small payload in a frame of this size.
@@ -37,6 +36,7 @@ fn event(frame_bytes: usize) -> Input {
         event: "e".into(),
         payload: Payload::EMPTY,
         frame_bytes,
+        trace: None,
     }
 }
 
@@ -59,7 +59,7 @@ fn clients(totals: &Totals) -> usize {
 
 #[test]
 fn an_event_counts_with_its_whole_frame_and_its_place() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     assert_eq!(taken(&topic(&totals, &owner), || event(4_000)), 2);
     let small = taken(&topic(&totals, &owner), || event(0));
     assert!(small * 2 * size_of::<Input>() <= BOUNDS.bytes, "{small} empty events");
@@ -67,7 +67,7 @@ fn an_event_counts_with_its_whole_frame_and_its_place() {
 
 #[test]
 fn an_event_in_hand_counts_until_it_is_handled() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     let topic = topic(&totals, &owner);
     assert_eq!(taken(&topic, || event(4_000)), 2);
     let in_hand = topic.start(&owner, 1).expect("it is scheduled");
@@ -86,13 +86,13 @@ fn an_event_in_hand_counts_until_it_is_handled() {
 
 #[test]
 fn one_event_may_always_wait_however_large() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     assert_eq!(taken(&topic(&totals, &owner), || event(1_000_000)), 1);
 }
 
 #[test]
 fn all_topics_together_have_a_bound_and_leave_each_its_share() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     let topics: Vec<_> = (0..100).map(|_| topic(&totals, &owner)).collect();
     let large: usize = topics.iter().map(|topic| taken(topic, || event(4_000))).sum();
     assert_eq!(large, 4);
@@ -110,7 +110,7 @@ fn all_topics_together_have_a_bound_and_leave_each_its_share() {
 
 #[test]
 fn what_the_record_keeps_leaves_less_room_for_events() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     let topic = topic(&totals, &owner);
     let charge = topic.charge(8_000);
     assert_eq!(taken(&topic, || event(1_000)), 1);
@@ -121,10 +121,20 @@ fn what_the_record_keeps_leaves_less_room_for_events() {
 
 #[test]
 fn messages_of_plugins_have_bounds_of_their_own() {
-    let (totals, owner) = (Arc::default(), owner());
+    let (totals, owner) = (totals(), owner());
     let topic = topic(&totals, &owner);
     assert_eq!(taken(&topic, || event(4_000)), 2);
     assert_eq!(taken(&topic, || message(4_000)), 2);
     assert_eq!(taken(&topic, || message(4_000)), 0);
     assert!(totals.plugins.load(Ordering::Relaxed) > 8_000);
+}
+
+#[test]
+fn other_bounds_hold_at_once_for_a_topic_that_is_there() {
+    let (totals, owner) = (totals(), owner());
+    let topic = topic(&totals, &owner);
+    totals.set_bounds(Bounds { events: 7, ..BOUNDS });
+    assert_eq!(taken(&topic, || event(0)), 7);
+    totals.set_bounds(BOUNDS);
+    assert!(taken(&topic, || event(0)) > 0);
 }

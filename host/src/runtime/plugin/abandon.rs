@@ -12,6 +12,7 @@ use bytestring::ByteString;
 
 use super::batch::{After, Plan};
 use super::connect::Connected;
+use super::durable;
 use super::env::Env;
 use super::generation::ShardSet;
 use super::handover;
@@ -20,7 +21,7 @@ use crate::runtime::channel::{Called, Caller, Ending, Input, Member, Notice, Pro
 use crate::runtime::id::MemberId;
 
 /// Why a topic could not be moved.
-const HUNG: &str = "its thread does not return";
+pub(super) const HUNG: &str = "its thread does not return";
 
 /// What was lost with a shard.
 #[derive(Debug, Default)]
@@ -54,6 +55,14 @@ pub(super) fn close(set: &Arc<ShardSet>, shard: &Arc<Shard>, replace: bool) -> L
             moving.fail(Instant::now(), 0, HUNG);
         }
         Some(Work::Take(carried)) => handover::give_back(carried, HUNG, env),
+        Some(Work::Wake(woken)) => durable::refuse(&woken, env, reason::CHANNEL_CRASH),
+        #[cfg(feature = "cluster")]
+        Some(Work::Depart(departing)) => {
+            held = Some(Arc::clone(departing.topic()));
+            departing.fail(HUNG);
+        }
+        #[cfg(feature = "cluster")]
+        Some(Work::Arrive(arriving)) => arriving.refuse(HUNG, env),
         Some(Work::Sample(_) | Work::Forget | Work::Life(_)) | None => {}
     }
     let mut lost = Lost {
@@ -63,7 +72,7 @@ pub(super) fn close(set: &Arc<ShardSet>, shard: &Arc<Shard>, replace: bool) -> L
     for (topic, waited) in env.slot.abandon(&shard.queue, held.as_ref()) {
         let in_hand = rest.by_topic.remove(&topic.number).unwrap_or_default();
         lost.topics += 1;
-        lost.channels += end(&topic, &in_hand, &waited, rest.announced, env);
+        lost.channels += end(&topic, &in_hand, &waited, rest.announced, &CRASHED, env);
     }
     for control in controls {
         pass_on(control, other.as_ref(), env);
@@ -74,9 +83,27 @@ pub(super) fn close(set: &Arc<ShardSet>, shard: &Arc<Shard>, replace: bool) -> L
 /// Ends the topics of a shard that was closed before they came back to it.
 pub(super) fn sweep(shard: &Arc<Shard>, env: &Env) {
     for (topic, waited) in env.slot.abandon(&shard.queue, None) {
-        end(&topic, &[], &waited, None, env);
+        end(&topic, &[], &waited, None, &CRASHED, env);
     }
 }
+
+/// What those are told whose topic has ended with what it had still to do.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Members, and clients that wait for a reply.
+    pub(super) ended: &'static str,
+    /// Clients that wait for the answer to a join.
+    pub(super) refused: &'static str,
+    /// Backends.
+    pub(super) called: Called,
+}
+
+/// The state of the topic is lost with its thread.
+const CRASHED: Told = Told {
+    ended: reason::CHANNEL_CRASH,
+    refused: reason::JOIN_CRASHED,
+    called: Called::Crashed,
+};
 
 /// Passes a request to a closed shard on to another, if that can do it.
 fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
@@ -84,6 +111,12 @@ fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
         // The topic has ended.
         (Control::Give(moving), _) => return moving.fail(Instant::now(), 0, HUNG),
         (Control::Forget(_) | Control::Sample(_), _) => return,
+        (Control::Stored(stored), _) => return stored.void(env),
+        (Control::Wake(woken), _) => return durable::dispatch(*woken, env),
+        #[cfg(feature = "cluster")]
+        (Control::Depart(departing), _) => return departing.fail(HUNG),
+        #[cfg(feature = "cluster")]
+        (Control::Arrive(arriving), _) => return arriving.dispatch(env),
         (control, Some(other)) => match other.control(control) {
             Ok(()) => return,
             Err(control) => control,
@@ -93,7 +126,9 @@ fn pass_on(control: Control, other: Option<&Arc<Shard>>, env: &Env) {
     match control {
         Control::Connect(call) => call.answer(Connected::Unavailable(reason::UNAVAILABLE)),
         Control::Take(carried) => handover::give_back(*carried, HUNG, env),
-        Control::Give(_) | Control::Forget(_) | Control::Sample(_) => {}
+        Control::Give(_) | Control::Forget(_) | Control::Sample(_) | Control::Stored(_) | Control::Wake(_) => {}
+        #[cfg(feature = "cluster")]
+        Control::Depart(_) | Control::Arrive(_) => {}
     }
 }
 
@@ -127,18 +162,20 @@ impl Rest {
             let number = plan.topics[topic].number;
             rest.by_topic.entry(number).or_default().extend(Late::of(input));
         };
-        let after = plan.progress.take_after();
-        let begun = after.is_none();
-        let After { followups, .. } = after.unwrap_or_default();
+        let After { followups, ended, .. } = plan.progress.take_after();
         for (topic, input) in &followups {
             add(*topic, input);
         }
         let undone = &plan.steps[plan.progress.at()..];
         for step in undone {
+            // The stuck thread may keep the plan for ever.
+            if let Some(trace) = &step.trace {
+                trace.fail("hung");
+            }
             add(step.topic, &step.input);
         }
         if let Some(Input::End(ending)) = undone.first().map(|step| &step.input)
-            && begun
+            && !ended
         {
             rest.announced = Some(ending.member);
         }
@@ -172,12 +209,19 @@ impl Late {
     }
 }
 
+/// Ends a topic whose state is not here any more, and that nobody handles: answers everything that waited for it.
+#[cfg(feature = "cluster")]
+pub(super) fn end_without_state(topic: &Arc<Topic>, waited: &VecDeque<Input>, told: &Told, env: &Env) {
+    end(topic, &[], waited, None, told, env);
+}
+
 /// Ends a topic whose state is lost: answers everything that waits, and tells everybody in it. Returns how many channels ended.
 fn end(
     topic: &Arc<Topic>,
     in_hand: &[Late],
     waited: &VecDeque<Input>,
     announced: Option<MemberId>,
+    told: &Told,
     env: &Env,
 ) -> usize {
     let mut record = std::mem::take(&mut *topic.record());
@@ -186,22 +230,22 @@ fn end(
     }
     let waited: Vec<Late> = waited.iter().filter_map(Late::of).collect();
     for late in in_hand.iter().chain(&waited) {
-        answer(topic, &mut record, late, announced, env);
+        answer(topic, &mut record, late, announced, told, env);
     }
-    for promise in record.promises.into_values() {
+    for promise in { record.promises.drain() }.map(|(_, promise)| promise) {
         match promise {
-            Promise::Reply { member, msg_ref, .. } => env.reply_error(member, msg_ref, reason::CHANNEL_CRASH),
-            Promise::Call { caller, .. } => caller.answer(Called::Crashed),
+            Promise::Reply { member, msg_ref, .. } => env.reply_error(member, msg_ref, told.ended),
+            Promise::Call { caller, .. } => caller.answer(told.called.clone()),
             Promise::Join { .. } => {}
         }
     }
     let channels = record.members.len();
-    for (member, entry) in record.members {
+    for (member, entry) in record.members.into_entries() {
         match entry {
-            Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error(reason::CHANNEL_CRASH))),
+            Member::Joined(_) => env.farewell(&Ending::new(member, 0, Notice::Error(told.ended))),
             Member::Pending(pending) => {
                 env.hub.timers.cancel(pending.deadline);
-                env.refuse(member, Payload::reason(reason::JOIN_CRASHED));
+                env.refuse(member, Payload::reason(told.refused));
                 for input in pending.waiting {
                     if let Input::In { join_ref, msg_ref, .. } = input {
                         env.orphan(topic, member, join_ref, msg_ref);
@@ -213,18 +257,18 @@ fn end(
     channels
 }
 
-fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Option<MemberId>, env: &Env) {
+fn answer(topic: &Arc<Topic>, record: &mut Record, late: &Late, announced: Option<MemberId>, told: &Told, env: &Env) {
     match late {
-        Late::Join(member) => env.refuse(*member, Payload::reason(reason::JOIN_CRASHED)),
+        Late::Join(member) => env.refuse(*member, Payload::reason(told.refused)),
         Late::In { member, msg_ref, .. } if record.is_in(*member) => {
-            env.reply_error(*member, msg_ref.clone(), reason::CHANNEL_CRASH)
+            env.reply_error(*member, msg_ref.clone(), told.ended)
         }
         Late::In {
             member,
             join_ref,
             msg_ref,
         } => env.orphan(topic, *member, join_ref.clone(), msg_ref.clone()),
-        Late::Call(caller) => caller.answer(Called::Crashed),
+        Late::Call(caller) => caller.answer(told.called.clone()),
         Late::End(ending) => match record.members.get(&ending.member) {
             Some(Member::Joined(_)) => {
                 if announced != Some(ending.member) {

@@ -2,24 +2,27 @@
 //!
 //! The inputs of several topics become steps. A step is an event for the plugin, or something that the host does itself. Steps
 //! run in order: after each event the plugin calls `done`, the host commits the event's effects, and then runs its own steps up
-//! to the next event. If something makes a later step invalid (a member stops, a join is refused), the batch ends there, and the
-//! rest goes back to the mailboxes to be planned again.
+//! to the next event. If something makes a later step of the same topic invalid (a member stops, a join is refused), the batch ends
+//! there, and the rest goes back to the mailboxes to be planned again.
+
+mod progress;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_plugin::abi::{self, event};
 use bennu_wire::message::{Payload, reason};
 use bytes::Bytes;
 
+pub(super) use self::progress::{After, Progress};
 use super::commit::Commit;
 use super::env::Env;
 use super::loader::{Event, ShardInstance};
 use super::shard::{Shard, Work};
-use crate::runtime::channel::{Called, Ending, Flush, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Create, Ending, Flush, Input, Member, Notice, Promise, Record, Timer, Topic};
 use crate::runtime::id::MemberId;
+use crate::runtime::trace::Traced;
 
 /// The kind of a step that the host does itself.
 pub(super) const HOST: u32 = 0;
@@ -32,40 +35,33 @@ pub(super) struct Plan {
     pub(super) progress: Progress,
 }
 
-/// How far a plan is carried out. Its shard writes it. Another thread reads it only once the shard is abandoned.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    at: AtomicUsize,
-    /// Set once, when the steps from there on are no longer valid.
-    after: Mutex<Option<After>>,
+/// A topic at the end of a batch.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) topic: Arc<Topic>,
+    /// What has to be handled next.
+    pub(super) inputs: VecDeque<Input>,
+    /// The plugin has closed it.
+    pub(super) closed: bool,
+    /// It leaves memory next.
+    pub(super) leaves: bool,
+    /// The plugin has handled events that may have changed its state.
+    pub(super) touched: bool,
+    /// Its state is to be stored.
+    pub(super) checkpoint: bool,
 }
 
-/// What is left to do when a batch ends before its last step.
-#[derive(Debug, Default)]
-pub(super) struct After {
-    /// Inputs that go in front of the mailboxes, by topic.
-    pub(super) followups: Vec<(usize, Input)>,
-    /// Topics that the plugin has closed.
-    pub(super) closed: Vec<usize>,
-}
-
-impl Progress {
-    /// All steps before `at` are done. With `after`, the others have to be planned again.
-    pub(super) fn note(&self, at: usize, after: Option<After>) {
-        self.at.store(at, Ordering::Release);
-        if after.is_some() {
-            *self.after.lock().expect("no holder panics") = after;
+impl Rest {
+    /// The topic goes on, or is gone.
+    pub(super) fn finish(mut self, env: &Env) {
+        if self.leaves {
+            self.inputs.push_front(Input::Close);
         }
-    }
-
-    /// How many steps are done.
-    pub(super) fn at(&self) -> usize {
-        self.at.load(Ordering::Acquire)
-    }
-
-    /// What is left to do behind them, if the batch has ended there.
-    pub(super) fn take_after(&self) -> Option<After> {
-        self.after.lock().expect("no holder panics").take()
+        flush_presence(&self.topic, env);
+        self.topic.finish(self.inputs.into_iter());
+        if self.closed {
+            env.slot.remove(&self.topic);
+        }
     }
 }
 
@@ -81,6 +77,10 @@ pub(super) struct Step {
     pub(super) info: Bytes,
     /// The member that it is about, if any.
     pub(super) member: Option<MemberId>,
+    /// Its span, if it is traced. For the answer to a join, that of the join.
+    pub(super) trace: Traced,
+    /// The timer that has sent it. If the step is not reached, it goes back to the record, so that it is among what is stored.
+    timer: Option<Timer>,
 }
 
 /// What the steps before have done to a topic by then.
@@ -90,6 +90,8 @@ struct Ahead {
     ended: Vec<MemberId>,
     /// A call makes the topic.
     created: bool,
+    /// The timer of the input at hand.
+    timer: Option<Timer>,
 }
 
 impl Ahead {
@@ -111,8 +113,18 @@ impl Plan {
                 expand(&record, &ahead, reason, notice, &mut inputs);
                 continue;
             }
-            let Some((kind, info, member)) = plan(&mut record, &mut ahead, &mut input, env) else {
+            if matches!(input, Input::Linger { epoch } if epoch == record.epoch) && record.owes_answer() {
+                env.linger(&topic, &mut record);
                 continue;
+            }
+            let planned = plan(&mut record, &mut ahead, &mut input, env);
+            let timer = ahead.timer.take();
+            let Some((kind, info, member)) = planned else {
+                continue;
+            };
+            let trace = match (kind, member.and_then(|member| record.members.get(&member))) {
+                (event::ANSWER, Some(Member::Pending(pending))) => pending.trace.clone(),
+                _ => input.trace().clone(),
             };
             let step = Step {
                 topic: index,
@@ -120,6 +132,8 @@ impl Plan {
                 kind,
                 info,
                 member,
+                trace,
+                timer,
             };
             match step {
                 // Events for a pending member wait in the record until its join is answered.
@@ -144,7 +158,17 @@ impl Plan {
 
     /// Hands the events to the plugin, commits their effects, and gives back the steps that were not reached. If the shard is
     /// abandoned meanwhile, the thread that did so goes on with the plan.
-    pub(super) fn run(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) {
+    pub(super) fn run(self, queue: &Arc<Shard>, instance: &mut ShardInstance, env: &Env) {
+        if let Some(durable) = env.slot.durable() {
+            return durable.run(self, queue, instance, env);
+        }
+        if let Some(plan) = self.handle(queue, instance, env) {
+            plan.rests().into_iter().for_each(|rest| rest.finish(env));
+        }
+    }
+
+    /// Hands the events to the plugin, and commits their effects. `None` if the shard was abandoned meanwhile.
+    pub(super) fn handle(self, queue: &Shard, instance: &mut ShardInstance, env: &Env) -> Option<Self> {
         let plan = Arc::new(self);
         let events: Vec<Event<'_>> = plan
             .steps
@@ -157,9 +181,7 @@ impl Plan {
         if !events.is_empty() && !commit.is_back() {
             queue.begin(Work::Events(Arc::clone(&plan)));
             let begun = Instant::now();
-            let Ok(handled) = instance.handle(&events, &mut commit) else {
-                return;
-            };
+            let handled = instance.handle(&events, &mut commit).ok()?;
             let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             env.slot.stats.handler_nanos.inc_by(nanos);
             queue.end();
@@ -169,27 +191,50 @@ impl Plan {
             }
         }
         drop(events);
-        if let Some(plan) = Arc::into_inner(plan) {
-            plan.give_back(env);
-        }
+        Arc::into_inner(plan)
     }
 
-    fn give_back(mut self, env: &Env) {
-        let After { followups, closed } = self.progress.take_after().unwrap_or_default();
-        let mut rest: Vec<VecDeque<Input>> = self.topics.iter().map(|_| VecDeque::new()).collect();
+    /// What is left of each topic.
+    pub(super) fn rests(mut self) -> Vec<Rest> {
+        let After {
+            followups,
+            closed,
+            leaving,
+            ..
+        } = self.progress.take_after();
+        let rest = |topic| Rest {
+            topic,
+            inputs: VecDeque::new(),
+            closed: false,
+            leaves: false,
+            touched: false,
+            checkpoint: false,
+        };
+        let mut rests: Vec<Rest> = self.topics.into_iter().map(rest).collect();
+        closed.into_iter().for_each(|topic| rests[topic].closed = true);
+        leaving.into_iter().for_each(|topic| rests[topic].leaves = true);
         for (topic, input) in followups {
-            rest[topic].push_back(input);
+            rests[topic].inputs.push_back(input);
         }
         for step in self.steps.drain(self.progress.at()..) {
-            rest[step.topic].push_back(step.input);
+            let rest = &mut rests[step.topic];
+            if let (
+                Input::Info {
+                    timer: Some(number), ..
+                },
+                Some(timer),
+                false,
+            ) = (&step.input, step.timer, rest.closed)
+            {
+                rest.topic.record().timers.insert(*number, timer);
+            }
+            rest.inputs.push_back(step.input);
         }
-        for (topic, rest) in self.topics.iter().zip(rest) {
-            flush_presence(topic, env);
-            topic.finish(rest.into_iter());
+        for step in self.steps {
+            rests[step.topic].touched |= step.kind != HOST;
+            rests[step.topic].checkpoint |= matches!(step.input, Input::Checkpoint);
         }
-        for index in closed {
-            env.slot.remove(&self.topics[index]);
-        }
+        rests
     }
 
     /// The step that the plugin is at, and its topic.
@@ -237,6 +282,9 @@ impl Plan {
             | Input::Linger { .. }
             | Input::PresenceDiff
             | Input::Restored
+            | Input::Checkpoint
+            | Input::Look
+            | Input::Leave
             | Input::Close
             | Input::EndAll { .. } => {}
         }
@@ -305,7 +353,7 @@ fn plan(
             Standing::Out => None,
         },
         Input::Call { create, caller, .. } => {
-            if !*create && !ahead.is_live(record) {
+            if *create == Create::No && !ahead.is_live(record) {
                 caller.answer(Called::NotAlive);
                 return None;
             }
@@ -326,14 +374,16 @@ fn plan(
             (!record.members.is_empty() || !ahead.joining.is_empty()).then_some((event::OUT, none, *except))
         }
         Input::Info { member, timer, .. } => {
-            if timer
-                .take()
-                .is_some_and(|number| record.timers.remove(&number).is_none())
-            {
-                return None;
+            if let Some(number) = timer {
+                // `None`: it was cancelled.
+                ahead.timer = Some(record.timers.remove(number)?);
             }
             match member {
-                None => ahead.is_live(record).then_some((event::INFO, none, None)),
+                None if !ahead.is_live(record) => {
+                    env.hub.metrics.undelivered.inc();
+                    None
+                }
+                None => Some((event::INFO, none, None)),
                 Some(member) => matches!(standing(record, ahead, *member), Standing::In).then_some((
                     event::INFO,
                     none,
@@ -355,13 +405,28 @@ fn plan(
         },
         Input::JoinDeadline { .. } | Input::Retired { .. } => Some((HOST, none, None)),
         Input::Linger { epoch } => {
-            let idle = record.members.is_empty() && ahead.joining.is_empty() && *epoch == record.epoch;
-            idle.then_some((event::CLOSE, none, None))
+            let empty = record.members.is_empty() && ahead.joining.is_empty();
+            // A topic that this batch makes has a time of its own.
+            let idle = empty && !ahead.created && *epoch == record.epoch;
+            idle.then(|| (leave(record, env), none, None))
         }
+        Input::Leave => Some((leave(record, env), none, None)),
+        // If the topic leaves before them, they are for its next life.
+        Input::Checkpoint | Input::Look => Some((HOST, none, None)),
         Input::Restored => record.live.then_some((event::RESTORED, none, None)),
         Input::Close => Some((event::CLOSE, none, None)),
         // Every batch sends the diffs that are due when it ends.
         Input::EndAll { .. } | Input::PresenceDiff => None,
+    }
+}
+
+/// The step with which a topic leaves memory.
+fn leave(record: &Record, env: &Env) -> u32 {
+    match record.live {
+        true if env.code.closes => event::CLOSING,
+        // Of an earlier kit: its state is stored all the same.
+        true if env.slot.durable().is_some() => HOST,
+        _ => event::CLOSE,
     }
 }
 
@@ -383,9 +448,9 @@ fn standing(record: &Record, ahead: &Ahead, member: MemberId) -> Standing {
     }
 }
 
-/// Turns the end of a topic into the ends of its members and a close, in front of the other inputs.
+/// Turns the end of a topic into the ends of its members and its own, in front of the other inputs.
 fn expand(record: &Record, ahead: &Ahead, reason: u32, notice: Notice, inputs: &mut VecDeque<Input>) {
-    inputs.push_front(Input::Close);
+    inputs.push_front(Input::Leave);
     let members = record
         .members
         .keys()
@@ -403,7 +468,8 @@ fn stash(record: &mut Record, member: MemberId, input: Input, env: &Env) {
     };
     if pending.waiting.len() < env.slot.config().max_pending_events {
         pending.keep(input);
-    } else if let Input::In { msg_ref, .. } = input {
+    } else if let Input::In { msg_ref, trace, .. } = input {
+        trace.inspect(|trace| trace.end(reason::OVERLOADED));
         env.reply_error(member, msg_ref, reason::OVERLOADED);
     }
 }

@@ -3,7 +3,9 @@
 //! While the plugin handles an event, the host only notes its effects, and changes presence so that it can be undone.
 //! [`Calls::done`](super::loader::Calls::done) carries all of them out, or drops all of them.
 
+mod answers;
 mod calls;
+mod close;
 mod members;
 
 use std::sync::Arc;
@@ -16,9 +18,12 @@ use bytestring::ByteString;
 use super::batch::{After, HOST, Plan, Step};
 use super::effects::Fx;
 use super::env::Env;
+use super::handling::{self, Handling};
 use super::loader::{Effect, Outcome};
 use crate::config::OnPanic;
-use crate::runtime::channel::{Called, Ending, Input, Member, Notice, Promise, Record, Topic};
+use crate::runtime::capsule;
+use crate::runtime::channel::{Called, Ending, Input, Member, Notice, Promise, Record, Timer, Topic};
+use crate::runtime::clock::unix_ms;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 
@@ -36,8 +41,12 @@ pub(super) struct Commit<'a> {
     followups: Vec<(usize, Input)>,
     /// Topics that the plugin has closed.
     closed: Vec<usize>,
+    /// Topics that leave memory next.
+    leaving: Vec<usize>,
     /// Later steps are no longer valid.
     back: bool,
+    /// The callback that runs, if its event is traced.
+    handling: Option<Box<Handling>>,
 }
 
 impl<'a> Commit<'a> {
@@ -51,7 +60,9 @@ impl<'a> Commit<'a> {
             effect_bytes: 0,
             followups: Vec::new(),
             closed: Vec::new(),
+            leaving: Vec::new(),
             back: false,
+            handling: None,
         }
     }
 
@@ -76,10 +87,20 @@ impl<'a> Commit<'a> {
     fn end_step(&mut self, outcome: Outcome, message: &str) {
         self.env.slot.stats.events.inc();
         let step = &self.plan.steps[self.at];
-        if !matches!(step.kind, event::RESTORED | event::CLOSE | event::CLAIMS) {
+        if let Some(handling) = self.handling.take() {
+            handling.end(outcome);
+        }
+        if !matches!(
+            step.kind,
+            event::RESTORED | event::CLOSING | event::CLOSE | event::CLAIMS
+        ) {
             self.topic(step).count_handled();
         }
         self.finish(outcome, message);
+        if let Some(trace) = &step.trace {
+            let (word, has_failed) = handling::said(outcome);
+            trace.settle(word, has_failed);
+        }
         (self.effects, self.effect_bytes) = (0, 0);
         self.at += 1;
     }
@@ -105,11 +126,21 @@ impl<'a> Commit<'a> {
 
     /// Notes in the plan how far it is carried out, in case another thread has to go on with it.
     fn note_progress(&mut self) {
-        let after = || After {
+        let after = After {
             followups: std::mem::take(&mut self.followups),
             closed: std::mem::take(&mut self.closed),
+            leaving: std::mem::take(&mut self.leaving),
+            ended: self.back,
         };
-        self.plan.progress.note(self.at, self.back.then(after));
+        self.plan.progress.note(self.at, after);
+    }
+
+    /// What is planned behind the current step of its topic holds no longer. If there is anything, the batch ends here; other topics
+    /// go on.
+    fn plan_again(&mut self) {
+        let topic = self.plan.steps[self.at].topic;
+        let next = self.plan.steps.get(self.at + 1);
+        self.back |= next.is_some_and(|next| next.topic == topic);
     }
 
     fn topic(&self, step: &Step) -> &'a Arc<Topic> {
@@ -119,9 +150,13 @@ impl<'a> Commit<'a> {
     /// Does the host's own steps up to the next event, and sends what has to go out before it.
     fn advance(&mut self) {
         while let Some(step) = self.plan.steps.get(self.at) {
+            self.env.about(step.topic);
             if step.kind != HOST {
                 if let Input::End(ending) = &step.input {
                     self.env.announce(ending);
+                }
+                if let Some(trace) = &step.trace {
+                    self.handling = Some(Handling::begin(trace, step.callback(), self.env));
                 }
                 return;
             }
@@ -141,11 +176,17 @@ impl<'a> Commit<'a> {
                 member,
                 join_ref,
                 msg_ref,
+                trace,
                 ..
-            } => self.env.orphan(topic, *member, join_ref.clone(), msg_ref.clone()),
+            } => {
+                if let Some(trace) = trace {
+                    trace.end(message::reason::UNMATCHED_TOPIC);
+                }
+                self.env.orphan(topic, *member, join_ref.clone(), msg_ref.clone());
+            }
             Input::End(ending) if record.members.contains_key(&ending.member) => {
                 self.env.end_pending(topic, &mut record, ending);
-                self.back = true;
+                self.plan_again();
             }
             Input::End(Ending {
                 member,
@@ -164,10 +205,15 @@ impl<'a> Commit<'a> {
             Input::JoinDeadline { serial } => {
                 if let Some(Promise::Join { member, .. }) = record.promises.get(serial) {
                     let member = *member;
+                    if let Some(Member::Pending(pending)) = record.members.get(&member)
+                        && let Some(trace) = &pending.trace
+                    {
+                        trace.fail(message::reason::JOIN_TIMEOUT);
+                    }
                     let reply = Payload::reason(message::reason::JOIN_TIMEOUT);
                     self.env.refuse(member, reply);
                     self.env.dismiss(topic, &mut record, member);
-                    self.back = true;
+                    self.plan_again();
                 }
             }
             Input::Claims { member, info } => {
@@ -176,30 +222,8 @@ impl<'a> Commit<'a> {
                 }
             }
             Input::Retired { generation } => self.break_promises(topic, &mut record, *generation),
+            Input::Linger { .. } | Input::Leave => self.leave(step),
             _ => {}
-        }
-    }
-
-    /// Answers what a generation that has ended had promised.
-    fn break_promises(&mut self, topic: &Arc<Topic>, record: &mut Record, generation: u64) {
-        let broken: Vec<_> = record
-            .promises
-            .extract_if(|_, promise| promise.by() == generation)
-            .collect();
-        let payload = Payload::reason(message::reason::RELOADED);
-        for (serial, promise) in broken {
-            record.awaited.remove(&serial);
-            match promise {
-                Promise::Join { member, .. } => {
-                    let reply = payload.clone();
-                    self.env.refuse(member, reply);
-                    self.env.dismiss(topic, record, member);
-                    self.back = true;
-                }
-                promise => self
-                    .env
-                    .keep(promise, ByteString::from_static("error"), payload.clone()),
-            }
         }
     }
 
@@ -226,6 +250,7 @@ impl<'a> Commit<'a> {
                 }
                 self.finish_close(step, &mut record);
             }
+            event::CLOSING => self.finish_closing(step, outcome, text, fx, &mut record),
             event::CALL => self.finish_call(step, outcome, text, fx, &mut record),
             _ if outcome == Outcome::Ok => self.apply_all(step, fx, &mut record),
             _ => self.fail(step, outcome, text, &mut record),
@@ -234,40 +259,6 @@ impl<'a> Commit<'a> {
             self.env.dismiss(topic, &mut record, ending.member);
             self.env.farewell(ending);
         }
-    }
-
-    fn finish_call(&mut self, step: &Step, outcome: Outcome, text: &str, fx: Vec<Fx>, record: &mut Record) {
-        // A plugin that does not know calls has made nothing.
-        record.live |= outcome != Outcome::Unknown;
-        let unanswered = match outcome {
-            Outcome::Ok => {
-                self.apply_all(step, fx, record);
-                let (status, payload) = (ByteString::from_static("ok"), Payload::EMPTY);
-                Called::Replied { status, payload }
-            }
-            Outcome::Unknown => Called::Unhandled,
-            _ => Called::Crashed,
-        };
-        if outcome != Outcome::Ok {
-            self.fail(step, outcome, text, record);
-        }
-        if let Input::Call { caller, .. } = &step.input {
-            caller.answer(unanswered);
-        }
-        self.env.linger(self.topic(step), record);
-    }
-
-    fn finish_close(&mut self, step: &Step, record: &mut Record) {
-        record.live = false;
-        record.presence = None;
-        record.promises.clear();
-        record.awaited.clear();
-        for (timer, _) in record.timers.drain() {
-            self.env.hub.timers.cancel(timer);
-        }
-        self.closed.push(step.topic);
-        // The inputs behind it belong to the topic's next life, perhaps on newer code.
-        self.back = true;
     }
 
     /// The event failed: its effects are dropped, and its member ends.
@@ -302,7 +293,7 @@ impl<'a> Commit<'a> {
             notice: Notice::Error(message::reason::CHANNEL_CRASH),
         };
         self.followups.push((step.topic, input));
-        self.back = true;
+        self.plan_again();
     }
 
     /// Ends a member before the topic handles anything else.
@@ -317,7 +308,7 @@ impl<'a> Commit<'a> {
             ..Ending::new(member, reason, notice)
         };
         self.followups.push((step.topic, Input::End(ending)));
-        self.back = true;
+        self.plan_again();
     }
 
     fn apply_all(&mut self, step: &Step, fx: Vec<Fx>, record: &mut Record) {
@@ -339,11 +330,16 @@ impl<'a> Commit<'a> {
                 token: 0,
                 status,
                 payload,
-            } => match &step.input {
-                Input::In { member, msg_ref, .. } => self.env.reply(*member, msg_ref.clone(), status, payload),
-                Input::Call { caller, .. } => caller.answer(Called::Replied { status, payload }),
-                _ => {}
-            },
+            } => {
+                if let Some(trace) = &step.trace {
+                    trace.decide(&status);
+                }
+                match &step.input {
+                    Input::In { member, msg_ref, .. } => self.env.reply(*member, msg_ref.clone(), status, payload),
+                    Input::Call { caller, .. } => self.env.answer(caller, Called::Replied { status, payload }),
+                    _ => {}
+                }
+            }
             Fx::Reply { token, status, payload } if record.awaited.remove(&token) => {
                 match record.promises.remove(&token) {
                     // The plugin itself answers a join, in an event of its own.
@@ -359,24 +355,7 @@ impl<'a> Commit<'a> {
                     None => {}
                 }
             }
-            Fx::Later(serial) => {
-                let by = self.env.generation;
-                let promise = match &step.input {
-                    Input::In { member, msg_ref, .. } => Promise::Reply {
-                        member: *member,
-                        msg_ref: msg_ref.clone(),
-                        by,
-                        _charge: topic.charge(Promise::BYTES + msg_ref.as_deref().map_or(0, str::len)),
-                    },
-                    Input::Call { caller, .. } => Promise::Call {
-                        caller: caller.promised(),
-                        by,
-                        _charge: topic.charge(Promise::BYTES),
-                    },
-                    _ => return,
-                };
-                record.promises.insert(serial, promise);
-            }
+            Fx::Later(serial) => self.promise(step, serial, record),
             Fx::Answerable { serial, by } => match record.promises.get_mut(&serial) {
                 Some(promise) => promise.pass_to(by),
                 None => self.env.hub.connects.pass_to(serial, by),
@@ -387,10 +366,11 @@ impl<'a> Commit<'a> {
                 event,
                 payload,
                 except,
-            } => {
-                let name = other.unwrap_or_else(|| topic.name.clone());
-                self.env.hub.broadcast(name, event, payload, except);
-            }
+            } => match other.filter(|other| *other != topic.name) {
+                None => self.env.broadcast(topic.name.clone(), event, payload, except),
+                // None of its members is this topic's.
+                Some(other) => self.env.broadcast_to(other, event, payload),
+            },
             Fx::PresenceState(member) => {
                 let payload = Payload::Json(record.presence_mut().state());
                 let event = ByteString::from_static(message::event::PRESENCE_STATE);
@@ -413,7 +393,16 @@ impl<'a> Commit<'a> {
                 name,
                 payload,
             } => {
-                record.timers.insert(number, member);
+                let leaves = self.env.slot.durable().is_some() || self.env.hub.homes().is_some();
+                let stored = (member.is_none() && leaves).then(|| {
+                    Box::new(capsule::Timer {
+                        name: name.to_string(),
+                        payload: payload.bytes().clone(),
+                        binary: payload.is_binary(),
+                        due_unix_ms: unix_ms().saturating_add(delay_ms),
+                    })
+                });
+                record.timers.insert(number, Timer { member, stored });
                 let input = Input::Info {
                     member,
                     name,
@@ -437,6 +426,15 @@ impl<'a> Commit<'a> {
             Fx::Cancel(number) => {
                 if record.timers.remove(&number).is_some() {
                     self.env.hub.timers.cancel(number);
+                }
+            }
+            Fx::Forget => {
+                record.forgotten = true;
+                // A topic that leaves is on its way already.
+                if step.kind != event::CLOSING {
+                    let (reason, notice) = (reason::NORMAL, Notice::Close(None));
+                    self.followups.push((step.topic, Input::EndAll { reason, notice }));
+                    self.plan_again();
                 }
             }
             // Another answer came first.

@@ -12,10 +12,12 @@ use tokio::sync::oneshot;
 
 use super::effects;
 use super::env::Env;
+use super::handling::{self, Handling};
 use super::loader::{Calls, Effect, Event, Go, Outcome, ShardInstance};
 use super::shard::{Shard, Work};
 use super::slot::PluginSlot;
 use crate::runtime::pubsub::Arrival;
+use crate::runtime::trace::Traced;
 
 /// What a connect handler decided.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(crate) struct ConnectCall {
     pub(crate) info: Bytes,
     /// Where the handshake waits.
     pub(crate) reply: oneshot::Sender<Connected>,
+    /// The connect, if it is traced.
+    pub(crate) trace: Traced,
 }
 
 /// What a connect handler is asked.
@@ -215,6 +219,10 @@ impl ConnectCall {
             later: None,
             outcome: Outcome::Unknown,
             message: String::new(),
+            handling: self
+                .trace
+                .as_ref()
+                .map(|trace| Handling::begin(trace, asked.callback(), env)),
         };
         queue.begin(Work::Connect(self));
         if instance.handle(&[event], &mut decision).is_err() {
@@ -264,6 +272,8 @@ struct Decision<'a> {
     later: Option<u64>,
     outcome: Outcome,
     message: String,
+    /// The callback, if the connect is traced.
+    handling: Option<Box<Handling>>,
 }
 
 impl Decision<'_> {
@@ -275,11 +285,17 @@ impl Decision<'_> {
 
 impl Calls for Decision<'_> {
     fn done(&mut self, _index: usize, outcome: Outcome, message: &str) -> Go {
+        if let Some(handling) = self.handling.take() {
+            handling.end(outcome);
+        }
         (self.outcome, self.message) = (outcome, message.to_owned());
         Go::On
     }
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
+        if let Some(answer) = handling::span(&mut self.handling, effect) {
+            return answer;
+        }
         match self.take(effect) {
             error @ ..0 => self.refuse(effect.kind, error),
             answer => answer,

@@ -68,6 +68,8 @@ pub(super) enum Fx {
     },
     /// A timer is stopped.
     Cancel(u64),
+    /// The topic ends for good.
+    Forget,
     /// This generation owes the answer to a promise; 0: the generation that reads it does.
     Answerable { serial: u64, by: u64 },
 }
@@ -107,7 +109,9 @@ pub(super) fn note(
     }
     match effect.kind {
         effect::ACCEPT | effect::REFUSE | effect::LATER | effect::REPLY => answer(effect, step, record, noted, env),
-        effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE => presence(effect, step, record, topic),
+        effect::TRACK | effect::UPDATE | effect::UNTRACK | effect::DESCRIBE => {
+            presence(effect, step, record, topic, env.slot.config().max_presence_bytes)
+        }
         effect::PUSH => {
             let member = present(effect, step, record)?;
             Ok((
@@ -186,6 +190,7 @@ pub(super) fn note(
                 Err(error::GONE)
             }
         }
+        effect::FORGET => Ok((0, Some(Fx::Forget))),
         effect::PROMISE_READ => Ok((0, Some(answerable(effect, env.generation)))),
         effect::PROMISE_WRITTEN => Ok((0, Some(answerable(effect, 0)))),
         effect::STATE | effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => Err(error::MISPLACED),
@@ -292,15 +297,20 @@ fn answer(effect: &Effect<'_>, step: &Step, record: &mut Record, noted: &[Fx], e
     }
 }
 
-/// Changes the presence of the event's own topic. Other topics keep their lists on other shards.
-fn presence(effect: &Effect<'_>, step: &Step, record: &mut Record, topic: &Topic) -> Noted {
+/// Changes the presence of the event's own topic, whose list may take `most` bytes. Other topics keep their lists on other shards.
+fn presence(effect: &Effect<'_>, step: &Step, record: &mut Record, topic: &Topic, most: usize) -> Noted {
     if !effect.topic.is_empty() && *effect.topic != *topic.name {
         return Err(error::MISPLACED);
     }
     let key = ByteString::from(effect.name);
+    let has_room = |(now, then): (usize, usize)| match then <= most.max(now) {
+        true => Ok(()),
+        false => Err(error::LIMIT),
+    };
     let (done, fx) = match effect.kind {
         effect::DESCRIBE => {
             let extra = json_object(effect, step)?;
+            has_room(record.presence_mut().bytes_with_extra(&key, extra.bytes().len()))?;
             if has_key(extra.bytes(), "metas") {
                 return Err(error::INVALID);
             }
@@ -311,10 +321,12 @@ fn presence(effect: &Effect<'_>, step: &Step, record: &mut Record, topic: &Topic
             let done = match kind {
                 effect::TRACK => {
                     let meta = json_object(effect, step)?;
+                    has_room(record.presence_mut().bytes_with(member, &key, meta.bytes().len()))?;
                     record.presence_mut().track(member, &key, meta.bytes())
                 }
                 effect::UPDATE => {
                     let meta = json_object(effect, step)?;
+                    has_room(record.presence_mut().bytes_with(member, &key, meta.bytes().len()))?;
                     record.presence_mut().update(member, &key, meta.bytes())
                 }
                 _ => record.presence_mut().untrack(member, &key),

@@ -560,7 +560,9 @@ fn shut_down(shard: &Arc<Shard>, instance: &Instance, env: &Env) {
     if shard.pulse.is_over() {
         return;
     }
-    match in_plugin(shard, "shutdown", || instance.shutdown(SHUTDOWN_DEADLINE)) {
+    match in_plugin(shard, "shutdown", || {
+        instance.shutdown(env.hub.patience(SHUTDOWN_DEADLINE))
+    }) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(plugin = env.slot.name, %error, "the plugin did not shut down cleanly"),
         Err(Abandoned) => came_back(env),

@@ -2,8 +2,12 @@
 //!
 //! The old shard holds the mailbox, and its plugin writes the topic's state. The plugin on the new shard reads it. If that works, the
 //! mailbox wakes on the new shard, and the old one forgets the topic. If not, the mailbox wakes where it was, as if nothing had
-//! happened.
+//! happened. A topic that moves to another node is written by [`departure`], and read there by [`arrival`], in the same way.
 
+#[cfg(feature = "cluster")]
+mod arrival;
+#[cfg(feature = "cluster")]
+mod departure;
 mod written;
 
 use std::collections::HashSet;
@@ -15,15 +19,22 @@ use bennu_plugin::abi::{event, reason};
 use bennu_wire::message;
 use bytes::Bytes;
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::arrival::{Arrived, Arriving, NotTaken};
+#[cfg(feature = "cluster")]
+pub(crate) use self::departure::{Departed, Departing, Stays, Terms};
 use self::written::{Panic, Written, Wrote};
 use super::abandon;
 use super::env::Env;
 use super::loader::{Event, ShardInstance};
 use super::shard::{BATCH, Control, Shard, Work};
-use crate::config::OnPanic;
+use crate::config::{OnMigrateError, OnPanic};
+use crate::runtime::capsule::{MemberState, Snapshot};
 use crate::runtime::channel::{Ending, Input, Member, Notice, Topic};
 use crate::runtime::id::MemberId;
 
+/// Why a topic stays if the plugin has ended its call too early.
+const NOT_ALL_READ: &str = "not all of the state was read";
 /// What members are told if their state has not come along: they join again, on the new code.
 const RELOADED: Notice = Notice::Error(message::reason::RELOADED);
 
@@ -42,35 +53,6 @@ pub(crate) struct Move {
     pub(crate) else_rejoin: bool,
     /// Where to report how it went.
     pub(crate) report: mpsc::Sender<Moved>,
-}
-
-/// The state of a topic and of its members, as they were at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    /// The version of the state.
-    pub(crate) version: u32,
-    /// Events that the topic had handled by then.
-    pub(crate) handled: u64,
-    shared: Bytes,
-    members: Vec<(MemberId, Bytes)>,
-}
-
-impl Snapshot {
-    /// The topic's own state.
-    pub(super) fn shared(&self) -> &[u8] {
-        &self.shared
-    }
-
-    /// Those of its members.
-    pub(super) fn members(&self) -> impl Iterator<Item = &[u8]> {
-        self.members.iter().map(|(_, state)| &**state)
-    }
-
-    /// How large it is.
-    #[must_use]
-    pub(crate) fn bytes(&self) -> usize {
-        self.shared.len() + self.members.iter().map(|(_, state)| state.len()).sum::<usize>()
-    }
 }
 
 /// A place on a shard that waits for a topic. While it is reserved, the shard's generation is not retired.
@@ -127,6 +109,10 @@ impl Carried {
 /// The old shard's half.
 pub(super) fn give(shard: &Arc<Shard>, moving: Move, instance: &mut ShardInstance, env: &Env) {
     let since = Instant::now();
+    if moving.topic.is_running() {
+        // Its effects wait for the store.
+        return shard.put_off(moving);
+    }
     let current = env
         .slot
         .current()
@@ -167,16 +153,7 @@ fn end_first(
     env: &Env,
 ) {
     let topic = Arc::clone(&moving.topic);
-    for Panic { message, .. } in &panics {
-        env.panicked(&topic.name, "snapshot", message);
-    }
-    let ends: Vec<Input> = match env.slot.config().on_panic {
-        OnPanic::Topic => vec![Input::EndAll {
-            reason: reason::PANICKED,
-            notice: Notice::Error(message::reason::CHANNEL_CRASH),
-        }],
-        OnPanic::Member => panics.iter().filter_map(Panic::end).collect(),
-    };
+    let ends = ends_after(&panics, &topic, env);
     if ends.is_empty() {
         // The panic belongs to no member.
         return fail(moving, shard, since, &panics[0].message, env);
@@ -190,6 +167,20 @@ fn end_first(
     }
     for _ in 0..batches {
         shard.run_topics(vec![Arc::clone(&topic)], instance, env);
+    }
+}
+
+/// Notes these panics, and returns the ends of the members that they were about, or of all if `on_panic = "topic"`.
+fn ends_after(panics: &[Panic], topic: &Topic, env: &Env) -> Vec<Input> {
+    for Panic { message, .. } in panics {
+        env.panicked(&topic.name, "snapshot", message);
+    }
+    match env.slot.config().on_panic {
+        OnPanic::Topic => vec![Input::EndAll {
+            reason: reason::PANICKED,
+            notice: Notice::Error(message::reason::CHANNEL_CRASH),
+        }],
+        OnPanic::Member => panics.iter().filter_map(Panic::end).collect(),
     }
 }
 
@@ -217,6 +208,61 @@ pub(super) fn snapshot_up_to(
         Wrote::State(state) => state.map(Ok),
         Wrote::Panicked(_) | Wrote::Failed(_) => None,
     }
+}
+
+/// How a shard has written a topic's own state, without its members. The topic stays here. `None` if the shard was abandoned meanwhile.
+pub(super) fn written_for_store(
+    shard: &Shard,
+    topic: &Arc<Topic>,
+    version: u32,
+    instance: &mut ShardInstance,
+) -> Option<Result<Snapshot, String>> {
+    let mut written = Written::default();
+    shard.begin(Work::Sample(Arc::clone(topic)));
+    let event = Event {
+        number: 1,
+        ..plain(event::SNAPSHOT, topic)
+    };
+    instance.handle(&[event], &mut written).ok()?;
+    shard.end();
+    Some(match written.wrote(version, topic) {
+        // An earlier kit writes the members, too.
+        Wrote::State(state) => state.map_or(Err("it has no state".to_owned()), |state| {
+            let members = Vec::new();
+            Ok(Snapshot { members, ..state })
+        }),
+        Wrote::Failed(why) => Err(why),
+        Wrote::Panicked(panics) => Err(panics
+            .into_iter()
+            .next()
+            .map_or_else(String::new, |panic| format!("the plugin panicked: {}", panic.message))),
+    })
+}
+
+/// Has the plugin read a topic's own state. The error says why it cannot; `None`: the shard was abandoned meanwhile.
+pub(super) fn read_from_store(
+    shard: &Shard,
+    topic: &Arc<Topic>,
+    state: &Snapshot,
+    instance: &mut ShardInstance,
+    env: &Env,
+) -> Option<Result<(), String>> {
+    let mut read = Written::default();
+    shard.begin(Work::Wake(Arc::clone(topic)));
+    instance
+        .handle(&events(topic, state.version, &state.shared, &[]), &mut read)
+        .ok()?;
+    shard.end();
+    let why = read
+        .failure()
+        .or_else(|| (read.done == 0).then(|| NOT_ALL_READ.to_owned()));
+    Some(match why {
+        None => Ok(()),
+        Some(why) => {
+            forget(shard, topic, instance, env);
+            Err(why)
+        }
+    })
 }
 
 /// A move with the state that it carries, if the plugin holds any. `None` if the shard was abandoned meanwhile.
@@ -258,7 +304,7 @@ pub(super) fn take(shard: &Arc<Shard>, mut carried: Carried, instance: &mut Shar
         carried = back;
         if let Some(why) = read
             .failure()
-            .or_else(|| (read.done < events.len()).then(|| "not all of the state was read".into()))
+            .or_else(|| (read.done < events.len()).then(|| NOT_ALL_READ.into()))
         {
             forget(shard, &topic, instance, env);
             return give_back(carried, &why, env);
@@ -350,6 +396,19 @@ fn fail(moving: Move, from: &Arc<Shard>, since: Instant, why: &str, env: &Env) {
 }
 
 impl Move {
+    /// The move of a topic that has come into memory on a shard whose code is not in service any more. Nobody asks how it went.
+    pub(super) fn late(topic: &Arc<Topic>, env: &Env) -> Option<Self> {
+        let current = { env.slot.current() }.filter(|current| current.number != env.generation)?;
+        Some(Self {
+            to: Reserved::new(env.slot.shard_of(topic, &current)),
+            topic: Arc::clone(topic),
+            version: env.code.state_version,
+            from: None,
+            else_rejoin: env.slot.config().on_migrate_error == OnMigrateError::Rejoin,
+            report: mpsc::channel().0,
+        })
+    }
+
     /// Leaves the topic on the code that serves it, or has its members rejoin on the new code.
     pub(super) fn stay(self, since: Instant, waited: usize, why: &str) {
         if self.else_rejoin {
@@ -380,7 +439,7 @@ impl Move {
 }
 
 /// Adds the `info` of its join to each member's state. Pending members have no state, and some members may have left since.
-fn with_infos(topic: &Topic, states: &[(MemberId, Bytes)]) -> Vec<(MemberId, Bytes, Bytes)> {
+fn with_infos(topic: &Topic, states: &[MemberState]) -> Vec<(MemberId, Bytes, Bytes)> {
     let record = topic.record();
     let info = |member| match record.members.get(member) {
         Some(Member::Joined(info)) => Some(info.clone()),
@@ -388,7 +447,7 @@ fn with_infos(topic: &Topic, states: &[(MemberId, Bytes)]) -> Vec<(MemberId, Byt
     };
     states
         .iter()
-        .filter_map(|(member, state)| Some((*member, info(member)?, state.clone())))
+        .filter_map(|MemberState { member, state, .. }| Some((*member, info(member)?, state.clone())))
         .collect()
 }
 

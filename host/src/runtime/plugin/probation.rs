@@ -8,6 +8,7 @@ use super::generation::Generation;
 use super::health::Health;
 use super::swap::Snapshots;
 use crate::config;
+use crate::runtime::clock;
 
 /// Panics of one generation whose time is remembered: no threshold is larger.
 const MAX_REMEMBERED: usize = 100_000;
@@ -38,13 +39,13 @@ impl Proving {
             before,
             snapshots,
             usual_panics,
-            until: Instant::now() + config.probation,
+            until: clock::now() + config.probation,
         }
     }
 
-    /// When it ends.
-    pub(super) fn until(&self) -> Instant {
-        self.until
+    /// For how long it goes on at least. `None`: it is over, and the code had the whole of it to fail in.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        clock::rest(self.until)
     }
 
     /// What the code has done that it must not do, and that other code can take over for.
@@ -71,7 +72,7 @@ pub(super) struct Panics {
 impl Panics {
     /// Notes the panics that have happened since the last look.
     pub(super) fn look(&mut self, health: &Health) {
-        let (now, counted) = (Instant::now(), health.panics());
+        let (now, counted) = (clock::now(), health.panics());
         let new = usize::try_from(counted - self.counted).unwrap_or(usize::MAX);
         self.counted = counted;
         self.times.extend(std::iter::repeat_n(now, new.min(MAX_REMEMBERED)));
@@ -81,7 +82,8 @@ impl Panics {
 
     /// How many there were in the last `window`.
     pub(super) fn within(&self, window: Duration) -> usize {
-        let fresh = |time: &&Instant| time.elapsed() <= window;
+        let now = clock::now();
+        let fresh = |time: &&Instant| now.saturating_duration_since(**time) <= window;
         self.times.iter().rev().take_while(fresh).count()
     }
 

@@ -8,11 +8,11 @@ use bennu_plugin::abi::ABI_MAJOR;
 
 use super::generation::{Generation, Retired};
 use super::hub::Hub;
-use super::memory;
+use super::leaks;
 use super::slot::PluginSlot;
 use super::step::Step;
 use crate::runtime::channel::Input;
-use crate::runtime::threads;
+use crate::runtime::{clock, threads};
 
 /// Generations that are on their way out.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Retirement {
         self.waiting.push(Waiting {
             slot: Arc::clone(slot),
             generation,
-            since: Instant::now(),
+            since: clock::now(),
         });
     }
 
@@ -58,7 +58,7 @@ impl Retirement {
     /// The generations whose time is over.
     pub(super) fn take_due(&mut self) -> Vec<(Arc<PluginSlot>, Arc<Generation>)> {
         let is_due = |waiting: &mut Waiting| {
-            waiting.generation.residents() == 0 && waiting.since.elapsed() >= waiting.slot.config().retire
+            waiting.generation.residents() == 0 && clock::since(waiting.since) >= waiting.slot.config().retire
         };
         let due = self.waiting.extract_if(.., is_due);
         due.map(|waiting| (waiting.slot, waiting.generation)).collect()
@@ -164,8 +164,16 @@ fn bury(hub: &Hub, slot: &PluginSlot, generation: &Generation) {
             );
         }
     }
-    if let Some(bytes) = memory::after_reload(&slot.name) {
+    let leaks = leaks::after_reload(&slot.name);
+    if let Some(bytes) = leaks.bytes {
         say_memory(slot, bytes);
+    }
+    if let Some(files @ 1..) = leaks.files {
+        tracing::warn!(
+            plugin = slot.name,
+            files,
+            "each reload leaves open files behind: when the plugin's value is dropped, close what its statics hold"
+        );
     }
     for generation in slot.journal.gone_since() {
         slot.stats.leaked_generations.dec();

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::slot::PluginSlot;
-use crate::config::Route;
 use crate::runtime::channel::Topic;
-use crate::runtime::router::Router;
+use crate::runtime::router::{OpenRoute, Router};
 
 /// The routes of a configuration, and the plugins that they lead to.
 #[derive(Debug)]
@@ -42,9 +41,19 @@ impl Routes {
 
     /// The route of a topic for a client of this `transport` and `mount`, and the plugin that serves it.
     #[must_use]
-    pub(crate) fn find(&self, topic: &str, transport: &str, mount: &str) -> Option<(&Arc<Route>, &Arc<PluginSlot>)> {
+    pub(crate) fn find(
+        &self,
+        topic: &str,
+        transport: &str,
+        mount: &str,
+    ) -> Option<(&Arc<OpenRoute>, &Arc<PluginSlot>)> {
         let route = self.router.find(topic, transport, mount)?;
         Some((route, self.plugins.get(&route.plugin)?))
+    }
+
+    /// All routes, in file order.
+    pub(crate) fn all(&self) -> &[Arc<OpenRoute>] {
+        self.router.all()
     }
 
     /// Whether a route leads to a plugin for this topic, whoever may use it.
@@ -53,6 +62,14 @@ impl Routes {
         self.router
             .matching(topic)
             .any(|route| self.plugins.contains_key(&route.plugin))
+    }
+
+    /// The plugin of this name, if one of the routes leads the topic there, whoever may use it.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn lead_to(&self, topic: &str, plugin: &str) -> Option<&Arc<PluginSlot>> {
+        let leads = self.router.matching(topic).any(|route| route.plugin == plugin);
+        leads.then(|| self.plugins.get(plugin)).flatten()
     }
 
     /// Where a topic is, for someone who has neither transport nor mount. Of several routes, the first counts whose plugin has the

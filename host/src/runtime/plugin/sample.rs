@@ -16,12 +16,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::generation::Generation;
-use super::handover::{Snapshot, TooLarge, snapshot_up_to};
-use super::loader::ShardInstance;
+use super::handover::{TooLarge, snapshot_up_to};
+use super::loader::{ShardInstance, said};
 use super::manifest::Manifest;
 use super::shard::{Control, Shard};
 use super::slot::PluginSlot;
 use crate::config::{self, OnMigrateError};
+use crate::runtime::capsule::{Capsule, Snapshot};
 use crate::runtime::channel::Topic;
 
 /// How long the shards have to write it.
@@ -70,6 +71,17 @@ pub(super) struct Heard {
     pub(super) sample: Option<Sample>,
     /// How often it was put off.
     pub(super) put_off: u32,
+}
+
+impl Samples {
+    /// These alone.
+    #[must_use]
+    pub(crate) fn of_stored(taken: Vec<Sample>) -> Self {
+        Self {
+            taken,
+            ..Self::default()
+        }
+    }
 }
 
 impl Untried {
@@ -204,6 +216,56 @@ pub(crate) fn of(
     samples
 }
 
+/// A stored topic whose version of state new code does not read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) topic: String,
+    pub(crate) version: u32,
+}
+
+/// Some stored topics of a plugin, as [`of`] samples those in memory, and the first that the code does not `read`. That one cannot be
+/// read is no reason to refuse code that nothing else could stand in for: its joins are refused then.
+#[must_use]
+pub(crate) fn stored(
+    slot: &PluginSlot,
+    reads: &RangeInclusive<u32>,
+    config: &config::Plugin,
+) -> (Vec<Sample>, Option<Unread>) {
+    let Some(durable) = slot.durable().filter(|_| config.probe_topics > 0) else {
+        return (Vec::new(), None);
+    };
+    let page = durable.store().page(&slot.name, "", None, config.probe_topics);
+    let page = page.inspect_err(|error| {
+        let plugin = &slot.name;
+        tracing::error!(
+            plugin,
+            error = error as &dyn std::error::Error,
+            "no sample of the stored topics"
+        );
+    });
+    let mut bytes_left = config.probe_bytes;
+    let may_fail = config.on_migrate_error == OnMigrateError::Rejoin || slot.current().is_none();
+    let (mut samples, mut unread) = (Vec::new(), None);
+    for stored in page.unwrap_or_default() {
+        let Ok(capsule) = Capsule::decode(&stored.capsule) else {
+            continue;
+        };
+        if stored.set_aside.is_some() {
+            continue;
+        }
+        let version = capsule.state.version;
+        if !reads.contains(&version) {
+            let topic = said(&stored.topic).into_owned();
+            unread.get_or_insert(Unread { topic, version });
+        } else if let Some(left) = bytes_left.checked_sub(capsule.state.bytes()) {
+            bytes_left = left;
+            let sample = Sample::new(&stored.topic, &capsule.state);
+            samples.push(Sample { may_fail, ..sample });
+        }
+    }
+    (samples, unread)
+}
+
 /// The topics that each of these generations serves.
 fn by_generation<'a>(
     slot: &PluginSlot,
@@ -228,7 +290,7 @@ pub(super) fn take(shard: &Shard, sampling: &Sampling, instance: &mut ShardInsta
     let here = shard.owns(topic);
     let looked = if here && topic.record().live {
         match snapshot_up_to(shard, topic, *version, &sampling.bytes_left, instance) {
-            Some(Ok(snapshot)) => Looked::Sample(Sample::new(topic, &snapshot)),
+            Some(Ok(snapshot)) => Looked::Sample(Sample::new(&topic.name, &snapshot)),
             Some(Err(TooLarge(bytes))) => Looked::TooLarge {
                 topic: topic.name.to_string(),
                 bytes,
@@ -272,12 +334,14 @@ impl Sample {
         Self { may_fail: true, ..self }
     }
 
-    fn new(topic: &Topic, snapshot: &Snapshot) -> Self {
+    fn new(topic: &str, snapshot: &Snapshot) -> Self {
         Self {
-            topic: topic.name.to_string(),
+            topic: topic.to_owned(),
             version: snapshot.version,
-            shared: STANDARD.encode(snapshot.shared()),
-            members: snapshot.members().map(|state| STANDARD.encode(state)).collect(),
+            shared: STANDARD.encode(&snapshot.shared),
+            members: { snapshot.members.iter() }
+                .map(|member| STANDARD.encode(&member.state))
+                .collect(),
             may_fail: false,
         }
     }

@@ -9,8 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::batch::Plan;
 use super::connect::ConnectCall;
+use super::durable::{self, Stored, Woken};
 use super::env::Env;
 use super::handover::{self, Carried, Move};
+#[cfg(feature = "cluster")]
+use super::handover::{Arriving, Departing};
 use super::loader::ShardInstance;
 use super::sample::{self, Sampling};
 use super::watchdog::Pulse;
@@ -32,6 +35,8 @@ pub(crate) struct Shard {
     pub(super) pulse: Arc<Pulse>,
     work: Mutex<Option<Work>>,
     controls: Mutex<VecDeque<Control>>,
+    /// Moves of topics that wait until their state is stored.
+    put_off: Mutex<Vec<Move>>,
     /// The thread has ended, or was abandoned.
     over: Mutex<bool>,
     ended: Condvar,
@@ -49,8 +54,16 @@ pub(super) enum Work {
     Give(Move),
     /// A topic is read.
     Take(Carried),
-    /// A topic is written for the probe.
+    /// A topic is written for the probe, or for the store.
     Sample(Arc<Topic>),
+    /// A stored topic is read.
+    Wake(Arc<Topic>),
+    /// A topic is written for another node.
+    #[cfg(feature = "cluster")]
+    Depart(Departing),
+    /// A topic of another node is read.
+    #[cfg(feature = "cluster")]
+    Arrive(Arriving),
     /// The plugin drops its copy of a topic that has moved.
     Forget,
     /// The plugin makes what it needs for the shard, or drops it, or drops its own value.
@@ -70,6 +83,16 @@ pub(crate) enum Control {
     Forget(Arc<Topic>),
     /// Write a topic's state for the probe.
     Sample(Box<Sampling>),
+    /// The state of topics is stored, or cannot be: they go on.
+    Stored(Box<Stored>),
+    /// Read a stored topic.
+    Wake(Box<Woken>),
+    /// Write a topic for another node.
+    #[cfg(feature = "cluster")]
+    Depart(Box<Departing>),
+    /// Read a topic of another node.
+    #[cfg(feature = "cluster")]
+    Arrive(Box<Arriving>),
 }
 
 impl Shard {
@@ -81,6 +104,7 @@ impl Shard {
             pulse: Arc::default(),
             work: Mutex::default(),
             controls: Mutex::default(),
+            put_off: Mutex::default(),
             over: Mutex::default(),
             ended: Condvar::new(),
         }
@@ -148,9 +172,32 @@ impl Shard {
     pub(super) fn close(&self) -> VecDeque<Control> {
         let mut controls = self.controls();
         self.queue.close();
-        let controls = std::mem::take(&mut *controls);
+        let mut controls = std::mem::take(&mut *controls);
+        controls.extend(
+            self.take_put_off()
+                .into_iter()
+                .map(|moving| Control::Give(Box::new(moving))),
+        );
         self.end_thread();
         controls
+    }
+
+    /// Moves this topic once its state is stored.
+    pub(super) fn put_off(&self, moving: Move) {
+        self.put_off.lock().expect("no holder panics").push(moving);
+    }
+
+    fn take_put_off(&self) -> Vec<Move> {
+        std::mem::take(&mut *self.put_off.lock().expect("no holder panics"))
+    }
+
+    /// Tries again what was put off.
+    fn give_put_off(&self) {
+        for moving in self.take_put_off() {
+            if let Err(Control::Give(moving)) = self.control(Control::Give(Box::new(moving))) {
+                self.put_off(*moving);
+            }
+        }
     }
 
     /// Whether it is closed: it was abandoned, or could not be opened.
@@ -189,6 +236,15 @@ impl Shard {
             Control::Take(carried) => handover::take(self, *carried, instance, env),
             Control::Forget(topic) => handover::forget(self, &topic, instance, env),
             Control::Sample(sampling) => sample::take(self, &sampling, instance),
+            Control::Stored(stored) => {
+                stored.go_on(env);
+                self.give_put_off();
+            }
+            Control::Wake(woken) => durable::wake(self, *woken, instance, env),
+            #[cfg(feature = "cluster")]
+            Control::Depart(departing) => departing.write(self, instance, env),
+            #[cfg(feature = "cluster")]
+            Control::Arrive(arriving) => arriving.read(self, instance, env),
         }
     }
 
@@ -215,6 +271,9 @@ pub(crate) fn run(shard: &Arc<Shard>, mut instance: ShardInstance, env: &Env) ->
     loop {
         match shard.queue.next(BATCH) {
             Next::Topics(topics) => {
+                if let Some(homes) = env.hub.homes() {
+                    homes.settle();
+                }
                 wake::together(PutOff::IoThreads, || shard.run_topics(topics, &mut instance, env));
             }
             Next::Call => {

@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use bytestring::ByteString;
 
 use super::connect::ConnectCall;
+use super::durable::Durable;
 use super::generation::Generation;
 use super::journal::Journal;
 use super::refused_effects::RefusedEffects;
 use super::shard::Shard;
-use crate::config;
+use crate::config::{self, Durability};
 use crate::runtime::channel::{Bounds, Input, Owner, Topic, Totals};
 use crate::runtime::metrics::PluginStats;
 
@@ -35,11 +36,16 @@ pub(crate) struct PluginSlot {
     pub(crate) refused_effects: RefusedEffects,
     config: RwLock<Arc<config::Plugin>>,
     current: RwLock<Option<Arc<Generation>>>,
+    /// All that were in service. Some may have topics still.
+    #[cfg(feature = "cluster")]
+    generations: Mutex<Vec<Weak<Generation>>>,
     directory: Mutex<Directory>,
     hasher: RandomState,
     next_connect: AtomicUsize,
     /// The bytes that wait for all its topics.
     waiting: Arc<Totals>,
+    /// How its topics outlive the process, if they do.
+    durable: Option<Durable>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +55,18 @@ struct Directory {
     by_number: HashMap<u64, Weak<Topic>>,
 }
 
+impl Directory {
+    fn add(&mut self, topic: &Arc<Topic>) {
+        self.by_name.insert(topic.name.clone(), Arc::clone(topic));
+        self.by_number.insert(topic.number, Arc::downgrade(topic));
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.by_name.remove(&topic.name);
+        self.by_number.remove(&topic.number);
+    }
+}
+
 /// Why a join or a call does not reach its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinRefused {
@@ -56,12 +74,19 @@ pub(crate) enum JoinRefused {
     Unavailable,
     /// The topic has too much to do, or there are too many topics.
     Overloaded,
+    /// The topic has no home now, or this node cannot reach it.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    NoNode,
 }
 
 impl PluginSlot {
     /// A plugin that has no code yet.
     #[must_use]
     pub(crate) fn new(name: String, index: u32, config: config::Plugin) -> Self {
+        let waiting = Arc::new(Totals::within(bounds_of(&config)));
         Self {
             name,
             index,
@@ -70,11 +95,33 @@ impl PluginSlot {
             refused_effects: RefusedEffects::default(),
             config: RwLock::new(Arc::new(config)),
             current: RwLock::default(),
+            #[cfg(feature = "cluster")]
+            generations: Mutex::default(),
             directory: Mutex::default(),
             hasher: RandomState::new(),
             next_connect: AtomicUsize::new(0),
-            waiting: Arc::default(),
+            waiting,
+            durable: None,
         }
+    }
+
+    /// The same plugin, whose topics outlive the process.
+    #[must_use]
+    pub(crate) fn with(self, durable: Durable) -> Self {
+        let durable = Some(durable);
+        Self { durable, ..self }
+    }
+
+    /// How its topics outlive the process, if they do.
+    #[must_use]
+    pub(crate) fn durable(&self) -> Option<&Durable> {
+        self.durable.as_ref()
+    }
+
+    /// What of its topics outlives the process, whatever the configuration says by now.
+    #[must_use]
+    pub(crate) fn durability(&self) -> Durability {
+        self.durable.as_ref().map_or(Durability::None, Durable::durability)
     }
 
     /// Its settings in the configuration, as they are now.
@@ -85,6 +132,7 @@ impl PluginSlot {
 
     /// Replaces its settings. Some of them only take effect at the next load.
     pub(crate) fn configure(&self, config: config::Plugin) {
+        self.waiting.set_bounds(bounds_of(&config));
         *self.config.write().expect("no holder panics") = Arc::new(config);
     }
 
@@ -98,6 +146,14 @@ impl PluginSlot {
     pub(crate) fn set_current(&self, generation: Option<Arc<Generation>>) {
         // Under the directory's lock, so that no topic is made on the old code after this returns.
         let _directory = self.directory();
+        #[cfg(feature = "cluster")]
+        if let Some(generation) = &generation {
+            let mut known = self.generations.lock().expect("no holder panics");
+            let other =
+                |other: &Weak<Generation>| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(generation);
+            known.retain(other);
+            known.push(Arc::downgrade(generation));
+        }
         *self.current.write().expect("no holder panics") = generation;
     }
 
@@ -105,7 +161,7 @@ impl PluginSlot {
         self.directory.lock().expect("no holder of the directory panics")
     }
 
-    /// Gives a join or a call to its topic, which is made if there is none.
+    /// Gives a join, a call or a look to its topic, which comes into memory if it is not there.
     ///
     /// # Errors
     ///
@@ -121,6 +177,50 @@ impl PluginSlot {
             topic.push(input).map_err(|_| JoinRefused::Overloaded)?;
             return Ok(Arc::clone(topic));
         }
+        let (topic, owner) = self.make(&directory, name, number)?;
+        if self.durable.is_some() {
+            // Until it is known whether the topic is stored.
+            topic.hold(&owner);
+        }
+        if topic.push(input).is_err() {
+            owner.leave();
+            return Err(JoinRefused::Overloaded);
+        }
+        if let Some(durable) = &self.durable {
+            durable.load(&topic);
+        }
+        directory.add(&topic);
+        Ok(topic)
+    }
+
+    /// Makes a topic whose state comes from another node. Its mailbox is held until that is here. `None`: there is one already.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    #[cfg(feature = "cluster")]
+    pub(super) fn receive(
+        &self,
+        name: &ByteString,
+        number: impl FnOnce() -> u64,
+    ) -> Result<Option<Arc<Topic>>, JoinRefused> {
+        let mut directory = self.directory();
+        if directory.by_name.contains_key(name) {
+            return Ok(None);
+        }
+        let (topic, owner) = self.make(&directory, name, number)?;
+        topic.hold(&owner);
+        directory.add(&topic);
+        Ok(Some(topic))
+    }
+
+    /// A topic that stands in the directory next, and its owner.
+    fn make(
+        &self,
+        directory: &Directory,
+        name: &ByteString,
+        number: impl FnOnce() -> u64,
+    ) -> Result<(Arc<Topic>, Owner), JoinRefused> {
         let generation = self.current().ok_or(JoinRefused::Unavailable)?;
         let config = self.config();
         if directory.by_name.len() >= config.max_topics {
@@ -131,25 +231,27 @@ impl PluginSlot {
             return Err(JoinRefused::Unavailable);
         }
         owner.enter();
-        let bounds = Bounds {
-            events: config.max_mailbox_events,
-            bytes: config.max_mailbox_bytes,
-            messages: config.max_mailbox_messages,
-            message_bytes: config.max_mailbox_message_bytes,
-            total_bytes: config.max_mailbox_total_bytes,
-            share_bytes: config.max_mailbox_total_bytes / config.max_topics,
-        };
+        let topic = self.new_topic(name, number(), &owner);
+        Ok((topic, owner))
+    }
+
+    fn new_topic(&self, name: &str, number: u64, owner: &Owner) -> Arc<Topic> {
         // A copy, because the name is a slice of a frame and would keep all of it in memory.
-        let name = ByteString::from(&**name);
+        let name = ByteString::from(name);
         let totals = Arc::clone(&self.waiting);
-        let topic = Arc::new(Topic::new(name, number(), bounds, totals, Arc::clone(&owner)));
-        if topic.push(input).is_err() {
-            owner.leave();
-            return Err(JoinRefused::Overloaded);
-        }
-        directory.by_name.insert(topic.name.clone(), Arc::clone(&topic));
-        directory.by_number.insert(topic.number, Arc::downgrade(&topic));
-        Ok(topic)
+        Arc::new(Topic::new(name, number, totals, Arc::clone(owner)))
+    }
+
+    /// A mailbox for a topic whose home is another node, with the same bounds as the topic has there. It stands in no directory of
+    /// the plugin; `owner` sends on what arrives in it.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "a build without clusters has no other node")
+    )]
+    #[must_use]
+    pub(crate) fn away(&self, name: &str, number: u64, owner: &Owner) -> Arc<Topic> {
+        owner.enter();
+        self.new_topic(name, number, owner)
     }
 
     /// The topic of that name.
@@ -197,16 +299,33 @@ impl PluginSlot {
         self.directory().by_name.len()
     }
 
+    /// Removes a topic whose mailbox is held, because nobody knows its stored state, or because it lives elsewhere. Returns what has
+    /// waited for it.
+    pub(super) fn withdraw(&self, topic: &Arc<Topic>) -> VecDeque<Input> {
+        let mut directory = self.directory();
+        let waited = topic.abandon(&topic.owner(), true);
+        if waited.is_some() {
+            directory.remove(topic);
+        }
+        waited.unwrap_or_default()
+    }
+
     /// Removes a topic that the plugin has closed. If something has arrived for it meanwhile, it stays, on the code that is in
     /// service now; it has no state that would have to move.
     pub(crate) fn remove(&self, topic: &Arc<Topic>) {
         let mut directory = self.directory();
         if topic.close() {
-            directory.by_name.remove(&topic.name);
-            directory.by_number.remove(&topic.number);
+            directory.remove(topic);
             return;
         }
         let owner = topic.owner();
+        if let Some(durable) = &self.durable {
+            // Its next life begins with its stored state.
+            if topic.hold(&owner) {
+                durable.load(topic);
+            }
+            return;
+        }
         let (live, linger) = {
             let record = topic.record();
             (
@@ -242,7 +361,7 @@ impl PluginSlot {
             stays
         });
         for (topic, _) in &abandoned {
-            directory.by_number.remove(&topic.number);
+            directory.remove(topic);
         }
         abandoned
     }
@@ -253,10 +372,34 @@ impl PluginSlot {
         generation.shard(self.hasher.hash_one(&*topic.name))
     }
 
+    /// The shard that handles a topic now, of whichever generation. `None` if that has ended.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(super) fn shard_that_owns(&self, topic: &Topic) -> Option<Arc<Shard>> {
+        let (owner, known) = (
+            topic.owner(),
+            self.generations.lock().expect("no holder panics").clone(),
+        );
+        let mut known = known.iter().filter_map(Weak::upgrade);
+        known.find_map(|generation| generation.shard_of(&owner))
+    }
+
     /// Runs the connect handler on one of the shards. `false` if no code is in service, or too many wait.
     pub(crate) fn connect(&self, call: ConnectCall) -> bool {
         let Some(generation) = self.current() else { return false };
         let turn = self.next_connect.fetch_add(1, Ordering::Relaxed);
         generation.living_shard(turn).is_some_and(|shard| shard.connect(call))
+    }
+}
+
+/// How much may wait for a topic of this plugin.
+fn bounds_of(config: &config::Plugin) -> Bounds {
+    Bounds {
+        events: config.max_mailbox_events,
+        bytes: config.max_mailbox_bytes,
+        messages: config.max_mailbox_messages,
+        message_bytes: config.max_mailbox_message_bytes,
+        total_bytes: config.max_mailbox_total_bytes,
+        share_bytes: config.max_mailbox_total_bytes / config.max_topics,
     }
 }

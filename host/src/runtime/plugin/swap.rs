@@ -12,11 +12,12 @@ pub(crate) use self::failures::Failures;
 use bennu_wire::message;
 
 use super::generation::Generation;
-use super::handover::{Move, Moved, Reserved, Snapshot};
+use super::handover::{Move, Moved, Reserved};
 use super::loader::said;
 use super::shard::Control;
 use super::slot::PluginSlot;
 use crate::config::{OnMigrateError, OnRollback, Reload};
+use crate::runtime::capsule::Snapshot;
 use crate::runtime::channel::{Input, Notice, Topic};
 use crate::runtime::clock;
 

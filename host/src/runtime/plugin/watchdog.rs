@@ -327,6 +327,23 @@ impl Doing {
                 topic: topic(carried.topic()),
                 ..Self::default()
             },
+            Some(Work::Wake(woken)) => Self {
+                callback: "restore",
+                topic: topic(woken),
+                ..Self::default()
+            },
+            #[cfg(feature = "cluster")]
+            Some(Work::Depart(departing)) => Self {
+                callback: "snapshot",
+                topic: topic(departing.topic()),
+                ..Self::default()
+            },
+            #[cfg(feature = "cluster")]
+            Some(Work::Arrive(arriving)) => Self {
+                callback: "restore",
+                topic: topic(arriving.topic()),
+                ..Self::default()
+            },
             Some(Work::Forget) => Self::of_callback("drop"),
             Some(Work::Life(callback)) => Self::of_callback(callback),
             None => Self::default(),

@@ -1,23 +1,27 @@
-//! `/connections` and `/closes`: which clients are connected, and why others were closed or not let in.
+//! `/connections` and `/closes`: which clients are connected, and why others were closed or not let in; and how an operator closes
+//! connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Admin;
-use crate::server::closes::{CloseReason, Peer, RefusalReason, Wanted, unix_ms};
-use crate::server::io::{Entry, ListRequest, Listed, OpenConnection};
+use super::access::Operator;
+use crate::runtime::refused_ids::Full;
+use crate::server::closes::{CloseReason, Meaning, Peer, RefusalReason, Wanted, meanings, unix_ms};
+use crate::server::io::{Entry, Inboxes, ListRequest, Listed, OpenConnection};
+use crate::server::state::State as Server;
 
 /// How many entries a page has, if nobody says how many.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 /// How many entries a page may have.
-const MOST: usize = 1_000;
+pub(super) const MOST: usize = 1_000;
 /// How many steps of I/O threads a request may take. A search that finds little goes on with the cursor.
 const STEPS: usize = 200;
 /// How long an I/O thread may take for a step.
@@ -25,45 +29,76 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
+pub(super) struct Asked {
     wanted: Wanted,
     reason: Option<String>,
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     cursor: Option<Cursor>,
+    pub(super) client: Option<String>,
+    refuse_ms: Option<u64>,
 }
 
 /// Where the next page begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     thread: usize,
     place: usize,
 }
+
+/// A page of open connections.
+pub(super) struct Page {
+    pub(super) connections: Vec<OpenConnection>,
+    /// Where the next one begins, unless this is the last.
+    pub(super) next: Option<Cursor>,
+}
+
+/// An I/O thread has not answered in time.
+pub(super) struct Silent(usize);
 
 /// Lists open connections, page by page, in no order that means anything.
 pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Response {
     let asked = match Asked::read(uri.query(), &["cursor"]) {
         Ok(asked) => asked,
-        Err(mistake) => return (StatusCode::BAD_REQUEST, format!("{mistake}\n")).into_response(),
+        Err(mistake) => return mistaken(&mistake),
     };
-    let limit = asked.limit.unwrap_or(PAGE);
-    let mut cursor = asked.cursor.unwrap_or_default();
+    let (from, limit) = (asked.cursor.unwrap_or_default(), asked.limit.unwrap_or(PAGE));
+    match look(&admin.inboxes, &asked.wanted, from, limit, None).await {
+        Ok(Page { connections, next }) => {
+            let connections: Vec<_> = connections.iter().map(shown).collect();
+            let cursor = next.map(|next| format!("{}.{}", next.thread, next.place));
+            Json(json!({ "connections": connections, "cursor": cursor })).into_response()
+        }
+        Err(silent) => silent.into_response(),
+    }
+}
+
+/// Asks one I/O thread after the other for connections, and has them closed if there is a reason to. A search that finds little ends
+/// after some steps.
+pub(super) async fn look(
+    inboxes: &Inboxes,
+    wanted: &Wanted,
+    from: Cursor,
+    limit: usize,
+    close: Option<CloseReason>,
+) -> Result<Page, Silent> {
+    let mut cursor = from;
     let mut found = Vec::new();
     for _ in 0..STEPS {
-        let Some(inbox) = admin.inboxes.get(cursor.thread) else {
+        let Some(inbox) = inboxes.get(cursor.thread) else {
             break;
         };
         let (reply, listed) = oneshot::channel();
         inbox.push_now(Entry::List(ListRequest {
             from: cursor.place,
             most: limit - found.len(),
-            wanted: asked.wanted.clone(),
+            wanted: wanted.clone(),
+            close,
             reply,
         }));
         let Ok(Ok(Listed { connections, next })) = tokio::time::timeout(PATIENCE, listed).await else {
-            let text = format!("I/O thread {} does not answer\n", cursor.thread);
-            return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+            return Err(Silent(cursor.thread));
         };
-        found.extend(connections.iter().map(shown));
+        found.extend(connections);
         cursor = match next {
             Some(place) => Cursor { place, ..cursor },
             None => Cursor {
@@ -75,33 +110,131 @@ pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Respons
             break;
         }
     }
-    let more = admin.inboxes.get(cursor.thread).is_some();
-    let cursor = more.then(|| format!("{}.{}", cursor.thread, cursor.place));
-    Json(json!({ "connections": found, "cursor": cursor })).into_response()
+    let more = inboxes.get(cursor.thread).is_some();
+    Ok(Page {
+        connections: found,
+        next: more.then_some(cursor),
+    })
 }
 
 /// Lists the last clients that were closed or refused, the newest first.
 pub(super) async fn closes(State(admin): State<Admin>, uri: Uri) -> Response {
     let asked = match Asked::read(uri.query(), &["reason"]) {
         Ok(asked) => asked,
-        Err(mistake) => return (StatusCode::BAD_REQUEST, format!("{mistake}\n")).into_response(),
+        Err(mistake) => return mistaken(&mistake),
     };
-    let Asked {
-        wanted, reason, limit, ..
-    } = asked;
-    let (found, kept) = admin.state.closes.newest(
-        |record| {
-            wanted.includes(record.connection, record.socket_id(), record.peer)
-                && reason.as_deref().is_none_or(|reason| reason == record.reason())
-        },
-        limit.unwrap_or(PAGE),
-    );
-    let closes: Vec<Value> = found.iter().map(|record| record.shown()).collect();
+    let limit = asked.limit.unwrap_or(PAGE);
+    let (closes, kept) = closed(&admin.state, &asked.wanted, asked.reason.as_deref(), limit);
     let most = admin.state.routing().config.admin.max_closes;
     Json(json!({ "closes": closes, "kept": kept, "max_closes": most })).into_response()
 }
 
-fn shown(connection: &OpenConnection) -> Value {
+/// The last clients that were closed or refused, and how many are remembered in all.
+pub(super) fn closed(server: &Server, wanted: &Wanted, reason: Option<&str>, limit: usize) -> (Vec<Value>, usize) {
+    let (found, kept) = server.closes.newest(
+        |record| {
+            wanted.includes(record.connection, record.socket_id(), record.peer)
+                && reason.is_none_or(|reason| reason == record.reason())
+        },
+        limit,
+    );
+    (found.iter().map(|record| record.shown()).collect(), kept)
+}
+
+/// What each reason means, and what to do.
+pub(super) async fn reasons() -> Json<Value> {
+    let shown = |(name, Meaning { what, remedy }): (&'static str, Meaning)| {
+        (name.to_owned(), json!({ "what": what, "remedy": remedy }))
+    };
+    Json(Value::Object(meanings().map(shown).collect()))
+}
+
+/// Closes the connections that the query chooses, and says how many there were. With `refuse_ms`, a socket id is kept away for a
+/// while.
+pub(super) async fn disconnect(
+    State(admin): State<Admin>,
+    Extension(Operator(operator)): Extension<Operator>,
+    uri: Uri,
+) -> Response {
+    let asked = match Asked::read(uri.query(), &["refuse_ms"]).and_then(|asked| refusal(&admin, &asked).map(|()| asked))
+    {
+        Ok(asked) => asked,
+        Err(mistake) => return mistaken(&mistake),
+    };
+    let mut count = 0;
+    let mut from = Some(Cursor::default());
+    while let Some(cursor) = from {
+        match look(
+            &admin.inboxes,
+            &asked.wanted,
+            cursor,
+            MOST,
+            Some(CloseReason::DisconnectedByOperator),
+        )
+        .await
+        {
+            Ok(page) => {
+                count += page.connections.len();
+                from = page.next;
+            }
+            Err(silent) => return silent.into_response(),
+        }
+    }
+    let (whom, refuse_ms) = (asked.wanted.to_string(), asked.refuse_ms);
+    tracing::info!(
+        by = &*operator,
+        whom,
+        count,
+        refuse_ms,
+        "clients disconnected by an operator"
+    );
+    let clients = if count == 1 { "client" } else { "clients" };
+    let away = refuse_ms.map_or(String::new(), |wait| format!(", kept away for {} s", wait / 1_000));
+    let text = format!("{count} {clients} disconnected ({whom}){away}");
+    admin.state.changes.note_by(&operator, None, &text);
+    admin.forget();
+    Json(json!({ "disconnected": count })).into_response()
+}
+
+/// Checks a request to disconnect, and keeps its socket id away if it asks for that.
+fn refusal(admin: &Admin, asked: &Asked) -> Result<(), String> {
+    if asked.wanted == Wanted::default() {
+        return Err("say whom to disconnect: `socket_id`, `connection` or `peer`".to_owned());
+    }
+    let Some(refuse_ms) = asked.refuse_ms else {
+        return Ok(());
+    };
+    let routing = admin.state.routing();
+    let (wait, api) = (Duration::from_millis(refuse_ms), &routing.config.api);
+    let socket_id = asked.wanted.socket_id.clone();
+    let socket_id = socket_id.ok_or("`refuse_ms` needs a `socket_id`")?;
+    if wait > api.max_refuse {
+        let most = api.max_refuse.as_millis();
+        return Err(format!("`refuse_ms` may be {most} at most (`[api] max_refuse_ms`)"));
+    }
+    let (refused, most) = (&admin.state.hub.pubsub.refused, api.max_refused_ids);
+    // Before anybody is closed: whoever comes back at once is refused already.
+    refused
+        .refuse(socket_id.clone(), wait, most, Instant::now())
+        .map_err(|Full| format!("{most} socket ids are refused already (`[api] max_refused_ids`)"))?;
+    if let Some(homes) = admin.state.hub.homes() {
+        homes.refuse(socket_id, wait);
+    }
+    Ok(())
+}
+
+pub(super) fn mistaken(mistake: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{mistake}\n")).into_response()
+}
+
+impl IntoResponse for Silent {
+    fn into_response(self) -> Response {
+        let text = format!("I/O thread {} does not answer\n", self.0);
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+pub(super) fn shown(connection: &OpenConnection) -> Value {
     json!({
         "connection": connection.number, "peer": connection.peer, "mount": connection.mount,
         "socket_id": connection.socket_id.as_deref(), "transport": connection.transport, "vsn": connection.vsn,
@@ -114,7 +247,7 @@ fn shown(connection: &OpenConnection) -> Value {
 
 impl Asked {
     /// Reads a query. Besides what both pages take, it may have the parameters in `more`.
-    fn read(query: Option<&str>, more: &[&str]) -> Result<Self, String> {
+    pub(super) fn read(query: Option<&str>, more: &[&str]) -> Result<Self, String> {
         let mut asked = Self::default();
         for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -133,6 +266,8 @@ impl Asked {
                     let limit = usize::try_from(number(name, &value)?).unwrap_or(usize::MAX);
                     asked.limit = Some(limit.clamp(1, MOST));
                 }
+                "client" if more.contains(&name) => asked.client = Some(value.into_owned()),
+                "refuse_ms" if more.contains(&name) => asked.refuse_ms = Some(number(name, &value)?),
                 "reason" if more.contains(&name) => asked.reason = Some(reason(&value)?),
                 "cursor" if more.contains(&name) => {
                     asked.cursor = Some(Cursor::parse(&value).ok_or("`cursor` is not the `cursor` of a page")?);

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::answer::{Reason, Refusal};
+use super::listener::Stage;
 use crate::config::Config;
 use crate::runtime::clock;
 use crate::server::held::Share;
@@ -31,7 +32,13 @@ pub(super) async fn read(api: &Api, config: &Config, body: &mut Incoming) -> Res
     }
     let share = api.endpoint.state.bodies.share();
     let read = pieces(body, most, share, config.limits.max_inbound_total_bytes);
-    match clock::timeout(config.api.body_timeout, read).await {
+    let read = tokio::select! {
+        // The usual body is there already: it waits for nothing.
+        biased;
+        read = clock::timeout(config.api.body_timeout, read) => read,
+        () = api.reaches(Stage::Finishes) => return Err(Refusal::new(Reason::Stopping, "the server stops")),
+    };
+    match read {
         Ok(Ok(read)) => Ok(read),
         Ok(Err(Some(Reason::TooLarge))) => Err(too_large()),
         Ok(Err(Some(_))) => Err(Refusal::new(

@@ -22,6 +22,7 @@ use super::body::object;
 use crate::config::Config;
 use crate::runtime::clock;
 use crate::runtime::plugin::Published;
+use crate::runtime::reach::Heard;
 
 /// Texts in a binary message have their length in one byte.
 const MOST_BINARY_TEXT: usize = 255;
@@ -60,7 +61,7 @@ struct Message {
 struct Sent {
     /// Where it is in the list.
     index: usize,
-    reached: oneshot::Receiver<usize>,
+    reached: oneshot::Receiver<Heard>,
     intercepted: usize,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -166,7 +167,7 @@ fn read(asked: &Asked, written: Written<'_>) -> Result<Message, Refusal> {
         return Err(Refusal::forbidden());
     }
     if !asked.routing.routes.leads(&topic) {
-        return Err(Refusal::new(Reason::NoRoute, "no route takes this topic"));
+        return Err(Refusal::new(Reason::NoRoute, "no route matches this topic"));
     }
     Ok(Message { topic, event, payload })
 }
@@ -273,14 +274,14 @@ async fn send_all(asked: &Asked, messages: Vec<Result<Message, Refusal>>) -> (Ve
 async fn finish(asked: &Asked, sent: Sent, results: &mut [Result<Outcome, Refusal>]) {
     let heard = asked.counted(sent.reached).await;
     results[sent.index] = Ok(Outcome {
-        heard,
-        intercepted: sent.intercepted,
+        heard: heard.map(|heard| heard.reached),
+        intercepted: sent.intercepted + heard.map_or(0, |heard| heard.intercepted),
     });
 }
 
 impl Asked {
     /// What I/O threads have counted; `None` if they do not say so in time.
-    pub(super) async fn counted(&self, reached: oneshot::Receiver<usize>) -> Option<usize> {
+    pub(super) async fn counted(&self, reached: oneshot::Receiver<Heard>) -> Option<Heard> {
         let limit = self.routing.config.api.heard_timeout;
         clock::timeout(limit, reached).await.ok()?.ok()
     }

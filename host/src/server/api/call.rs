@@ -13,7 +13,8 @@ use super::Asked;
 use super::answer::{Answer, Reason, Refusal};
 use super::body::object;
 use super::broadcast::{also_null, payload, text};
-use crate::runtime::channel::Called;
+use super::listener::Stage;
+use crate::runtime::channel::{Called, Create};
 use crate::runtime::clock;
 use crate::runtime::plugin::NotCalled;
 
@@ -44,7 +45,10 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
         return Err(Refusal::forbidden());
     }
     let hub = &asked.api.endpoint.state.hub;
-    let answer = hub.call(&topic, event, payload, written.create).map_err(not_called)?;
+    let create = if written.create { Create::Yes } else { Create::No };
+    let answer = hub
+        .call(&topic, event, payload, create, &asked.trace)
+        .map_err(not_called)?;
     tokio::select! {
         called = clock::timeout(deadline, answer) => match called {
             Ok(called) => answered(called),
@@ -53,7 +57,7 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
                 format!("the plugin did not answer within {} ms", deadline.as_millis()),
             )),
         },
-        () = asked.api.time_is_up() => Err(Refusal::new(
+        () = asked.api.reaches(Stage::LastWords) => Err(Refusal::new(
             Reason::Ended,
             "the server stopped before the plugin answered",
         )),
@@ -75,15 +79,19 @@ fn deadline(asked: &Asked, written: Option<u64>) -> Result<Duration, Refusal> {
 
 fn not_called(why: NotCalled) -> Refusal {
     match why {
-        NotCalled::NoRoute => Refusal::new(Reason::NoRoute, "no route takes this topic"),
+        NotCalled::NoRoute => Refusal::new(Reason::NoRoute, "no route matches this topic"),
         NotCalled::NotAlive => not_alive(),
         NotCalled::Overloaded => Refusal::new(Reason::Overloaded, "the topic has too much to do"),
+        NotCalled::NoNode => Refusal::new(
+            Reason::Unavailable,
+            "the node that is the topic's home cannot be reached",
+        ),
         NotCalled::Unavailable => Refusal::new(Reason::Unavailable, "no code of the plugin is in service"),
     }
 }
 
 fn not_alive() -> Refusal {
-    Refusal::new(Reason::NotAlive, "nobody is on this topic; `create` makes it")
+    Refusal::new(Reason::NotAlive, "this topic does not exist; `create` makes it")
 }
 
 fn answered(called: Called) -> Result<Answer, Refusal> {
@@ -92,9 +100,10 @@ fn answered(called: Called) -> Result<Answer, Refusal> {
         Called::NotAlive => Err(not_alive()),
         Called::Unhandled => Err(Refusal::new(
             Reason::Unhandled,
-            "the plugin was built with a kit that knows no calls: build it anew",
+            "the plugin was built with a kit that knows no calls: rebuild it",
         )),
         Called::Crashed => Err(Refusal::new(Reason::Crashed, "the plugin has failed, see its log")),
+        Called::Unstored(why) => Err(Refusal::new(Reason::Unavailable, why)),
         Called::Ended => Err(Refusal::new(Reason::Ended, "the topic has ended before it answered")),
     }
 }

@@ -43,6 +43,9 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
         refused
             .refuse(socket_id.clone(), wait, most, Instant::now())
             .map_err(|Full| Refusal::new(Reason::Full, format!("{most} socket ids are refused already")))?;
+        if let Some(homes) = hub.homes() {
+            homes.refuse(socket_id.clone(), wait);
+        }
     }
     let Published { reached, .. } = hub.broadcast_counted(
         socket_id.clone(),
@@ -50,7 +53,7 @@ pub(super) async fn carry_out(asked: &Asked) -> Result<Answer, Refusal> {
         Payload::EMPTY,
         &asked.api.reached,
     );
-    let disconnected = asked.counted(reached).await;
+    let disconnected = asked.counted(reached).await.map(|heard| heard.reached);
     asked.api.metrics.disconnected.inc_by(disconnected.unwrap_or(0) as u64);
     tracing::info!(
         key = asked.key.name,

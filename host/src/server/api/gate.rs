@@ -15,6 +15,7 @@ use super::answer::{Answer, Reason, Refusal};
 use super::verbs::{self, Verb};
 use super::{Api, Asked, Work, body, idempotency};
 use crate::config::{ApiKey, Config};
+use crate::runtime::trace::{Asking, TRACEPARENT, TraceParent, Traced};
 use crate::server::ambiguous::{Ambiguous, HadContentLength};
 use crate::server::endpoint::hosts::Hosts;
 
@@ -39,6 +40,13 @@ pub(super) async fn serve(api: Arc<Api>, peer: SocketAddr, request: Request<Inco
     }
     let (verb, key) = (noted.verb.map_or(verbs::NONE, |verb| verb.name), noted.key.as_deref());
     let (key, status) = (key.map(|key| &*key.name), answer.status.as_u16());
+    if let Some(trace) = noted.trace {
+        trace.number("http.response.status_code", status.into());
+        match answer.status.is_server_error() {
+            true => trace.fail(answer.reason.unwrap_or("error")),
+            false => trace.end(answer.reason.unwrap_or("ok")),
+        }
+    }
     api.metrics.answered(verb, status);
     if let Some(reason) = answer.reason {
         api.metrics.refused(reason);
@@ -54,6 +62,7 @@ struct Noted {
     verb: Option<&'static Verb>,
     key: Option<Arc<ApiKey>>,
     allow: Option<&'static str>,
+    trace: Traced,
 }
 
 async fn pass(api: &Arc<Api>, parts: &Parts, incoming: &mut Incoming, noted: &mut Noted) -> Result<Answer, Refusal> {
@@ -76,6 +85,8 @@ async fn pass(api: &Arc<Api>, parts: &Parts, incoming: &mut Incoming, noted: &mu
             key
         }
     };
+    // Whoever has no key begins no span.
+    noted.trace = begin_span(api, verb, &key, &parts.headers);
     if api.endpoint.state.is_stopping() {
         return Err(Refusal::new(Reason::Stopping, "the server stops"));
     }
@@ -97,12 +108,28 @@ async fn pass(api: &Arc<Api>, parts: &Parts, incoming: &mut Incoming, noted: &mu
         name,
         query: parts.uri.query().unwrap_or("").to_owned(),
         body,
+        trace: noted.trace.clone(),
     };
     let held = (work, share);
     match idempotency_key {
         Some(idempotency_key) => idempotency::once(asked, idempotency_key, held).await,
         None => Ok(asked.carry_out().await),
     }
+}
+
+/// Begins the span of a request that asks for something to be done, in the trace that its `traceparent` names.
+fn begin_span(api: &Api, verb: &Verb, key: &ApiKey, headers: &HeaderMap) -> Traced {
+    let tracer = api.endpoint.state.hub.tracer.as_ref()?;
+    let name = match verb.name {
+        verbs::BROADCAST => "api broadcast",
+        verbs::CALL => "api call",
+        verbs::DISCONNECT => "api disconnect",
+        _ => return None,
+    };
+    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let trace = tracer.begin(name, Asking::Backend, parent.and_then(TraceParent::parse))?;
+    trace.text("bennu.api_key", &key.name);
+    Some(trace)
 }
 
 /// The key of requests that need none.

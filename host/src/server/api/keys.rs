@@ -153,6 +153,10 @@ impl Known {
                 }
                 self.secrets = secrets;
             }
+            // Somebody may be writing the file: what it held before counts until it rests.
+            Err(_) if self.changes_now() => {}
+            // The file is not to blame.
+            Err(error) if error.may_pass() => self.stamp = None,
             Err(error) => {
                 self.secrets = ApiSecrets::default();
                 let complaint = format!("{:#}", anyhow::Error::new(error));
@@ -170,12 +174,20 @@ impl Known {
 
     /// The file as it is. `None` if it is gone, or changed just now.
     fn stamp_now(&self) -> Option<Stamp> {
+        self.file_now()
+            .and_then(|(meta, rests)| rests.then(|| Stamp::of(&meta)))
+    }
+
+    /// Whether the file is there, and changed just now.
+    fn changes_now(&self) -> bool {
+        self.file_now().is_some_and(|(_, rests)| !rests)
+    }
+
+    /// The file, and whether it has not changed just now. `None` if it is gone.
+    fn file_now(&self) -> Option<(Metadata, bool)> {
         let meta = std::fs::metadata(self.key.secret_file.as_ref()?).ok()?;
-        let age = meta
-            .modified()
-            .ok()
-            .and_then(|at| SystemTime::now().duration_since(at).ok());
-        age.is_some_and(|age| age > SETTLES).then(|| Stamp::of(&meta))
+        let age = { meta.modified().ok() }.and_then(|at| SystemTime::now().duration_since(at).ok());
+        Some((meta, age.is_some_and(|age| age > SETTLES)))
     }
 }
 
@@ -231,7 +243,11 @@ mod tests {
         std::fs::write(&file, TWO).expect("written");
         check(&keys, &config, ONE, None);
         check(&keys, &config, TWO, Some("web"));
+        // Whoever writes it in place empties it first.
         std::fs::write(&file, "").expect("written");
+        check(&keys, &config, TWO, Some("web"));
+        let open = std::fs::File::options().append(true).open(&file).expect("a file");
+        open.set_modified(SystemTime::now() - 2 * SETTLES).expect("set");
         check(&keys, &config, TWO, None);
         check(&keys, &config, "", None);
         std::fs::remove_file(&file).expect("removed");

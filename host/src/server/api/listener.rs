@@ -14,22 +14,23 @@ use tokio::sync::{oneshot, watch};
 use super::{Api, gate};
 use crate::runtime::threads;
 use crate::runtime::wake::{self, PutOff};
+use crate::server::accept_trouble::{AcceptTrouble, PAUSE};
 use crate::server::endpoint::Endpoint;
-use crate::server::io::{self as io_threads, Bounds};
+use crate::server::io::{self as io_threads, Bounds, HttpStream};
 
 /// How often the secrets of keys are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the answers to requests have to leave when the time of these is up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// After a failure to accept, such as too many open files.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// How far the API is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(super) enum Stage {
     Serves,
     /// Requests at work are answered, and no others.
     Finishes,
+    /// Calls that still wait for plugins are over.
+    LastWords,
     Ends,
 }
 
@@ -52,16 +53,16 @@ pub(crate) fn start(listener: TcpListener, endpoint: Arc<Endpoint>, made_up: Opt
     let address = listener.local_addr()?;
     let listener = listener.into_std()?;
     let api = Arc::new(Api::new(endpoint, address, made_up));
+    let stage = api.stage.clone();
     // All requests that are ready go on before the I/O threads are woken: those then find the messages of all of them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(wake::now)
         .build()?;
-    let (stage, staged) = watch::channel(Stage::Serves);
     let (say_ended, ended) = oneshot::channel();
     let thread = threads::try_spawn("api", move || {
         let _say_ended = say_ended;
-        let accepting = async { accept(api, TcpListener::from_std(listener)?, staged).await };
+        let accepting = async { accept(api, TcpListener::from_std(listener)?).await };
         wake::together(PutOff::All, || runtime.block_on(accepting))
     })?;
     Ok(Running {
@@ -94,19 +95,23 @@ impl Drop for Running {
     }
 }
 
-async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
+async fn accept(api: Arc<Api>, listener: TcpListener) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     let reached = Arc::clone(&api.reached);
     let telling = tokio::spawn(async move { reached.tell_all().await });
+    let mut trouble = AcceptTrouble::of("the API");
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => begin(&api, stream, peer, &open, &stage),
+                Ok((stream, peer)) => {
+                    trouble.went_well();
+                    begin(&api, stream, peer, &open);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the API cannot accept a connection");
-                    tokio::time::sleep(BREATH).await;
+                    trouble.failed(&error);
+                    tokio::time::sleep(PAUSE).await;
                 }
             },
             _ = look.tick() => {
@@ -114,7 +119,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver
                 wake::now();
                 api.keys.refresh(&api.config().api);
             }
-            _ = stage.changed() => break,
+            () = api.reaches(Stage::Finishes) => break,
         }
     }
     drop(listener);
@@ -126,7 +131,7 @@ async fn accept(api: Arc<Api>, listener: TcpListener, mut stage: watch::Receiver
     tokio::select! {
         () = all_closed => {}
         () = last_words(&api) => {}
-        _ = stage.wait_for(|stage| *stage == Stage::Ends) => {}
+        () = api.reaches(Stage::Ends) => {}
     }
     telling.abort();
     Ok(())
@@ -137,12 +142,12 @@ async fn last_words(api: &Api) {
     let all = api.config().server.shutdown_timeout;
     let last = LAST_WORDS.min(all / 2);
     tokio::time::sleep(all - last).await;
-    api.time_is_up.send_replace(true);
+    api.stage.send_replace(Stage::LastWords);
     tokio::time::sleep(last).await;
 }
 
 /// Serves a connection, unless there are too many.
-fn begin(api: &Arc<Api>, stream: TcpStream, peer: SocketAddr, open: &Arc<AtomicUsize>, stage: &watch::Receiver<Stage>) {
+fn begin(api: &Arc<Api>, stream: TcpStream, peer: SocketAddr, open: &Arc<AtomicUsize>) {
     let place = Place::take(api, open);
     if open.load(Ordering::Relaxed) > api.config().api.max_connections {
         api.metrics.refused("connections");
@@ -159,7 +164,7 @@ fn begin(api: &Arc<Api>, stream: TcpStream, peer: SocketAddr, open: &Arc<AtomicU
         idle: config.api.idle_timeout,
         write: config.api.response_timeout,
     };
-    let (api, mut stage) = (Arc::clone(api), stage.clone());
+    let (api, stopping) = (Arc::clone(api), Arc::clone(api));
     let answer = move |request| {
         let api = Arc::clone(&api);
         async move {
@@ -167,9 +172,9 @@ fn begin(api: &Arc<Api>, stream: TcpStream, peer: SocketAddr, open: &Arc<AtomicU
             (response.map(Body::new), api.endpoint.state.is_stopping())
         }
     };
-    let stopped = async move { drop(stage.wait_for(|stage| *stage > Stage::Serves).await) };
+    let stopped = async move { stopping.reaches(Stage::Finishes).await };
     tokio::spawn(async move {
-        io_threads::serve(stream, bounds, answer, stopped).await;
+        io_threads::serve(HttpStream::plain(stream, &bounds), bounds, answer, stopped).await;
         drop(place);
     });
 }

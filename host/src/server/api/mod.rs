@@ -9,7 +9,7 @@
 //! 2. [`verbs`]: which verb it asks for, and whether the key allows that.
 //! 3. [`body`]: what it brings, within limits.
 //! 4. [`idempotency`]: whether it came before.
-//! 5. The verb: [`broadcast`], [`call`], [`disconnect`], [`read`].
+//! 5. The verb: [`broadcast`], [`call`], [`disconnect`], [`read`] with what is [`here`] and at other [`nodes`].
 
 mod answer;
 mod body;
@@ -17,11 +17,13 @@ mod broadcast;
 mod call;
 mod disconnect;
 mod gate;
+mod here;
 mod idempotency;
 mod keys;
 mod listener;
 mod made_up;
 pub(crate) mod metrics;
+pub(crate) mod nodes;
 mod openapi;
 mod read;
 mod verbs;
@@ -42,6 +44,7 @@ use tokio::sync::{Semaphore, watch};
 use self::answer::{Answer, Reason, Refusal};
 use self::idempotency::Remembered;
 use self::keys::Keys;
+use self::listener::Stage;
 use self::metrics::ApiMetrics;
 use self::verbs::Verb;
 use super::endpoint::Endpoint;
@@ -49,6 +52,7 @@ use super::routing::Routing;
 use crate::config::{self, ApiKey, Config};
 use crate::runtime::reach::Reached;
 use crate::runtime::throttle::LogThrottle;
+use crate::runtime::trace::Traced;
 use crate::runtime::wake;
 
 pub(crate) use self::listener::{Running, start};
@@ -72,8 +76,8 @@ pub(crate) struct Api {
     running: AtomicUsize,
     /// Calls at work. They wait for plugins, and must not keep others from publishing.
     calling: AtomicUsize,
-    /// Whether calls that wait for plugins are over, as the server stops.
-    time_is_up: watch::Sender<bool>,
+    /// How far it is on its way to its end.
+    stage: watch::Sender<Stage>,
     /// Limits how often the log says that requests are refused.
     refused: Mutex<LogThrottle<&'static str>>,
     /// Who heard what was sent, as I/O threads tell it.
@@ -96,6 +100,8 @@ struct Asked {
     name: String,
     query: String,
     body: Bytes,
+    /// Its span, if it is traced.
+    trace: Traced,
 }
 
 impl Api {
@@ -115,7 +121,7 @@ impl Api {
             remembered: Arc::default(),
             running: AtomicUsize::new(0),
             calling: AtomicUsize::new(0),
-            time_is_up: watch::Sender::new(false),
+            stage: watch::Sender::new(Stage::Serves),
             refused: Mutex::default(),
             reached: Arc::default(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
@@ -127,9 +133,9 @@ impl Api {
         Arc::clone(&self.endpoint.state.routing().config)
     }
 
-    /// Waits until calls are over, as the server stops.
-    async fn time_is_up(&self) {
-        let _ = self.time_is_up.subscribe().wait_for(|is_up| *is_up).await;
+    /// Waits until it is so far, as the server stops.
+    async fn reaches(&self, stage: Stage) {
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
     }
 
     /// Logs that a request is refused, at most once a second for each reason. Never with what the request brought as its key.
@@ -159,8 +165,8 @@ impl Asked {
             verbs::BROADCAST => broadcast::carry_out(self).await,
             verbs::CALL => call::carry_out(self).await,
             verbs::DISCONNECT => disconnect::carry_out(self).await,
-            verbs::TOPICS => read::topics(self),
-            verbs::TOPIC => read::topic(self),
+            verbs::TOPICS => read::topics(self).await,
+            verbs::TOPIC => read::topic(self).await,
             verbs::CONNECTIONS => read::connections(self).await,
             _ => Ok(openapi::answer()),
         };

@@ -167,14 +167,26 @@ fn schemas() -> Value {
     let count = || json!({ "type": "integer", "minimum": 0 });
     let maybe = || json!({ "type": ["integer", "null"], "minimum": 0 });
     let text = || json!({ "type": "string", "minLength": 1 });
-    let topic =
-        json!({ "topic": text(), "plugin": text(), "generation": count(), "members": count(), "joining": count() });
+    let node = || json!({ "type": "string", "description": "Where it is, in a cluster" });
+    let missing = || {
+        json!({
+            "type": "array", "items": text(),
+            "description": "In a cluster: the nodes that have not answered. What is there is left out",
+        })
+    };
+    let topic = json!({
+        "topic": text(), "plugin": text(), "generation": count(), "members": count(), "joining": count(), "node": node(),
+    });
     let of_topic = ["topic", "plugin", "generation", "members", "joining"];
     let mut shown = topic.clone();
     shown["presence"] = json!({
         "type": ["object", "null"],
         "description": "As `Presence.list` shows it: by key, with a list `metas`. Null if nobody was ever tracked",
     });
+    shown["stored"] = json!({ "anyOf": [{ "type": "null" }, object(
+        &["bytes", "state_version", "written_unix_ms", "timers"],
+        json!({ "bytes": count(), "state_version": maybe(), "written_unix_ms": maybe(), "timers": maybe() }),
+    )] });
     let cursor = || json!({ "type": ["string", "null"], "description": "For what follows. Null: this was the last" });
     shown["cursor"] = cursor();
     let mut message = object(
@@ -197,7 +209,7 @@ fn schemas() -> Value {
         json!({
             "topic": text(), "event": text(), "payload": payload(), "payload_base64": base64("Bytes, instead of `payload`"),
             "create": { "type": "boolean", "default": false, "description": "Makes the topic, if nobody is on it" },
-            "deadline_ms": { "type": "integer", "minimum": 1, "description": "How long the plugin may take" },
+            "deadline_ms": { "type": ["integer", "null"], "minimum": 1, "description": "How long the plugin may take" },
         }),
     );
     for one_payload in [&mut message, &mut call] {
@@ -227,19 +239,22 @@ fn schemas() -> Value {
         })),
         "Disconnect": object(&["socket_id"], json!({
             "socket_id": text(),
-            "refuse_ms": { "type": "integer", "minimum": 0, "description": "For so long the socket id may not connect" },
+            "refuse_ms": { "type": ["integer", "null"], "minimum": 0, "description": "For so long the socket id may not connect" },
         })),
         "Disconnected": object(&["disconnected"], json!({ "disconnected": maybe() })),
         "Topics": object(&["topics", "cursor"], json!({
             "topics": { "type": "array", "items": object(&of_topic, topic) },
             "cursor": cursor(),
+            "missing": missing(),
         })),
-        "TopicShown": object(&[&of_topic[..], &["presence", "cursor"]].concat(), shown),
+        "TopicShown": object(&[&of_topic[..], &["presence", "stored", "cursor"]].concat(), shown),
         "Connections": object(&["count", "connections", "more"], json!({
             "count": count(),
             "more": { "type": "boolean", "description": "There are more connections than the list has" },
+            "missing": missing(),
             "connections": { "type": "array", "items": object(&["transport", "mount", "vsn", "topics"], json!({
                 "transport": text(), "mount": text(), "vsn": text(), "topics": { "type": "array", "items": text() },
+                "node": node(),
             })) },
         })),
         "Refused": object(&["reason", "message"], json!({

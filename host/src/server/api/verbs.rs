@@ -82,7 +82,7 @@ pub(super) static VERBS: [Verb; 7] = [
         scope: Some(Scope::Read),
         summary: "List topics",
         description: "The topics that are alive and that the key may name, in the order of their names, page by page.",
-        own_refusals: &[],
+        own_refusals: &[Reason::Unavailable],
     },
     Verb {
         name: TOPIC,
@@ -91,7 +91,7 @@ pub(super) static VERBS: [Verb; 7] = [
         scope: Some(Scope::Read),
         summary: "Show one topic",
         description: "Who serves a topic, how many are in it, and its presence list, as `Presence.list` shows it.",
-        own_refusals: &[Reason::NoRoute, Reason::NotAlive],
+        own_refusals: &[Reason::NoRoute, Reason::NotAlive, Reason::Unavailable],
     },
     Verb {
         name: CONNECTIONS,
@@ -100,7 +100,7 @@ pub(super) static VERBS: [Verb; 7] = [
         scope: Some(Scope::Read),
         summary: "List the connections of a socket id",
         description: "The connections whose connect handler gave them this socket id.",
-        own_refusals: &[],
+        own_refusals: &[Reason::Unavailable],
     },
     Verb {
         name: OPENAPI,

@@ -292,7 +292,9 @@ mod tests {
         check(json!({ "exp": NOW_S + 9, "nbf": NOW_S + 5 }), None);
         check(json!({ "exp": NOW_S + 9, "nbf": NOW_S + 6 }), Some(Refused::NotYet));
         check(json!({ "sub": "7" }), Some(Refused::NoExpiry));
-        let odd = Refused::Malformed("a time in it is no number of seconds since 1970");
+        let odd = Refused::Malformed(
+            "a time in it is no number of seconds since 1970, or after the year 10,000: is it in milliseconds?",
+        );
         for time in [
             json!("1800000000"),
             json!(-1),

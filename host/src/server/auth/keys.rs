@@ -290,11 +290,15 @@ mod tests {
         encrypts["use"] = json!("enc");
         let mut of_hs512 = oct("h", OTHER);
         of_hs512["alg"] = json!("HS512");
+        let mut wraps = oct("w", OTHER);
+        wraps["key_ops"] = json!(["wrapKey", "encrypt"]);
+        let mut verifies = oct("a", SECRET);
+        verifies["key_ops"] = json!(["sign", "verify"]);
         let unknown = json!({ "kty": "lattice", "kid": "q" });
-        let jwks = json!({ "keys": [encrypts, of_hs512, unknown, 7, oct("a", SECRET)] });
+        let jwks = json!({ "keys": [encrypts, of_hs512, wraps, unknown, 7, verifies] });
         let bench = Bench::new(KEYS, &jwks.to_string());
         assert!(bench.check(&with_kid(Some("a"), SECRET)).is_ok());
-        for kid in ["e", "h", "q"] {
+        for kid in ["e", "h", "w", "q"] {
             assert_eq!(
                 bench.check(&with_kid(Some(kid), OTHER)),
                 Err(Refused::UnknownKey),
@@ -311,6 +315,11 @@ mod tests {
             SECRETS,
             &format!("{SECRET}\nshort"),
             "the secret in line 2 has 5 bytes, but needs at least 32",
+        );
+        check_refused(
+            SECRETS,
+            &format!("{SECRET}\n# the secret of last year, just in case"),
+            "line 2 begins with `#`",
         );
         let hs512 = r#"jwt = { algorithms = ["HS256", "HS512"], secret_file = "keys" }"#;
         check_refused(hs512, &SECRET[..63], "has 63 bytes, but needs at least 64");

@@ -158,6 +158,11 @@ impl Guard {
         self.auth.refresh_interval
     }
 
+    /// Whether a new token must be for the client of the one before.
+    pub(crate) fn wants_same_client(&self) -> bool {
+        self.auth.same_client
+    }
+
     /// A token with an unknown key may be signed with one that the address has by now.
     fn asks(&self, refused: Refused) -> Refused {
         #[cfg(feature = "jwks")]
@@ -244,12 +249,14 @@ pub(crate) fn wall_ms() -> u64 {
 
 /// A claim that is a time, in milliseconds. `None`: it is no number, or out of any range.
 fn time_ms(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refused> {
-    // 1e11 s is the year 5138.
-    const MOST_S: f64 = 1e11;
+    // The year 10,000. The present time in milliseconds would be far behind it.
+    const MOST_S: f64 = 253_402_300_800.0;
     let Some(value) = claims.get(name) else { return Ok(None) };
     match value.as_f64() {
         Some(seconds) if (0.0..=MOST_S).contains(&seconds) => Ok(Some((seconds * 1_000.0) as u64)),
-        _ => Err(Refused::Malformed("a time in it is no number of seconds since 1970")),
+        _ => Err(Refused::Malformed(
+            "a time in it is no number of seconds since 1970, or after the year 10,000: is it in milliseconds?",
+        )),
     }
 }
 

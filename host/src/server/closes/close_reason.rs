@@ -26,6 +26,8 @@ pub(crate) enum CloseReason {
     Transport(u16),
     /// A frame is not a message of the client's protocol version.
     Undecodable,
+    /// The client went on beyond its limits: it had more than `max_refusals` in a minute.
+    RateLimited,
     /// The client was silent for `idle_timeout_ms`.
     Idle,
     /// A message took longer than `message_timeout_ms`.
@@ -44,6 +46,8 @@ pub(crate) enum CloseReason {
     Disconnected,
     /// A backend sent `disconnect` to its socket id.
     DisconnectedByBackend,
+    /// An operator closed the connection at the admin listener.
+    DisconnectedByOperator,
     /// The server stops.
     ServerRestarts,
 }
@@ -59,13 +63,13 @@ pub(crate) enum Ender {
     Plugin,
     /// Nobody: the network, or a client that is gone.
     Network,
-    /// Whoever stops the server, or a backend that disconnects a client.
+    /// Whoever stops the server or disconnects a client, which may be a backend.
     Operator,
 }
 
 impl CloseReason {
     /// All of them, those with a code of the client's with the usual one.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::ClientClosed(1000),
         Self::ConnectionLost,
         Self::NotPolled,
@@ -74,6 +78,7 @@ impl CloseReason {
         Self::MessageTooLarge,
         Self::Transport(close_code::INTERNAL_ERROR),
         Self::Undecodable,
+        Self::RateLimited,
         Self::Idle,
         Self::UnfinishedMessage,
         Self::UnfinishedTotal,
@@ -83,6 +88,7 @@ impl CloseReason {
         Self::TokenExpired,
         Self::Disconnected,
         Self::DisconnectedByBackend,
+        Self::DisconnectedByOperator,
         Self::ServerRestarts,
     ];
 
@@ -110,6 +116,7 @@ impl CloseReason {
             Self::MessageTooLarge => "message_too_large",
             Self::Transport(_) => "transport",
             Self::Undecodable => "undecodable_message",
+            Self::RateLimited => "rate_limited",
             Self::Idle => "idle",
             Self::UnfinishedMessage => "unfinished_message",
             Self::UnfinishedTotal => "unfinished_total",
@@ -119,6 +126,7 @@ impl CloseReason {
             Self::TokenExpired => "token_expired",
             Self::Disconnected => "disconnected",
             Self::DisconnectedByBackend => "disconnected_by_backend",
+            Self::DisconnectedByOperator => "disconnected_by_operator",
             Self::ServerRestarts => "server_restarts",
         }
     }
@@ -131,11 +139,12 @@ impl CloseReason {
             Self::ConnectionLost | Self::NotPolled | Self::NotReading | Self::UnsentTotal => ABNORMAL,
             Self::ProtocolError | Self::Idle | Self::UnfinishedMessage => close_code::PROTOCOL_ERROR,
             Self::InvalidText => close_code::INVALID_PAYLOAD,
+            Self::RateLimited => close_code::POLICY_VIOLATION,
             Self::MessageTooLarge => close_code::TOO_BIG,
             Self::Undecodable => close_code::INTERNAL_ERROR,
             Self::UnfinishedTotal | Self::TooSlow => close_code::TRY_AGAIN_LATER,
             Self::TokenExpired => close_code::UNAUTHORIZED,
-            Self::Disconnected | Self::DisconnectedByBackend => close_code::GOING_AWAY,
+            Self::Disconnected | Self::DisconnectedByBackend | Self::DisconnectedByOperator => close_code::GOING_AWAY,
             Self::ServerRestarts => close_code::RESTART,
         }
     }
@@ -145,12 +154,13 @@ impl CloseReason {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable message",
+            Self::RateLimited => "rate limited",
             Self::Idle => "idle",
             Self::UnfinishedMessage => "unfinished message",
             Self::UnfinishedTotal => "too many unfinished messages",
             Self::TooSlow => "too slow",
             Self::TokenExpired => "token expired",
-            Self::Disconnected | Self::DisconnectedByBackend => "disconnected",
+            Self::Disconnected | Self::DisconnectedByBackend | Self::DisconnectedByOperator => "disconnected",
             Self::ServerRestarts => "server restarts",
             Self::ClientClosed(_)
             | Self::ConnectionLost
@@ -171,12 +181,13 @@ impl CloseReason {
             Self::ClientClosed(_) => Ender::Client,
             Self::ConnectionLost | Self::NotPolled => Ender::Network,
             Self::Disconnected => Ender::Plugin,
-            Self::DisconnectedByBackend | Self::ServerRestarts => Ender::Operator,
+            Self::DisconnectedByBackend | Self::DisconnectedByOperator | Self::ServerRestarts => Ender::Operator,
             Self::ProtocolError
             | Self::InvalidText
             | Self::MessageTooLarge
             | Self::Transport(_)
             | Self::Undecodable
+            | Self::RateLimited
             | Self::Idle
             | Self::UnfinishedMessage
             | Self::UnfinishedTotal
@@ -192,7 +203,7 @@ impl CloseReason {
     pub(crate) fn ending(self) -> u32 {
         match self {
             Self::NotPolled => end::INACTIVE,
-            Self::Disconnected | Self::DisconnectedByBackend => end::DISCONNECTED,
+            Self::Disconnected | Self::DisconnectedByBackend | Self::DisconnectedByOperator => end::DISCONNECTED,
             Self::ServerRestarts => end::DRAINING,
             Self::UnfinishedTotal | Self::TooSlow | Self::NotReading | Self::UnsentTotal => end::OVERLOADED,
             Self::ClientClosed(_)
@@ -202,6 +213,7 @@ impl CloseReason {
             | Self::MessageTooLarge
             | Self::Transport(_)
             | Self::Undecodable
+            | Self::RateLimited
             | Self::Idle
             | Self::UnfinishedMessage
             | Self::TokenExpired => end::CLOSED,

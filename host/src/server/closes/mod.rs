@@ -3,17 +3,19 @@
 //! Holds no payload, no params, and no text of a client except its `Origin`.
 
 mod close_reason;
+mod meaning;
 mod record;
 mod refusal_reason;
 mod wanted;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 pub(crate) use close_reason::CloseReason;
+pub(crate) use meaning::{Meaning, meaning_of, meanings};
 pub(crate) use record::{Closed, Outcome, Record, Refused, Traffic, unix_ms};
 pub(crate) use refusal_reason::RefusalReason;
 pub(crate) use wanted::{Peer, Wanted};
@@ -33,12 +35,16 @@ pub(crate) struct Closes {
     refused: Family<RefusalLabel, Counter>,
 }
 
-/// The last records, the oldest first.
+/// The last records, the oldest first; and how many there were, by outcome and reason.
 #[derive(Debug)]
 struct Kept {
     records: VecDeque<Record>,
     most: usize,
+    counts: Counts,
 }
+
+/// How many clients were closed or refused since the start, by what happened (`closed` or `refused`) and the reason.
+pub(crate) type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
 impl Closes {
     /// Nothing has happened yet. Keeps the last `most` records.
@@ -48,6 +54,7 @@ impl Closes {
             kept: Mutex::new(Kept {
                 records: VecDeque::new(),
                 most,
+                counts: Counts::new(),
             }),
             closed: Family::default(),
             refused: Family::default(),
@@ -84,6 +91,7 @@ impl Closes {
             }
         }
         let mut kept = self.kept();
+        *kept.counts.entry((record.what(), record.reason())).or_default() += 1;
         kept.make_room(1);
         if kept.most > 0 {
             kept.records.push_back(record);
@@ -95,6 +103,12 @@ impl Closes {
         let kept = self.kept();
         let found = kept.records.iter().rev().filter(|record| wanted(record));
         (found.take(most).cloned().collect(), kept.records.len())
+    }
+
+    /// How many there were since the start.
+    #[must_use]
+    pub(crate) fn counts(&self) -> Counts {
+        self.kept().counts.clone()
     }
 
     /// Closes by code and reason.

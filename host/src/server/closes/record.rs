@@ -114,6 +114,14 @@ impl Record {
         self.socket_id.as_deref()
     }
 
+    /// What happened to the client.
+    pub(crate) fn what(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Closed(_) => "closed",
+            Outcome::Refused(_) => "refused",
+        }
+    }
+
     /// The word for its reason.
     pub(crate) fn reason(&self) -> &'static str {
         match &self.outcome {
@@ -132,14 +140,14 @@ impl Record {
         });
         let more = match &self.outcome {
             Outcome::Closed(closed) => json!({
-                "outcome": "closed", "by": closed.reason.ender().name(), "code": closed.code, "detail": closed.detail,
+                "outcome": self.what(), "by": closed.reason.ender().name(), "code": closed.code, "detail": closed.detail,
                 "lasted_ms": closed.lasted_ms, "silent_ms": closed.silent_ms, "topics": closed.topics,
                 "messages_in": closed.traffic.messages_in, "bytes_in": closed.traffic.bytes_in,
                 "messages_out": closed.traffic.messages_out, "bytes_out": closed.traffic.bytes_out,
                 "unsent_bytes": closed.unsent_bytes,
             }),
             Outcome::Refused(refused) => json!({
-                "outcome": "refused", "by": "server", "status": refused.status, "detail": refused.detail,
+                "outcome": self.what(), "by": "server", "status": refused.status, "detail": refused.detail,
             }),
         };
         if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {

@@ -5,10 +5,20 @@
 pub(crate) enum RefusalReason {
     /// There are `max_connections`.
     Full,
+    /// The client's address has as many connections, or connected clients, as it may have.
+    AddressFull,
+    /// Too many clients of its address have connected lately.
+    TooManyConnects,
+    /// Its address has sent too many requests lately.
+    TooManyRequests,
     /// The server stops.
     Stopping,
     /// No mount is at the path that the client asked for.
     NoMount,
+    /// The client does not speak TLS as the listener wants it.
+    Tls,
+    /// The connection does not begin as one of a trusted proxy.
+    Proxy,
     /// What came is not HTTP.
     BadHttp,
     /// The head of a request took longer than `header_timeout_ms`.
@@ -53,10 +63,15 @@ pub(crate) enum RefusalReason {
 
 impl RefusalReason {
     /// All of them.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Full,
+        Self::AddressFull,
+        Self::TooManyConnects,
+        Self::TooManyRequests,
         Self::Stopping,
         Self::NoMount,
+        Self::Tls,
+        Self::Proxy,
         Self::BadHttp,
         Self::RequestTimeout,
         Self::Ambiguous,
@@ -84,8 +99,13 @@ impl RefusalReason {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::AddressFull => "address_full",
+            Self::TooManyConnects => "too_many_connects",
+            Self::TooManyRequests => "too_many_requests",
             Self::Stopping => "stopping",
             Self::NoMount => "no_mount",
+            Self::Tls => "tls",
+            Self::Proxy => "proxy",
             Self::BadHttp => "bad_http",
             Self::RequestTimeout => "request_timeout",
             Self::Ambiguous => "ambiguous_request",

@@ -1,5 +1,6 @@
 //! Which clients somebody asks for: by number, by socket id, by address.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use bytestring::ByteString;
@@ -43,12 +44,45 @@ impl Peer {
 }
 
 impl Wanted {
+    /// The choices that a name of a client may mean, one after the other until one includes somebody: a number may be a socket id as
+    /// well.
+    #[must_use]
+    pub(crate) fn by_name(name: &str) -> Vec<Self> {
+        let connection = name.parse().ok().map(|number| Self {
+            connection: Some(number),
+            ..Self::default()
+        });
+        let peer = Peer::parse(name).map(|peer| Self {
+            peer: Some(peer),
+            ..Self::default()
+        });
+        let socket_id = Self {
+            socket_id: Some(name.into()),
+            ..Self::default()
+        };
+        connection.into_iter().chain(peer).chain([socket_id]).collect()
+    }
+
     /// Whether it includes this client.
     #[must_use]
     pub(crate) fn includes(&self, connection: u64, socket_id: Option<&str>, peer: SocketAddr) -> bool {
         self.connection.is_none_or(|wanted| wanted == connection)
             && self.socket_id.as_deref().is_none_or(|wanted| Some(wanted) == socket_id)
             && self.peer.is_none_or(|wanted| wanted.is(peer))
+    }
+}
+
+/// As an operator reads it.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connection = self.connection.map(|number| format!("connection {number}"));
+        let socket_id = self.socket_id.as_deref().map(|id| format!("socket id {id}"));
+        let peer = self.peer.map(|peer| match peer {
+            Peer::Ip(ip) => format!("address {ip}"),
+            Peer::Address(address) => format!("address {address}"),
+        });
+        let all: Vec<_> = [connection, socket_id, peer].into_iter().flatten().collect();
+        f.write_str(&all.join(", "))
     }
 }
 
@@ -78,6 +112,18 @@ mod tests {
         check("::1", "[::1]:5000", true);
         check("10.0.0.1", "[::ffff:10.0.0.1]:5000", true);
         assert_eq!(Peer::parse("user:1"), None);
+    }
+
+    #[test]
+    fn a_client_is_looked_for_by_whatever_its_name_may_be() {
+        let shown = |name: &str| {
+            let all: Vec<_> = Wanted::by_name(name).iter().map(Wanted::to_string).collect();
+            all.join("; ")
+        };
+        assert_eq!(shown("42"), "connection 42; socket id 42");
+        assert_eq!(shown("10.0.0.1"), "address 10.0.0.1; socket id 10.0.0.1");
+        assert_eq!(shown("[::1]:5"), "address [::1]:5; socket id [::1]:5");
+        assert_eq!(shown("user:1&x"), "socket id user:1&x");
     }
 
     #[test]

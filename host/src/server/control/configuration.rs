@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::runtime::plugin::plan::Plan;
 use crate::runtime::plugin::step::Rejection;
 use crate::server::auth::{BadKeys, Guards};
+use crate::server::changes::ChangeKind;
+use crate::server::io::Rerouted;
 use crate::server::routing::Routing;
 
 /// How long I/O threads have to take up new routes before the plugins without routes end.
@@ -35,6 +37,7 @@ impl Keeper {
         self.config_in_force(&config);
         let loaded = plan.carry_out(&mut self.plugins);
         self.watch(&config);
+        self.say_durability(&config);
         self.reroute(config, guards);
         // After the routes: a plugin that ends closes its members, but those whose topics lead elsewhere now have to rejoin.
         for name in &plan.removed {
@@ -49,6 +52,8 @@ impl Keeper {
             self.news(("unchanged", event.to_string()));
         }
         tracing::info!("configuration replaced");
+        let changes = &self.endpoint.state.changes;
+        changes.note(ChangeKind::Configuration, None, "another configuration is in force");
         if let Some(board) = &self.endpoint.dev {
             board.configuration_replaced();
         }
@@ -62,6 +67,9 @@ impl Keeper {
         // What was rejected for the same reason is logged again: the operator waits for an answer.
         self.rejected = None;
         self.config();
+        for file in { self.endpoint.certificates.iter() }.flat_map(|certificates| certificates.files().into_keys()) {
+            self.certificate(&file);
+        }
         let slots: Vec<_> = self.plugins.slots().cloned().collect();
         for slot in slots {
             if let Some(library) = self.plugins.library(&slot.name, &slot.config()) {
@@ -83,7 +91,7 @@ impl Keeper {
     /// Reads the file. `None`: it is rejected, and the log says why.
     fn read_config(&mut self) -> Option<Config> {
         let old = self.endpoint.state.routing();
-        let mut config = match Config::read(&old.config.file, self.mode) {
+        let mut config = match old.config.read_again(self.mode) {
             Ok(config) => config,
             Err(errors) => {
                 let shown = errors.render(false);
@@ -110,23 +118,58 @@ impl Keeper {
         Some(config)
     }
 
+    /// Says which plugins keep the durability that they had when they came: their topics are in memory with it.
+    fn say_durability(&self, config: &Config) {
+        let before = self.endpoint.state.routing();
+        for slot in self.plugins.slots() {
+            let wanted = |config: &Config| config.plugins.get(&slot.name).map(|plugin| plugin.durability);
+            let (in_force, wanted, before) = (slot.durability(), wanted(config), wanted(&before.config));
+            if let Some(wanted) = wanted
+                && wanted != in_force
+                && before != Some(wanted)
+            {
+                tracing::warn!(
+                    plugin = slot.name,
+                    "restart the server to apply `durability = {:?}`: {:?} stays in force",
+                    wanted.name(),
+                    in_force.name()
+                );
+            }
+        }
+    }
+
     /// Replaces the routes, and waits until all I/O threads have told the members whose topics lead elsewhere now.
     fn reroute(&mut self, config: Config, guards: Guards) {
         guards.start();
         self.watch_keys(&guards);
+        self.endpoint.derive_keys(&config);
         let routing = Arc::new(Routing::new(Arc::new(config), guards, self.plugins.slots()));
         self.endpoint.state.set_routing(Arc::clone(&routing));
         let rerouted = self.endpoint.inboxes.set_routing(&routing);
         let deadline = Instant::now() + REROUTE_PATIENCE;
-        let told = |_| {
+        let mut members = Rerouted::new();
+        for _ in 0..self.endpoint.inboxes.count() {
             let left = deadline.saturating_duration_since(Instant::now());
-            rerouted.recv_timeout(left).is_ok()
-        };
-        if !(0..self.endpoint.inboxes.count()).all(told) {
-            tracing::warn!(
-                "an I/O thread has not taken over the new routes after {} s",
-                REROUTE_PATIENCE.as_secs()
-            );
+            let Ok(ended) = rerouted.recv_timeout(left) else {
+                tracing::warn!(
+                    "an I/O thread has not taken over the new routes after {} s",
+                    REROUTE_PATIENCE.as_secs()
+                );
+                break;
+            };
+            for (plugin, count) in ended {
+                *members.entry(plugin).or_default() += count;
+            }
+        }
+        for slot in self.plugins.slots() {
+            if let Some(members) = members.get(&slot.index) {
+                tracing::warn!(
+                    plugin = slot.name,
+                    members,
+                    "the routes of these members do not lead to this plugin any more: they have left, and the state of a topic \
+                     ends with its last member"
+                );
+            }
         }
     }
 
@@ -174,6 +217,8 @@ impl Keeper {
     }
 
     fn configuration_rejected(&self, reason: String) {
+        let text = format!("configuration rejected: {}", reason.trim_start());
+        self.endpoint.state.changes.note(ChangeKind::Rejection, None, &text);
         if let Some(board) = &self.endpoint.dev {
             board.configuration_rejected(reason);
         }

@@ -15,6 +15,7 @@ use crate::config::{Config, Mode};
 use crate::runtime::plugin::manager::{Plugins, Verdict, announce_rollback};
 use crate::runtime::plugin::step::Step;
 use crate::runtime::threads::fault;
+use crate::server::changes::ChangeKind;
 use crate::server::endpoint::{DevEvent, Endpoint};
 
 /// How often the thread looks at generations that are ending.
@@ -72,6 +73,7 @@ impl Keeper {
         };
         keeper.watch(&config);
         keeper.watch_keys(&keeper.endpoint.state.routing().guards);
+        keeper.watch_certificates();
         keeper.retry_what_was_rejected();
         Ok(keeper)
     }
@@ -90,10 +92,16 @@ impl Keeper {
                     self.retries.forget(&name);
                     self.again(&name);
                 }
+                Ok(Command::RollBack(name)) => self.roll_back(&name),
                 Ok(Command::Lifted(name, hash)) => self.lifted(&name, hash),
                 Ok(Command::Config) => self.config_changed(),
                 Ok(Command::Keys(file)) => self.keys(&file),
-                Ok(Command::Reread) => self.reread(),
+                Ok(Command::Certificate(file)) => self.certificate(&file),
+                Ok(Command::Reread(done)) => {
+                    self.reread();
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
                 Ok(Command::LibraryOfRejected) => self.library_of_rejected(),
                 Ok(Command::News(event)) => self.news(event),
                 Ok(Command::Faults) => self.news(("faults", "{}".to_owned())),
@@ -120,8 +128,14 @@ impl Keeper {
     /// How long the thread may wait for a command.
     fn patience(&self) -> Duration {
         let idle = if self.over_state.is_empty() { IDLE } else { STATE_TICK };
-        let next = self.plugins.next_look().into_iter().chain(self.retries.next()).min();
-        let next = next.map_or(idle, |until| until.saturating_duration_since(Instant::now()).min(idle));
+        let retry = self.retries.next();
+        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+        let next = self
+            .plugins
+            .next_look()
+            .into_iter()
+            .chain(retry)
+            .fold(idle, Duration::min);
         // A moment longer, so that it is really due by then.
         let next = next.saturating_add(Duration::from_millis(1));
         if self.plugins.is_retiring() {
@@ -159,6 +173,8 @@ impl Keeper {
         match verdict {
             Verdict::RolledBack(slot, rollback) => {
                 announce_rollback(&slot, &rollback);
+                let text = format!("generation {} to {} after {}", rollback.from, rollback.to, rollback.why);
+                self.changed(ChangeKind::Rollback, &slot.name, &text);
                 let event = json!({
                     "plugin": slot.name, "step": Step::Probation, "reason": format!("rolled back after {}", rollback.why),
                 });
@@ -172,6 +188,11 @@ impl Keeper {
                     plugin = slot.name,
                     "plugin taken out of service after {why}; replace its library to load it again"
                 );
+                self.changed(
+                    ChangeKind::Rejection,
+                    &slot.name,
+                    &format!("taken out of service after {why}"),
+                );
             }
             Verdict::Failed(slot, what) => {
                 tracing::error!(
@@ -182,9 +203,26 @@ impl Keeper {
         }
     }
 
+    /// An operator wants the previous code of a plugin.
+    fn roll_back(&mut self, name: &str) {
+        self.retries.forget(name);
+        match self.plugins.roll_back_as_asked(name) {
+            Ok(verdict) => self.tell(verdict),
+            Err(why) => {
+                tracing::error!(plugin = name, "not rolled back: {why}; the code in service stays");
+                self.changed(ChangeKind::Rejection, name, &format!("not rolled back: {why}"));
+            }
+        }
+    }
+
+    /// Notes a change of a plugin for the dashboard.
+    pub(super) fn changed(&self, kind: ChangeKind, plugin: &str, text: &str) {
+        self.endpoint.state.changes.note(kind, Some(plugin), text);
+    }
+
     pub(super) fn watch(&self, config: &Config) {
-        self.watcher.file(CONFIG, &config.file);
-        if config.is_from_file() {
+        self.watcher.file(CONFIG, config.path.as_ref().unwrap_or(&config.file));
+        if config.path.is_some() {
             // The file may have changed since it was read.
             self.watcher.took(CONFIG, config.contents());
         }

@@ -12,6 +12,7 @@ use crate::runtime::metrics::milliseconds;
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::plugin::manager::{Loaded, Occasion};
 use crate::runtime::plugin::step::{Rejection, Step};
+use crate::server::changes::ChangeKind;
 
 impl Keeper {
     /// These contents are no longer in quarantine. Tries them again if they are still in place.
@@ -107,6 +108,12 @@ impl Keeper {
             trail,
             swap,
         } = loaded;
+        let text = format!(
+            "generation {generation} (version {version}) in service, {} topics moved in {:.0} ms",
+            swap.moved,
+            milliseconds(swap.took)
+        );
+        self.changed(ChangeKind::Reload, plugin, &text);
         let event = json!({
             "plugin": plugin, "version": version, "generation": generation, "topics": swap.moved,
             "failed": swap.failures.topics(), "reason": swap.failures.shown(), "rejoined": swap.rejoined,
@@ -136,6 +143,8 @@ impl Keeper {
             again_in_s = again.map(|again| again.as_secs()),
             "library rejected; {holds}: {shown}{ends}"
         );
+        let text = format!("library rejected ({}): {}", rejection.step.name(), rejection.message);
+        self.changed(ChangeKind::Rejection, &slot.name, &text);
         let event = json!({ "plugin": slot.name, "step": rejection.step, "reason": rejection.message });
         self.news(("refused", event.to_string()));
     }
@@ -146,7 +155,7 @@ impl Keeper {
         if name == CONFIG {
             match why {
                 Some(why) => {
-                    tracing::warn!(%file, "no configuration file at this path: {why}; the previous configuration stays in force")
+                    tracing::warn!(%file, "the configuration cannot be read: {why}; the previous one stays in force")
                 }
                 None => tracing::info!(%file, "the configuration file exists again"),
             }
@@ -168,7 +177,7 @@ impl Keeper {
             || "no code of this plugin is in service".to_owned(),
             |current| format!("generation {} stays in service", current.number),
         );
-        tracing::warn!(plugin = name, %file, "no library file at this path: {why}; {goes_on}");
+        tracing::warn!(plugin = name, %file, "the library cannot be read: {why}; {goes_on}");
     }
 }
 

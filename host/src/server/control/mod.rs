@@ -14,6 +14,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use self::keeper::Keeper;
 pub(crate) use self::on_disk::SetLogLevel;
 use self::watch::{News, What};
@@ -32,6 +34,8 @@ const OF_REJECTED: &str = "/rejected/";
 
 /// What its names for files of keys begin with.
 const KEYS: &str = "/keys/";
+/// What its names for files of certificates begin with.
+const TLS: &str = "/tls/";
 
 /// Something to be done.
 #[derive(Debug)]
@@ -53,16 +57,20 @@ pub(crate) enum Command {
     Away(String, PathBuf, Option<String>),
     /// An operator asks to load a plugin's library as it is now.
     Again(String),
+    /// An operator wants the previous code of a plugin.
+    RollBack(String),
     /// These contents of a plugin are no longer in quarantine.
     Lifted(String, ContentHash),
     /// The configuration may have changed.
     Config,
-    /// An operator asks to read the configuration and all libraries again.
-    Reread,
+    /// An operator asks to read the configuration and all libraries again, and to hear when that is done.
+    Reread(oneshot::Sender<()>),
     /// A library has changed that only a rejected configuration names.
     LibraryOfRejected,
     /// A file of keys for tokens was saved.
     Keys(PathBuf),
+    /// A file of a certificate was saved.
+    Certificate(PathBuf),
     /// A plugin has panicked or failed. Its journal says how.
     Faults,
     /// Something for the page of `dev`.
@@ -78,6 +86,7 @@ impl Command {
             What::Gone(_) | What::Back if name.starts_with(OF_REJECTED) => return None,
             _ if name.starts_with(OF_REJECTED) => Self::LibraryOfRejected,
             What::Changed | What::Saved if name.starts_with(KEYS) => Self::Keys(path),
+            What::Changed | What::Saved if name.starts_with(TLS) => Self::Certificate(path),
             What::Changed if name == CONFIG => Self::Config,
             What::Changed => Self::Library {
                 name,

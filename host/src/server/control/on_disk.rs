@@ -123,7 +123,7 @@ impl Keeper {
             return rejection.shown(in_force, plugin);
         }
         let settings = |config: &Config| config.plugins.get(plugin).map(|plugin| plugin.settings.clone());
-        match Config::examine(&in_force.file, self.mode) {
+        match in_force.examine_again(self.mode) {
             Ok((on_disk, _)) if settings(&on_disk) == settings(in_force) => rejection.shown(&on_disk, plugin),
             _ => format!(
                 "{} (with the settings in force, as the ones in {} were rejected)",
@@ -136,6 +136,6 @@ impl Keeper {
 
 /// What the file of a configuration holds now. `None`: it is gone or empty, or the configuration did not come from it.
 fn contents_of(config: &Config) -> Option<ContentHash> {
-    let bytes = config.is_from_file().then(|| fs::read(&config.file).ok()).flatten()?;
+    let bytes = fs::read(config.path.as_deref()?).ok()?;
     (!bytes.is_empty()).then(|| ContentHash::of(&bytes))
 }

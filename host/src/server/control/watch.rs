@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 pub(crate) use self::subject::SourceSet;
@@ -27,7 +27,7 @@ use crate::runtime::threads;
 pub(crate) struct WatchTimes {
     /// How long it must be quiet after an event before the watcher looks.
     pub(crate) debounce: Duration,
-    /// How long events may put that off.
+    /// How long events may put that off, and how long whoever has written to a file may be silent before closing it.
     pub(crate) at_latest: Duration,
     /// How often it looks without any event.
     pub(crate) poll: Duration,
@@ -176,11 +176,20 @@ struct Entry {
     seen: Print,
     /// When and to which file `seen` was saved; `None`: not known yet.
     saved: Option<Save>,
-    /// When the first unhandled event came, and the last.
-    waiting: Option<(Instant, Instant)>,
+    /// What was heard of it since the last look.
+    waiting: Option<Heard>,
     next_poll: Instant,
     /// Whether there are contents.
     absence: Absence,
+}
+
+/// Events that nobody has looked into yet.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    first: Instant,
+    last: Instant,
+    /// Somebody has written to a file, and has not closed it: what is there may be half of it.
+    is_open: bool,
 }
 
 /// Whether a file that was there is away.
@@ -227,7 +236,7 @@ impl<F: FnMut(News)> Worker<F> {
             saved: subject.saved(),
             subject,
             // Looks once more soon: there was no listener yet while `subject` was made.
-            waiting: Some((now, now)),
+            waiting: Some(Heard::at(now)),
             next_poll: now + self.times.poll,
             absence: Absence::None,
         };
@@ -242,7 +251,7 @@ impl<F: FnMut(News)> Worker<F> {
         {
             entry.seen = Some(contents);
             entry.saved = None;
-            entry.waiting = entry.waiting.or(Some((now, now)));
+            entry.waiting = entry.waiting.or(Some(Heard::at(now)));
         }
     }
 
@@ -260,8 +269,13 @@ impl<F: FnMut(News)> Worker<F> {
             .values_mut()
             .filter(|entry| entry.subject.concerns(&event.paths))
         {
-            let since = entry.waiting.map_or(now, |(since, _)| since);
-            entry.waiting = Some((since, now));
+            let heard = entry.waiting.get_or_insert(Heard::at(now));
+            heard.last = now;
+            match event.kind {
+                EventKind::Modify(ModifyKind::Data(_)) => heard.is_open = true,
+                EventKind::Access(_) => heard.is_open = false,
+                _ => {}
+            }
         }
     }
 
@@ -332,8 +346,18 @@ impl<F: FnMut(News)> Worker<F> {
             // Nothing has reported what happened in a new directory before it had a listener.
             let now = Instant::now();
             for entry in self.entries.values_mut() {
-                entry.waiting = entry.waiting.or(Some((now, now)));
+                entry.waiting = entry.waiting.or(Some(Heard::at(now)));
             }
+        }
+    }
+}
+
+impl Heard {
+    fn at(now: Instant) -> Self {
+        Self {
+            first: now,
+            last: now,
+            is_open: false,
         }
     }
 }
@@ -342,7 +366,8 @@ impl Entry {
     fn due(&self, times: &WatchTimes) -> Instant {
         match (self.waiting, self.absence) {
             // No poll before that: it would see a file that is half written.
-            (Some((since, last)), _) => (last + times.debounce).min(since + times.at_latest),
+            (Some(heard), _) if heard.is_open => heard.last + times.at_latest,
+            (Some(heard), _) => (heard.last + times.debounce).min(heard.first + times.at_latest),
             (None, Absence::Since(since)) => self.next_poll.min(since + times.absence),
             (None, _) => self.next_poll,
         }

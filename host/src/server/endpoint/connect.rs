@@ -10,6 +10,7 @@ use bennu_wire::dialect::Dialect;
 use bennu_wire::message::{Payload, reason};
 use bennu_wire::serializer::phoenix_0_11::Phoenix011;
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
@@ -22,10 +23,12 @@ use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock;
 use crate::runtime::plugin::{Asked, ConnectCall, Connected};
 use crate::runtime::pubsub::Arrival;
+use crate::runtime::trace::{Asking, Span, TRACEPARENT, TraceParent, Traced};
 use crate::server::auth::{Pass, Shown};
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
-use crate::server::socket::{Identity, NewSocket};
+use crate::server::limits::TurnedAway;
+use crate::server::socket::{Identity, NewSocket, Places};
 
 /// What a client is told that finds nobody who could decide: a reload has taken its answer with it, most often.
 const RETRY_AFTER_S: u32 = 1;
@@ -42,6 +45,8 @@ pub(super) struct Attempt<'a> {
     pub(super) client: Client,
     /// The client's auth token, if it sent one and the mount takes one.
     pub(super) auth_token: Option<String>,
+    /// Its places among the clients of its address.
+    pub(super) places: Places,
 }
 
 /// A client that may not connect.
@@ -87,6 +92,15 @@ impl Denied {
         }
     }
 
+    /// It is turned away before anybody looks at what it wants.
+    pub(super) fn turned_away(away: &TurnedAway) -> Self {
+        Self {
+            detail: away.detail.map(str::to_owned),
+            retry_after_s: away.retry_after_s(),
+            ..Self::new(away.status(), away.reason)
+        }
+    }
+
     /// The same, with more for the operator.
     pub(super) fn with_detail(self, detail: String) -> Self {
         Self {
@@ -104,6 +118,11 @@ impl Denied {
         }
     }
 
+    /// As it is noted.
+    fn noted(&self) -> Refused {
+        Refused::new(self.reason, self.status.as_u16(), self.detail.as_deref())
+    }
+
     /// The response to a WebSocket request.
     pub(super) fn response(self) -> Response<axum::body::Body> {
         let has_body = !self.body.is_empty();
@@ -119,50 +138,66 @@ impl Denied {
     }
 }
 
-/// Whether the mount allows the request's `Origin`, by the rules of the client's dialect.
-pub(super) async fn origin_taken(
+/// Checks the request's `Origin` by the rules of the client's dialect.
+///
+/// # Errors
+///
+/// If the mount does not allow it, or its plugin cannot decide now. That is noted already.
+pub(super) async fn check_origin_of(
     endpoint: &Arc<Endpoint>,
     client: Client,
     mount: &Arc<Mount>,
     transport: &'static str,
     dialect: Dialect,
     parts: &Parts,
-) -> bool {
+) -> Result<(), Denied> {
     match dialect {
-        Dialect::Modern => origin_allowed(endpoint, client, mount, transport, parts).await,
-        Dialect::Phoenix011 => phoenix_0_11::check_origin(endpoint, client, mount, transport, parts),
+        Dialect::Modern | Dialect::Supabase => check_origin(endpoint, client, mount, transport, parts).await,
+        Dialect::Phoenix011 if phoenix_0_11::check_origin(endpoint, client, mount, transport, parts) => Ok(()),
+        Dialect::Phoenix011 => Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Origin)),
     }
 }
 
-/// Whether the mount allows the request's `Origin`. The log says how to allow a refused one.
-pub(super) async fn origin_allowed(
+/// Checks the request's `Origin`. The log says how to allow a refused one.
+///
+/// # Errors
+///
+/// As [`check_origin_of`].
+pub(super) async fn check_origin(
     endpoint: &Arc<Endpoint>,
     client: Client,
     mount: &Arc<Mount>,
     transport: &'static str,
     parts: &Parts,
-) -> bool {
+) -> Result<(), Denied> {
     let Some(origin) = parts.headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("")) else {
-        return true;
+        return Ok(());
     };
+    let not_allowed = Denied::new(StatusCode::FORBIDDEN, RefusalReason::Origin);
     if let CheckOrigin::Plugin(plugin) = &mount.check_origin {
         let told = serde_json::to_vec(&origin::told(&mount.path, origin)).unwrap_or_default();
-        let answer = ask(endpoint, client, plugin, Asked::Origin, told.into()).await;
-        let allowed = matches!(answer, Ok(Connected::Accepted { .. }));
-        if !allowed {
-            let remedy = format!("accept it in `check_origin` of the plugin `{plugin}`");
-            endpoint.refuse_origin(client, mount, transport, origin, remedy);
-        }
-        return allowed;
+        return match ask(endpoint, client, plugin, (Asked::Origin, told.into()), &None).await {
+            Ok(_) => Ok(()),
+            Err(denied) if denied.reason == RefusalReason::Plugin => {
+                let remedy = format!("accept it in `check_origin` of the plugin `{plugin}`");
+                endpoint.refuse_origin(client, mount, transport, origin, remedy);
+                Err(not_allowed)
+            }
+            // The plugin did not decide, so nothing is wrong with the origin.
+            Err(denied) => {
+                endpoint.refuse(client, Some(mount), transport, denied.noted());
+                Err(denied)
+            }
+        };
     }
-    let allowed = origin::allowed(&mount.check_origin, Some(origin), &origin::RequestOrigin::of(parts));
-    if !allowed {
-        let reason = format!("the origin {origin} is not in `check_origin` of the mount");
-        endpoint.tell_denied(&mount.path, StatusCode::FORBIDDEN, &reason);
-        let remedy = "add it to `check_origin` of the mount, or set `[server] url_host` to its host";
-        endpoint.refuse_origin(client, mount, transport, origin, remedy);
+    if origin::allowed(&mount.check_origin, Some(origin), &origin::RequestOrigin::of(parts)) {
+        return Ok(());
     }
-    allowed
+    let reason = format!("the origin {origin} is not in `check_origin` of the mount");
+    endpoint.tell_denied(&mount.path, StatusCode::FORBIDDEN, &reason);
+    let remedy = "add it to `check_origin` of the mount, or set `[server] url_host` to its host";
+    endpoint.refuse_origin(client, mount, transport, origin, remedy);
+    Err(not_allowed)
 }
 
 impl Attempt<'_> {
@@ -179,14 +214,33 @@ impl Attempt<'_> {
             client,
             ..
         } = self;
-        self.decided().await.inspect_err(|denied| {
+        let trace = self.begin_span();
+        let decided = self.decided(&trace).await.inspect_err(|denied| {
             endpoint.state.hub.metrics.refused_connects.inc();
-            let refused = Refused::new(denied.reason, denied.status.as_u16(), denied.detail.as_deref());
-            endpoint.refuse(client, Some(mount), transport, refused);
-        })
+            endpoint.refuse(client, Some(mount), transport, denied.noted());
+        });
+        if let Some(trace) = trace {
+            end_span(&trace, decided.as_ref().err());
+        }
+        decided
     }
 
-    async fn decided(self) -> Result<NewSocket, Denied> {
+    /// Begins the span of the connect, in the trace that the client names in a header or a parameter.
+    fn begin_span(&self) -> Traced {
+        let tracer = self.endpoint.state.hub.tracer.as_ref()?;
+        let header = self
+            .parts
+            .headers
+            .get(TRACEPARENT)
+            .and_then(|value| value.to_str().ok());
+        let parent = header.or(self.params.traceparent.as_deref());
+        let trace = tracer.begin("connect", Asking::Client, parent.and_then(TraceParent::parse))?;
+        trace.text("bennu.mount", &self.mount.path);
+        trace.text("bennu.transport", self.transport);
+        Some(trace)
+    }
+
+    async fn decided(self, trace: &Traced) -> Result<NewSocket, Denied> {
         // The listener is closed at once, but open connections may still send requests.
         if self.endpoint.state.is_stopping() {
             return Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE, RefusalReason::Stopping));
@@ -194,13 +248,13 @@ impl Attempt<'_> {
         let start = Instant::now();
         let Self { mount, transport, .. } = self;
         let serializer = match self.dialect {
-            Dialect::Modern => self.params.vsn.serializer(&mount.serializers).map_err(|error| {
+            Dialect::Modern | Dialect::Supabase => self.params.vsn.serializer(&mount.serializers).map_err(|error| {
                 Denied::new(StatusCode::FORBIDDEN, RefusalReason::Vsn).with_detail(error.to_string())
             })?,
             Dialect::Phoenix011 => &Phoenix011,
         };
         let pass = token::pass(&self)?;
-        let identity = self.identity(pass.as_ref()).await;
+        let identity = self.identity(pass.as_ref(), trace).await;
         client_line!(
             INFO,
             self.endpoint.lines(),
@@ -232,12 +286,18 @@ impl Attempt<'_> {
             dialect: self.dialect,
             identity,
             arrival: arrival.map(Box::new),
+            places: self.places,
+            trace: trace.as_ref().map(|trace| Box::new(trace.tracer().client(trace))),
             shown: mount.auth.is_some().then(|| Box::new(Shown { pass, refreshed: None })),
         })
     }
 
     /// Who the client is, by its token and by the connect handler, if the mount has one.
-    async fn identity(&self, pass: Option<&Pass>) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
+    async fn identity(
+        &self,
+        pass: Option<&Pass>,
+        trace: &Traced,
+    ) -> Result<(Option<Arc<Identity>>, Option<Arrival>), Denied> {
         let claims = pass.map(|pass| pass.claims.clone());
         let own_id = pass.and_then(|pass| pass.socket_id.clone());
         // Before the handler is asked: a `disconnect` that comes meanwhile is for this client, too.
@@ -252,38 +312,21 @@ impl Attempt<'_> {
             return self.admit(identity.map(Arc::new), own_arrival);
         };
         let info = info::of(self, claims.as_deref());
-        match ask(self.endpoint, self.client, plugin, Asked::Connect, info).await? {
-            Connected::Accepted {
-                socket_id,
-                assigns,
-                arrival,
-            } => {
-                let (socket_id, arrival) = match socket_id {
-                    Some(_) => (socket_id, arrival),
-                    None => (own_id, own_arrival),
-                };
-                let identity = Identity {
-                    socket_id,
-                    assigns,
-                    claims,
-                };
-                self.admit(Some(Arc::new(identity)), arrival)
-            }
-            Connected::Refused { status, body, binary } => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-                let mut denied = Denied::new(status, RefusalReason::Plugin).with_detail(format!("plugin {plugin}"));
-                if binary {
-                    denied.content_type = HeaderValue::from_static("application/octet-stream");
-                }
-                denied.body = body;
-                Err(denied)
-            }
-            Connected::Crashed => {
-                let crashed = Denied::new(StatusCode::FORBIDDEN, RefusalReason::PluginCrashed);
-                Err(crashed.with_detail(format!("plugin {plugin}")))
-            }
-            Connected::Unavailable(why) => Err(Denied::unavailable(why).with_detail(format!("plugin {plugin}: {why}"))),
-        }
+        let Accepted {
+            socket_id,
+            assigns,
+            arrival,
+        } = ask(self.endpoint, self.client, plugin, (Asked::Connect, info), trace).await?;
+        let (socket_id, arrival) = match socket_id {
+            Some(_) => (socket_id, arrival),
+            None => (own_id, own_arrival),
+        };
+        let identity = Identity {
+            socket_id,
+            assigns,
+            claims,
+        };
+        self.admit(Some(Arc::new(identity)), arrival)
     }
 
     /// Lets a client in unless a backend has disconnected its socket id for a while.
@@ -308,28 +351,53 @@ impl Attempt<'_> {
     }
 }
 
+/// Ends the span of a connect. What the plugin or its absence is to blame for has failed.
+fn end_span(trace: &Span, denied: Option<&Denied>) {
+    match denied {
+        None => trace.end("ok"),
+        Some(denied) if denied.status.is_server_error() || denied.reason == RefusalReason::PluginCrashed => {
+            trace.fail(denied.reason.name())
+        }
+        Some(denied) => trace.end(denied.reason.name()),
+    }
+}
+
+/// What a plugin says of a client that it lets in.
+struct Accepted {
+    socket_id: Option<ByteString>,
+    assigns: Option<Bytes>,
+    arrival: Option<Arrival>,
+}
+
 /// Asks the plugin, and waits for its answer for `connect_timeout_ms` at most.
 async fn ask(
     endpoint: &Arc<Endpoint>,
     client: Client,
     plugin: &str,
-    asked: Asked,
-    info: Bytes,
-) -> Result<Connected, Denied> {
+    (asked, info): (Asked, Bytes),
+    trace: &Traced,
+) -> Result<Accepted, Denied> {
     let routing = endpoint.state.routing();
     let unavailable = || Denied::unavailable(reason::UNAVAILABLE).with_detail(format!("plugin {plugin}"));
     let slot = routing.routes.plugins.get(plugin).ok_or_else(unavailable)?;
     let (reply, answer) = oneshot::channel();
-    if !slot.connect(ConnectCall { asked, info, reply }) {
+    let trace = trace.clone();
+    let call = ConnectCall {
+        asked,
+        info,
+        reply,
+        trace,
+    };
+    if !slot.connect(call) {
         return Err(if slot.current().is_some() {
             Denied::unavailable(reason::OVERLOADED).with_detail(format!("plugin {plugin}"))
         } else {
             unavailable()
         });
     }
-    match clock::timeout(routing.config.limits.connect_timeout, answer).await {
+    let connected = match clock::timeout(routing.config.limits.connect_timeout, answer).await {
         // A call that is dropped unanswered found nobody who could run it.
-        Ok(connected) => connected.map_err(|_| unavailable()),
+        Ok(connected) => connected.map_err(|_| unavailable())?,
         Err(_) => {
             client_line!(
                 WARN,
@@ -342,7 +410,32 @@ async fn ask(
                 "the connect handler did not answer in time"
             );
             let late = Denied::new(StatusCode::SERVICE_UNAVAILABLE, RefusalReason::PluginTimeout);
-            Err(late.with_detail(format!("plugin {plugin}")))
+            return Err(late.with_detail(format!("plugin {plugin}")));
         }
+    };
+    match connected {
+        Connected::Accepted {
+            socket_id,
+            assigns,
+            arrival,
+        } => Ok(Accepted {
+            socket_id,
+            assigns,
+            arrival,
+        }),
+        Connected::Refused { status, body, binary } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+            let mut denied = Denied::new(status, RefusalReason::Plugin).with_detail(format!("plugin {plugin}"));
+            if binary {
+                denied.content_type = HeaderValue::from_static("application/octet-stream");
+            }
+            denied.body = body;
+            Err(denied)
+        }
+        Connected::Crashed => {
+            let crashed = Denied::new(StatusCode::FORBIDDEN, RefusalReason::PluginCrashed);
+            Err(crashed.with_detail(format!("plugin {plugin}")))
+        }
+        Connected::Unavailable(why) => Err(Denied::unavailable(why).with_detail(format!("plugin {plugin}: {why}"))),
     }
 }

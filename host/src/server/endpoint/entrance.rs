@@ -14,6 +14,7 @@ use crate::server::ambiguous::Ambiguous;
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
 use crate::server::io::Entry;
+use crate::server::socket::Places;
 use crate::server::transport::PendingConnection;
 
 /// Connects clients whose messages the embedding program carries. They pass the same checks as all others: whether the server has
@@ -55,19 +56,25 @@ impl Entrance {
         let client = Client {
             thread: endpoint.state.idlest(),
             peer: visit.peer,
+            is_secure: false,
             connection: endpoint.state.next_connection(),
+            is_crowded: false,
         };
         let transport = pending.name();
         let refused = |mount, status: StatusCode, reason, detail: Option<&str>| {
             endpoint.refuse(client, mount, transport, Refused::new(reason, status.as_u16(), detail));
             Err(Denied::new(status, reason))
         };
-        if let Some(reason) = endpoint.state.turns_away() {
-            return refused(None, StatusCode::SERVICE_UNAVAILABLE, reason, None);
-        }
+        let session = match endpoint.state.take_in(visit.peer.ip()) {
+            Ok(session) => session,
+            Err(away) => {
+                endpoint.refuse(client, None, transport, away.refused());
+                return Err(Denied::turned_away(&away));
+            }
+        };
         let routing = endpoint.state.routing();
         let mount = routing.config.mounts.iter().find(|mount| mount.path == visit.mount);
-        let Some(mount) = mount.filter(|mount| visit.dialect == Dialect::Modern || mount.phoenix_0_11.is_some()) else {
+        let Some(mount) = mount.filter(|mount| mount.speaks(visit.dialect)) else {
             return refused(None, StatusCode::NOT_FOUND, RefusalReason::NoMount, Some(&visit.mount));
         };
         if let Some(ambiguous) = Ambiguous::repeated(&visit.request.headers) {
@@ -79,10 +86,7 @@ impl Entrance {
                 Some(&what),
             );
         }
-        if !connect::origin_taken(endpoint, client, mount, transport, visit.dialect, &visit.request).await {
-            // It is noted already.
-            return Err(Denied::new(StatusCode::FORBIDDEN, RefusalReason::Origin));
-        }
+        connect::check_origin_of(endpoint, client, mount, transport, visit.dialect, &visit.request).await?;
         let Ok(params) = Params::parse(visit.request.uri.query().unwrap_or("")) else {
             return refused(Some(mount), StatusCode::BAD_REQUEST, RefusalReason::Query, None);
         };
@@ -95,6 +99,10 @@ impl Entrance {
             params: &params,
             client,
             auth_token: visit.auth_token,
+            places: Places {
+                session,
+                ..Places::default()
+            },
         };
         let socket = attempt.decide().await?;
         if let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread)) {

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::config::sensitive::{is_secret_name, is_secret_value};
+use crate::config::sensitive::{is_secret_name, is_secret_value, names_in};
 use crate::config::{Log, Mount, TokenPlace};
 
 /// What the log shows instead.
 const FILTERED: &str = "[FILTERED]";
 
 /// The params as JSON text, without secrets at any depth: values whose name is a secret's or contains one of `words` in any case,
-/// and values that are tokens themselves. A name that is a token is a secret, too: some clients send a bare `?TOKEN`.
+/// values that are tokens themselves, and texts that name a secret in them, such as JSON or an address. A name that is a token is a secret, too: some clients send a bare `?TOKEN`.
 pub(super) fn filtered(params: &str, words: &[String]) -> String {
     let Ok(params) = serde_json::from_str(params) else {
         return FILTERED.to_owned();
@@ -23,7 +23,7 @@ pub(super) fn words(mount: &Mount, log: &Log) -> Vec<String> {
     let places = mount.auth.iter().flat_map(|auth| &auth.from);
     let own = places.filter_map(|place| match place {
         TokenPlace::Param(name) => name.rsplit('.').next().map(str::to_owned),
-        TokenPlace::AuthToken | TokenPlace::Header(_) => None,
+        TokenPlace::AuthToken | TokenPlace::Header(_) | TokenPlace::Join(_) => None,
     });
     log.filter_params.iter().cloned().chain(own).collect()
 }
@@ -32,9 +32,7 @@ fn without_secrets(value: Value, words: &[String]) -> Value {
     match value {
         Value::Object(map) => {
             let entries = map.into_iter().map(|(name, value)| {
-                let lower = name.to_lowercase();
-                let is_secret = is_secret_name(&name) || words.iter().any(|word| lower.contains(word));
-                let value = if is_secret {
+                let value = if is_secret(&name, words) {
                     FILTERED.into()
                 } else {
                     without_secrets(value, words)
@@ -51,9 +49,16 @@ fn without_secrets(value: Value, words: &[String]) -> Value {
             Value::Object(entries.collect())
         }
         Value::Array(list) => list.into_iter().map(|value| without_secrets(value, words)).collect(),
-        Value::String(text) if is_secret_value(&text) => FILTERED.into(),
+        Value::String(text) if is_secret_value(&text) || names_in(&text).any(|name| is_secret(name, words)) => {
+            FILTERED.into()
+        }
         other => other,
     }
+}
+
+fn is_secret(name: &str, words: &[String]) -> bool {
+    let lower = name.to_lowercase();
+    is_secret_name(name) || words.iter().any(|word| lower.contains(word))
 }
 
 #[cfg(test)]
@@ -125,6 +130,30 @@ mod tests {
         );
         check("list[][token]=a", &[], r#"{"list":[{"token":"[FILTERED]"}]}"#);
         check("password[deep][er]=a", &[], r#"{"password":"[FILTERED]"}"#);
+    }
+
+    #[test]
+    fn secrets_inside_a_text_are_filtered_with_it() {
+        for value in [
+            r#"{"user":"ada","token":"a"}"#,
+            r#"{ "user": { "password" : "a" } }"#,
+            r#"[{\"apiKey\":\"a\"}]"#,
+            "https://example.com/callback?code=a&state=b",
+            "user=ada&csrf_token=b",
+            "Cookie: a=b",
+            r#"{"home_town":"a"}"#,
+        ] {
+            let query = format!(
+                "data={}",
+                percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)
+            );
+            check(&query, &["town"], r#"{"data":"[FILTERED]"}"#);
+        }
+        check(
+            "data=user%3Dada%2C%20at%2010%3A30",
+            &["town"],
+            r#"{"data":"user=ada, at 10:30"}"#,
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `<mount>/longpoll`: sessions over plain requests.
 //!
 //! The HTTP status is 200, and the body holds the real one: old browsers hide the HTTP status. Exceptions are 400 for another method,
-//! and 503 with an empty body from a server that is full or stopping, or cannot decide now. The token names the I/O
-//! thread that owns the session; a request that arrives on another thread is passed on.
+//! and 503 with an empty body from a server that is full or stopping, or cannot decide now. The token names the node
+//! and the I/O thread that own the session; a request that arrives elsewhere is passed on ([`relay`]).
 
 use std::str::Utf8Error;
 use std::sync::Arc;
@@ -15,14 +15,15 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::Endpoint;
-use super::connect::{self, Attempt};
+use super::connect::{self, Attempt, Denied};
 use super::params::Params;
-use super::relay::{self, Polled};
+use super::relay::{self, Failed, Polled, Session};
 use crate::config::{LongPoll, Mount};
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
+use crate::server::socket::Places;
 use crate::server::transport::longpoll::Published;
-use crate::server::transport::longpoll::body::{self, BodyLimits};
+use crate::server::transport::longpoll::body;
 use crate::server::transport::longpoll::token::{Position, TokenKey};
 
 /// The header for the session's token, instead of the query.
@@ -51,7 +52,7 @@ pub(super) async fn serve(
     let Some(config) = mount.longpoll.clone() else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let key = endpoint.token_key(&mount, &config.crypto);
+    let key = endpoint.token_key(&mount, Dialect::Modern, &config.crypto);
     let (parts, body) = request.into_parts();
     let exchange = Exchange {
         endpoint,
@@ -61,8 +62,9 @@ pub(super) async fn serve(
         client,
         parts,
     };
-    if !connect::origin_allowed(&exchange.endpoint, client, &exchange.mount, "longpoll", &exchange.parts).await {
-        return status(403);
+    let origin = connect::check_origin(&exchange.endpoint, client, &exchange.mount, "longpoll", &exchange.parts);
+    if let Err(denied) = origin.await {
+        return turned_away(denied);
     }
     match exchange.parts.method {
         Method::GET => exchange.poll().await,
@@ -97,7 +99,17 @@ impl Exchange {
             .get(TOKEN_HEADER)
             .map(|value| value.to_str().unwrap_or(""));
         let position = self.key.open(header.or(params.token.as_deref())?, relay::now_ms())?;
-        (position.node == self.endpoint.node).then_some(position)
+        self.endpoint.reaches(position.node).then_some(position)
+    }
+
+    fn session<'a>(&'a self, position: &'a Position) -> Session<'a> {
+        Session {
+            endpoint: &self.endpoint,
+            mount: &self.mount.path,
+            dialect: Dialect::Modern,
+            config: &self.config,
+            position,
+        }
     }
 
     async fn poll(self) -> Response {
@@ -108,14 +120,11 @@ impl Exchange {
         let Some(position) = self.position(&params) else {
             return self.open(&params).await;
         };
-        match relay::poll(&self.endpoint, &self.config, &position).await {
-            Polled::Messages(answer) => {
-                let token = self.token(&Position {
-                    last: answer.position,
-                    ..position
-                });
-                let payloads: Vec<_> = answer.messages.iter().map(body::message).collect();
-                let body = body::envelope(payloads.iter().map(|payload| &payload[..]), 200, &token);
+        let polled = self.session(&position).poll().await;
+        match polled {
+            Polled::Messages(messages, last) => {
+                let token = self.token(&Position { last, ..position });
+                let body = body::envelope(messages.iter().map(|message| &message[..]), 200, &token);
                 relay::messages(&self.endpoint, body).map_or_else(status, with_cors)
             }
             Polled::Nothing => json(body::envelope(std::iter::empty(), 204, &self.token(&position))),
@@ -125,17 +134,20 @@ impl Exchange {
                 with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response())
             }
             Polled::Gone => self.open(&params).await,
+            Polled::Unavailable => with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response()),
         }
     }
 
     /// Opens a session and answers with status 410, from which the client learns its token.
     async fn open(self, params: &Params) -> Response {
         let (endpoint, mount) = (&self.endpoint, &self.mount);
-        // phoenix.js takes an empty body for a lost connection. A text would stop its oldest versions for good.
-        if let Some(reason) = endpoint.state.turns_away() {
-            self.refused(reason, 503, None);
-            return with_cors(StatusCode::SERVICE_UNAVAILABLE.into_response());
-        }
+        let session = match endpoint.state.take_in(self.client.peer.ip()) {
+            Ok(session) => session,
+            Err(away) => {
+                endpoint.refuse(self.client, Some(mount), "longpoll", away.refused());
+                return super::turned_away(&away);
+            }
+        };
         let Ok(auth_token) = self.auth_token() else {
             self.refused(RefusalReason::AuthToken, 403, Some("the auth token is not UTF-8"));
             return status(403);
@@ -149,15 +161,14 @@ impl Exchange {
             params,
             client: self.client,
             auth_token,
+            places: Places {
+                session,
+                ..Places::default()
+            },
         };
         let socket = match attempt.decide().await {
             Ok(socket) => socket,
-            Err(denied) => {
-                return match denied.retry_after_s {
-                    Some(_) => with_cors(denied.without_body().response()),
-                    None => status(403),
-                };
-            }
+            Err(denied) => return turned_away(denied),
         };
         match relay::open(endpoint, self.client.thread, socket).await {
             Some(position) => json(body::envelope(std::iter::empty(), 410, &self.token(&position))),
@@ -187,10 +198,9 @@ impl Exchange {
         let Some(position) = self.position(&params) else {
             return status(410);
         };
-        match relay::is_alive(&self.endpoint, &self.config, &position).await {
-            Some(true) => {}
-            Some(false) => return status(410),
-            None => return status(408),
+        let session = self.session(&position);
+        if let Err(failed) = session.find().await {
+            return refusal(failed);
         }
         let limit = self.endpoint.state.routing().config.limits.max_message_bytes;
         // A body has room for one message of the largest size, in base64, and for others in front of it. Each has its own bound.
@@ -198,24 +208,24 @@ impl Exchange {
             Ok(request) => request,
             Err(code) => return status(code),
         };
-        let body_limits = BodyLimits {
-            message_bytes: limit,
-            lines: self.config.max_batch_messages,
-        };
         let content_type = self.parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let frames = match body::messages(content_type, &request, body_limits) {
-            Ok(frames) => frames,
-            Err(error) => return status(error.status()),
-        };
-        // Each line was copied.
-        drop(request);
-        match relay::publish(&self.endpoint, &self.config, &position, frames).await {
-            Some(Published::Accepted | Published::Refused) => status(200),
-            Some(Published::Malformed) => status(400),
-            Some(Published::Gone) => status(410),
-            None => status(408),
+        match session.publish(body::has_lines(content_type), request).await {
+            Ok(Published::Accepted | Published::Refused) => status(200),
+            Ok(Published::Malformed) => status(400),
+            Ok(Published::Gone) => status(410),
+            Err(failed) => refusal(failed),
         }
     }
+}
+
+/// The answer to a POST that the session has not taken.
+fn refusal(failed: Failed) -> Response {
+    status(match failed {
+        Failed::Gone => 410,
+        Failed::Late => 408,
+        Failed::Unavailable => 503,
+        Failed::Body(code) => code,
+    })
 }
 
 fn status(code: u16) -> Response {
@@ -224,6 +234,15 @@ fn status(code: u16) -> Response {
 
 fn json(body: Bytes) -> Response {
     with_cors(relay::json(body))
+}
+
+/// The answer to a client that may not connect. One that may come back gets a status of HTTP, which phoenix.js takes for a lost
+/// connection.
+fn turned_away(denied: Denied) -> Response {
+    match denied.retry_after_s {
+        Some(_) => with_cors(denied.without_body().response()),
+        None => status(403),
+    }
 }
 
 fn with_cors(mut response: Response) -> Response {

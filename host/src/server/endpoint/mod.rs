@@ -5,6 +5,7 @@
 
 mod board;
 mod connect;
+pub(crate) mod elsewhere;
 mod entrance;
 mod filter;
 pub(crate) mod hosts;
@@ -16,19 +17,22 @@ pub(crate) mod params;
 mod phoenix_0_11;
 mod relay;
 mod served;
+mod supabase;
 mod token;
 mod websocket;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State as Shared};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use http::header::UPGRADE;
-use http::{Request, StatusCode};
+use bennu_wire::dialect::Dialect;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER, UPGRADE};
+use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 pub(crate) use board::{ApiAccess, Board, DevEvent};
@@ -36,12 +40,14 @@ pub use connect::Denied;
 pub use entrance::{Entrance, Visit};
 
 use crate::config::secret::SecretKeyBase;
-use crate::config::{Crypto, Mount};
+use crate::config::{Config, Crypto, Mount};
 use crate::runtime::client_lines::{ClientLines, Source, client_line};
 use crate::server::ambiguous::{self, Ambiguous};
 use crate::server::closes::{Outcome, Record, RefusalReason, Refused};
 use crate::server::io::{Client, Inboxes};
+use crate::server::limits::TurnedAway;
 use crate::server::state::State;
+use crate::server::tls::Certificates;
 use crate::server::transport::longpoll::token::{TokenKey, TokenKeys};
 use served::Served;
 
@@ -52,40 +58,62 @@ pub(crate) struct Endpoint {
     pub(crate) state: Arc<State>,
     /// The inboxes of its I/O threads.
     pub(crate) inboxes: Inboxes,
-    /// Random at each start: by it the node knows its own tokens, and the page of `dev` a restart.
+    /// Random at each start: by it the node knows its own tokens, other nodes of the cluster whom to ask, and the page of `dev` a
+    /// restart.
     pub(crate) node: u64,
     /// In `dev`: the events for its page.
     pub(crate) dev: Option<Board>,
+    /// What listeners with TLS show.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     secret: SecretKeyBase,
     keys: TokenKeys,
 }
 
 impl Endpoint {
-    /// The endpoint of a server.
+    /// The endpoint of a server, or of the run of a node with this number.
     ///
     /// # Errors
     ///
     /// If the system has no random bytes.
     pub(crate) fn new(
         state: Arc<State>,
+        node: Option<u64>,
         inboxes: Inboxes,
         secret: SecretKeyBase,
         dev: Option<Board>,
+        certificates: Option<Arc<Certificates>>,
     ) -> Result<Self, getrandom::Error> {
         Ok(Self {
             state,
             inboxes,
-            node: getrandom::u64()?,
+            node: node.map_or_else(getrandom::u64, Ok)?,
             dev,
+            certificates,
             secret,
             keys: TokenKeys::default(),
         })
     }
 
+    /// Derives the keys of long-poll tokens that `config` needs and keeps. That can take seconds, so no I/O thread should do it.
+    pub(crate) fn derive_keys(&self, config: &Config) {
+        for mount in &config.mounts {
+            for dialect in [Dialect::Modern, Dialect::Phoenix011] {
+                let longpoll = mount.longpoll_of(dialect);
+                if let Some(longpoll) = longpoll.filter(|longpoll| longpoll.crypto.cache) {
+                    self.token_key(mount, dialect, &longpoll.crypto);
+                }
+            }
+        }
+    }
+
     /// The key of a mount's long-poll tokens. Derived for each request if `cache` is off.
-    #[must_use]
-    fn token_key(&self, mount: &Mount, crypto: &Crypto) -> Arc<TokenKey> {
-        self.keys.get(self.secret.bytes(), &mount.path, crypto)
+    fn token_key(&self, mount: &Mount, dialect: Dialect, crypto: &Crypto) -> Arc<TokenKey> {
+        self.keys.get(self.secret.bytes(), &mount.path, dialect, crypto)
+    }
+
+    /// Whether the sessions of a node can be reached from here: those of this one, or of others in the cluster.
+    fn reaches(&self, node: u64) -> bool {
+        node == self.node || self.state.cluster.get().is_some()
     }
 
     /// Tells the page of `dev` that a client may not connect, and why: a browser does not let the page see that.
@@ -129,6 +157,18 @@ impl Endpoint {
         self.refuse(client, Some(mount), transport, refused);
     }
 
+    /// Whether the address of a client may send one more request.
+    ///
+    /// # Errors
+    ///
+    /// If it may not.
+    fn admits(&self, client: Client) -> Result<(), TurnedAway> {
+        if client.is_crowded {
+            return Err(TurnedAway::crowded());
+        }
+        self.state.addresses.request(client.peer.ip(), Instant::now())
+    }
+
     /// What limits the log lines that clients cause.
     fn lines(&self) -> &ClientLines {
         &self.state.hub.client_lines
@@ -156,17 +196,17 @@ async fn mounts(
     request: Request<Body>,
 ) -> Response {
     let served = Served::find(&endpoint.state.routing().config, request.uri().path());
-    // Open long-poll sessions are served until they end. Only new ones are turned away.
-    if let Some(Served::WebSocket(mount, _) | Served::Echo(mount)) = &served
-        && let Some(reason) = endpoint.state.turns_away()
-    {
-        endpoint.refuse(client, Some(mount), "websocket", Refused::new(reason, 503, None));
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    if let Err(away) = endpoint.admits(client) {
+        let transport = wanted_transport(&request).unwrap_or_default();
+        let mount = served.as_ref().map(Served::mount);
+        endpoint.refuse(client, mount, transport, away.refused());
+        return turned_away(&away);
     }
     match served {
         Some(Served::WebSocket(mount, dialect)) => websocket::serve(endpoint, mount, dialect, client, request).await,
         Some(Served::Echo(mount)) => websocket::echo(&endpoint, mount, client, request),
         Some(Served::LongPoll(mount)) => longpoll::serve(endpoint, mount, client, request).await,
+        Some(Served::Broadcast(mount, target)) => supabase::serve(endpoint, mount, client, target, request).await,
         Some(Served::LongPoll011(poller)) => poller.call(endpoint, client, request).await,
         None => {
             if let Some(transport) = wanted_transport(&request) {
@@ -181,6 +221,18 @@ async fn mounts(
             (StatusCode::NOT_FOUND, "nothing is served here\n").into_response()
         }
     }
+}
+
+/// The answer to a client that is turned away. Its body is empty: phoenix.js takes that for a lost connection, and a text would
+/// stop its oldest versions for good. A page may see it.
+fn turned_away(away: &TurnedAway) -> Response {
+    let mut response = away.status().into_response();
+    if let Some(seconds) = away.retry_after_s() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    let anyone = HeaderValue::from_static("*");
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, anyone);
+    response
 }
 
 /// The transport that a client wants by a request to a path without a mount. `None`: it looks for something else, as browsers and

@@ -9,6 +9,7 @@ use http::uri::Authority;
 
 use crate::config::origin::{own_port, split_port};
 use crate::config::{CheckOrigin, OriginPattern};
+use crate::server::io::Client;
 
 /// The address that a request was sent to, with which `check_origin = "conn"` compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,7 @@ pub(crate) struct RequestOrigin {
 }
 
 impl RequestOrigin {
-    /// Reads it from a request. The scheme is always `http`: TLS ends at a proxy in front of the server, and a header that the
-    /// proxy adds looks the same as one from the client.
+    /// Reads it from a request. The scheme is `https` if the client speaks TLS with the server, or with a trusted proxy in front of it.
     #[must_use]
     pub(crate) fn of(request: &Parts) -> Self {
         let header = request
@@ -31,10 +31,15 @@ impl RequestOrigin {
             .get(HOST)
             .and_then(|host| host.to_str().ok()?.parse().ok());
         let authority: Option<Authority> = request.uri.authority().cloned().or(header);
+        let is_secure = request
+            .extensions
+            .get::<Client>()
+            .is_some_and(|client| client.is_secure);
+        let (scheme, port) = if is_secure { ("https", 443) } else { ("http", 80) };
         Self {
-            scheme: "http",
+            scheme,
             host: authority.as_ref().map_or("", Authority::host).to_owned(),
-            port: authority.as_ref().and_then(Authority::port_u16).unwrap_or(80),
+            port: authority.as_ref().and_then(Authority::port_u16).unwrap_or(port),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Answers only for hosts that [`Hosts`] knows.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
@@ -53,7 +54,9 @@ async fn guard(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Ne
     let mut names: Vec<&str> = config.admin.hosts.iter().map(String::as_str).collect();
     names.push(&config.server.url_host);
     let hosts = Hosts {
-        listen: config.listen().ip(),
+        listen: config
+            .listen()
+            .map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip()),
         names: &names,
     };
     match hosts.check(request.version(), request.uri(), request.headers()) {

@@ -7,6 +7,8 @@ use bennu_wire::serializer::{Serializer, Serializers, VsnError};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
+use crate::runtime::trace::TRACEPARENT;
+
 /// How many `name=value` a query may have.
 pub(crate) const MAX_PARAMS: usize = 1000;
 
@@ -24,6 +26,8 @@ pub(crate) struct Params {
     pub(crate) token: Option<String>,
     /// The other half of the token in the Phoenix 0.11 dialect, if it is a string.
     pub(crate) sig: Option<String>,
+    /// The trace that the client belongs to, if it is a string: browsers cannot send the header.
+    pub(crate) traceparent: Option<String>,
 }
 
 /// The parameter `vsn`.
@@ -83,6 +87,7 @@ impl Params {
             },
             token: text("token"),
             sig: text("sig"),
+            traceparent: text(TRACEPARENT),
             json: serde_json::to_string(&root).map_err(|_| ParamsError::TooDeep)?,
         })
     }

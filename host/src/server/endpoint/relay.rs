@@ -1,38 +1,71 @@
-//! Carries the requests of long polling to the I/O thread that owns the session, and its answers back. Both dialects use it.
+//! Carries the requests of long polling to the I/O thread that owns the session, and its answers back. Both dialects use it. If the
+//! session is at another node of the cluster, [`elsewhere`](super::elsewhere) carries them there.
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
 
 use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
-use bennu_wire::serializer::Incoming;
+use bennu_wire::dialect::Dialect;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
 use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Endpoint;
+use super::elsewhere::Elsewhere;
 use crate::config::LongPoll;
 use crate::runtime::clock;
 use crate::server::held::Share;
 use crate::server::io::{Entry, SessionRequest};
 use crate::server::socket::NewSocket;
-use crate::server::transport::Frame;
-use crate::server::transport::longpoll::session::Answer;
+use crate::server::transport::longpoll::body::{self, BodyLimits};
 use crate::server::transport::longpoll::token::Position;
 use crate::server::transport::longpoll::{PollAnswer, PollRequest, PublishRequest, Published};
 
+/// The session that a request belongs to, here or at another node.
+#[derive(Clone, Copy)]
+pub(super) struct Session<'a> {
+    pub(super) endpoint: &'a Arc<Endpoint>,
+    /// The path of its mount.
+    pub(super) mount: &'a str,
+    pub(super) dialect: Dialect,
+    pub(super) config: &'a LongPoll,
+    /// From the token of the request.
+    pub(super) position: &'a Position,
+}
+
 /// The outcome of a poll.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Polled {
-    /// There are messages.
-    Messages(Answer<Frame>),
+    /// There are messages, as [`body::message`] gives them, up to this position.
+    Messages(Vec<Bytes>, u64),
     /// There were none within the window.
     Nothing,
     /// The session has ended.
     Gone,
+    /// The node of the session cannot be asked now.
+    Unavailable,
 }
+
+/// Why a session has not taken a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Failed {
+    /// It has ended.
+    Gone,
+    /// The outcome is not known in time.
+    Late,
+    /// The node of the session cannot be asked now.
+    Unavailable,
+    /// The body holds no messages: the `status` to answer with.
+    Body(u16),
+}
+
+/// The outcome of a POST.
+pub(super) type Posted = Result<Published, Failed>;
 
 /// Opens a session on an I/O thread. `None` if there is no room for it.
 pub(super) async fn open(endpoint: &Arc<Endpoint>, thread: u8, socket: NewSocket) -> Option<Position> {
@@ -49,60 +82,108 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, thread: u8, socket: NewSocket
     })
 }
 
-/// Acks what the client has received, and waits for more until the window ends.
-pub(super) async fn poll(endpoint: &Arc<Endpoint>, config: &LongPoll, position: &Position) -> Polled {
-    let (reply, answer) = oneshot::channel();
-    let Some(inbox) = endpoint.inboxes.get(usize::from(position.io_thread)) else {
-        return Polled::Gone;
-    };
-    inbox.push_now(Entry::Session(SessionRequest::Poll(PollRequest {
-        session: position.session,
-        position: position.last,
-        reply,
-    })));
-    let end = Instant::now() + config.window;
-    match timeout_at(end, answer).await {
-        Ok(Ok(PollAnswer::Messages(answer))) => Polled::Messages(answer),
-        Ok(Ok(PollAnswer::Gone)) => Polled::Gone,
-        // A newer poll has taken over, so this one gets nothing. Most likely its client is gone.
-        Ok(Err(_)) => {
-            sleep_until(end).await;
-            Polled::Nothing
+impl Session<'_> {
+    /// Acks what the client has received, and waits for more until the window ends.
+    pub(super) async fn poll(&self) -> Polled {
+        match self.elsewhere() {
+            Some(node) => node.poll(self).await,
+            None => self.poll_here().await,
         }
-        Err(_) => Polled::Nothing,
     }
-}
 
-/// Whether the session is alive: asked before its client's body is read. `None` if its thread does not answer in time.
-pub(super) async fn is_alive(endpoint: &Arc<Endpoint>, config: &LongPoll, position: &Position) -> Option<bool> {
-    let (reply, found) = oneshot::channel();
-    let Some(inbox) = endpoint.inboxes.get(usize::from(position.io_thread)) else {
-        return Some(false);
-    };
-    inbox.push_now(Entry::Session(SessionRequest::Find(position.session, reply)));
-    let found = clock::timeout(config.pubsub_timeout, found).await.ok()?;
-    Some(found.unwrap_or(false))
-}
+    /// Looks whether the session is alive, before its client's body is read.
+    ///
+    /// # Errors
+    ///
+    /// If it is not, or nobody says so in time.
+    pub(super) async fn find(&self) -> Result<(), Failed> {
+        match self.elsewhere() {
+            Some(node) => node.find(self).await,
+            None => self.find_here().await,
+        }
+    }
 
-/// Has messages dispatched. `None` if the outcome is not known in time.
-pub(super) async fn publish(
-    endpoint: &Arc<Endpoint>,
-    config: &LongPoll,
-    position: &Position,
-    frames: Vec<Incoming>,
-) -> Option<Published> {
-    let (reply, published) = oneshot::channel();
-    let Some(inbox) = endpoint.inboxes.get(usize::from(position.io_thread)) else {
-        return Some(Published::Gone);
-    };
-    inbox.push_now(Entry::Session(SessionRequest::Publish(PublishRequest {
-        session: position.session,
-        position: position.last,
-        frames,
-        reply,
-    })));
-    let published = clock::timeout(config.pubsub_timeout, published).await.ok()?;
-    Some(published.unwrap_or(Published::Gone))
+    /// Has the messages of a body dispatched: one a line, or one.
+    ///
+    /// # Errors
+    ///
+    /// If it holds none, or the outcome is not known in time.
+    pub(super) async fn publish(&self, has_lines: bool, body: Bytes) -> Posted {
+        match self.elsewhere() {
+            Some(node) => node.publish(self, has_lines, &body).await,
+            None => self.publish_here(has_lines, body).await,
+        }
+    }
+
+    /// The cluster, if the session is at another node.
+    fn elsewhere(&self) -> Option<Elsewhere<'_>> {
+        let is_here = self.position.node == self.endpoint.node;
+        { self.endpoint.state.cluster.get() }
+            .filter(|_| !is_here)
+            .map(|cluster| Elsewhere(cluster))
+    }
+
+    async fn poll_here(&self) -> Polled {
+        let (reply, answer) = oneshot::channel();
+        let request = SessionRequest::Poll(PollRequest {
+            session: self.position.session,
+            position: self.position.last,
+            reply,
+        });
+        if self.tell(request).is_none() {
+            return Polled::Gone;
+        }
+        let end = Instant::now() + self.config.window;
+        match timeout_at(end, answer).await {
+            Ok(Ok(PollAnswer::Messages(answer))) => {
+                let messages = answer.messages.iter().map(body::message);
+                Polled::Messages(messages.collect(), answer.position)
+            }
+            Ok(Ok(PollAnswer::Gone)) => Polled::Gone,
+            // A newer poll has taken over, so this one gets nothing. Most likely its client is gone.
+            Ok(Err(_)) => {
+                sleep_until(end).await;
+                Polled::Nothing
+            }
+            Err(_) => Polled::Nothing,
+        }
+    }
+
+    async fn find_here(&self) -> Result<(), Failed> {
+        let (reply, found) = oneshot::channel();
+        self.tell(SessionRequest::Find(self.position.session, reply))
+            .ok_or(Failed::Gone)?;
+        let found = clock::timeout(self.config.pubsub_timeout, found).await;
+        let found = found.map_err(|_| Failed::Late)?;
+        found.unwrap_or(false).then_some(()).ok_or(Failed::Gone)
+    }
+
+    async fn publish_here(&self, has_lines: bool, body: Bytes) -> Posted {
+        let limits = BodyLimits {
+            message_bytes: self.endpoint.state.routing().config.limits.max_message_bytes,
+            lines: self.config.max_batch_messages,
+        };
+        let frames = body::messages(has_lines, &body, limits).map_err(|error| Failed::Body(error.status()))?;
+        // Each line was copied.
+        drop(body);
+        let (reply, published) = oneshot::channel();
+        let request = SessionRequest::Publish(PublishRequest {
+            session: self.position.session,
+            position: self.position.last,
+            frames,
+            reply,
+        });
+        self.tell(request).ok_or(Failed::Gone)?;
+        let published = clock::timeout(self.config.pubsub_timeout, published).await;
+        Ok(published.map_err(|_| Failed::Late)?.unwrap_or(Published::Gone))
+    }
+
+    /// Gives a request to the I/O thread of the session. `None`: there is no such thread.
+    fn tell(&self, request: SessionRequest) -> Option<()> {
+        let inbox = self.endpoint.inboxes.get(usize::from(self.position.io_thread))?;
+        inbox.push_now(Entry::Session(request));
+        Some(())
+    }
 }
 
 /// Reads the body of a request.
@@ -163,11 +244,10 @@ pub(super) fn json(body: Bytes) -> Response {
     response
 }
 
-/// Milliseconds since 1970.
+/// The time for tokens of sessions, in milliseconds. No session outlives the process, so a clock that somebody sets ends none.
 pub(super) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    static START: LazyLock<std::time::Instant> = LazyLock::new(clock::now);
+    u64::try_from(clock::since(*START).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The CORS headers of a response: any page may read it, and send the headers that it asked for.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bennu_wire::dialect::Dialect;
 
 use super::phoenix_0_11::LongPoller;
+use super::supabase::Target;
 use crate::config::{Config, Mount};
 
 /// What is served at a path.
@@ -19,6 +20,8 @@ pub(super) enum Served {
     LongPoll(Arc<Mount>),
     /// Long polling in the Phoenix 0.11 dialect.
     LongPoll011(LongPoller),
+    /// Messages for topics over HTTP, at a mount for clients of Supabase.
+    Broadcast(Arc<Mount>, Target),
 }
 
 impl Served {
@@ -29,15 +32,33 @@ impl Served {
             .mounts
             .iter()
             .find_map(|mount| match path.strip_prefix(&*mount.path)? {
-                "/websocket" if mount.websocket => Some(Self::WebSocket(Arc::clone(mount), Dialect::Modern)),
+                "/websocket" if mount.websocket => {
+                    let is_modern = mount.speaks(Dialect::Modern);
+                    let dialect = if is_modern { Dialect::Modern } else { Dialect::Supabase };
+                    Some(Self::WebSocket(Arc::clone(mount), dialect))
+                }
                 "/longpoll" if mount.longpoll.is_some() => Some(Self::LongPoll(Arc::clone(mount))),
                 "" if mount.echo => Some(Self::Echo(Arc::clone(mount))),
                 "" if mount.websocket && mount.phoenix_0_11.is_some() => {
                     Some(Self::WebSocket(Arc::clone(mount), Dialect::Phoenix011))
                 }
                 "/poll" => Some(Self::LongPoll011(LongPoller::init(mount)?)),
+                // A connect handler sees no such request, so it could not decide.
+                below if mount.supabase.is_some() && mount.connect.is_none() => {
+                    Some(Self::Broadcast(Arc::clone(mount), Target::of(below)?))
+                }
                 _ => None,
             })
+    }
+}
+
+impl Served {
+    /// The mount where it is.
+    pub(super) fn mount(&self) -> &Arc<Mount> {
+        match self {
+            Self::WebSocket(mount, _) | Self::Echo(mount) | Self::LongPoll(mount) | Self::Broadcast(mount, _) => mount,
+            Self::LongPoll011(poller) => poller.mount(),
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! Finds and checks the token of a client that connects, if its mount asks for one.
 
+use bennu_wire::dialect::Dialect;
 use http::StatusCode;
+use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::Endpoint;
 use super::connect::{Attempt, Denied};
-use crate::config::{Auth, TokenPlace};
+use crate::config::{Auth, Mount, TokenPlace};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
 use crate::server::closes::RefusalReason;
+use crate::server::io::Client;
+use crate::server::transport::longpoll::token::TokenKey;
 use crate::server::transport::websocket::subprotocol;
 
 /// The name of the parameter that long polling has for its own token.
@@ -38,30 +43,48 @@ pub(super) fn pass(attempt: &Attempt<'_>) -> Result<Option<Pass>, Denied> {
     judged.map(Some).map_err(|refused| denied(attempt, &refused))
 }
 
-fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
-    let (mount, peer) = (&attempt.mount.path, attempt.client.peer);
-    attempt.endpoint.state.hub.metrics.refused_token(refused.label());
+/// Counts a token that is refused, and logs it.
+pub(super) fn note_refused(endpoint: &Endpoint, client: Client, mount: &Mount, transport: &str, refused: &Refused) {
+    let peer = client.peer;
+    endpoint.state.hub.metrics.refused_token(refused.label());
     client_line!(
         INFO,
-        attempt.endpoint.lines(),
+        endpoint.lines(),
         "token",
         Source::of(peer.ip()),
-        connection = attempt.client.connection,
+        connection = client.connection,
         %peer,
-        mount,
-        transport = attempt.transport,
+        mount = mount.path,
+        transport,
         reason = refused.label(),
         "token refused: {refused}"
     );
+}
+
+fn denied(attempt: &Attempt<'_>, refused: &Refused) -> Denied {
+    let Attempt {
+        endpoint,
+        client,
+        mount,
+        transport,
+        ..
+    } = attempt;
+    note_refused(endpoint, *client, mount, transport, refused);
     match refused {
         Refused::NoKeys => Denied {
             reason: RefusalReason::Token,
             ..Denied::unavailable(refused.told()).with_detail(refused.to_string())
         },
         _ => {
-            let denied = Denied::new(StatusCode::FORBIDDEN, RefusalReason::Token).with_detail(refused.to_string());
+            let status = match attempt.dialect {
+                Dialect::Supabase => StatusCode::UNAUTHORIZED,
+                Dialect::Modern | Dialect::Phoenix011 => StatusCode::FORBIDDEN,
+            };
+            let denied = Denied::new(status, RefusalReason::Token).with_detail(refused.to_string());
             // A browser does not show its page what the server says, so only the page of `dev` is told.
-            attempt.endpoint.tell_denied(mount, denied.status, &refused.to_string());
+            attempt
+                .endpoint
+                .tell_denied(&mount.path, denied.status, &refused.to_string());
             denied
         }
     }
@@ -90,26 +113,33 @@ fn in_place(attempt: &Attempt<'_>, place: &TokenPlace) -> Option<Result<String, 
             Value::String(token) => Ok(token),
             _ => Err(NO_TEXT),
         }),
+        TokenPlace::Join(_) => None,
         TokenPlace::Header(name) => {
             let mut lines = headers.get_all(name).iter().filter(|line| !line.is_empty());
             let line = lines.next()?;
             Some(match line.to_str() {
                 _ if lines.next().is_some() => Err(TWO),
-                Ok(line) => Ok(without_scheme(line).to_owned()),
+                Ok(line) => Ok(without_scheme(name, line).to_owned()),
                 Err(_) => Err(NO_TEXT),
             })
         }
     }
 }
 
-fn without_scheme(line: &str) -> &str {
-    let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
-    let token = { line.split_once(' ') }.filter(|(scheme, _)| is_bearer(scheme));
-    token.map_or(line, |(_, token)| token).trim()
+/// The token in a header, with or without its scheme. `Authorization` with another scheme has none: a proxy may want a password.
+fn without_scheme<'a>(name: &str, line: &'a str) -> &'a str {
+    let line = line.trim();
+    let (scheme, token) = line.split_once(' ').unwrap_or((line, ""));
+    match token.trim() {
+        token if scheme.eq_ignore_ascii_case("bearer") => token,
+        "" => line,
+        _ if name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) => "",
+        _ => line,
+    }
 }
 
 /// A client of long polling may send its own `token` before that of its session, which may be `null` or of a session that is gone.
-/// If there is only one, it is the client's own if it has dots.
+/// If there is only one, it is the client's own unless it looks like that of a session.
 fn beside_session(query: &str) -> Option<Result<String, Refused>> {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -124,7 +154,7 @@ fn beside_session(query: &str) -> Option<Result<String, Refused>> {
     }
     match &texts[..] {
         _ if others => Some(Err(NO_TEXT)),
-        [only] if !only.contains('.') => None,
+        [only] if only == "null" || TokenKey::looks_sealed(only) => None,
         [own, ..] => Some(Ok(own.clone())),
         [] => None,
     }
@@ -134,17 +164,39 @@ fn beside_session(query: &str) -> Option<Result<String, Refused>> {
 mod tests {
     use super::*;
 
+    /// The length of a session's token.
+    const SEALED: usize = 95;
+
+    #[test]
+    fn a_header_has_a_token_with_or_without_its_scheme() {
+        for (name, line, expected) in [
+            ("Authorization", "Bearer a.b.c", "a.b.c"),
+            ("Authorization", "bearer  a.b.c ", "a.b.c"),
+            ("Authorization", "a.b.c", "a.b.c"),
+            ("Authorization", "Bearer", ""),
+            ("Authorization", "Basic dXNlcjpwYXNz", ""),
+            ("x-token", "Bearer a.b.c", "a.b.c"),
+            ("x-token", "a b", "a b"),
+            ("x-token", "", ""),
+        ] {
+            assert_eq!(without_scheme(name, line), expected, "{name}: {line}");
+        }
+    }
+
     #[test]
     fn a_token_of_long_polling_is_no_token_of_a_client() {
         let check = |query: &str, expected: Option<&str>| {
             let found = beside_session(query).map(|token| token.expect("a text"));
             assert_eq!(found.as_deref(), expected, "{query}");
         };
+        let sealed = "SeAlEd_-".repeat(SEALED / 8) + &"A".repeat(SEALED % 8);
         check("vsn=2.0.0&token=a.b.c&token=null", Some("a.b.c"));
-        check("token=a.b.c&token=SeAlEd_-0", Some("a.b.c"));
+        check(&format!("token=a.b.c&token={sealed}"), Some("a.b.c"));
         check("token=a%2Eb.c", Some("a.b.c"));
-        check("token=SeAlEd_-0&vsn=2.0.0", None);
+        check(&format!("token={sealed}&vsn=2.0.0"), None);
         check("token=null", None);
+        check("token=bad", Some("bad"));
+        check("token=", Some(""));
         check("token=bad&token=null", Some("bad"));
         check("token=&token=null", Some(""));
         check("mytoken=a.b.c&xtoken=1", None);

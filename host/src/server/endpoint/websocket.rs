@@ -1,5 +1,6 @@
 //! `<mount>/websocket`, and `<mount>` in the Phoenix 0.11 dialect: the handshake, after which the connection leaves hyper.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -18,8 +19,9 @@ use super::{Endpoint, phoenix_0_11};
 use crate::config::Mount;
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::io::Client;
-use crate::server::io::{Entry, LazyStream};
-use crate::server::socket::NewSocket;
+use crate::server::io::{Entry, HttpStream};
+use crate::server::socket::{NewSocket, Places};
+use crate::server::tls::Session;
 use crate::server::transport::websocket::handshake::{HandshakeError, Upgrade};
 use crate::server::transport::websocket::{Upgraded, extension, subprotocol};
 
@@ -35,7 +37,11 @@ pub(super) async fn serve(
     client: Client,
     request: Request<Body>,
 ) -> Response {
-    let (parts, _) = request.into_parts();
+    let (mut parts, _) = request.into_parts();
+    let places = match places(&endpoint, client, &mount, &mut parts) {
+        Ok(places) => places,
+        Err(response) => return response,
+    };
     let refused = |reason, status, detail: Option<&str>| {
         endpoint.refuse(client, Some(&mount), NAME, Refused::new(reason, status, detail));
     };
@@ -46,8 +52,10 @@ pub(super) async fn serve(
         refused(RefusalReason::Method, 400, None);
         return HandshakeError::Method.response().map(Body::from);
     }
-    if dialect == Dialect::Modern && !connect::origin_allowed(&endpoint, client, &mount, NAME, &parts).await {
-        return StatusCode::FORBIDDEN.into_response();
+    if dialect != Dialect::Phoenix011
+        && let Err(denied) = connect::check_origin(&endpoint, client, &mount, NAME, &parts).await
+    {
+        return denied.response();
     }
     let Ok(params) = Params::parse(parts.uri.query().unwrap_or("")) else {
         refused(RefusalReason::Query, 400, None);
@@ -69,6 +77,7 @@ pub(super) async fn serve(
         params: &params,
         client,
         auth_token: agreed.auth_token,
+        places,
     };
     let socket = match attempt.decide().await {
         Ok(socket) => socket,
@@ -80,7 +89,11 @@ pub(super) async fn serve(
 
 /// Answers a request for a WebSocket that echoes. It is open to everyone, as the configuration asked for it.
 pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, request: Request<Body>) -> Response {
-    let (parts, _) = request.into_parts();
+    let (mut parts, _) = request.into_parts();
+    let places = match places(endpoint, client, &mount, &mut parts) {
+        Ok(places) => places,
+        Err(response) => return response,
+    };
     let socket = NewSocket {
         connection: client.connection,
         peer: client.peer.ip(),
@@ -91,8 +104,25 @@ pub(super) fn echo(endpoint: &Arc<Endpoint>, mount: Arc<Mount>, client: Client, 
         identity: None,
         arrival: None,
         shown: None,
+        trace: None,
+        places,
     };
     upgrade(endpoint, client, parts, None, socket, true)
+}
+
+/// Takes a client that wants to connect, if it may. An error is the answer.
+#[expect(clippy::result_large_err, reason = "it goes out at once")]
+fn places(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, parts: &mut Parts) -> Result<Places, Response> {
+    match endpoint.state.take_in(client.peer.ip()) {
+        Ok(session) => Ok(Places {
+            connection: parts.extensions.remove(),
+            session,
+        }),
+        Err(away) => {
+            endpoint.refuse(client, Some(mount), NAME, away.refused());
+            Err(super::turned_away(&away))
+        }
+    }
 }
 
 /// Upgrades the connection, if the request has the headers for it.
@@ -121,13 +151,14 @@ fn upgrade(
     };
     let endpoint = Arc::clone(endpoint);
     tokio::task::spawn_local(async move {
-        let Some((stream, leftover)) = leave_hyper(on_upgrade).await else {
+        let Some((stream, session, leftover)) = leave_hyper(on_upgrade).await else {
             let refused = Refused::new(RefusalReason::HungUp, None, None);
             return endpoint.refuse(client, Some(&socket.mount), NAME, refused);
         };
         if let Some(inbox) = endpoint.inboxes.get(usize::from(client.thread)) {
             let upgraded = Upgraded {
                 stream,
+                session,
                 leftover,
                 echo,
                 deflate,
@@ -153,13 +184,15 @@ fn refuse(endpoint: &Endpoint, client: Client, mount: &Arc<Mount>, error: Handsh
 }
 
 /// Takes the connection out of hyper, with the bytes that hyper has already read.
-async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Bytes)> {
+async fn leave_hyper(on_upgrade: OnUpgrade) -> Option<(TcpStream, Option<Box<Session>>, Bytes)> {
     let upgraded = on_upgrade.await.ok()?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<LazyStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<HttpStream>>() else {
         tracing::error!("internal error: an upgraded connection has an unexpected type");
         return None;
     };
+    let (stream, session, decrypted) = parts.io.into_inner().into_parts().ok()?;
     // Copied: it is a slice of hyper's buffer, which is large.
-    let leftover = Bytes::copy_from_slice(&parts.read_buf);
-    Some((parts.io.into_inner().into_std().ok()?, leftover))
+    let mut leftover = parts.read_buf.to_vec();
+    leftover.extend(decrypted);
+    Some((stream, session, leftover.into()))
 }

@@ -1,12 +1,13 @@
 //! What an I/O thread is asked to do.
 
-use std::net::{SocketAddr, TcpStream};
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use bennu_wire::serializer::Incoming;
 use bytestring::ByteString;
 use tokio::sync::{mpsc as channel, oneshot};
 
+use super::Accepted;
 use super::listing::ListRequest;
 use crate::runtime::delivery::Delivery;
 use crate::server::routing::Routing;
@@ -19,8 +20,8 @@ use crate::server::transport::longpoll::{PollRequest, PublishRequest, SessionId,
 pub(crate) enum Entry {
     /// Send this to clients: from a shard.
     Deliver(Delivery),
-    /// Serve a new connection from this address.
-    Accept(TcpStream, SocketAddr),
+    /// Serve a new connection.
+    Accept(Accepted),
     /// Take over a client that may connect: a new WebSocket, or another transport.
     Adopt(Box<dyn PendingConnection>, NewSocket),
     /// Look at the transport in this slot: it may have messages, or room for more.
@@ -31,13 +32,16 @@ pub(crate) enum Entry {
     List(ListRequest),
     /// Describe the connections with this socket id, so many and with so many bytes of topics at most, and say how many there are.
     Describe(ByteString, (usize, usize), channel::UnboundedSender<Described>),
-    /// Take up other routes, and say so.
-    Routing(Arc<Routing>, mpsc::Sender<()>),
+    /// Take up other routes, and say whose members they have ended.
+    Routing(Arc<Routing>, mpsc::Sender<Rerouted>),
     /// Close that many connections, for a shutdown, and say how many are left.
     Drain(usize, channel::UnboundedSender<usize>),
     /// End the thread.
     Stop,
 }
+
+/// How many members of each plugin, by its index, ended because their route does not lead to it any more.
+pub(crate) type Rerouted = BTreeMap<u32, usize>;
 
 /// Connections of one I/O thread.
 #[derive(Debug)]

@@ -5,10 +5,11 @@
 
 mod deadline;
 mod keep_alive;
+mod open;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -26,7 +27,8 @@ use hyper_util::service::TowerToHyperService;
 pub(super) use self::deadline::Deadline;
 pub(super) use self::keep_alive::Phases;
 use self::keep_alive::{Limits, Phase};
-use super::LazyStream;
+use self::open::{Opened, open};
+use super::{Accepted, HttpStream};
 use crate::server::ambiguous::HadContentLength;
 use crate::server::closes::{RefusalReason, Refused};
 use crate::server::state::State;
@@ -36,10 +38,14 @@ use crate::server::state::State;
 pub(crate) struct Client {
     /// The I/O thread that the connection belongs to.
     pub(crate) thread: u8,
-    /// The client's address.
+    /// The client's address, as trusted proxies say it.
     pub(crate) peer: SocketAddr,
+    /// Whether the client speaks TLS, with the server or with a trusted proxy.
+    pub(crate) is_secure: bool,
     /// The number of the connection that the request may become.
     pub(crate) connection: u64,
+    /// Its address has more connections than it may have.
+    pub(crate) is_crowded: bool,
 }
 
 /// The HTTP of one thread.
@@ -57,7 +63,7 @@ impl Http {
     }
 
     /// Serves one connection until it ends or becomes a WebSocket. On the thread's own runtime.
-    pub(super) fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+    pub(super) fn serve(&self, accepted: Accepted) {
         let thread = self.thread;
         let (app, held) = (
             TowerToHyperService::new(self.app.clone()),
@@ -71,22 +77,43 @@ impl Http {
             write: limits.response_timeout,
         };
         let state = Arc::clone(&self.state);
-        let notes = Arc::clone(&self.state);
-        let answer = move |mut request: Request<Incoming>| {
-            let closes = state.is_stopping();
-            request.extensions_mut().insert(Client {
-                thread,
-                peer,
-                connection: state.next_connection(),
-            });
-            let answer = app.call(request);
-            async move {
-                let Ok(response) = answer.await;
-                (response, closes)
-            }
-        };
         tokio::task::spawn_local(async move {
             let _held = held;
+            let peer = accepted.peer;
+            let opened = match open(accepted, bounds, &state).await {
+                Ok(opened) => opened,
+                Err(Some(refused)) => return state.note_refused(peer, refused),
+                Err(None) => return,
+            };
+            let Opened {
+                stream,
+                sender,
+                is_trusted,
+                place,
+                is_crowded,
+            } = opened;
+            let place = place.map(Arc::new);
+            let notes = Arc::clone(&state);
+            let answer = move |mut request: Request<Incoming>| {
+                let closes = state.is_stopping();
+                let sender = sender.behind(&state.routing().config.proxies, is_trusted, request.headers());
+                request.extensions_mut().insert(Client {
+                    thread,
+                    peer: sender.address,
+                    is_secure: sender.is_secure,
+                    connection: state.next_connection(),
+                    is_crowded,
+                });
+                if let Some(place) = &place {
+                    request.extensions_mut().insert(Arc::clone(place));
+                }
+                let answer = app.call(request);
+                async move {
+                    let Ok(response) = answer.await;
+                    (response, closes || is_crowded)
+                }
+            };
+            let peer = sender.address;
             match serve(stream, bounds, answer, std::future::pending()).await {
                 Ended::NoHttp(what) => {
                     notes.note_refused(peer, Refused::new(RefusalReason::BadHttp, 400, Some(&what)));
@@ -122,12 +149,16 @@ pub(crate) enum Ended {
     Otherwise,
 }
 
-/// Serves one connection until it ends, or becomes something else. Once `stopped` is done, it ends after the request at work.
+/// How long a connection that stops waits for a client that still sends, so that it gets the answer.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
+/// Serves one connection until it ends, or becomes something else. Once `stopped` is done, it ends after the request at work. A
+/// request whose head has not come by then is not at work.
 ///
 /// An answer comes with whether the connection ends with it. If its headers say so already, that is because nobody has read the rest
 /// of the request: the connection then waits until its client has the answer.
 pub(crate) async fn serve<F>(
-    stream: TcpStream,
+    stream: HttpStream,
     bounds: Bounds,
     answer: impl Fn(Request<Incoming>) -> F,
     stopped: impl Future<Output = ()>,
@@ -140,8 +171,7 @@ where
     // hyper takes no buffer below 8 KiB, and its deadline for a head would end idle connections, too.
     http.header_read_timeout(None)
         .max_buf_size(bounds.max_head_bytes.max(8192));
-    let phases = Arc::new(Phases::default());
-    let stream = LazyStream::new(stream, bounds.write, Arc::clone(&phases));
+    let phases = stream.phases();
     let content_length = stream.content_length();
     let service = {
         let phases = Arc::clone(&phases);
@@ -165,7 +195,7 @@ where
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let (mut connection, mut stopped) = (pin!(connection), pin!(stopped));
     let mut deadline = Deadline::new(limits.head);
-    let (mut seen, mut stops) = (phases.current(), false);
+    let (mut seen, mut stops, mut lingered) = (phases.current(), false, false);
     poll_fn(|cx| {
         if !stops && stopped.as_mut().poll(cx).is_ready() {
             stops = true;
@@ -181,12 +211,15 @@ where
             return Poll::Ready(Ended::Otherwise);
         }
         let now = phases.current();
-        if now != seen {
-            seen = now;
-            deadline.reset(limits.of(now.phase));
+        let lingers = stops && phases.lingers();
+        if now != seen || lingers != lingered {
+            (seen, lingered) = (now, lingers);
+            let limit = limits.of(now.phase);
+            deadline.reset(if lingers { limit.min(LAST_MOMENTS) } else { limit });
         }
         match now.phase {
             Phase::Serving => Poll::Pending,
+            Phase::Head if stops => Poll::Ready(Ended::Otherwise),
             Phase::Head => deadline.poll(cx).map(|()| Ended::SlowHead),
             Phase::Idle => deadline.poll(cx).map(|()| Ended::Otherwise),
         }

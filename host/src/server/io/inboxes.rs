@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::entry::Entry;
+use super::entry::{Entry, Rerouted};
 use super::inbox::Inbox;
 use crate::runtime::delivery::Outlet;
 use crate::server::routing::Routing;
@@ -42,9 +42,9 @@ impl Inboxes {
         self.0.iter().map(outlet).collect()
     }
 
-    /// Has every thread take up other routes. The receiver ends when all have.
+    /// Has every thread take up other routes. Each sends whose members ended by that.
     #[must_use]
-    pub(crate) fn set_routing(&self, routing: &Arc<Routing>) -> mpsc::Receiver<()> {
+    pub(crate) fn set_routing(&self, routing: &Arc<Routing>) -> mpsc::Receiver<Rerouted> {
         let (done, all_done) = mpsc::channel();
         self.send_all(|| Entry::Routing(Arc::clone(routing), done.clone()));
         all_done

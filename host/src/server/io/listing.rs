@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 
-use crate::server::closes::{Traffic, Wanted};
+use crate::server::closes::{CloseReason, Traffic, Wanted};
 
 /// A question about the open connections of one I/O thread.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct ListRequest {
     pub(crate) most: usize,
     /// Which ones.
     pub(crate) wanted: Wanted,
+    /// Whether to close those that it names, and why.
+    pub(crate) close: Option<CloseReason>,
     /// Gets the answer.
     pub(crate) reply: oneshot::Sender<Listed>,
 }

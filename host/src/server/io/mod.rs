@@ -9,6 +9,7 @@ mod content_length;
 mod core;
 mod entry;
 mod http;
+mod http_stream;
 mod inbox;
 mod inboxes;
 mod listing;
@@ -22,13 +23,14 @@ use std::thread::JoinHandle;
 
 use axum::Router;
 
-pub(crate) use acceptor::Acceptor;
-pub(crate) use entry::{Connection, Described, Entry, SessionRequest};
+pub(crate) use acceptor::{Accepted, Acceptor, Door};
+pub(crate) use entry::{Connection, Described, Entry, Rerouted, SessionRequest};
 pub(crate) use http::{Bounds, Client, serve};
+pub(crate) use http_stream::HttpStream;
 pub(crate) use inbox::Inbox;
 pub(crate) use inboxes::Inboxes;
 pub(crate) use listing::{ListRequest, Listed, OpenConnection};
-pub(crate) use stream::LazyStream;
+use stream::LazyStream;
 pub(crate) use subscriptions::Subscriptions;
 
 use self::core::Core;

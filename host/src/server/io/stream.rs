@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::content_length::ContentLength;
 use super::http::{Deadline, Phases};
 
 /// How much is read before the stream is registered: usually the head of a request.
@@ -34,7 +33,8 @@ pub(crate) struct LazyStream {
     /// The client has not taken all of a response.
     blocked: Option<Box<Blocked>>,
     phases: Arc<Phases>,
-    content_length: ContentLength,
+    /// Bytes that were read too early: what followed a header of the PROXY protocol.
+    ahead: Vec<u8>,
 }
 
 /// A write that waits, or has waited since the last request came.
@@ -58,7 +58,7 @@ enum State {
 }
 
 impl LazyStream {
-    /// A stream that tells `phases` when something was read.
+    /// A stream that ends as `phases` say.
     pub(super) fn new(stream: TcpStream, write_timeout: Duration, phases: Arc<Phases>) -> Self {
         let drained = false;
         Self {
@@ -66,21 +66,13 @@ impl LazyStream {
             write_timeout,
             blocked: None,
             phases,
-            content_length: ContentLength::default(),
+            ahead: Vec::new(),
         }
     }
 
-    /// What is noticed of the requests that it brings.
-    pub(crate) fn content_length(&self) -> ContentLength {
-        self.content_length.clone()
-    }
-
-    /// Takes note of bytes that were read.
-    fn was_read(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.phases.read();
-        }
-        self.content_length.read(bytes);
+    /// Has these bytes read before all others.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.ahead = bytes.to_vec();
     }
 
     /// The stream, no longer registered with the runtime.
@@ -89,6 +81,7 @@ impl LazyStream {
     ///
     /// If the runtime cannot forget it, or it was lost.
     pub(crate) fn into_std(self) -> io::Result<TcpStream> {
+        debug_assert!(self.ahead.is_empty(), "they were read first");
         match self.state {
             State::Unknown { stream, .. } => Ok(stream),
             State::Known(stream) => stream.into_std(),
@@ -125,6 +118,12 @@ impl LazyStream {
 
 impl LazyStream {
     fn fill(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let first = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead[..first]);
+            self.ahead.drain(..first);
+            return Poll::Ready(Ok(()));
+        }
         if let State::Unknown { drained, .. } = &mut self.state
             && std::mem::take(drained)
         {
@@ -133,15 +132,11 @@ impl LazyStream {
             return Poll::Pending;
         }
         let most = into.remaining().min(FIRST);
-        let before = into.filled().len();
         let Some(read) = self.at_once(|stream| stream.read(into.initialize_unfilled_to(most))) else {
-            let polled = self.known()?.poll_read(context, into);
-            self.was_read(&into.filled()[before..]);
-            return polled;
+            return self.known()?.poll_read(context, into);
         };
         let read = read?;
         into.advance(read);
-        self.was_read(&into.filled()[before..]);
         if let State::Unknown { drained, .. } = &mut self.state {
             *drained = read < most;
         }
@@ -220,7 +215,6 @@ impl AsyncRead for LazyStream {
 
 impl AsyncWrite for LazyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.content_length.wrote();
         let written = match self.at_once(|stream| stream.write(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write(context, bytes),
@@ -233,7 +227,6 @@ impl AsyncWrite for LazyStream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.content_length.wrote();
         let written = match self.at_once(|stream| stream.write_vectored(bytes)) {
             Some(written) => Poll::Ready(written),
             None => self.known()?.poll_write_vectored(context, bytes),

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 
 use bytestring::ByteString;
+use smallvec::SmallVec;
 
 use crate::runtime::id::MemberId;
+
+/// The subscribers of a topic. Most topics have one, which needs no memory of its own.
+pub(crate) type Subscribers = SmallVec<[MemberId; 1]>;
 
 /// Subscribers by topic. A subscriber knows its place in the list, so that leaving costs the same in a room of ten thousand members
 /// as in a room of two.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    topics: HashMap<ByteString, Vec<MemberId>>,
+    topics: HashMap<ByteString, Subscribers>,
 }
 
 impl Subscriptions {
@@ -42,12 +46,12 @@ impl Subscriptions {
     /// Lends the subscribers of a topic for a walk that adds and removes none. The caller [gives them
     /// back](Subscriptions::take_back).
     #[must_use]
-    pub(crate) fn lend(&mut self, topic: &str) -> Vec<MemberId> {
+    pub(crate) fn lend(&mut self, topic: &str) -> Subscribers {
         self.topics.get_mut(topic).map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes lent subscribers back.
-    pub(crate) fn take_back(&mut self, topic: &str, subscribers: Vec<MemberId>) {
+    pub(crate) fn take_back(&mut self, topic: &str, subscribers: Subscribers) {
         if let Some(list) = self.topics.get_mut(topic) {
             *list = subscribers;
         }
@@ -56,7 +60,7 @@ impl Subscriptions {
     /// The subscribers of a topic.
     #[must_use]
     pub(crate) fn of(&self, topic: &str) -> &[MemberId] {
-        self.topics.get(topic).map_or(&[], Vec::as_slice)
+        self.topics.get(topic).map_or(&[], SmallVec::as_slice)
     }
 }
 

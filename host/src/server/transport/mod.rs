@@ -8,6 +8,7 @@ mod pending;
 mod queue;
 mod replaceable;
 pub(crate) mod websocket;
+pub(crate) mod wire;
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -53,6 +54,12 @@ pub use websocket::frame::Frame;
 pub trait Transport: fmt::Debug {
     /// Its name, which the router and the connect handler see. A route with `transports` admits only the host's own transports.
     fn name(&self) -> &'static str;
+
+    /// Takes up other limits, which a change of the configuration brings: those that [`Registration::max_message_bytes`] and
+    /// [`Registration::max_outbound_bytes`] have named before. What has begun or waits already may stay. The default ignores them.
+    fn limit(&mut self, max_message_bytes: usize, max_outbound_bytes: usize) {
+        let _ = (max_message_bytes, max_outbound_bytes);
+    }
 
     /// Whether it carries binary messages to the client. If not, binary payloads are sent as [`Payload::as_text`] makes them.
     fn takes_binary(&self) -> bool;

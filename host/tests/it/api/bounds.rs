@@ -102,6 +102,37 @@ async fn a_body_that_comes_slowly_is_answered_with_408_and_counts_as_a_request_u
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_requests_that_have_not_come() {
+    let bench = bench();
+    bench.set("server", "shutdown_timeout_ms", "60_000");
+    for key in [
+        "body_timeout_ms",
+        "header_timeout_ms",
+        "idle_timeout_ms",
+        "response_timeout_ms",
+    ] {
+        bench.set("api", key, "60_000");
+    }
+    let mut server = bench.serve().await;
+    let backend = Backend::of(&server).await;
+    let mut sent = Vec::new();
+    let half_a_body = format!("content-length: 100\r\n{}\r\n{{", backend.header());
+    for rest in ["", "host: loc", &half_a_body] {
+        let mut stream = TcpStream::connect(backend.address).await.expect("connected");
+        let head = format!("POST /api/broadcast HTTP/1.1\r\nhost: localhost\r\n{rest}");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        sent.push(stream);
+    }
+    // Nothing was asked on this one.
+    sent.push(TcpStream::connect(backend.address).await.expect("connected"));
+    let admin = server.admin().await;
+    while metric(admin, "bennu_api_running").await != 1 || metric(admin, "bennu_api_connections").await != 4 {}
+    server.signal(rustix::process::Signal::TERM);
+    assert!(begins(&mut sent[2]).await.starts_with("HTTP/1.1 503"));
+    assert!(within("end", server.ended()).await.success());
+}
+
+#[tokio::test]
 async fn connections_have_a_limit() {
     let bench = bench();
     bench.set("api", "max_connections", "2");
@@ -216,7 +247,7 @@ async fn the_head_of_the_first_request_has_its_own_time() {
     // Between two requests there is more time: until the slow client is gone.
     let mut idle = backend.connection().await;
     idle.send("GET", "/api/topics", &backend.header(), "").await;
-    assert_eq!(idle.answer().await.header("keep-alive"), Some("timeout=60"));
+    assert_eq!(idle.answer().await.header("keep-alive"), Some("timeout=75"));
     let mut slow = TcpStream::connect(backend.address).await.expect("connected");
     let read = within("its end", slow.read(&mut [0; 1])).await;
     assert!(matches!(read, Ok(0) | Err(_)));

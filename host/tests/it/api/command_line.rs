@@ -43,7 +43,7 @@ async fn a_message_is_published_from_the_command_line() {
             words,
         );
     };
-    refused(&["eco:1", "news"], "no route takes this topic");
+    refused(&["eco:1", "news"], "no route matches this topic");
     refused(
         &["echo:1", "news", "hello"],
         "the payload is not JSON; a text needs quotes of its own",

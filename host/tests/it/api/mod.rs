@@ -116,7 +116,7 @@ fn refused(status: u16, reason: &str) -> (u16, String) {
 }
 
 /// How to connect as this user: the connect handler at `/gate` gives the socket id `user:NAME`.
-fn as_user(server: &Server, transport: Transport, name: &str) -> Options {
+pub(crate) fn as_user(server: &Server, transport: Transport, name: &str) -> Options {
     let mut options = Options::new(server.address, transport);
     options.mount = "/gate".into();
     options.params = vec![("token".into(), "open".into()), ("user".into(), name.into())];

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Backend, as_user, bench, reason, refused};
 use crate::support::client::Client;
+use crate::support::http::metric;
+use crate::support::within;
 
 fn names(page: &Value) -> Vec<&str> {
     let topics = page["topics"].as_array().expect("a list");
@@ -94,7 +96,7 @@ async fn a_topic_has_its_presence_list_as_clients_see_it() {
             topic,
             json!({
                 "topic": "room:a/b c", "plugin": "room", "generation": 1, "members": 2, "joining": 0, "presence": state,
-                "cursor": null,
+                "stored": null, "cursor": null,
             })
         );
     }
@@ -107,6 +109,52 @@ async fn a_topic_has_its_presence_list_as_clients_see_it() {
     assert_eq!(
         reason(backend.get("/api/topics/no:route").await),
         refused(404, "no_route")
+    );
+}
+
+#[tokio::test]
+async fn a_stored_topic_is_shown_in_memory_or_not_and_does_not_wake() {
+    let bench = bench();
+    bench.set("plugins.misbehave", "durability", "\"commit\"");
+    bench.set("plugins.misbehave", "linger_ms", "1");
+    let server = bench.serve().await;
+    let (backend, admin) = (Backend::of(&server).await, server.admin().await);
+    let mut client = Client::joined(&server, "misbehave:1").await;
+    client.push("misbehave:1", "count", json!({})).await;
+    client
+        .push("misbehave:1", "topic_count", json!({ "ms": 3_600_000 }))
+        .await;
+    let (_, awake) = backend.get("/api/topics/misbehave:1").await;
+    assert_eq!(
+        (&awake["members"], &awake["stored"]["timers"]),
+        (&json!(1), &json!(1)),
+        "{awake}"
+    );
+    drop(client);
+    let hibernated = "bennu_plugin_hibernated_topics_total{plugin=\"misbehave\"}";
+    let asleep = async {
+        while metric(admin, hibernated).await == 0 || backend.get("/api/topics/misbehave:1").await.1["members"] != 0 {}
+    };
+    within("the topic sleeps", asleep).await;
+    let (status, asleep) = backend.get("/api/topics/misbehave:1").await;
+    assert_eq!(
+        (status, &asleep["plugin"], &asleep["presence"]),
+        (200, &json!("misbehave"), &Value::Null)
+    );
+    let stored = &asleep["stored"];
+    assert_eq!(
+        (&stored["state_version"], &stored["timers"]),
+        (&json!(1), &json!(1)),
+        "{asleep}"
+    );
+    assert!(stored["bytes"].as_u64() > Some(50) && stored["written_unix_ms"].as_u64() > Some(1_700_000_000_000));
+    assert_eq!(
+        metric(admin, "bennu_plugin_woken_topics_total{plugin=\"misbehave\"}").await,
+        0
+    );
+    assert_eq!(
+        reason(backend.get("/api/topics/misbehave:2").await),
+        refused(404, "not_alive")
     );
 }
 

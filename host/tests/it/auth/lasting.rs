@@ -137,6 +137,73 @@ async fn a_client_may_show_another_token_only_so_often() {
 }
 
 #[tokio::test]
+async fn a_join_may_bring_a_token_which_counts_like_one_that_is_shown_later() {
+    let (_bench, server) = serve_with(&format!("{JWT}\nfrom = [\"auth_token\", \"join.jwt\"]"), "").await;
+    for transport in BOTH {
+        let mut ann = connect(&server, transport, &token_of("ann")).await;
+        ann.join(TOPIC, json!({})).await;
+        let host = token(json!({ "sub": "ann", "role": "host", "exp": now_s() + 60 }), SECRET);
+        ann.join("misbehave:second", json!({ "jwt": host })).await;
+        for topic in ["misbehave:second", TOPIC] {
+            assert_eq!(claims(&mut ann, topic).await["role"], "host");
+        }
+        for (bad, reason) in [
+            (json!(token_of("bob")), "token of another client"),
+            (json!(token(json!({ "sub": "ann", "exp": 1 }), SECRET)), "token expired"),
+            (
+                json!(token(json!({ "sub": "ann", "exp": now_s() + 60 }), OTHER)),
+                "invalid token",
+            ),
+            (json!(7), "invalid token"),
+        ] {
+            let reply = ann.try_join("misbehave:third", json!({ "jwt": bad })).await;
+            assert_eq!(reply, json!({ "status": "error", "response": { "reason": reason } }));
+        }
+        // Another key is no token, and without one the claims stay.
+        for none in [
+            json!({ "jwt": null }),
+            json!({ "jwt": "" }),
+            json!({ "access_token": "x" }),
+        ] {
+            ann.join("misbehave:third", none).await;
+        }
+        assert_eq!(claims(&mut ann, "misbehave:third").await["role"], "host");
+    }
+}
+
+#[tokio::test]
+async fn a_join_brings_no_token_unless_the_mount_names_a_place_for_it() {
+    let (_bench, server) = serve().await;
+    let mut ann = connect(&server, Transport::WebSocket, &token_of("ann")).await;
+    ann.join(TOPIC, json!({ "access_token": "no token" })).await;
+    assert_eq!(claims(&mut ann, TOPIC).await["sub"], "ann");
+}
+
+#[tokio::test]
+async fn a_connection_may_become_that_of_another_client_if_the_mount_allows_it() {
+    let settings = JWT.replace("socket_id = \"user:{sub}\"", "same_client = false");
+    let (_bench, server) = serve_with(&settings, "").await;
+    let mut client = connect(&server, Transport::WebSocket, &token_of("ann")).await;
+    client.join(TOPIC, json!({})).await;
+    let nobody = token(json!({ "exp": now_s() + 60 }), SECRET);
+    for (next, sub) in [
+        (token_of("bob"), json!("bob")),
+        (nobody, Value::Null),
+        (token_of("ann"), json!("ann")),
+    ] {
+        let told = client
+            .push(TOPIC, "access_token", json!({ "access_token": next }))
+            .await;
+        assert_eq!(told["sub"], sub);
+    }
+    let forged = token(json!({ "sub": "eve", "exp": now_s() + 60 }), OTHER);
+    let reply = client
+        .try_push(TOPIC, "access_token", json!({ "access_token": forged }))
+        .await;
+    assert_eq!(reply["response"], json!({ "reason": "invalid token" }));
+}
+
+#[tokio::test]
 async fn a_client_without_a_token_may_show_one_later() {
     let (_bench, server) = serve_with(&format!("{JWT}\nrequired = false"), "").await;
     let mut ann = Options::new(server.address, Transport::WebSocket);

@@ -70,6 +70,12 @@ impl Connection {
         within(path, sent).await.expect("the request is sent");
     }
 
+    /// GETs a path.
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, "", "").await;
+        self.answer().await
+    }
+
     /// Waits for the response to the request before.
     pub(crate) async fn answer(&mut self) -> Answer {
         within("answer", self.read()).await.expect("an answer")
@@ -121,4 +127,14 @@ pub(crate) async fn metric(admin: SocketAddr, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok())
         .unwrap_or_else(|| panic!("no {name} in\n{text}"))
+}
+
+/// Waits until a value of `/metrics` is at least so high.
+pub(crate) async fn reaches(admin: SocketAddr, name: &str, least: u64) {
+    within(name, async {
+        while metric(admin, name).await < least {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

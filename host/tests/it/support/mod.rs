@@ -1,8 +1,11 @@
 //! What all tests here share: a server with a folder of its own, and the plugins it is given.
 
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod http;
+#[cfg(feature = "telemetry")]
+pub(crate) mod otlp;
 pub(crate) mod plugins;
 pub(crate) mod server;
 pub(crate) mod wire;

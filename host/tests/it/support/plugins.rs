@@ -51,6 +51,8 @@ pub(crate) enum Build {
     LedgerPanics,
     /// That does, with a version of the state that no other reads.
     LedgerPanicsV3,
+    /// The plugin for Supabase's clients.
+    Realtime,
     /// The plugin that asks a database.
     Lookup,
     /// The plugin that leaves things in the process.
@@ -68,7 +70,7 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 28] = [
         Self::Echo,
         Self::Room,
         Self::Misbehave,
@@ -89,6 +91,7 @@ impl Build {
         Self::LedgerStranger,
         Self::LedgerPanics,
         Self::LedgerPanicsV3,
+        Self::Realtime,
         Self::Lookup,
         Self::Leaves,
         Self::StaticTls,
@@ -126,6 +129,7 @@ impl Build {
         match self {
             Self::Echo => "echo",
             Self::Room => "room",
+            Self::Realtime => "realtime",
             Self::Lookup => "lookup",
             Self::Leaves => "leaves",
             Self::StaticTls => "static_tls",
@@ -148,6 +152,7 @@ impl Build {
     fn feature(self) -> Option<&'static str> {
         match self {
             Self::Echo | Self::Room | Self::Misbehave | Self::MisbehaveAborts | Self::Ledger | Self::Lookup => None,
+            Self::Realtime => None,
             Self::Leaves | Self::StaticTls | Self::Companion | Self::ExitHook => None,
             Self::Veteran | Self::VeteranOld => None,
             Self::MisbehaveV2 | Self::LedgerV2 => Some("v2"),

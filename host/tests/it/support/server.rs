@@ -436,6 +436,19 @@ impl Log {
         found.unwrap_or_else(|| panic!("the server ended without saying {parts:?}:\n{}", self.text()))
     }
 
+    /// The first line that has all the parts of one of these.
+    pub(crate) async fn line_of_any(&self, any: &[&[&str]]) -> String {
+        let mut lines = self.lines.subscribe();
+        let matching = |lines: &Lines| {
+            let mut all = lines.all.iter();
+            all.find(|line| any.iter().any(|parts| has_all(line, parts))).cloned()
+        };
+        let found = lines.wait_for(|lines| matching(lines).is_some() || lines.open_pipes == 0);
+        let found = super::within("one of the lines", found).await;
+        let found = found.ok().and_then(|lines| matching(&lines));
+        found.unwrap_or_else(|| panic!("the server ended without saying {any:?}:\n{}", self.text()))
+    }
+
     /// How many lines have all these parts so far.
     pub(crate) fn count(&self, parts: &[&str]) -> usize {
         self.lines

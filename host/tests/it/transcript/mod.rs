@@ -93,16 +93,27 @@ macro_rules! way {
     };
 }
 
+/// The same for Supabase's clients, who have only WebSocket.
+macro_rules! supabases_way {
+    ($module:ident $version:ident $name:ident) => {
+        #[tokio::test]
+        async fn $module() {
+            use $crate::transcript::{Over, Version, run};
+            run(WRITTEN, stringify!($name), Version::$version, Over::WebSocket).await;
+        }
+    };
+}
+
 /// Written in version 2, and spoken in all of today's.
 mod modern {
     macro_rules! ways {
         ($name:ident) => {
             ways!($name not v1);
-            way!(v1 V1 $name);
+            ways!(v1 $name);
         };
         ($name:ident not kit) => {
             ways!($name not v1 not kit);
-            way!(v1 V1 $name);
+            ways!(v1 $name);
         };
         ($name:ident not v1) => {
             ways!($name not v1 not kit);
@@ -112,6 +123,13 @@ mod modern {
                 use super::super::{Over, Version, run};
                 run(super::WRITTEN, stringify!($name), Version::V2, Over::Kit).await;
             }
+        };
+        // What says nothing of bytes.
+        (v1 $name:ident) => {
+            use super::WRITTEN;
+            way!(v1 V1 $name);
+            supabases_way!(supabase_v1 SupabaseV1 $name);
+            supabases_way!(supabase_v2 SupabaseV2 $name);
         };
         ($name:ident not v1 not kit) => {
             way!(v2 V2 $name);
@@ -151,7 +169,7 @@ mod phoenix_0_11 {
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The transcripts that are written in a version, sorted.
-fn found(written: Version) -> Vec<String> {
+pub(crate) fn found(written: Version) -> Vec<String> {
     let files = std::fs::read_dir(folder(written)).expect("the folder of transcripts");
     let mut names: Vec<String> = files
         .map(|file| file.expect("a file").path())
@@ -180,6 +198,9 @@ async fn run(written: Version, name: &str, version: Version, over: Over) {
     let bench = Bench::new();
     // A client of a long conversation is silent for a while.
     bench.set("limits", "idle_timeout_ms", "30_000");
+    if version.is_supabases() {
+        bench.append("[[mounts]]\npath = \"/supabase\"\ndialect = \"supabase\"\nmax_channels_per_socket = 10\n");
+    }
     if over != Over::Memory && version != Version::MessagePack {
         let server = bench.serve().await;
         let options = version.options(server.address, over);
@@ -196,6 +217,15 @@ async fn run(written: Version, name: &str, version: Version, over: Over) {
     conversation.play(&file, &text).await;
     drop(conversation);
     host.stop().await;
+}
+
+/// Runs one transcript as it is written against servers that run already at an address.
+pub(crate) async fn run_at(address: SocketAddr, written: Version, name: &str, over: Over) {
+    let file = format!("{name}.txt");
+    let text = std::fs::read_to_string(folder(written).join(&file)).expect("the transcript");
+    Conversation::new(written.options(address, over), written, written)
+        .play(&file, &text)
+        .await;
 }
 
 /// The clients of a transcript, as far as it is played.

@@ -23,6 +23,10 @@ pub(crate) enum Version {
     V2,
     /// The tests' own, which takes its place.
     MessagePack,
+    /// 1.0.0 of Supabase's clients.
+    SupabaseV1,
+    /// 2.0.0 of Supabase's clients. What is said of bytes in Phoenix's 2.0.0 does not apply to them.
+    SupabaseV2,
 }
 
 impl Version {
@@ -30,13 +34,20 @@ impl Version {
     pub(crate) fn options(self, address: SocketAddr, over: Over) -> Options {
         let vsn = match self {
             Self::Phoenix011 => return Options::phoenix_0_11(address, over.own()),
-            Self::V1 => "1.0.0",
-            Self::V2 | Self::MessagePack => "2.0.0",
+            Self::V1 | Self::SupabaseV1 => "1.0.0",
+            Self::V2 | Self::MessagePack | Self::SupabaseV2 => "2.0.0",
         };
+        let mount = if self.is_supabases() { "/supabase" } else { "/socket" };
         Options {
+            mount: mount.to_owned(),
             vsn: Some(vsn.to_owned()),
             ..Options::new(address, over.own())
         }
+    }
+
+    /// Whether it is one of Supabase's clients, which have a mount of their own.
+    pub(super) fn is_supabases(self) -> bool {
+        matches!(self, Self::SupabaseV1 | Self::SupabaseV2)
     }
 
     /// The folder of the transcripts that are written in it, inside that of all.
@@ -46,6 +57,7 @@ impl Version {
             Self::V1 => "v1",
             Self::V2 => "",
             Self::MessagePack => unreachable!("transcripts are text"),
+            Self::SupabaseV1 | Self::SupabaseV2 => unreachable!("none is written in it"),
         }
     }
 
@@ -60,11 +72,11 @@ impl Version {
         let ok = json!({"response": {}, "status": "ok"});
         match self {
             Self::Phoenix011 => (beat.to_string(), beat),
-            Self::V1 => {
+            Self::V1 | Self::SupabaseV1 => {
                 let answer = json!({"topic": "phoenix", "event": "phx_reply", "payload": ok, "ref": msg_ref});
                 (beat.to_string(), answer)
             }
-            Self::V2 | Self::MessagePack => {
+            Self::V2 | Self::MessagePack | Self::SupabaseV2 => {
                 let beat = json!([null, msg_ref, "phoenix", "heartbeat", {}]);
                 (beat.to_string(), json!([null, msg_ref, "phoenix", "phx_reply", ok]))
             }
@@ -74,7 +86,7 @@ impl Version {
     /// What is sent for a frame that a transcript in version `written` has.
     pub(super) fn say(self, written: Self, frame: Frame) -> Frame {
         match (written, self, &frame) {
-            (Self::V2, Self::V1, Frame::Text(text)) => v1(text).map_or(frame, Frame::Text),
+            (Self::V2, Self::V1 | Self::SupabaseV1, Frame::Text(text)) => v1(text).map_or(frame, Frame::Text),
             (Self::V2, Self::MessagePack, _) => messagepack::say(frame),
             _ => frame,
         }
@@ -89,7 +101,7 @@ impl Version {
             Expected::Close(_) => return None,
         };
         match (written, self, value.as_array().map(Vec::as_slice)) {
-            (Self::V2, Self::V1, Some([_, msg_ref, topic, event, payload])) => {
+            (Self::V2, Self::V1 | Self::SupabaseV1, Some([_, msg_ref, topic, event, payload])) => {
                 Some(json!({"topic": topic, "event": event, "payload": payload, "ref": msg_ref}))
             }
             _ => Some(value),

@@ -10,7 +10,7 @@ use crate::support::server::Bench;
 use crate::support::wire::Wire;
 
 /// What `bennu why` says, and its exit code.
-fn why(admin: SocketAddr, args: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn why(admin: SocketAddr, args: &[&str]) -> (Option<i32>, String) {
     let admin = admin.to_string();
     let (output, said, complained) = run(|command| command.arg("why").args(args).args(["--admin", &admin]));
     (output.status.code(), said + &complained)

@@ -1,6 +1,6 @@
 //! "Why was this client closed, or not let in?" has an answer: in the log, in `/closes`, in the metrics, and from `bennu why`.
 
-mod asked;
+pub(crate) mod asked;
 mod closed;
 mod open;
 mod refused;
@@ -16,7 +16,7 @@ use crate::support::within;
 const MANY: &str = "1_000";
 
 /// The first entry of `/closes` for this query, once there is one.
-async fn entry(admin: SocketAddr, query: &str) -> Value {
+pub(crate) async fn entry(admin: SocketAddr, query: &str) -> Value {
     let found = async {
         loop {
             let page = get(admin, &format!("/closes?{query}")).await.json();

@@ -113,12 +113,12 @@ async fn a_question_that_is_wrong_is_told_so_and_the_secret_is_needed() {
     );
     drop(server);
     let server = bench
-        .serve_with(|command| command.env("BENNU_ADMIN_SECRET", "s3cret"))
+        .serve_with(|command| command.env("BENNU_ADMIN_SECRET", "for the operator alone"))
         .await;
     let admin = server.admin().await;
     for path in ["/connections", "/closes"] {
         assert_eq!(get(admin, path).await.status, 401, "{path}");
-        let with = get_with(admin, path, "authorization: Bearer s3cret\r\n").await;
+        let with = get_with(admin, path, "authorization: Bearer for the operator alone\r\n").await;
         assert_eq!(with.status, 200, "{path}");
     }
 }

@@ -12,6 +12,9 @@
 //! | `spawned` | starts a future that never ends; replies `{"started":bool}` |
 //! | `thread` | replies with the name of the thread that runs the future |
 //!
+//! When `lookup:noted` closes, it writes its name into the database, 200 ms later. When `lookup:endless` closes, it starts a future that
+//! never ends.
+//!
 //! It connects by the parameter `token`: `open` after a look-up, `closed` refused with 403 after one, `crash` panics.
 #![forbid(unsafe_code)]
 
@@ -158,6 +161,24 @@ impl Channel<Users> for Member {
 
     fn handle_info(&mut self, _: &mut (), name: &str, payload: Payload<'_>, cx: &mut Context<Users>) {
         cx.push(name, payload);
+    }
+
+    fn closing(_: &mut (), cx: &mut Context<Users>) {
+        let (pool, topic) = (cx.plugin().pool.clone(), cx.topic().to_owned());
+        match &*topic {
+            "lookup:noted" => _ = cx.spawn_async(|_| async move { note(&pool, &topic).await }),
+            "lookup:endless" => _ = cx.spawn_async(|_| std::future::pending()),
+            _ => {}
+        }
+    }
+}
+
+/// Writes down, a little later, that a topic has closed.
+async fn note(pool: &SqlitePool, topic: &str) {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let noted = sqlx::query("INSERT OR REPLACE INTO users VALUES (9, '', ?)").bind(topic);
+    if let Err(error) = noted.execute(pool).await {
+        warn!(%error, "not noted");
     }
 }
 

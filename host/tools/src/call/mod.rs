@@ -5,7 +5,6 @@ mod prompt;
 mod target;
 
 use std::io::{self, BufRead as _, IsTerminal as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::args::JsonArg;
-use crate::client::{ClientError, Transport, Trust};
+use crate::args::{JsonArg, TrustArgs};
+use crate::client::{ClientError, Transport};
 use crate::terminal::{complain, in_one_line};
 use conversation::{Conversation, End, Order, Show};
 use target::{How, Target};
@@ -75,12 +74,8 @@ pub struct CallArgs {
     /// Do not wait for replies: leave the topic once the plugin has handled the events
     #[arg(long, conflicts_with = "watch")]
     no_reply: bool,
-    /// For wss and https: also trust the certificate authorities in this file (PEM)
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// For wss and https: accept any certificate
-    #[arg(long, conflicts_with = "ca")]
-    insecure: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Time limit for each answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
@@ -129,13 +124,8 @@ pub fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn talk(args: CallArgs) -> anyhow::Result<End> {
-    let trust = match (args.ca, args.insecure) {
-        (_, true) => Trust::Anything,
-        (Some(file), _) => Trust::Authorities(file.into()),
-        (None, false) => Trust::System,
-    };
     let how = How {
-        tls: args.server.tls(&trust)?,
+        tls: args.server.tls(&args.trust.trust())?,
         transport: args.transport.map(|carrier| match carrier {
             Carrier::WebSocket => Transport::WebSocket,
             Carrier::LongPoll => Transport::LongPoll,

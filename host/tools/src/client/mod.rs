@@ -171,7 +171,7 @@ impl Options {
         };
         let Self { address, mount, .. } = self;
         let path = match (self.dialect, self.transport) {
-            (Dialect::Modern, transport) => format!("/{}", transport.name()),
+            (Dialect::Modern | Dialect::Supabase, transport) => format!("/{}", transport.name()),
             (Dialect::Phoenix011, Transport::WebSocket) => String::new(),
             (Dialect::Phoenix011, Transport::LongPoll) => "/poll".to_owned(),
         };

@@ -12,7 +12,9 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature,
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use tokio_rustls::rustls::server::VerifierBuilderError;
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
 use super::ClientError;
 
@@ -84,6 +86,15 @@ impl Tls {
             host: ServerName::try_from(host.to_owned())?,
             config: Arc::new(config),
         })
+    }
+
+    /// TLS for one connection whose bytes the caller carries.
+    ///
+    /// # Errors
+    ///
+    /// If the settings do not fit together.
+    pub(crate) fn session(&self) -> Result<ClientConnection, Error> {
+        ClientConnection::new(Arc::clone(&self.config), self.host.clone())
     }
 
     pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, ClientError> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::dialect::Dialect;
+use super::herd::HerdArgs;
 use super::publish::PublishArgs;
 use super::work::{Kind, Pace};
-use crate::args::JsonArg;
+use crate::args::{JsonArg, TrustArgs};
 
 /// Arguments of `bennu load`.
 #[derive(Args, Debug)]
@@ -24,6 +25,8 @@ pub(super) enum WorkArgs {
     Clients(ClientsArgs),
     /// Backends publish to topics through the server's API, each over a connection that stays open
     Publish(PublishArgs),
+    /// All clients lose their connections at once and come back as phoenix.js does, without jitter: shows how long that takes
+    Herd(HerdArgs),
 }
 
 /// What the clients do.
@@ -103,6 +106,8 @@ pub(super) struct CommonArgs {
     /// Seconds without any join or reply after which the missing ones count as lost
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub(super) timeout_s: u64,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
     #[command(flatten)]
     pub(super) json: JsonArg,
 }
@@ -277,7 +282,7 @@ mod tests {
         fn clients(self) -> ClientsArgs {
             match self.work {
                 WorkArgs::Clients(clients) => clients,
-                WorkArgs::Publish(_) => panic!("these are publishers"),
+                WorkArgs::Publish(_) | WorkArgs::Herd(_) => panic!("these do something else"),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One connection of the load generator.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use mio::net::TcpStream;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::lagging::Reading;
+use super::socket::Socket;
 use super::wire::{self, Prepared};
+use crate::client::Tls;
 
 /// How much a client may have to write before it gives up on a server that does not read.
 const MAX_PENDING_BYTES: usize = 1 << 20;
@@ -31,7 +33,7 @@ pub(super) enum State {
 /// One connection. A closed one keeps its index.
 #[derive(Debug)]
 pub(super) struct Client {
-    stream: Option<TcpStream>,
+    socket: Option<Socket>,
     pub(super) state: State,
     pub(super) reading: Reading,
     /// When it started to connect.
@@ -55,11 +57,17 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Starts to connect, from `source` if given.
-    pub(super) fn open(server: SocketAddr, source: Option<Ipv4Addr>, reading: Reading, now: u64) -> io::Result<Self> {
-        let stream = connect(server, source)?;
+    /// Starts to connect, from `source` if given, by TLS if given.
+    pub(super) fn open(
+        server: SocketAddr,
+        tls: Option<&Tls>,
+        source: Option<Ipv4Addr>,
+        reading: Reading,
+        now: u64,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(connect(server, source)?, tls)?;
         Ok(Self {
-            stream: Some(stream),
+            socket: Some(socket),
             state: State::Connecting,
             reading,
             began: now,
@@ -76,19 +84,19 @@ impl Client {
 
     /// The socket, for registration with the poll. `None` if closed.
     pub(super) fn stream(&mut self) -> Option<&mut TcpStream> {
-        self.stream.as_mut()
+        self.socket.as_mut().map(Socket::source)
     }
 
     /// The result of connecting. Valid once the socket is writable.
     pub(super) fn connected(&self) -> io::Result<()> {
-        let refused = self.stream.as_ref().and_then(|stream| stream.take_error().transpose());
+        let refused = { self.socket.as_ref() }.and_then(|socket| socket.tcp().take_error().transpose());
         refused.map_or(Ok(()), |error| Err(error?))
     }
 
     /// Sends now, or later if the socket is full.
     pub(super) fn send(&mut self, bytes: &[u8], now: u64) -> io::Result<()> {
         self.last_sent = now;
-        send(&mut self.stream, &mut self.pending, bytes)
+        send(&mut self.socket, &mut self.pending, bytes)
     }
 
     /// Sends a text frame. Allocates, so this is not for frames that are sent often.
@@ -102,29 +110,32 @@ impl Client {
             return Ok(());
         };
         self.last_sent = now;
-        send(&mut self.stream, &mut self.pending, prepared.stamped(sent))
+        send(&mut self.socket, &mut self.pending, prepared.stamped(sent))
     }
 
     /// Writes what is pending.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        if let Some(socket) = &mut self.socket {
+            socket.flush()?;
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
         let waiting = std::mem::take(&mut self.pending);
-        send(&mut self.stream, &mut self.pending, &waiting)
+        send(&mut self.socket, &mut self.pending, &waiting)
     }
 
     /// Fills the buffer with the partial frame and up to `most` further bytes. Returns how much of the buffer is
     /// filled, and whether there may be more to read.
     pub(super) fn fill(&mut self, buffer: &mut [u8], most: usize) -> io::Result<(usize, bool)> {
-        let Some(stream) = &mut self.stream else {
+        let Some(socket) = &mut self.socket else {
             return Ok((0, false));
         };
         let kept = self.partial.len();
         let end = buffer.len().min(kept.saturating_add(most));
         let buffer = &mut buffer[..end];
         buffer[..kept].copy_from_slice(&self.partial);
-        match stream.read(&mut buffer[kept..]) {
+        match socket.read(&mut buffer[kept..]) {
             Ok(0) if kept < buffer.len() => Err(ErrorKind::UnexpectedEof.into()),
             Ok(0) => Err(ErrorKind::FileTooLarge.into()),
             Ok(read) => {
@@ -149,9 +160,9 @@ impl Client {
 
     /// Closes at once, by a reset: otherwise ten thousand ports would stay in use for a minute.
     pub(super) fn close(&mut self) {
-        if let Some(stream) = self.stream.take() {
+        if let Some(socket) = self.socket.take() {
             // If this fails, it closes the slow way.
-            let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+            let _ = sockopt::set_socket_linger(socket.tcp(), Some(Duration::ZERO));
         }
         self.state = State::Closed;
         self.partial = Vec::new();
@@ -159,13 +170,13 @@ impl Client {
     }
 }
 
-fn send(stream: &mut Option<TcpStream>, pending: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
-    let Some(stream) = stream else {
+fn send(socket: &mut Option<Socket>, pending: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    let Some(socket) = socket else {
         return Ok(());
     };
     let mut written = 0;
     if pending.is_empty() {
-        match stream.write(bytes) {
+        match socket.write(bytes) {
             Ok(count) => written = count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

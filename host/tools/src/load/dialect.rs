@@ -1,6 +1,9 @@
-//! The protocols that the load generator knows: Phoenix V2, and Socket.IO over Engine.IO 4.
+//! The protocols that the load generator knows: Phoenix V2, Supabase's dialect of it, and Socket.IO over Engine.IO 4.
 
 use super::wire;
+
+/// The kind of a binary frame to one of Supabase's clients.
+const TO_CLIENT: u8 = 4;
 
 /// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -8,6 +11,8 @@ use super::wire;
 pub(super) enum Dialect {
     /// Phoenix Channels, protocol version 2
     Phoenix,
+    /// Supabase Realtime, protocol version 2: everything is a broadcast, in binary frames, and an echo one that comes back
+    Supabase,
     /// Socket.IO 4, with the events `join`, `echo` (acknowledged) and `shout`
     #[value(name = "socketio")]
     SocketIo,
@@ -37,13 +42,24 @@ impl Dialect {
     pub(super) fn default_url(self) -> &'static str {
         match self {
             Self::Phoenix => "ws://127.0.0.1:4000/socket/websocket?vsn=2.0.0",
+            Self::Supabase => "ws://127.0.0.1:4000/realtime/v1/websocket?vsn=2.0.0",
             Self::SocketIo => "ws://127.0.0.1:3000/socket.io/?EIO=4&transport=websocket",
         }
     }
 
     /// Whether the client may join as soon as the WebSocket is open.
     pub(super) fn is_ready_at_once(self) -> bool {
-        self == Self::Phoenix
+        self != Self::SocketIo
+    }
+
+    /// Whether the client sends heartbeats without being asked.
+    pub(super) fn sends_heartbeats(self) -> bool {
+        self != Self::SocketIo
+    }
+
+    /// Whether an echo comes back as a broadcast to its sender.
+    pub(super) fn echoes_by_broadcast(self) -> bool {
+        self == Self::Supabase
     }
 
     /// What the client sends after [`Received::Opened`].
@@ -54,7 +70,7 @@ impl Dialect {
     /// A heartbeat, or the answer to a ping.
     pub(super) fn heartbeat(self) -> &'static str {
         match self {
-            Self::Phoenix => r#"[null,"0","phoenix","heartbeat",{}]"#,
+            Self::Phoenix | Self::Supabase => r#"[null,"0","phoenix","heartbeat",{}]"#,
             Self::SocketIo => "3",
         }
     }
@@ -62,33 +78,56 @@ impl Dialect {
     pub(super) fn join(self, topic: &str, number: usize) -> String {
         match self {
             Self::Phoenix => format!(r#"["{number}","{number}","{topic}","phx_join",{{}}]"#),
+            Self::Supabase => {
+                format!(r#"["{number}","{number}","{topic}","phx_join",{{"config":{{"broadcast":{{"self":true}}}}}}]"#)
+            }
             Self::SocketIo => format!(r#"421["join","{topic}"]"#),
         }
     }
 
-    /// An event whose reply has the same payload. `number` is that of the join.
-    pub(super) fn echo(self, topic: &str, number: usize, event: &str, payload: &str) -> String {
+    /// An event whose reply has the same payload, as opcode and payload of a frame. `number` is that of the join.
+    pub(super) fn echo(self, topic: &str, number: usize, event: &str, payload: &str) -> (u8, Vec<u8>) {
         match self {
-            Self::Phoenix => format!(r#"["{number}","9","{topic}","{event}",{payload}]"#),
-            Self::SocketIo => format!(r#"422["{event}",{payload}]"#),
+            Self::Phoenix => text(format!(r#"["{number}","9","{topic}","{event}",{payload}]"#)),
+            Self::Supabase => self.shout(topic, number, event, payload),
+            Self::SocketIo => text(format!(r#"422["{event}",{payload}]"#)),
         }
     }
 
-    /// An event that the server broadcasts to the topic.
-    pub(super) fn shout(self, topic: &str, number: usize, event: &str, payload: &str) -> String {
+    /// An event that the server broadcasts to the topic. Likewise.
+    pub(super) fn shout(self, topic: &str, number: usize, event: &str, payload: &str) -> (u8, Vec<u8>) {
         match self {
-            Self::Phoenix => format!(r#"["{number}","9","{topic}","{event}",{payload}]"#),
-            Self::SocketIo => format!(r#"42["{event}","{topic}",{payload}]"#),
+            Self::Phoenix => text(format!(r#"["{number}","9","{topic}","{event}",{payload}]"#)),
+            Self::Supabase => (wire::BINARY, user_broadcast(&number.to_string(), topic, event, payload)),
+            Self::SocketIo => text(format!(r#"42["{event}","{topic}",{payload}]"#)),
         }
     }
 
-    /// Parses a text frame from the server. `hint` is where the last one had its time stamp.
+    /// Parses a text frame from the server, or a binary one. `hint` is where the last one had its time stamp.
     pub(super) fn parse(self, text: &[u8], hint: &mut usize) -> Received {
         match self {
-            Self::Phoenix => phoenix(text, hint),
+            Self::Supabase if text.first() == Some(&TO_CLIENT) => {
+                wire::stamp(text, hint).map_or(Received::Other, Received::Delivery)
+            }
+            Self::Phoenix | Self::Supabase => phoenix(text, hint),
             Self::SocketIo => socket_io(text, hint),
         }
     }
+}
+
+fn text(text: String) -> (u8, Vec<u8>) {
+    (wire::TEXT, text.into_bytes())
+}
+
+/// A frame of kind 3, as supabase-js sends it: with JSON. Topics and events of the load generator are short.
+fn user_broadcast(join_ref: &str, topic: &str, event: &str, payload: &str) -> Vec<u8> {
+    let texts = [join_ref, "9", topic, event, ""];
+    let mut frame = vec![3];
+    frame.extend(texts.map(|text| text.len() as u8));
+    frame.push(1);
+    frame.extend(texts.concat().into_bytes());
+    frame.extend(payload.as_bytes());
+    frame
 }
 
 fn phoenix(text: &[u8], hint: &mut usize) -> Received {
@@ -148,6 +187,21 @@ mod tests {
         check(
             Dialect::Phoenix,
             r#"["1",null,"echo:1","presence_state",{}]"#,
+            Received::Other,
+        );
+    }
+
+    #[test]
+    fn frames_of_supabase_are_written_and_parsed() {
+        let frame = user_broadcast("1", "realtime:1", "shout", r#"{"t":"00"}"#);
+        assert_eq!(frame, b"\x03\x01\x01\x0a\x05\x00\x0119realtime:1shout{\"t\":\"00\"}");
+        let delivery = b"\x04\x0a\x05\x00\x01realtime:1shout{\"t\":\"00000000000000ff\"}";
+        assert_eq!(Dialect::Supabase.parse(delivery, &mut 0), Received::Delivery(255));
+        let joined = r#"["1","1","realtime:1","phx_reply",{"response":{"postgres_changes":[]},"status":"ok"}]"#;
+        check(Dialect::Supabase, joined, Received::Joined(true));
+        check(
+            Dialect::Supabase,
+            r#"["1",null,"realtime:1","system",{"status":"ok"}]"#,
             Received::Other,
         );
     }

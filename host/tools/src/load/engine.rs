@@ -14,6 +14,7 @@ use super::dialect::Dialect;
 use super::lagging::Reading;
 use super::wire::{self, Next, Prepared};
 use super::work::{FollowUp, Kind, Work};
+use crate::client::Tls;
 
 /// The timer that wakes the loop for the next message of an open loop.
 const TIMER: Token = Token(usize::MAX);
@@ -28,6 +29,7 @@ const HEARTBEAT: u64 = 30_000_000_000;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) server: SocketAddr,
+    pub(super) tls: Option<Tls>,
     pub(super) request: Vec<u8>,
     pub(super) dialect: Dialect,
     /// How many source addresses to use, from 127.0.0.10 on. 0 lets the system choose.
@@ -228,6 +230,7 @@ impl Engine {
         let now = self.now();
         let mut client = Client::open(
             self.target.server,
+            self.target.tls.as_ref(),
             self.target.source(index),
             self.target.reading(index),
             now,
@@ -306,7 +309,7 @@ impl Engine {
         self.work.give_up_waiting(&mut self.clients, now);
         let mut broken = Vec::new();
         for (index, client) in self.clients.iter_mut().enumerate() {
-            let silent = self.target.dialect == Dialect::Phoenix && now - client.last_sent > HEARTBEAT;
+            let silent = self.target.dialect.sends_heartbeats() && now - client.last_sent > HEARTBEAT;
             if client.state == State::Joined && silent {
                 broken.extend(
                     client
@@ -409,7 +412,7 @@ impl Engine {
             Next::Bad => return Err(io::Error::other("received a frame that `bennu load` does not support")),
         };
         match frame {
-            (wire::TEXT, text) => {
+            (wire::TEXT | wire::BINARY, text) => {
                 let next = self.work.receive(client, index, text, now)?;
                 self.follow_up(index, next, now)?;
             }
@@ -449,8 +452,8 @@ impl Engine {
             Kind::Echo => Dialect::echo,
             Kind::Fanout => Dialect::shout,
         };
-        let text = write(dialect, &target.topic(index, 0), 1, &target.event, &target.payload);
-        client.prepared = Some(Box::new(Prepared::new(text.as_bytes())));
+        let (opcode, payload) = write(dialect, &target.topic(index, 0), 1, &target.event, &target.payload);
+        client.prepared = Some(Box::new(Prepared::new(opcode, &payload)));
         Ok(())
     }
 
@@ -487,7 +490,7 @@ impl Engine {
 }
 
 /// The status line of a response that rejects the handshake.
-fn refusal(answer: &[u8]) -> String {
+pub(super) fn refusal(answer: &[u8]) -> String {
     let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
     format!("the server answered {}", String::from_utf8_lossy(line))
 }

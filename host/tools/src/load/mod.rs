@@ -8,9 +8,11 @@ mod args;
 mod client;
 mod dialect;
 mod engine;
+mod herd;
 mod lagging;
 mod publish;
 mod report;
+mod socket;
 mod usage;
 mod wire;
 mod work;
@@ -32,7 +34,7 @@ use report::{Events, Latency, Memory, Report, Stretch};
 use usage::{Cpu, Processes, Watch};
 use work::{Counts, Work};
 
-use crate::client::host_and_port;
+use crate::client::{Tls, TlsError, host_and_port};
 use crate::numbers::grouped;
 use crate::terminal::{StatusLine, say};
 
@@ -44,6 +46,7 @@ Examples:
   bennu load fanout --clients 1000 --rate 20
   bennu load fanout --clients 1000 --rate 200 --slow 1 --stuck 10
   bennu load rooms --clients 5000 --topics 500 --json
+  bennu load herd --clients 5000 --svg herd.svg
   bennu load publish --list 100 --key-file api_key --pid $(pidof bennu)
 
 Works with any server that speaks version 2 of Phoenix's protocol: use
@@ -61,6 +64,8 @@ const OTHER_DESCRIPTORS: u64 = 32;
 enum LoadError {
     #[error("invalid URL `{0}`: write one such as ws://127.0.0.1:4000/socket/websocket?vsn=2.0.0")]
     Url(String),
+    #[error("cannot use TLS for this URL")]
+    Tls(#[from] TlsError),
     #[error("cannot resolve the host `{host}`")]
     Host { host: String, source: io::Error },
     #[error("{clients} clients need more file descriptors than this process may open ({limit}): raise `ulimit -Hn`")]
@@ -82,6 +87,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = match &args.work {
         WorkArgs::Clients(clients) => clients.plan(),
         WorkArgs::Publish(args) => return publish::run(args),
+        WorkArgs::Herd(args) => return herd::run(args),
     };
     let report = Run::new(plan.clone())?.whole()?;
     if plan.common.json.json {
@@ -283,7 +289,14 @@ fn stretch(begin: Mark, end: Mark, count: u64, latency: Latency) -> Stretch {
 fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     let common = &plan.common;
     let url = common.url.as_deref().unwrap_or(common.protocol.default_url());
-    let (request, server) = read_url(url, common.token.as_deref())?;
+    let Found {
+        request,
+        server,
+        tls_host,
+    } = read_url(url, common.token.as_deref())?;
+    let tls = tls_host
+        .map(|host| Tls::new(&host, &common.trust.trust()))
+        .transpose()?;
     let sources = if server.ip().is_loopback() && server.is_ipv4() {
         common.sources
     } else {
@@ -291,6 +304,7 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     };
     let target = Target {
         server,
+        tls,
         request,
         dialect: common.protocol,
         sources,
@@ -313,24 +327,43 @@ fn engine(plan: &Plan) -> Result<Engine, LoadError> {
     )?)
 }
 
-/// Parses a URL. Returns the handshake request for it, with this token, and the address of its host.
-fn read_url(text: &str, token: Option<&str>) -> Result<(Vec<u8>, SocketAddr), LoadError> {
+/// What a URL names.
+#[derive(Debug)]
+struct Found {
+    /// The handshake request for it.
+    request: Vec<u8>,
+    /// The address of its host.
+    server: SocketAddr,
+    /// The host, if it is reached by TLS.
+    tls_host: Option<String>,
+}
+
+/// Parses a URL. The handshake request shows this token.
+fn read_url(text: &str, token: Option<&str>) -> Result<Found, LoadError> {
     let invalid = || LoadError::Url(text.to_owned());
     let url: Uri = text.parse().map_err(|_| invalid())?;
-    let (Some("ws"), Some(authority)) = (url.scheme_str(), url.authority()) else {
-        return Err(invalid());
+    let (has_tls, authority) = match (url.scheme_str(), url.authority()) {
+        (Some("ws"), Some(authority)) => (false, authority),
+        (Some("wss"), Some(authority)) => (true, authority),
+        _ => return Err(invalid()),
     };
+    let port = if has_tls { 443 } else { 80 };
     let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let server = resolve(authority).map_err(|source| LoadError::Host {
+    let server = resolve(authority, port).map_err(|source| LoadError::Host {
         host: authority.host().to_owned(),
         source,
     })?;
-    Ok((wire::upgrade_request(authority.as_str(), path, token), server))
+    let (host, _) = host_and_port(authority, port);
+    Ok(Found {
+        request: wire::upgrade_request(authority.as_str(), path, token),
+        server,
+        tls_host: has_tls.then(|| host.to_owned()),
+    })
 }
 
 /// The first address of a host.
-fn resolve(authority: &Authority) -> io::Result<SocketAddr> {
-    let mut addresses = host_and_port(authority, 80).to_socket_addrs()?;
+fn resolve(authority: &Authority, port: u16) -> io::Result<SocketAddr> {
+    let mut addresses = host_and_port(authority, port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| io::Error::other("it has no address"))
 }
 
@@ -409,9 +442,11 @@ mod tests {
     fn a_url_has_a_host_a_port_and_a_path() {
         #[track_caller]
         fn check(url: &str, first_lines: &str, server: &str) {
-            let (request, address) = read_url(url, None).expect("a URL");
-            assert!(request.starts_with(first_lines.as_bytes()), "{url}");
-            assert_eq!(address.to_string(), server, "{url}");
+            let found = read_url(url, None).expect("a URL");
+            assert!(found.request.starts_with(first_lines.as_bytes()), "{url}");
+            assert_eq!(found.server.to_string(), server, "{url}");
+            let host = url.starts_with("wss").then_some("127.0.0.1");
+            assert_eq!(found.tls_host.as_deref(), host, "{url}");
         }
         check(
             "ws://127.0.0.1:4000/socket/websocket?vsn=2.0.0",
@@ -423,6 +458,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
             "127.0.0.1:80",
         );
+        check("wss://127.0.0.1/a", "GET /a HTTP/1.1\r\n", "127.0.0.1:443");
         check("ws://[::1]/", "GET / HTTP/1.1\r\nHost: [::1]\r\n", "[::1]:80");
         for text in ["http://127.0.0.1:4000", "127.0.0.1:4000", "ws://a b"] {
             assert!(

@@ -9,6 +9,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Opcode of a text frame.
 pub(super) const TEXT: u8 = 0x1;
+/// Opcode of a binary frame.
+pub(super) const BINARY: u8 = 0x2;
 /// Opcode of a close frame.
 pub(super) const CLOSE: u8 = 0x8;
 /// Opcode of a ping.
@@ -109,10 +111,10 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Prepares a payload that contains a [`STAMP`].
-    pub(super) fn new(payload: &[u8]) -> Self {
+    /// Prepares a frame with a payload that contains a [`STAMP`].
+    pub(super) fn new(opcode: u8, payload: &[u8]) -> Self {
         let digits_at = memchr::memmem::find(payload, STAMP).map_or(0, |at| at + STAMP.len());
-        let (frame, payload_at) = masked(TEXT, payload);
+        let (frame, payload_at) = masked(opcode, payload);
         Self {
             frame,
             payload_at,
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_prepared_frame_carries_the_stamp_it_was_given() {
-        let mut prepared = Prepared::new(br#"[1,{"t":"0000000000000000","p":"xx"}]"#);
+        let mut prepared = Prepared::new(TEXT, br#"[1,{"t":"0000000000000000","p":"xx"}]"#);
         let mut hint = 0;
         for nanos in [0, 1, 0xfeed_beef, u64::MAX] {
             let mut bytes = prepared.stamped(nanos).to_vec();

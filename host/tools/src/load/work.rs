@@ -122,13 +122,16 @@ impl Work {
         }
     }
 
-    /// Handles a text frame: counts it, and answers it where the protocol demands that.
+    /// Handles a text frame, or a binary one: counts it, and answers it where the protocol demands that.
     pub(super) fn receive(&mut self, client: &mut Client, index: usize, text: &[u8], now: u64) -> io::Result<FollowUp> {
         match self.dialect.parse(text, &mut self.hint) {
             Received::Opened => client.send_text(self.dialect.connect(), now)?,
             Received::Ready => return Ok(FollowUp::Join),
             Received::Joined(accepted) => return Ok(self.joined(client, accepted, now)),
             Received::Reply(sent) => self.reply(client, sent, now)?,
+            Received::Delivery(sent) if self.dialect.echoes_by_broadcast() && self.kind == Kind::Echo => {
+                self.reply(client, sent, now)?;
+            }
             Received::Delivery(sent) => self.delivery(client, index, sent, now),
             Received::Ping => client.send_text(self.dialect.heartbeat(), now)?,
             Received::Other => {}

@@ -1,5 +1,6 @@
 //! The arguments of `bennu torture`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -37,9 +38,15 @@ pub struct TortureArgs {
     /// Parts to run, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "messages")]
     part: Vec<Part>,
+    /// Run the part `kills` alone, with so many kills [default: 200]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", conflicts_with = "part")]
+    kill: Option<NonZeroU64>,
     /// Number of libraries that the part `unloading` replaces
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) unloads: u64,
+    /// Number of topics that the part `sleeping` has
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(40..))]
+    sleepers: u32,
     /// Folder to write a plot of each measurement to, as SVG
     #[arg(long, value_name = "FOLDER")]
     pub(super) plots: Option<PathBuf>,
@@ -52,6 +59,10 @@ pub struct TortureArgs {
 pub(super) enum Part {
     /// The certificate: no message is lost, doubled or reordered
     Messages,
+    /// Servers are killed under load, and nothing that was acknowledged is lost
+    Kills,
+    /// What topics cost that are stored and not in memory, and how they wake
+    Sleeping,
     /// Memory that replaced libraries with an async runtime leave behind
     Unloading,
     /// How long a reload holds topics, by the size of their state
@@ -67,7 +78,25 @@ pub(super) enum Part {
 impl TortureArgs {
     /// Whether to run this part.
     pub(super) fn wants(&self, part: Part) -> bool {
+        if self.kill.is_some() {
+            return part == Part::Kills;
+        }
         self.part.iter().any(|wanted| [part, Part::All].contains(wanted))
+    }
+
+    /// How many topics the part `sleeping` has.
+    pub(super) fn sleepers(&self) -> usize {
+        self.sleepers as usize
+    }
+
+    /// How many kills the part `kills` has.
+    pub(super) fn kills(&self) -> u64 {
+        self.kill.map_or(200, NonZeroU64::get)
+    }
+
+    /// The seed: the given one, or a new one.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
     }
 
     /// The plan of the part `messages`.
@@ -79,7 +108,7 @@ impl TortureArgs {
             rate: self.rate,
             reloads: self.reloads,
             in_flight: self.in_flight,
-            seed: self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
+            seed: self.seed(),
         }
     }
 }
@@ -109,10 +138,14 @@ mod tests {
     fn parts_are_run_as_they_are_named_or_all() {
         check("", &[Part::Messages]);
         check("--part pauses,saving", &[Part::Pauses, Part::Saving]);
+        check("--kill", &[Part::Kills]);
+        check("--kill 3", &[Part::Kills]);
         check(
             "--part all",
             &[
                 Part::Messages,
+                Part::Kills,
+                Part::Sleeping,
                 Part::Unloading,
                 Part::Pauses,
                 Part::Heartbeats,

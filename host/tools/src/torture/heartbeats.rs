@@ -63,6 +63,7 @@ pub(super) async fn run(libraries: &Libraries) -> Result<Heartbeats, TortureErro
         retire: Duration::from_millis(100),
         probation: PROBATION,
         settings: "{ tick_ms = 0 }".to_owned(),
+        more: String::new(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;
     let options = Options {

@@ -8,10 +8,19 @@ use super::server::Server;
 
 /// The resident memory of a server, in KiB.
 pub(super) fn resident_kib(server: &Server) -> io::Result<f64> {
+    status(server, "VmRSS:")
+}
+
+/// The most of it that there ever was.
+pub(super) fn peak_kib(server: &Server) -> io::Result<f64> {
+    status(server, "VmHWM:")
+}
+
+fn status(server: &Server, field: &str) -> io::Result<f64> {
     let status = server.proc("status")?;
-    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = field.and_then(|field| field.trim().strip_suffix(" kB")?.parse().ok());
-    kib.ok_or_else(|| io::Error::other("/proc/PID/status has no VmRSS"))
+    let value = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok());
+    kib.ok_or_else(|| io::Error::other(format!("/proc/PID/status has no {field}")))
 }
 
 /// How many libraries of the plugin are mapped in the server.

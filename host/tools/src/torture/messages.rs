@@ -47,6 +47,7 @@ pub(super) async fn run(
         retire: plan.retire(),
         probation: PROBATION,
         settings: format!("{{ keep = {KEEP} }}"),
+        more: String::new(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;
     let tally = Arc::new(Tally::default());

@@ -4,7 +4,8 @@
 //!
 //! - [`messages`]: clients push numbered events, the plugin numbers all that it sends, and every client checks the
 //!   numbers. Meanwhile good and bad variants of the library replace each other. The result is the [`certificate`].
-//! - [`unloading`], [`pauses`], [`heartbeats`], [`saving`]: measurements.
+//! - [`kills`]: servers are killed while clients use topics that outlive them.
+//! - [`sleeping`], [`unloading`], [`pauses`], [`heartbeats`], [`saving`]: measurements.
 //!
 //! The plugin is `plugins/ledger`. A server runs as a child process. Nothing here reaches into it: all results come
 //! from sockets, the log and `/proc`.
@@ -14,6 +15,7 @@ mod cargo;
 mod certificate;
 mod clients;
 mod heartbeats;
+mod kills;
 mod libraries;
 mod log;
 mod member;
@@ -26,6 +28,7 @@ mod report;
 mod saving;
 mod sequence;
 mod server;
+mod sleeping;
 mod tally;
 mod topic;
 mod unloading;
@@ -54,12 +57,14 @@ Examples:
   bennu torture                                      builds the plugin's variants and takes some minutes
   bennu torture --clients 100 --rate 500 --reloads 10
   bennu torture --libraries target/test-plugins --json
+  bennu torture --kill 200                           kills servers under load: what was acknowledged is there
   bennu torture --part all --plots plots             the certificate and all measurements
 
 Starts its own server. The exit code is 1 if a message was lost, doubled or
 reordered, if a connection closed, if a state differs, if too few events were
-in flight, if the server accepted a bad library or rejected a good one, or if
-too many replaced libraries stay in memory.";
+in flight, if the server accepted a bad library or rejected a good one, if too
+many replaced libraries stay in memory, or if a killed server has lost more
+than the durability of its topics allows.";
 
 /// How long the server may take to accept or reject a library, or to answer a client of a measurement.
 const OUTCOME: Duration = Duration::from_secs(60);
@@ -104,7 +109,14 @@ pub fn run(args: &TortureArgs) -> anyhow::Result<ExitCode> {
 
 /// Runs the wanted parts one after the other.
 async fn run_parts(args: &TortureArgs, progress: &Progress, report: &mut Report) -> anyhow::Result<()> {
-    let with_libraries = [Part::Messages, Part::Unloading, Part::Pauses, Part::Heartbeats];
+    let with_libraries = [
+        Part::Messages,
+        Part::Kills,
+        Part::Sleeping,
+        Part::Unloading,
+        Part::Pauses,
+        Part::Heartbeats,
+    ];
     if with_libraries.into_iter().any(|part| args.wants(part)) {
         let libraries = libraries(args.libraries.as_deref(), progress)?;
         run_with_libraries(args, &libraries, progress, report).await?;
@@ -129,6 +141,16 @@ async fn run_with_libraries(
         progress.step(&format!("{} clients connect", plan.clients));
         let update = |reloads: &_, tally: &_| progress.update(|| messages::line(&plan, reloads, tally));
         report.messages = Some(messages::run(&plan, libraries, update).await?);
+    }
+    if args.wants(Part::Kills) {
+        let (all, seed) = (args.kills(), args.seed());
+        progress.step("kills: the first server starts");
+        let update = |kills: &_| progress.update(|| kills::line(all, kills));
+        report.kills = Some(kills::run(all, seed, libraries, update).await?);
+    }
+    if args.wants(Part::Sleeping) {
+        let step = |what: &str| progress.step(&format!("sleeping: {what}"));
+        report.sleeping = Some(sleeping::run(libraries, args.sleepers(), step).await?);
     }
     if args.wants(Part::Unloading) {
         let update = |reload| progress.update(|| format!("unloading: reload {reload} of {}", args.unloads));

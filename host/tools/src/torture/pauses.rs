@@ -67,6 +67,7 @@ async fn measure(libraries: &Libraries, members: usize, kib: usize) -> Result<Ve
         retire: Duration::from_millis(1),
         probation: PROBATION,
         settings: format!("{{ keep = {entries}, tick_ms = 0 }}"),
+        more: String::new(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::V1, 0)).await?;
     let options = Options {

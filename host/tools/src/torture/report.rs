@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use super::certificate::{Certificate, Pauses};
 use super::heartbeats::{self, Heartbeats, Latency};
+use super::kills::Kills;
 use super::pauses::{self, Size};
 use super::saving::{self, Save};
+use super::sleeping::Sleeping;
 use super::unloading::Unloading;
 use crate::numbers::Percentiles;
 
@@ -17,6 +19,12 @@ pub(super) struct Report {
     /// The certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) messages: Option<Certificate>,
+    /// What killed servers have left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kills: Option<Kills>,
+    /// What sleeping topics cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sleeping: Option<Sleeping>,
     /// What replaced libraries leave in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) unloading: Option<Unloading>,
@@ -35,6 +43,7 @@ impl Report {
     /// Whether all requirements are met. There are none for times.
     pub(super) fn passed(&self) -> bool {
         self.messages.as_ref().is_none_or(|certificate| certificate.passed)
+            && self.kills.as_ref().is_none_or(|kills| kills.passed)
             && self.unloading.as_ref().is_none_or(Unloading::is_clean)
     }
 }
@@ -43,6 +52,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(certificate) = &self.messages {
             writeln!(f, "{certificate}")?;
+        }
+        if let Some(kills) = &self.kills {
+            writeln!(f, "{kills}")?;
+        }
+        if let Some(sleeping) = &self.sleeping {
+            writeln!(f, "{sleeping}")?;
         }
         if let Some(unloading) = &self.unloading {
             writeln!(f, "{unloading}")?;

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -58,13 +59,15 @@ pub(super) struct Setup {
     pub(super) probation: Duration,
     /// The settings of the plugin, as a TOML inline table.
     pub(super) settings: String,
+    /// More lines of the plugin's section.
+    pub(super) more: String,
 }
 
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     /// The address that clients connect to.
     pub(super) address: SocketAddr,
     lines: mpsc::UnboundedReceiver<Line>,
@@ -83,13 +86,22 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("bennu-torture-").tempdir()?;
         fs::write(folder.path().join(CONFIG), configuration(setup))?;
         fs::write(folder.path().join(library_name()), library)?;
+        Self::again(Arc::new(folder)).await
+    }
+
+    /// Starts `bennu serve` with what another server has left in its folder.
+    pub(super) async fn again(folder: Arc<TempDir>) -> Result<Self, ServerError> {
         let mut command = bennu("serve")?;
         command.env_remove("BENNU_LOG");
         Self::spawn(folder, command, START).await
     }
 
     /// Runs a command in the folder, and waits until it listens.
-    pub(super) async fn spawn(folder: TempDir, mut command: Command, timeout: Duration) -> Result<Self, ServerError> {
+    pub(super) async fn spawn(
+        folder: Arc<TempDir>,
+        mut command: Command,
+        timeout: Duration,
+    ) -> Result<Self, ServerError> {
         let mut child = command
             .current_dir(folder.path())
             .env("BENNU_SECRET_KEY_BASE", secret()?)
@@ -159,6 +171,16 @@ impl Server {
         fs::read_to_string(process.join(file))
     }
 
+    /// Its folder, which stays while somebody has it.
+    pub(super) fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    /// Ends the server at once, by `SIGKILL`.
+    pub(super) fn kill(self) {
+        drop(self);
+    }
+
     /// Stops the server as an operator would, and waits for its end.
     pub(super) fn stop(mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
@@ -210,6 +232,7 @@ fn configuration(setup: &Setup) -> String {
         retire,
         probation,
         settings,
+        more,
     } = setup;
     // A long-poll client has two connections, and an old one may overlap with a new one.
     let connections = 3 * clients + 100;
@@ -236,6 +259,7 @@ fn configuration(setup: &Setup) -> String {
          retire_ms = {retire_ms}\n\
          probation_ms = {probation_ms}\n\
          settings = {settings}\n\
+         {more}\
          [[routes]]\n\
          topic = \"{PLUGIN}:*\"\n\
          plugin = \"{PLUGIN}\"\n"

@@ -56,6 +56,7 @@ pub(super) async fn run(
         retire: RETIRE,
         probation: RETIRE,
         settings: "{}".to_owned(),
+        more: String::new(),
     };
     let mut server = Server::start(&setup, &libraries.bytes(Variant::Runtime, 0)).await?;
     let tally = Arc::new(Tally::default());

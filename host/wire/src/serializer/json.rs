@@ -228,6 +228,30 @@ impl Nesting {
     }
 }
 
+/// Goes through the members of a JSON object, keys unescaped, until `take` returns false. `None`: it did, or this is no object.
+pub fn members<'a>(object: &'a str, mut take: impl FnMut(&str, &'a str) -> bool) -> Option<()> {
+    let mut scanner = Scanner::new(object);
+    if !scanner.take(b'{') {
+        return None;
+    }
+    if scanner.take(b'}') {
+        return Some(());
+    }
+    loop {
+        let key = unescape(&object[scanner.key().ok()?]).ok()?;
+        let value = &object[scanner.value().ok()?];
+        if !take(&key, value) {
+            return None;
+        }
+        if scanner.take(b'}') {
+            return Some(());
+        }
+        if !scanner.take(b',') {
+            return None;
+        }
+    }
+}
+
 /// How many bytes at the start of `text` need no escape in a JSON string.
 fn plain_run(text: &[u8]) -> usize {
     const LOW: u64 = 0x0101_0101_0101_0101;

@@ -4,6 +4,7 @@
 pub mod json;
 mod object;
 pub mod phoenix_0_11;
+pub mod supabase;
 mod text;
 pub mod v1;
 pub mod v2;
@@ -90,6 +91,9 @@ pub trait Serializer: Any + fmt::Debug + Send + Sync {
 
 /// The serializers of the server itself.
 pub const BUILT_IN: [&dyn Serializer; 2] = [&v1::V1, &v2::V2];
+
+/// Those for clients of Supabase, which have the same versions.
+pub const SUPABASE: [&dyn Serializer; 2] = [&supabase::SupabaseV1, &supabase::SupabaseV2];
 
 /// The versions that a mount speaks.
 #[derive(Clone, Debug)]

@@ -112,7 +112,7 @@ fn decode_binary(frame: &Bytes) -> Result<Message, &'static str> {
 }
 
 /// A ref of a binary frame is always a string, also the empty one: never null, never a number.
-fn binary_ref(content: &str) -> Result<RefText, &'static str> {
+pub(super) fn binary_ref(content: &str) -> Result<RefText, &'static str> {
     let content = json::escape(content);
     let mut quoted = String::with_capacity(content.len() + 2);
     quoted.push('"');

@@ -124,6 +124,7 @@ impl Core {
     pub(super) fn apply(&mut self, topic: u64, noted: Vec<Noted>) -> Vec<Noted> {
         let mut answers = Vec::new();
         let mut stops = Vec::new();
+        let mut forgotten = false;
         for Noted { asked, number } in noted {
             let Asked {
                 kind,
@@ -159,6 +160,7 @@ impl Core {
                         body,
                     });
                 }
+                effect::FORGET => forgotten = true,
                 effect::CANCEL => drop(self.timers.remove(&asked.number)),
                 effect::PROMISE_READ | effect::PROMISE_WRITTEN => {
                     let by = (kind == effect::PROMISE_READ).then(|| self.home(topic)).flatten();
@@ -168,6 +170,9 @@ impl Core {
                 }
                 _ => {}
             }
+        }
+        if forgotten {
+            self.forget_topic(topic);
         }
         for (member, reason, text) in stops.into_iter().rev() {
             self.end_next(member, u32::try_from(reason).unwrap_or(reason::OTHER), text);

@@ -116,6 +116,18 @@ impl Core {
         }
     }
 
+    /// Ends a topic for good: its members first, then the topic.
+    pub(super) fn forget_topic(&mut self, topic: u64) {
+        self.queue.push_front(Input::Linger(topic));
+        let members: Vec<u64> = { self.members.iter() }
+            .filter(|(_, member)| member.topic == topic && member.standing != Standing::Out)
+            .map(|(&number, _)| number)
+            .collect();
+        for member in members.into_iter().rev() {
+            self.end_next(member, reason::NORMAL, String::new());
+        }
+    }
+
     fn has_members(&self, topic: u64) -> bool {
         let mut members = self.members.values();
         members.any(|member| member.topic == topic && member.standing != Standing::Out)
@@ -126,6 +138,14 @@ impl Core {
         self.lingering.remove(&topic);
         if self.has_members(topic) || !self.topics[&topic].live {
             return;
+        }
+        let closing = self.handle(&Event {
+            kind: event::CLOSING,
+            topic,
+            ..Event::default()
+        });
+        if let Ok(noted) = closing {
+            self.apply(topic, noted);
         }
         let _ = self.handle(&Event {
             kind: event::CLOSE,

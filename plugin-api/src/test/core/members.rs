@@ -154,8 +154,10 @@ impl Core {
                 info: &info,
                 ..Event::default()
             };
-            // Code that does not know the event goes on with the claims that it has.
-            let _ = self.handle(&event);
+            match self.handle(&event) {
+                Ok(noted) => drop(self.apply(topic, noted)),
+                Err(panic) => self.end_next(member, reason::PANICKED, panic),
+            }
         }
     }
 

@@ -121,7 +121,9 @@ impl Step<'_> {
             effect::CANCEL => Err(error::GONE),
             effect::SEND_TO if asked.topic.is_empty() => Err(error::INVALID),
             effect::SEND_TO => valid(&asked.body).map(|()| 0),
-            effect::PROMISE_READ | effect::PROMISE_WRITTEN => Ok(0),
+            effect::FORGET | effect::PROMISE_READ | effect::PROMISE_WRITTEN => Ok(0),
+            // Nothing is traced here.
+            effect::SPAN_BEGIN | effect::SPAN_END => Ok(0),
             effect::STATE if self.kind == event::SNAPSHOT => Ok(0),
             effect::STATE | effect::CONNECT_ACCEPT | effect::CONNECT_REFUSE => Err(error::MISPLACED),
             _ => Err(error::UNKNOWN),

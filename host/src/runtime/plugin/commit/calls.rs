@@ -4,8 +4,8 @@ use bennu_plugin::abi::{error, read};
 use bytes::Bytes;
 
 use super::Commit;
-use crate::runtime::plugin::effects;
 use crate::runtime::plugin::loader::{Calls, Effect, Go, Outcome};
+use crate::runtime::plugin::{effects, handling};
 use crate::runtime::wake;
 
 impl Calls for Commit<'_> {
@@ -26,6 +26,9 @@ impl Calls for Commit<'_> {
     }
 
     fn effect(&mut self, effect: &Effect<'_>) -> i64 {
+        if let Some(answer) = handling::span(&mut self.handling, effect) {
+            return answer;
+        }
         let Some(step) = self.plan.steps.get(self.at) else {
             return error::MISPLACED;
         };

@@ -12,6 +12,7 @@ use crate::runtime::id::MemberId;
 use crate::runtime::plugin::batch::Step;
 use crate::runtime::plugin::effects::Fx;
 use crate::runtime::plugin::loader::Outcome;
+use crate::runtime::trace::bytes_of;
 
 impl Commit<'_> {
     pub(super) fn finish_join(
@@ -46,7 +47,7 @@ impl Commit<'_> {
                     self.followups
                         .extend(pending.waiting.into_iter().map(|input| (step.topic, input)));
                     // The rest of the batch was planned while the member was pending.
-                    self.back = true;
+                    self.plan_again();
                 }
                 self.env.send(member, Delivery::Joined { member, reply });
                 let tracked = fx.iter().any(|fx| matches!(fx, Fx::Tracked(who) if *who == member));
@@ -58,6 +59,9 @@ impl Commit<'_> {
             }
             Some(Fx::Later(serial)) => self.postpone(step, member, serial, record),
             Some(Fx::Refuse(reply)) => {
+                if let Some(trace) = &step.trace {
+                    trace.decide("refused");
+                }
                 self.env.refuse(member, reply);
                 self.env.dismiss(self.topic(step), record, member);
             }
@@ -71,12 +75,15 @@ impl Commit<'_> {
         }
         fx.retain(|fx| fx.concerns() != Some(member));
         self.apply_all(step, fx, record);
-        self.back = true;
+        self.plan_again();
     }
 
     pub(super) fn postpone(&self, step: &Step, member: MemberId, serial: u64, record: &mut Record) {
         let (topic, timers) = (self.topic(step), &self.env.hub.timers);
         let deadline = timers.number();
+        if let Some(trace) = &step.trace {
+            trace.postpone(true);
+        }
         let pending = match record.members.remove(&member) {
             // Its answer is late once more.
             Some(Member::Pending(mut pending)) => {
@@ -86,8 +93,10 @@ impl Commit<'_> {
             _ => Box::new(PendingJoin {
                 info: step.info.clone(),
                 waiting: VecDeque::new(),
-                charge: topic.charge(size_of::<PendingJoin>() + Promise::BYTES + step.info.len()),
+                charge: topic
+                    .charge(size_of::<PendingJoin>() + Promise::BYTES + step.info.len() + bytes_of(&step.trace)),
                 deadline,
+                trace: step.trace.clone(),
             }),
         };
         record.members.insert(member, Member::Pending(pending));

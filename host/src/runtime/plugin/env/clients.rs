@@ -1,19 +1,70 @@
 //! What members are told. A shard says it when it commits, or the host in its place if the shard does not return.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bennu_plugin::abi::reason;
 use bennu_wire::message::{self, Payload, Ref};
 use bytestring::ByteString;
 
 use super::Env;
-use crate::runtime::channel::{Called, Ending, Input, Leave, Notice, Promise, Record, Topic};
+use crate::runtime::channel::{Called, Caller, Ending, Input, Leave, Notice, Promise, Record, Topic};
+use crate::runtime::clock;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
+use crate::runtime::plugin::durable::Act;
+
+/// How soon a topic may look again whether somebody still waits for its answer.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Env {
     pub(in crate::runtime::plugin) fn send(&self, member: MemberId, delivery: Delivery) {
-        self.hub.pubsub.send(member, delivery);
+        match &self.held {
+            None => self.hub.pubsub.send(member, delivery),
+            Some(held) => held.keep(Act::Send(member, delivery)),
+        }
+    }
+
+    /// Sends to all subscribers of another topic, or to the plugins that intercept the event.
+    pub(in crate::runtime::plugin) fn broadcast_to(&self, topic: ByteString, event: ByteString, payload: Payload) {
+        match &self.held {
+            None => self.hub.broadcast_to(topic, event, payload),
+            Some(held) => held.keep(Act::BroadcastTo { topic, event, payload }),
+        }
+    }
+
+    /// Sends to all subscribers of the topic itself, or to the plugins that intercept the event.
+    pub(in crate::runtime::plugin) fn broadcast(
+        &self,
+        topic: ByteString,
+        event: ByteString,
+        payload: Payload,
+        except: Option<MemberId>,
+    ) {
+        match &self.held {
+            None => self.hub.broadcast(topic, event, payload, except),
+            Some(held) => held.keep(Act::Broadcast {
+                topic,
+                event,
+                payload,
+                except,
+            }),
+        }
+    }
+
+    /// Answers a backend that asks.
+    pub(in crate::runtime::plugin) fn answer(&self, caller: &Caller, called: Called) {
+        match &self.held {
+            None => caller.answer(called),
+            Some(held) => held.keep(Act::Answer(caller.promised(), called)),
+        }
+    }
+
+    /// What follows is about this topic of the batch.
+    pub(in crate::runtime::plugin) fn about(&self, topic: usize) {
+        if let Some(held) = &self.held {
+            held.about(topic);
+        }
     }
 
     /// Answers a message.
@@ -49,8 +100,16 @@ impl Env {
     /// Keeps a promise of a reply. The plugin itself answers a join.
     pub(in crate::runtime::plugin) fn keep(&self, promise: Promise, status: ByteString, payload: Payload) {
         match promise {
-            Promise::Reply { member, msg_ref, .. } => self.reply(member, msg_ref, status, payload),
-            Promise::Call { caller, .. } => caller.answer(Called::Replied { status, payload }),
+            Promise::Reply {
+                member, msg_ref, trace, ..
+            } => {
+                trace.inspect(|trace| trace.end(&status));
+                self.reply(member, msg_ref, status, payload);
+            }
+            Promise::Call { caller, trace, .. } => {
+                trace.inspect(|trace| trace.end(&status));
+                self.answer(&caller, Called::Replied { status, payload });
+            }
             Promise::Join { .. } => {}
         }
     }
@@ -124,10 +183,16 @@ impl Env {
         self.linger(topic, record);
     }
 
-    /// Lets a topic without members end after its linger time.
+    /// Lets a topic without members end after its linger time. It stays while it owes somebody an answer, or members that it had at
+    /// another node may come back.
     pub(in crate::runtime::plugin) fn linger(&self, topic: &Arc<Topic>, record: &mut Record) {
         if record.members.is_empty() {
-            let (number, linger) = (self.hub.timers.number(), self.slot.config().linger);
+            let returns = record
+                .stays_until
+                .map(|until| until.saturating_duration_since(clock::now()));
+            let owes = record.owes_answer().then_some(LOOK_AGAIN);
+            let least = returns.max(owes).unwrap_or_default();
+            let (number, linger) = (self.hub.timers.number(), self.slot.config().linger.max(least));
             let input = Input::Linger { epoch: record.epoch };
             // One timer per topic, however many members come and go before it is due.
             if let Some(before) = record.lingering.replace(number) {

@@ -2,21 +2,27 @@
 
 mod clients;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bennu_plugin::abi::{effect, error};
+use bennu_plugin::abi::{ABI_MAJOR, effect, error};
 use bennu_plugin::refused_effect;
 use bennu_wire::message::Payload;
 use bytestring::ByteString;
 
+use super::durable::{Act, Held};
 use super::health::Health;
 use super::hub::Hub;
 use super::journal::Panic;
 use super::loader::{Effect, said};
+use super::manifest::Manifest;
 use super::routes::Place;
-use super::slot::PluginSlot;
+use super::slot::{JoinRefused, PluginSlot};
 use crate::runtime::channel::{Input, Refused, Topic};
 use crate::runtime::client_lines::{Source, client_line};
+
+/// Why a topic takes no more messages.
+const FULL: &str = "max_mailbox_messages or max_mailbox_message_bytes is reached";
 
 /// What a shard works with.
 #[derive(Clone, Debug)]
@@ -29,9 +35,52 @@ pub(crate) struct Env {
     pub(crate) generation: u64,
     /// How its generation fares.
     pub(crate) health: Arc<Health>,
+    /// What its generation's code can do.
+    pub(crate) code: Arc<Code>,
+    /// Holds back what others would see, until the state that it follows from is stored. `None`: nothing is held back.
+    pub(crate) held: Option<Arc<Held>>,
+}
+
+/// What the code of a generation can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Code {
+    /// The version of the state that it writes.
+    pub(crate) state_version: u32,
+    /// The versions that it reads.
+    pub(crate) reads: RangeInclusive<u32>,
+    /// It knows that a topic is about to leave memory.
+    pub(crate) closes: bool,
+}
+
+impl Code {
+    /// That of a library with this manifest.
+    #[must_use]
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        Self {
+            state_version: manifest.state_version,
+            reads: manifest.reads.clone(),
+            closes: manifest.abi >= (ABI_MAJOR, 6),
+        }
+    }
 }
 
 impl Env {
+    /// What refuses clients when no code is in service.
+    pub(super) fn without_code(slot: &Arc<PluginSlot>, hub: &Arc<Hub>) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            slot: Arc::clone(slot),
+            generation: 0,
+            health: Arc::new(Health::default()),
+            code: Arc::new(Code {
+                state_version: 0,
+                reads: 0..=0,
+                closes: false,
+            }),
+            held: None,
+        }
+    }
+
     /// Notes that a callback panicked: counts it, keeps it in the journal, and logs it.
     pub(crate) fn panicked(&self, topic: &str, callback: &'static str, message: &str) {
         self.panicked_at(topic, callback, "", message);
@@ -77,23 +126,33 @@ impl Env {
 
     /// Sends a message to another topic. What nobody gets is counted, and logged unless that topic has only ended.
     pub(super) fn send_to(&self, name: &ByteString, message: ByteString, payload: Payload) {
+        if let Some(held) = &self.held {
+            return held.keep(Act::SendTo {
+                topic: name.clone(),
+                name: message,
+                payload,
+            });
+        }
         let Self { hub, slot, .. } = self;
+        if let Some(homes) = hub.homes().filter(|homes| !homes.is_here(name)) {
+            return homes.send_to(name.clone(), message, payload);
+        }
         let event = message.clone();
         let (topic, error, why) = match hub.routes().place(name) {
-            Some(Place::Alive(_, topic)) => {
-                let pushed = topic.push(Input::Info {
-                    member: None,
-                    name: message,
-                    payload,
-                    timer: None,
-                });
-                let full = "max_mailbox_messages or max_mailbox_message_bytes is reached";
-                match pushed {
-                    Ok(()) => return,
-                    Err(Refused::Overloaded) => (Some(topic), error::LIMIT, full),
-                    Err(Refused::Closed) => (None, error::GONE, ""),
+            // It may be stored.
+            Some(Place::Alive(other, _) | Place::Absent(other)) if other.durable().is_some() => {
+                let (number, input) = (|| hub.number(), Input::info(message, payload));
+                match other.enter(name, number, input) {
+                    Ok(_) => return,
+                    Err(JoinRefused::Unavailable | JoinRefused::NoNode) => (None, error::GONE, ""),
+                    Err(JoinRefused::Overloaded) => (other.find(name), error::LIMIT, FULL),
                 }
             }
+            Some(Place::Alive(_, topic)) => match topic.push(Input::info(message, payload)) {
+                Ok(()) => return,
+                Err(Refused::Overloaded) => (Some(topic), error::LIMIT, FULL),
+                Err(Refused::Closed) => (None, error::GONE, ""),
+            },
             Some(Place::Absent(_)) => (None, error::GONE, ""),
             None => (None, error::MISPLACED, "no route leads there"),
         };

@@ -8,7 +8,8 @@ use bennu_wire::message::reason::CHANNEL_CRASH;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Snapshot, TooLarge};
+use super::TooLarge;
+use crate::runtime::capsule::{MemberState, Snapshot};
 use crate::runtime::channel::{Ending, Input, Notice, Topic};
 use crate::runtime::id::MemberId;
 use crate::runtime::plugin::loader::{Calls, Effect, Go, Outcome};
@@ -43,7 +44,7 @@ impl Panic {
 #[derive(Default)]
 pub(super) struct Written {
     shared: Option<Bytes>,
-    members: Vec<(MemberId, Bytes)>,
+    members: Vec<MemberState>,
     /// Promises that the plugin has found in the state.
     pub(super) promises: Vec<u64>,
     /// How much may still be written, if that is limited. State beyond that is left out, and the plugin is not told.
@@ -135,7 +136,10 @@ impl Calls for Written {
         let state = Bytes::copy_from_slice(effect.payload);
         match member {
             None => self.shared = Some(state),
-            Some(member) => self.members.push((member, state)),
+            Some(member) => {
+                let info = Bytes::new();
+                self.members.push(MemberState { member, state, info });
+            }
         }
         0
     }

@@ -361,12 +361,13 @@ fn write_line(how: &str, culprit: &Culprit) {
     if WRITTEN.swap(true, Ordering::AcqRel) {
         return;
     }
-    note(how, culprit);
-    tell(how, culprit);
+    let is_noted = note(how, culprit);
+    tell(how, culprit, is_noted);
 }
 
-/// `signal=… thread=… plugin=… hash=… entry=… event=…`, with tabs between; the last four where they are known.
-fn note(how: &str, culprit: &Culprit) {
+/// `signal=… thread=… plugin=… hash=… entry=… event=…`, with tabs between; the last four where they are known. `false`: the file has
+/// not taken it, as the disk is full or the file is gone.
+fn note(how: &str, culprit: &Culprit) -> bool {
     let mut line = Line::to(FILE.load(Ordering::Acquire));
     line.field("signal", how.as_bytes());
     line.field("thread", &thread_name());
@@ -375,7 +376,7 @@ fn note(how: &str, culprit: &Culprit) {
         line.field("hash", hash.as_bytes());
     }
     // Written at once: reading on may fault once more.
-    line.flush();
+    let is_noted = line.flush() && is_linked(line.file);
     let (entry, event) = culprit.called_for();
     if let Some(entry) = entry {
         line.field("entry", entry.as_bytes());
@@ -384,6 +385,15 @@ fn note(how: &str, culprit: &Culprit) {
         line.field("event", event);
     }
     line.end();
+    is_noted
+}
+
+/// Whether a file still has a name. Async-signal-safe.
+fn is_linked(file: libc::c_int) -> bool {
+    // SAFETY: all zeros is a `stat`, which the call fills in.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: as above; `fstat` is async-signal-safe.
+    unsafe { libc::fstat(file, &raw mut stat) == 0 && stat.st_nlink > 0 }
 }
 
 /// The sentence on standard error is to be JSON, as the log is.
@@ -395,7 +405,7 @@ pub(crate) fn write_json(is_json: bool) {
 }
 
 /// Prints a sentence to standard error, in one write. If nobody reads that, the crash does not wait for it.
-fn tell(how: &str, culprit: &Culprit) {
+fn tell(how: &str, culprit: &Culprit, is_noted: bool) {
     let Some((plugin, _)) = &culprit.names else { return };
     let mut stderr = libc::pollfd {
         fd: libc::STDERR_FILENO,
@@ -430,7 +440,11 @@ fn tell(how: &str, culprit: &Culprit) {
     }
     line.add(b" (thread ");
     line.show(&thread_name());
-    line.add(b"). The next start puts this build in quarantine");
+    line.add(if is_noted {
+        b"). The next start puts this build in quarantine"
+    } else {
+        b"). This could not be noted in `state_dir`, so the next start loads this build again"
+    });
     line.end();
 }
 
@@ -514,10 +528,13 @@ impl Line {
         }
     }
 
-    fn flush(&mut self) {
-        // SAFETY: the bytes are there; nothing can be done about a failure.
-        unsafe { libc::write(self.file, self.bytes.as_ptr().cast(), self.len) };
+    /// Whether all of it was written.
+    fn flush(&mut self) -> bool {
+        // SAFETY: the bytes are there.
+        let written = unsafe { libc::write(self.file, self.bytes.as_ptr().cast(), self.len) };
+        let is_whole = usize::try_from(written) == Ok(self.len);
         self.len = 0;
+        is_whole
     }
 
     fn end(mut self) {

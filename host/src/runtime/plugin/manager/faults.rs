@@ -19,6 +19,9 @@ use crate::runtime::plugin::stage::Contents;
 use crate::runtime::plugin::step::{Rejection, Step, Trail};
 use crate::runtime::plugin::swap::{SwapReport, swap_back};
 
+/// Why an operator's roll back happens.
+const ASKED: &str = "an operator's request";
+
 /// What became of a plugin whose code did not do.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -43,7 +46,7 @@ impl Plugins {
     fn look_after_one(&mut self, name: &str) -> Option<Verdict> {
         let plugin = self.plugins.get_mut(name)?;
         if let Some((proving, why)) = plugin.failed_probation() {
-            return self.roll_back(name, proving, why);
+            return self.roll_back(name, proving, "panics", why);
         }
         if let Some(passed) = plugin.passed_probation() {
             plugin.slot.journal.passed(name, Step::Probation);
@@ -52,8 +55,38 @@ impl Plugins {
         self.after_panics(name)
     }
 
+    /// An operator wants the code before the one in service: the generation before it if that still waits for the end of the
+    /// probation, or else the last good library that is stored. The code in service is not loaded again before somebody lifts its
+    /// quarantine.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such code, or it cannot be loaded. The code in service stays.
+    pub(crate) fn roll_back_as_asked(&mut self, name: &str) -> Result<Verdict, String> {
+        let plugin = self.plugins.get_mut(name).ok_or("the plugin was removed")?;
+        if let Some(proving) = plugin.end_probation() {
+            let why = ASKED.to_owned();
+            return self
+                .roll_back(name, proving, "operator", why)
+                .ok_or_else(|| "no code was in service before".to_owned());
+        }
+        let slot = Arc::clone(&plugin.slot);
+        let current = slot.current().ok_or("no code of the plugin is in service")?;
+        let loaded = self.load_earlier(&slot, &current, &slot.config(), "operator", ASKED)?;
+        let rollback = Rollback {
+            from: current.number,
+            to: loaded.generation,
+            hash: current.hash,
+            why: ASKED.to_owned(),
+            at_unix_s: unix_seconds(),
+            swap: loaded.swap,
+            is_checked: false,
+        };
+        Ok(Verdict::RolledBack(slot, rollback))
+    }
+
     /// The previous code takes its topics back.
-    fn roll_back(&mut self, name: &str, proving: Proving, why: String) -> Option<Verdict> {
+    fn roll_back(&mut self, name: &str, proving: Proving, code: &str, why: String) -> Option<Verdict> {
         let plugin = self.plugins.get_mut(name)?;
         let slot = Arc::clone(&plugin.slot);
         let Proving {
@@ -68,7 +101,7 @@ impl Plugins {
         plugin.back_to(&good);
         // The same contents with other settings are in service now: it was not them.
         if bad.hash != good.hash {
-            self.condemn(&slot, bad.hash, &why);
+            self.condemn(&slot, bad.hash, code, &why);
         }
         let rollback = Rollback {
             from: bad.number,
@@ -83,10 +116,10 @@ impl Plugins {
     }
 
     /// Puts contents in quarantine, and says so where the newest library's fate is told.
-    fn condemn(&self, slot: &PluginSlot, hash: ContentHash, why: &str) {
-        let quarantined = Quarantined::now(&slot.name, "panics", why);
+    fn condemn(&self, slot: &PluginSlot, hash: ContentHash, code: &str, why: &str) {
+        let quarantined = Quarantined::now(&slot.name, code, why);
         self.pipeline.quarantine.add(hash, &quarantined);
-        let rejection = Rejection::new(Step::Probation, "panics", format!("rolled back after {why}"));
+        let rejection = Rejection::new(Step::Probation, code, format!("rolled back after {why}"));
         slot.journal.rejected(rejection);
     }
 
@@ -106,7 +139,7 @@ impl Plugins {
         let done = match config.on_panics {
             OnPanics::GoOn => return None,
             OnPanics::Restart => self.restart(&slot, &current, &config),
-            OnPanics::RollBack => self.load_earlier(&slot, &current, &config, &why),
+            OnPanics::RollBack => self.load_earlier(&slot, &current, &config, "panics", &why),
             OnPanics::OutOfService => return Some(self.take_out_of_service(slot, why)),
         };
         Some(match done {
@@ -133,6 +166,7 @@ impl Plugins {
         slot: &Arc<PluginSlot>,
         current: &Generation,
         config: &config::Plugin,
+        code: &str,
         why: &str,
     ) -> Result<Loaded, String> {
         let earlier = self.pipeline.last_good(slot, config, Some(current.hash));
@@ -141,7 +175,7 @@ impl Plugins {
         let loaded = self
             .replace_by(slot, &contents, config, Reload::Migrate)
             .or_else(|_| self.replace_by(slot, &contents, config, Reload::Rejoin))?;
-        self.condemn(slot, current.hash, why);
+        self.condemn(slot, current.hash, code, why);
         Ok(loaded)
     }
 

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Plugins;
-use crate::config::{self, Reload};
+use crate::config::{self, OnMigrateError, Reload};
 use crate::runtime::metrics::milliseconds;
-use crate::runtime::plugin::env::Env;
+use crate::runtime::plugin::env::{Code, Env};
 use crate::runtime::plugin::generation::{Generation, GenerationError};
 use crate::runtime::plugin::health::Health;
 use crate::runtime::plugin::manifest::Manifest;
 use crate::runtime::plugin::pipeline::{Approved, Wanted};
-use crate::runtime::plugin::sample::{self, Samples};
+use crate::runtime::plugin::sample::{self, Samples, Unread};
 use crate::runtime::plugin::slot::PluginSlot;
 use crate::runtime::plugin::stage::Contents;
 use crate::runtime::plugin::step::{Rejection, Step, Trail};
@@ -189,6 +189,8 @@ impl Plugins {
             generation: number,
             hub: Arc::clone(&self.hub),
             slot: Arc::clone(slot),
+            code: Arc::new(Code::of(&manifest)),
+            held: None,
             health: Arc::new(Health::new(Arc::clone(&self.fault_signal), config.probation_errors > 0)),
         };
         let generation = trail.step(Step::Load, || {
@@ -263,19 +265,58 @@ fn has_room(slot: &PluginSlot, config: &config::Plugin) -> Result<(), Rejection>
     Err(Rejection::new(Step::Load, "leaked", message))
 }
 
-/// A sample of the state that topics would move with, if they do.
+/// A sample of the state that topics would move with, if they do, and of what is stored.
 fn live_state(
     slot: &PluginSlot,
     live: &[Arc<Generation>],
     manifest: &Manifest,
     config: &config::Plugin,
 ) -> Result<Samples, Rejection> {
+    let (stored, unread) = sample::stored(slot, &manifest.reads, config);
+    if let Some(unread) = unread {
+        reads_stored(slot, manifest, config, &unread)?;
+    }
     let carries = config.reload == Reload::Migrate && slot.topic_count() > 0;
     let Some(current) = slot.current().filter(|_| carries) else {
-        return Ok(Samples::default());
+        return Ok(Samples::of_stored(stored));
     };
     reads_state_of(manifest, &current).map_err(|rejection| rejection.over_state(&slot.name))?;
-    Ok(sample::of(slot, live, &manifest.reads, config))
+    let mut samples = sample::of(slot, live, &manifest.reads, config);
+    samples.taken.extend(stored);
+    Ok(samples)
+}
+
+/// Whether new code may come into service although it does not read a stored topic. Not if the code in service does. Otherwise the log
+/// says what clients will be told.
+fn reads_stored(
+    slot: &PluginSlot,
+    manifest: &Manifest,
+    config: &config::Plugin,
+    unread: &Unread,
+) -> Result<(), Rejection> {
+    let Unread { topic, version } = unread;
+    let (plugin, reads) = (&slot.name, &manifest.reads);
+    let is_worse = slot
+        .current()
+        .is_some_and(|current| current.manifest.reads.contains(version));
+    if is_worse && config.on_migrate_error != OnMigrateError::Rejoin {
+        let message = format!(
+            "it reads state of version {} to {}, stored topics have version {version}, such as {topic}; declare `READS_FROM` or \
+             `READS_TO`, or forget them with `bennu topics --forget`",
+            reads.start(),
+            reads.end()
+        );
+        return Err(Rejection::new(Step::Manifest, "state_version", message));
+    }
+    tracing::warn!(
+        plugin,
+        topic,
+        version,
+        reads_from = reads.start(),
+        reads_to = reads.end(),
+        "stored topics have state of a version that this code does not read: their joins are refused, and what is stored stays"
+    );
+    Ok(())
 }
 
 /// Whether new code reads the state that the code in service writes.

@@ -9,11 +9,15 @@ mod plugin;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bennu_plugin::abi;
 use bennu_wire::message::reason;
 
 use self::plugin::Plugin;
+use super::durable::Durable;
+use super::env::Code;
+use super::generation::Generation;
 use super::health::FaultSignal;
 use super::hub::Hub;
 use super::late;
@@ -22,10 +26,13 @@ use super::retire::Retirement;
 use super::slot::PluginSlot;
 use super::step::Rejection;
 use crate::config::{self, ContentHash};
-use crate::runtime::channel::Notice;
+use crate::runtime::channel::{Input, Notice};
 
 pub(crate) use self::faults::{Verdict, announce_rollback};
 pub(crate) use self::load::{Loaded, Occasion, Prepared};
+
+/// How often a stop looks whether all topics have ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// All plugins of a host.
 #[derive(Debug)]
@@ -96,10 +103,24 @@ impl Plugins {
         if let Some(slot) = self.slot(name) {
             return Arc::clone(slot);
         }
-        let plugin = Plugin::new(PluginSlot::new(name.to_owned(), self.next_index, config.clone()));
+        let plugin = Plugin::new(self.new_slot(name, config));
         let slot = Arc::clone(&plugin.slot);
         self.next_index += 1;
         self.plugins.insert(name.to_owned(), plugin);
+        slot
+    }
+
+    fn new_slot(&self, name: &str, config: &config::Plugin) -> Arc<PluginSlot> {
+        let slot = PluginSlot::new(name.to_owned(), self.next_index, config.clone());
+        let durable =
+            { self.hub.store() }.and_then(|store| Durable::new(name, config.durability, store.clone(), &self.hub));
+        let slot = Arc::new(match durable {
+            Some(durable) => slot.with(durable),
+            None => slot,
+        });
+        if let Some(durable) = slot.durable() {
+            durable.belongs_to(&slot);
+        }
         slot
     }
 
@@ -164,14 +185,10 @@ impl Plugins {
         &self.fault_signal
     }
 
-    /// When the next probation ends, or state is to be looked at.
+    /// How long there is nothing to look at: until the next probation ends, or state is to be tried.
     #[must_use]
-    pub(crate) fn next_look(&self) -> Option<Instant> {
-        let plugins = self.plugins.values();
-        plugins
-            .flat_map(|plugin| [plugin.proven_at(), plugin.survival_due()])
-            .flatten()
-            .min()
+    pub(crate) fn next_look(&self) -> Option<Duration> {
+        self.plugins.values().filter_map(Plugin::next_look).min()
     }
 
     /// Tries some state of the code in service, where that is due: whether it would survive a reload.
@@ -212,10 +229,40 @@ impl Plugins {
         }
     }
 
-    /// Ends everything: the host stops.
+    /// Ends everything: the host stops. Topics that have a last word, or have to be stored, leave memory before their code ends.
     pub(crate) fn stop(mut self, deadline: Instant) {
-        for plugin in self.plugins.values() {
-            plugin.slot.set_current(None);
+        self.hub.stop_by(deadline);
+        let slots: Vec<_> = self.slots().cloned().collect();
+        for slot in &slots {
+            slot.set_current(None);
+        }
+        let leaving = |plugin: &&Plugin| {
+            let has_word = |generation: &Arc<Generation>| Code::of(&generation.manifest).closes;
+            plugin.slot.durable().is_some() || plugin.live.iter().any(has_word)
+        };
+        let leaving: Vec<_> = { self.plugins.values() }
+            .filter(leaving)
+            .map(|plugin| Arc::clone(&plugin.slot))
+            .collect();
+        for topic in leaving.iter().flat_map(|slot| slot.topics()) {
+            topic.owe(Input::EndAll {
+                reason: abi::reason::DRAINING,
+                notice: Notice::None,
+            });
+        }
+        while Instant::now() < deadline && leaving.iter().any(|slot| slot.topic_count() > 0) {
+            std::thread::sleep(LOOK);
+        }
+        for slot in &leaving {
+            let topics = slot.topic_count();
+            if topics > 0 {
+                let plugin = &slot.name;
+                tracing::error!(
+                    plugin,
+                    topics,
+                    "the server stops before these topics have ended or are stored"
+                );
+            }
         }
         for plugin in std::mem::take(&mut self.plugins).into_values() {
             for generation in plugin.live {
@@ -223,5 +270,8 @@ impl Plugins {
             }
         }
         self.retirement.wait(deadline);
+        if let Some(store) = self.hub.store() {
+            store.stop();
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bennu_plugin::abi::reason;
 
@@ -34,9 +34,9 @@ pub(super) struct Plugin {
 
 impl Plugin {
     /// A plugin that has no code yet.
-    pub(super) fn new(slot: PluginSlot) -> Self {
+    pub(super) fn new(slot: Arc<PluginSlot>) -> Self {
         Self {
-            slot: Arc::new(slot),
+            slot,
             taken: None,
             live: Vec::new(),
             proving: None,
@@ -86,9 +86,14 @@ impl Plugin {
         self.proving.is_some()
     }
 
-    /// When its probation ends.
-    pub(super) fn proven_at(&self) -> Option<Instant> {
-        self.proving.as_ref().map(Proving::until)
+    /// How long there is nothing to look at: until its probation ends, or its state is to be tried.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let probation = self.proving.as_ref().map(|proving| proving.rest().unwrap_or_default());
+        let survival = self
+            .survival
+            .due()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        probation.into_iter().chain(survival).min()
     }
 
     /// Takes it off probation if its code has failed that. With what it did.
@@ -98,9 +103,16 @@ impl Plugin {
         Some((self.proving.take()?, why))
     }
 
+    /// Takes it off probation if other code waits to take over.
+    pub(super) fn end_probation(&mut self) -> Option<Proving> {
+        let proving = self.proving.take_if(|proving| proving.before.is_some())?;
+        self.slot.journal.proves_itself(false);
+        Some(proving)
+    }
+
     /// Takes it off probation if the time is over. Returns the code that has passed.
     pub(super) fn passed_probation(&mut self) -> Option<Arc<Generation>> {
-        let proving = self.proving.take_if(|proving| proving.until() <= Instant::now())?;
+        let proving = self.proving.take_if(|proving| proving.rest().is_none())?;
         self.slot.journal.proves_itself(false);
         Some(proving.new)
     }
@@ -108,11 +120,6 @@ impl Plugin {
     /// Looks whether the state of the code in service would survive a reload, if it is time.
     pub(super) fn try_survival(&mut self, pipeline: &Pipeline) {
         self.survival.look(pipeline, &self.slot);
-    }
-
-    /// When to do that next.
-    pub(super) fn survival_due(&self) -> Option<Instant> {
-        self.survival.due()
     }
 
     /// The panics of the code in service up to now.

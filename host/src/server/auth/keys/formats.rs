@@ -1,6 +1,6 @@
 //! What files of keys and JWKS hold: secrets line by line, PEM, JSON.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -29,6 +29,10 @@ pub(super) fn lines(bytes: &[u8], least: usize) -> Result<Vec<&[u8]>, String> {
         return Err("there is no secret in it".to_owned());
     }
     let checked = |(number, line): (usize, &'_ [u8])| match line.len() {
+        _ if line.starts_with(b"#") => Err(format!(
+            "line {} begins with `#`, but each line is a secret: remove it, or take a secret that begins otherwise",
+            number + 1
+        )),
         short if short < least => Err(format!(
             "the secret in line {} has {short} bytes, but needs at least {least}",
             number + 1
@@ -100,6 +104,11 @@ struct JwkSet<'a> {
     keys: Vec<&'a RawValue>,
 }
 
+/// Whether a key that is for this is one for signatures. A secret does both.
+fn verifies(operation: &KeyOperations) -> bool {
+    matches!(operation, KeyOperations::Sign | KeyOperations::Verify)
+}
+
 /// The keys of a JWKS. Leaves out those that are for something else, and those that Bennu does not know. Secrets count only if
 /// nobody else can read them.
 pub(super) fn jwks(bytes: &[u8], jwt: &Jwt, takes_secrets: bool) -> Result<Vec<Key>, String> {
@@ -117,6 +126,11 @@ pub(super) fn jwks(bytes: &[u8], jwt: &Jwt, takes_secrets: bool) -> Result<Vec<K
             .public_key_use
             .as_ref()
             .is_some_and(|used| *used != PublicKeyUse::Signature)
+            || jwk
+                .common
+                .key_operations
+                .as_ref()
+                .is_some_and(|ops| !ops.iter().any(verifies))
         {
             continue;
         }

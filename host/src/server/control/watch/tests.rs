@@ -1,6 +1,7 @@
 //! The watcher over real files.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -101,6 +102,32 @@ fn a_copy_over_the_file_is_one_change() {
     world.write("lib/room.so", "two");
     world.changed("room");
     world.nothing_else();
+}
+
+#[test]
+fn a_file_is_not_looked_at_while_somebody_writes_it() {
+    let world = World::with_library(WatchTimes {
+        at_latest: Duration::from_secs(3600),
+        ..by_events()
+    });
+    // From here on there is a listener.
+    world.nothing_else();
+    let mut file = fs::File::create(world.path("lib/room.so")).unwrap();
+    file.write_all(b"one").unwrap();
+    // Later than the debounce: half of it would have been seen.
+    world.nothing_else();
+    file.write_all(b" and a half").unwrap();
+    drop(file);
+    world.changed("room");
+    world.nothing_else();
+}
+
+#[test]
+fn a_file_that_stays_open_for_writing_is_looked_at_all_the_same() {
+    let world = World::with_library(by_events());
+    let mut file = fs::File::create(world.path("lib/room.so")).unwrap();
+    file.write_all(b"two").unwrap();
+    world.changed("room");
 }
 
 #[test]

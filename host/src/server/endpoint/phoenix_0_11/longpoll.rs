@@ -8,21 +8,20 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bennu_wire::dialect::Dialect;
-use bennu_wire::serializer::Incoming;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 
 use super::super::Endpoint;
 use super::super::connect::Attempt;
 use super::super::params::Params;
-use super::super::relay::{self, Polled};
+use super::super::relay::{self, Failed, Polled, Posted, Session};
 use crate::config::{LongPoll, Mount};
-use crate::server::closes::Refused;
 use crate::server::held::Share;
 use crate::server::io::Client;
-use crate::server::transport::Frame;
+use crate::server::socket::Places;
 use crate::server::transport::longpoll::Published;
-use crate::server::transport::longpoll::body::{self, BodyLimits};
+use crate::server::transport::longpoll::body;
 use crate::server::transport::longpoll::token::{Position, TokenKey};
 
 const DIALECT: Dialect = Dialect::Phoenix011;
@@ -41,6 +40,11 @@ impl LongPoller {
             settings: mount.longpoll_of(DIALECT)?.clone(),
             mount: Arc::clone(mount),
         })
+    }
+
+    /// Where it is.
+    pub(in crate::server::endpoint) fn mount(&self) -> &Arc<Mount> {
+        &self.mount
     }
 
     /// Answers a request: origin, CORS, then what it asks for.
@@ -82,7 +86,7 @@ impl<'a> Conn<'a> {
     /// If its query cannot be read: the `status` to answer with.
     fn new(handler: &'a LongPoller, endpoint: Arc<Endpoint>, client: Client, parts: Parts) -> Result<Self, u16> {
         let params = Params::parse(parts.uri.query().unwrap_or("")).map_err(|_| 400_u16)?;
-        let key = endpoint.token_key(&handler.mount, &handler.settings.crypto);
+        let key = endpoint.token_key(&handler.mount, Dialect::Phoenix011, &handler.settings.crypto);
         Ok(Self {
             handler,
             key,
@@ -113,13 +117,11 @@ impl<'a> Conn<'a> {
         let Some(position) = self.resume_session() else {
             return self.start_session().await;
         };
-        match relay::poll(&self.endpoint, &self.handler.settings, &position).await {
-            Polled::Messages(answer) => {
-                let last = answer.position;
-                self.envelope(200, &answer.messages, &Position { last, ..position })
-            }
+        match self.session(&position).poll().await {
+            Polled::Messages(messages, last) => self.envelope(200, &messages, &Position { last, ..position }),
             Polled::Nothing => self.envelope(204, &[], &position),
             Polled::Gone => self.start_session().await,
+            Polled::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         }
     }
 
@@ -128,51 +130,54 @@ impl<'a> Conn<'a> {
         let Some(position) = self.resume_session() else {
             return status(410);
         };
-        match relay::is_alive(&self.endpoint, &self.handler.settings, &position).await {
-            Some(true) => {}
-            Some(false) => return status(410),
-            None => return status(401),
+        if let Err(failed) = self.session(&position).find().await {
+            return status(refusal(failed));
         }
         let (message, _share) = match self.read(body).await {
             Ok(message) => message,
             Err(code) => return status(code),
         };
         status(match self.dispatch(&position, message).await {
-            Some(Published::Accepted) => 200,
-            Some(Published::Refused) | None => 401,
-            Some(Published::Malformed) => 400,
-            Some(Published::Gone) => 410,
+            Ok(Published::Accepted) => 200,
+            Ok(Published::Refused) => 401,
+            Ok(Published::Malformed) => 400,
+            Ok(Published::Gone) => 410,
+            Err(failed) => refusal(failed),
         })
     }
 
-    /// Reads the message that a body holds.
+    /// Reads a body, which holds one message.
     ///
     /// # Errors
     ///
-    /// If it holds none: the `status` to answer with.
-    async fn read(&self, body: Body) -> Result<(Vec<Incoming>, Share), u16> {
+    /// If it is none, or too large: the `status` to answer with.
+    async fn read(&self, body: Body) -> Result<(Bytes, Share), u16> {
         if !is_json(&self.parts.headers) {
             return Err(415);
         }
         let message_bytes = self.endpoint.state.routing().config.limits.max_message_bytes;
-        let (body, share) = relay::collect(&self.endpoint, body, message_bytes).await?;
-        let limits = BodyLimits {
-            message_bytes,
-            lines: 1,
-        };
-        let message = body::messages(None, &body, limits).map_err(|error| error.status())?;
-        Ok((message, share))
+        relay::collect(&self.endpoint, body, message_bytes).await
     }
 
-    /// Has the session dispatch a message. `None` if the outcome is not known in time.
-    async fn dispatch(&self, position: &Position, message: Vec<Incoming>) -> Option<Published> {
-        relay::publish(&self.endpoint, &self.handler.settings, position, message).await
+    /// Has the session dispatch a message.
+    async fn dispatch(&self, position: &Position, message: Bytes) -> Posted {
+        self.session(position).publish(false, message).await
     }
 
-    /// The session that the request belongs to, if it lives on this node.
+    fn session<'b>(&'b self, position: &'b Position) -> Session<'b> {
+        Session {
+            endpoint: &self.endpoint,
+            mount: &self.handler.mount.path,
+            dialect: DIALECT,
+            config: &self.handler.settings,
+            position,
+        }
+    }
+
+    /// The position of the session that the request belongs to, if its node can be asked.
     fn resume_session(&self) -> Option<Position> {
         self.verify_longpoll_topic()
-            .filter(|position| position.node == self.endpoint.node)
+            .filter(|position| self.endpoint.reaches(position.node))
     }
 
     /// The position in the token, if its signature fits.
@@ -184,11 +189,13 @@ impl<'a> Conn<'a> {
     /// Opens a session and answers with status 410, from which the client learns its token.
     async fn start_session(&self) -> Response {
         let endpoint = &self.endpoint;
-        if let Some(reason) = endpoint.state.turns_away() {
-            let refused = Refused::new(reason, 503, None);
-            endpoint.refuse(self.client, Some(&self.handler.mount), "longpoll", refused);
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
-        }
+        let session = match endpoint.state.take_in(self.client.peer.ip()) {
+            Ok(session) => session,
+            Err(away) => {
+                endpoint.refuse(self.client, Some(&self.handler.mount), "longpoll", away.refused());
+                return super::super::turned_away(&away);
+            }
+        };
         let attempt = Attempt {
             endpoint,
             mount: &self.handler.mount,
@@ -198,6 +205,10 @@ impl<'a> Conn<'a> {
             params: &self.params,
             client: self.client,
             auth_token: None,
+            places: Places {
+                session,
+                ..Places::default()
+            },
         };
         let socket = match attempt.decide().await {
             Ok(socket) => socket,
@@ -214,12 +225,21 @@ impl<'a> Conn<'a> {
         }
     }
 
-    fn envelope(&self, status: u16, messages: &[Frame], position: &Position) -> Response {
+    fn envelope(&self, status: u16, messages: &[Bytes], position: &Position) -> Response {
         let (token, sig) = self.key.seal_parts(position, relay::now_ms());
-        let payloads: Vec<_> = messages.iter().map(body::message).collect();
-        let messages = payloads.iter().map(|payload| &payload[..]);
+        let messages = messages.iter().map(|message| &message[..]);
         let body = body::phoenix_0_11_envelope(messages, status, &token, &sig);
         relay::messages(&self.endpoint, body).unwrap_or_else(self::status)
+    }
+}
+
+/// The status of a POST that the session has not taken.
+fn refusal(failed: Failed) -> u16 {
+    match failed {
+        Failed::Gone => 410,
+        Failed::Late => 401,
+        Failed::Unavailable => 503,
+        Failed::Body(code) => code,
     }
 }
 

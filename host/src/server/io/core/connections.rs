@@ -29,7 +29,11 @@ impl Core {
         let registration = Registration::new(limits, registry, self.sockets.vacant_key(), &wake);
         match pending.register(&registration) {
             Ok(transport) => {
-                self.open(info, transport, now);
+                let slot = self.open(info, transport, now);
+                // It was let in just before the stop, which may have closed all others by now.
+                if let Some(slot) = slot.filter(|_| self.state.is_stopping()) {
+                    self.close(slot, CloseReason::ServerRestarts);
+                }
             }
             Err(error) => {
                 client_line!(
@@ -60,7 +64,9 @@ impl Core {
         let metrics = &self.hub().metrics;
         metrics.clients.get_or_create(&labels).inc();
         metrics.connects.get_or_create(&labels).inc();
+        let is_limited = self.client_rates.limits(info.peer);
         let slot = self.sockets.insert(Socket::new(serial, info, transport, now));
+        self.sockets[slot].is_limited = is_limited;
         if let Some(id) = id {
             self.name(slot, id);
         }
@@ -216,6 +222,7 @@ impl Core {
                 silent.push(slot);
             }
         }
+        self.state.peaks.tell(self.client_rates.take_peaks(), now);
         self.end_unfinished(now);
         self.end_stalled(now);
         self.end_expired(now);

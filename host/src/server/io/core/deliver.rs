@@ -15,6 +15,7 @@ use crate::runtime::delivery::Broadcast;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::id::MemberId;
 use crate::server::closes::CloseReason;
+use crate::server::io::Rerouted;
 use crate::server::routing::Routing;
 use crate::server::socket::{Channel, Encoding, Socket, Status, Waiting};
 use crate::server::transport::Frame;
@@ -92,11 +93,16 @@ impl Core {
         self.close_replaced(slot, &channel.topic.name, &channel.replaced);
     }
 
-    /// Answers a join, and its request if that one waits.
+    /// Answers a join, and its request if that one waits. A join that another one has replaced has no reply behind its close: the
+    /// other room of its topic may have been faster.
     fn answer_join(&mut self, slot: usize, index: usize, status: &str, payload: &Payload, published: Published) {
         self.sockets[slot].channels[index].tell(published);
         let socket = &self.sockets[slot];
         let channel = &socket.channels[index];
+        let is_replaced = channel.status == Status::Ended && channel.own_ref().is_some();
+        if is_replaced && socket.info.dialect.names_joins() && self.waits_for_close(slot, channel).is_none() {
+            return;
+        }
         let reply = Outgoing::Reply {
             join_ref: channel.join_ref.as_deref(),
             msg_ref: channel.msg_ref.as_deref(),
@@ -128,14 +134,20 @@ impl Core {
 
     /// A refused join has opened no channel. If another join has replaced it meanwhile, that one closes none for it.
     fn forget_replaced(&mut self, slot: usize, refused: &Channel) {
-        let later =
-            { self.sockets[slot].channels.iter_mut() }.filter(|channel| channel.topic.name == refused.topic.name);
-        for channel in later {
-            if let Some(at) = { channel.replaced.iter() }.position(|own_ref| Some(&**own_ref) == refused.own_ref()) {
-                channel.replaced.remove(at);
-                return;
-            }
+        if let Some((index, at)) = self.waits_for_close(slot, refused) {
+            self.sockets[slot].channels[index].replaced.remove(at);
         }
+    }
+
+    /// Which channel will close this replaced one once its own join is answered, and its place among those.
+    fn waits_for_close(&self, slot: usize, replaced: &Channel) -> Option<(usize, usize)> {
+        let socket = &self.sockets[slot];
+        let (dialect, own_ref) = (socket.info.dialect, replaced.own_ref());
+        let own_topic = dialect.topic_of(&replaced.topic.name);
+        socket.channels.iter().enumerate().find_map(|(index, channel)| {
+            let at = { channel.replaced.iter() }.position(|known| Some(&**known) == own_ref)?;
+            (dialect.topic_of(&channel.topic.name) == own_topic).then_some((index, at))
+        })
     }
 
     /// Answers a message.
@@ -347,9 +359,14 @@ impl Core {
         }
     }
 
-    /// Takes up other routes. Clients whose topic has another plugin now are told, and rejoin there.
-    pub(super) fn reroute(&mut self, routing: Arc<Routing>) {
+    /// Takes up other routes. Clients whose topic has another plugin now are told, and rejoin there. Returns whose they were.
+    pub(super) fn reroute(&mut self, routing: Arc<Routing>) -> Rerouted {
+        let mut rerouted = Rerouted::new();
+        let limits = &routing.config.limits;
         for (_, socket) in &mut self.sockets {
+            if let Some(transport) = &mut socket.transport {
+                transport.limit(limits.max_message_bytes, limits.max_outbound_bytes);
+            }
             let transport = socket.transport.as_ref().map_or("", |transport| transport.name());
             for channel in socket.channels.iter_mut().filter(|channel| !channel.is_over()) {
                 let notice = match routing.find(&channel.topic.name, transport, &socket.info.mount.path) {
@@ -360,12 +377,14 @@ impl Core {
                     Some(_) => Notice::Error(reason::REROUTED),
                     None => Notice::Close(Some(reason::UNMATCHED_TOPIC)),
                 };
+                *rerouted.entry(channel.plugin).or_default() += 1;
                 channel
                     .topic
                     .owe(Input::End(Ending::new(channel.member, end::REROUTED, notice)));
             }
         }
         self.set_routing(routing);
+        rerouted
     }
 
     /// Removes a channel from its socket.

@@ -11,11 +11,13 @@ use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::Core;
+use super::spans::describe;
 use crate::config::Route;
 use crate::runtime::channel::{Ending, Input, Leave, Notice, Refused};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::id::MemberId;
 use crate::runtime::plugin::JoinRefused;
+use crate::server::limits::LimitName;
 use crate::server::socket::{Channel, Identity, Status};
 
 /// Channels of one client that were replaced and that their plugins still owe an ending: at least so many are kept.
@@ -48,6 +50,11 @@ impl Core {
     /// Handles a message that came in a frame of this size. The messages of every transport and dialect come here.
     pub(super) fn dispatch(&mut self, slot: usize, message: Message, frame_bytes: usize) -> Dispatched {
         self.count_in(slot, frame_bytes);
+        if self.sockets[slot].is_limited
+            && let Some(dispatched) = self.beyond_client_limits(slot, &message, frame_bytes)
+        {
+            return dispatched;
+        }
         let TopicName::Text(topic) = &message.topic else {
             return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
         };
@@ -84,12 +91,18 @@ impl Core {
         if topic.len() > routing.config.limits.max_topic_bytes {
             return self.refuse(slot, &message, reason::TOPIC_TOO_LONG);
         }
+        let Some(room) = self.sockets[slot].info.dialect.room(topic, &message.payload) else {
+            return self.unmatched(slot, &message.join_ref, &message.msg_ref, &message.topic);
+        };
+        if let Err(why) = self.take_token_of_join(slot, &message.payload) {
+            return self.refuse(slot, &message, why);
+        }
         let socket = &self.sockets[slot];
         let (transport, mount) = (
             socket.transport.as_ref().map_or("", |transport| transport.name()),
             &socket.info.mount,
         );
-        let Some((route, plugin)) = routing.find(topic, transport, &mount.path) else {
+        let Some((route, plugin)) = routing.find(&room, transport, &mount.path) else {
             client_line!(
                 WARN,
                 self.hub().client_lines,
@@ -97,7 +110,7 @@ impl Core {
                 Source::of(socket.info.peer),
                 connection = socket.info.connection,
                 peer = %socket.info.peer,
-                topic = &**topic,
+                topic = &*room,
                 mount = mount.path,
                 "join refused: no route matches the topic"
             );
@@ -113,13 +126,21 @@ impl Core {
         if socket.channels.len() - open + replaced >= most.max(MIN_REPLACED) {
             return self.refuse(slot, &message, reason::OVERLOADED);
         }
+        if let Err(over) = route.take(true, frame_bytes, self.client_rates.now()) {
+            return self.limited(slot, &message, LimitName::Route(over.limit), over);
+        }
+        let socket = &self.sockets[slot];
         let info = member_info(socket.info.identity.as_deref(), route);
         let replaced = match known {
-            _ if !socket.info.dialect.names_joins() => self.silence(slot, known, topic),
+            _ if !socket.info.dialect.names_joins() => self.silence(slot, known, &room),
             Some(channel) => self.replace(slot, channel),
             None => Vec::new(),
         };
         let member = self.new_member(slot);
+        let trace = self.begin_span(slot, "join", &message.payload);
+        if let Some(trace) = &trace {
+            describe(trace, route, &room);
+        }
         let Message {
             join_ref,
             msg_ref,
@@ -131,9 +152,9 @@ impl Core {
             params: payload.clone(),
             info,
             frame_bytes,
+            trace: trace.clone(),
         };
-        let hub = Arc::clone(self.hub());
-        match plugin.enter(topic, || hub.number(), input) {
+        match self.hub().enter(plugin, &room, input) {
             Ok(topic) => {
                 let channel = Channel {
                     member,
@@ -160,7 +181,9 @@ impl Core {
                 let reason = match refused {
                     JoinRefused::Unavailable => reason::UNAVAILABLE,
                     JoinRefused::Overloaded => reason::OVERLOADED,
+                    JoinRefused::NoNode => reason::NODE_UNAVAILABLE,
                 };
+                trace.inspect(|trace| trace.end(reason));
                 self.refuse(slot, &message, reason);
                 self.close_replaced(slot, topic, &replaced);
                 Dispatched::Refused
@@ -214,6 +237,13 @@ impl Core {
 
     /// Hands an event to the channel, unless it belongs to an earlier join.
     pub(super) fn forward(&mut self, slot: usize, index: usize, message: Message, frame_bytes: usize) -> Dispatched {
+        let channel = &self.sockets[slot].channels[index];
+        if !channel.is_meant(&message.join_ref) {
+            return Dispatched::Taken;
+        }
+        if let Err(over) = channel.route.take(false, frame_bytes, self.client_rates.now()) {
+            return self.limited(slot, &message, LimitName::Route(over.limit), over);
+        }
         let Message {
             join_ref,
             msg_ref,
@@ -221,11 +251,12 @@ impl Core {
             payload,
             ..
         } = message;
-        let channel = &mut self.sockets[slot].channels[index];
-        if !channel.is_meant(&join_ref) {
-            return Dispatched::Taken;
-        }
         let (member, topic) = (channel.member, Arc::clone(&channel.topic));
+        let trace = self.begin_span(slot, "event", &payload);
+        if let Some(trace) = &trace {
+            trace.text("bennu.event", &event);
+            describe(trace, &self.sockets[slot].channels[index].route, &topic.name);
+        }
         let input = Input::In {
             member,
             join_ref: join_ref.clone(),
@@ -233,6 +264,7 @@ impl Core {
             event,
             payload,
             frame_bytes,
+            trace: trace.clone(),
         };
         let Err(refused) = topic.push(input) else {
             return Dispatched::Taken;
@@ -240,13 +272,17 @@ impl Core {
         let name = TopicName::Text(topic.name.clone());
         match refused {
             Refused::Overloaded => {
+                trace.inspect(|trace| trace.end(reason::OVERLOADED));
                 let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
                 self.hub().metrics.overloads.inc();
                 let payload = Payload::reason(reason::OVERLOADED);
                 self.reply(slot, own_ref.as_deref(), &msg_ref, &name, "error", &payload);
                 Dispatched::Taken
             }
-            Refused::Closed => self.unmatched(slot, &join_ref, &msg_ref, &name),
+            Refused::Closed => {
+                trace.inspect(|trace| trace.end(reason::UNMATCHED_TOPIC));
+                self.unmatched(slot, &join_ref, &msg_ref, &name)
+            }
         }
     }
 

@@ -10,16 +10,17 @@ use crate::server::socket::Socket;
 const LOOK: usize = 1_000;
 
 impl Core {
-    /// Answers a request with what is at the next places.
-    pub(super) fn list(&self, request: ListRequest, now: Instant) {
+    /// Answers a request with what is at the next places. Closes these connections if it asks for that.
+    pub(super) fn list(&mut self, request: ListRequest, now: Instant) {
         let ListRequest {
             from,
             most,
             wanted,
+            close,
             reply,
         } = request;
         let end = self.sockets.capacity();
-        let mut connections = Vec::new();
+        let (mut connections, mut slots) = (Vec::new(), Vec::new());
         let mut at = from;
         let stop = from.saturating_add(LOOK).min(end);
         while at < stop && connections.len() < most {
@@ -31,8 +32,12 @@ impl Core {
                 )
             {
                 connections.push(described(socket, now));
+                slots.push(at);
             }
             at += 1;
+        }
+        if let Some(reason) = close {
+            slots.into_iter().for_each(|slot| self.close(slot, reason));
         }
         let next = (at < end).then_some(at);
         // Whoever asked may have gone.

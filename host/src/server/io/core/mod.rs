@@ -4,8 +4,10 @@ mod connections;
 mod deliver;
 mod dispatch;
 mod listing;
+mod rates;
 mod sending;
 mod sessions;
+mod spans;
 mod tokens;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +33,7 @@ use crate::runtime::wake::{self, PutOff};
 use crate::server::auth::Expiries;
 use crate::server::closes::{CloseReason, Traffic};
 use crate::server::held::Held;
+use crate::server::limits::ClientRates;
 use crate::server::routing::Routing;
 use crate::server::socket::Socket;
 use crate::server::state::State;
@@ -90,6 +93,8 @@ pub(super) struct Core {
     again: Vec<usize>,
     /// Connections whose client does not keep up. They are closed at the end of the turn, because lists are walked until then.
     slow: Vec<(usize, u32)>,
+    /// What clients may send.
+    client_rates: ClientRates,
     /// What was carried since the last turn, for the metrics: one count for all threads costs more than it tells.
     traffic: Traffic,
     /// What time it is for tokens.
@@ -126,7 +131,6 @@ impl Core {
         Ok(Self {
             index,
             writes: Writes::new(routing.config.server.io_uring),
-            routing,
             http: Http::new(index, Arc::clone(&state), app),
             state,
             inbox,
@@ -145,12 +149,14 @@ impl Core {
             gathered: 0,
             again: Vec::new(),
             slow: Vec::new(),
+            client_rates: ClientRates::new(&routing.config.limits, Instant::now()),
             traffic: Traffic::default(),
             expiries: Expiries::default(),
             unsent: Held::default(),
             unfinished: Held::default(),
             ticked: clock::now(),
             stopping: false,
+            routing,
         })
     }
 
@@ -206,6 +212,7 @@ impl Core {
         let again = std::mem::take(&mut self.again);
         let mut busy = !again.is_empty();
         let now = clock::now();
+        self.client_rates.turn(now);
         for event in &events {
             busy = true;
             if event.token() == WAKER {
@@ -245,7 +252,7 @@ impl Core {
     fn handle(&mut self, entry: Entry, now: Instant) {
         match entry {
             Entry::Deliver(delivery) => self.deliver(delivery),
-            Entry::Accept(stream, peer) => self.http.serve(stream, peer),
+            Entry::Accept(accepted) => self.http.serve(accepted),
             Entry::Adopt(pending, info) => self.adopt(pending, info, now),
             Entry::Ready(slot) => {
                 self.flush(slot);
@@ -263,8 +270,7 @@ impl Core {
                 let _ = reply.send(self.describe(&socket_id, most));
             }
             Entry::Routing(routing, done) => {
-                self.reroute(routing);
-                let _ = done.send(());
+                let _ = done.send(self.reroute(routing));
             }
             Entry::Drain(most, left) => {
                 let slots: Vec<usize> = self.open_slots().take(most).collect();
@@ -364,6 +370,7 @@ impl Core {
     }
 
     pub(crate) fn set_routing(&mut self, routing: Arc<Routing>) {
+        self.set_rates(&routing.config.limits);
         self.routing = routing;
     }
 }

@@ -112,6 +112,10 @@ impl Core {
         };
         let mut last = Dispatched::Taken;
         for (message, frame_bytes) in messages {
+            if self.sockets[slot].closing {
+                let _ = request.reply.send(Published::Gone);
+                return;
+            }
             last = self.dispatch(slot, message, frame_bytes);
         }
         if let Some((member, waiting)) = outcome(dialect, last, request.reply) {
@@ -137,7 +141,7 @@ impl Core {
 /// joins, and the waiting request.
 fn outcome(dialect: Dialect, dispatched: Dispatched, reply: Waiting) -> Option<(MemberId, Waiting)> {
     let published = match (dialect, dispatched) {
-        (Dialect::Modern, _) | (Dialect::Phoenix011, Dispatched::Taken) => Published::Accepted,
+        (Dialect::Modern | Dialect::Supabase, _) | (Dialect::Phoenix011, Dispatched::Taken) => Published::Accepted,
         (Dialect::Phoenix011, Dispatched::Refused) => Published::Refused,
         (Dialect::Phoenix011, Dispatched::Joining(member)) => return Some((member, reply)),
     };

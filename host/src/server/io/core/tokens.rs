@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_wire::message::{Message, Payload, reason};
+use bennu_wire::serializer::json;
 use bytestring::ByteString;
 use serde::Deserialize;
 
 use super::dispatch::{Dispatched, member_info};
 use super::{Core, TICK};
+use crate::config::TokenPlace;
 use crate::runtime::channel::Input;
 use crate::runtime::client_lines::{Source, client_line};
 use crate::server::auth::{self, Pass, Refused};
@@ -29,7 +31,7 @@ impl Core {
         let is_open = matches!(channel.status, Status::Joining | Status::Joined);
         if is_open
             && channel.is_meant(&message.join_ref)
-            && let Err(why) = self.take_token(slot, &message.payload)
+            && let Err(why) = self.take_token(slot, token_in(&message.payload))
         {
             let own_ref = self.sockets[slot].channels[index].own_ref().map(ByteString::from);
             let payload = Payload::reason(why);
@@ -46,12 +48,33 @@ impl Core {
         self.forward(slot, index, message, frame_bytes)
     }
 
-    /// Checks a new token and puts it in the place of the one before.
+    /// Takes the token that a join brings, if `from` of the mount names a place for one, and if there is one. It counts as one of the
+    /// event `access_token`.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told: its join is refused.
+    pub(super) fn take_token_of_join(&mut self, slot: usize, params: &Payload) -> Result<(), &'static str> {
+        let info = &self.sockets[slot].info;
+        let (Some(_), Some(auth), Payload::Json(params)) = (&info.shown, &info.mount.auth, params) else {
+            return Ok(());
+        };
+        let mut keys = auth.from.iter().filter_map(|place| match place {
+            TokenPlace::Join(key) => Some(key.as_str()),
+            TokenPlace::AuthToken | TokenPlace::Param(_) | TokenPlace::Header(_) => None,
+        });
+        let Some(token) = keys.find_map(|key| text_under(key, params)) else {
+            return Ok(());
+        };
+        self.take_token(slot, token.ok())
+    }
+
+    /// Checks a new token and puts it in the place of the one before. `None`: what should be one is no text.
     ///
     /// # Errors
     ///
     /// What the client is told.
-    fn take_token(&mut self, slot: usize, payload: &Payload) -> Result<(), &'static str> {
+    fn take_token(&mut self, slot: usize, token: Option<String>) -> Result<(), &'static str> {
         let routing = Arc::clone(self.routing());
         let hub = Arc::clone(self.hub());
         let socket = &mut self.sockets[slot];
@@ -59,11 +82,6 @@ impl Core {
         let Some(guard) = routing.guards.of(&socket.info.mount.path) else {
             return Ok(());
         };
-        let token = match payload {
-            Payload::Json(json) => auth::object::<AccessToken>(json),
-            Payload::Binary(_) => None,
-        };
-        let token = token.map(|AccessToken { access_token }| access_token);
         // A client shows one token to all its channels.
         let Some(shown) = &mut socket.info.shown else {
             return Ok(());
@@ -86,11 +104,11 @@ impl Core {
             id.is_some_and(|id| hub.pubsub.refused.has(id, now))
         };
         let checked = token
-            .ok_or(Refused::Malformed("the event has no text `access_token`"))
+            .ok_or(Refused::Malformed("what stands in its place is no text"))
             .and_then(|token| guard.check(&token, auth::wall_ms()))
             .and_then(|pass| pass.with_id_of(routing.config.limits.max_topic_bytes))
             .and_then(|new| match &shown.pass {
-                Some(pass) if !pass.may_become(&new) => Err(Refused::OtherClient),
+                Some(pass) if guard.wants_same_client() && !pass.may_become(&new) => Err(Refused::OtherClient),
                 _ if is_kept_away(&new) => Err(Refused::KeptAway),
                 _ => Ok(new),
             });
@@ -163,6 +181,55 @@ impl Core {
                 self.hub().metrics.expired_tokens.inc();
                 self.close(slot, CloseReason::TokenExpired);
             }
+        }
+    }
+}
+
+/// The token in the payload of `access_token`.
+fn token_in(payload: &Payload) -> Option<String> {
+    let token = match payload {
+        Payload::Json(json) => auth::object::<AccessToken>(json)?,
+        Payload::Binary(_) => return None,
+    };
+    Some(token.access_token)
+}
+
+/// The text under a key of the params of a join. `None`: there is none, or it is null or empty. An error: it is no text.
+fn text_under(key: &str, params: &[u8]) -> Option<Result<String, serde_json::Error>> {
+    let mut found = None;
+    json::members(std::str::from_utf8(params).ok()?, |name, value| {
+        if name == key {
+            found = Some(value);
+        }
+        true
+    })?;
+    let value = found.filter(|value| !matches!(*value, "null" | "\"\""))?;
+    Some(serde_json::from_str(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_a_join_is_a_text_under_its_key_or_there_is_none() {
+        let found = |params: &str| text_under("access_token", params.as_bytes()).map(|token| token.ok());
+        for none in [
+            "7",
+            "[]",
+            "{}",
+            r#"{"config":{"access_token":"a"}}"#,
+            r#"{"access_token":null}"#,
+            r#"{"access_token":""}"#,
+        ] {
+            assert_eq!(found(none), None, "{none}");
+        }
+        assert_eq!(
+            found(r#"{"config":{},"access_token":"a.b"}"#),
+            Some(Some("a.b".to_owned()))
+        );
+        for no_text in [r#"{"access_token":7}"#, r#"{"access_token":["a"]}"#] {
+            assert_eq!(found(no_text), Some(None), "{no_text}");
         }
     }
 }

@@ -14,7 +14,13 @@ use bytestring::ByteString;
 use crate::server::transport::Frame;
 
 /// The content type of a body with one message per line. It must be spelled exactly so.
-pub(crate) const NDJSON: &[u8] = b"application/x-ndjson";
+const NDJSON: &[u8] = b"application/x-ndjson";
+
+/// Whether a body with this content type has a message a line.
+#[must_use]
+pub(crate) fn has_lines(content_type: Option<&[u8]>) -> bool {
+    content_type == Some(NDJSON)
+}
 
 /// What a body may hold.
 #[derive(Clone, Copy, Debug)]
@@ -25,20 +31,16 @@ pub(crate) struct BodyLimits {
     pub(crate) lines: usize,
 }
 
-/// Takes the messages out of the body of a POST: all of them, or none if one of them is bad or there are too many. (Phoenix
-/// takes the first hundred lines and drops the rest without a word.)
+/// Takes the messages out of the body of a POST, one a line or one in all: all of them, or none if one of them is bad or there are
+/// too many. (Phoenix takes the first hundred lines and drops the rest without a word.)
 /// Each line is a copy, because a slice would keep the whole body in memory.
 ///
 /// # Errors
 ///
 /// If the body or one of its lines holds no message. The response then has the status of the error, and the session goes on.
-pub(crate) fn messages(
-    content_type: Option<&[u8]>,
-    body: &Bytes,
-    limits: BodyLimits,
-) -> Result<Vec<Incoming>, BodyError> {
+pub(crate) fn messages(has_lines: bool, body: &Bytes, limits: BodyLimits) -> Result<Vec<Incoming>, BodyError> {
     let max_message = limits.message_bytes;
-    if content_type != Some(NDJSON) {
+    if !has_lines {
         return text(body.clone(), max_message).map(|message| vec![message]);
     }
     if memchr::memchr_iter(b'\n', body).count() >= limits.lines {
@@ -191,7 +193,8 @@ mod tests {
     };
 
     fn check(content_type: &str, body: &[u8], expected: Result<&[Incoming], BodyError>) {
-        let found = messages(Some(content_type.as_bytes()), &Bytes::copy_from_slice(body), LIMITS);
+        let has_lines = has_lines(Some(content_type.as_bytes()));
+        let found = messages(has_lines, &Bytes::copy_from_slice(body), LIMITS);
         assert_eq!(found.as_deref(), expected.as_ref().copied(), "{content_type} {body:?}");
     }
 
@@ -232,7 +235,7 @@ mod tests {
             check(content_type, b"[1]\n[2]", Ok(&[text("[1]\n[2]")]));
         }
         assert_eq!(
-            messages(None, &Bytes::from_static(b"{}\n"), LIMITS),
+            messages(has_lines(None), &Bytes::from_static(b"{}\n"), LIMITS),
             Ok(vec![text("{}\n")])
         );
     }
@@ -311,7 +314,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bodies_do_no_harm(body in proptest::collection::vec(prop::sample::select(&b"[]AB=\r\n\xff"[..]), 0..40)) {
-            if let Ok(messages) = messages(Some(NDJSON), &body.into(), LIMITS) {
+            if let Ok(messages) = messages(true, &body.into(), LIMITS) {
                 prop_assert!(!messages.is_empty() && messages.len() <= LIMITS.lines);
             }
         }

@@ -1,6 +1,7 @@
 //! Requests to a session. The HTTP request may arrive on any I/O thread.
 
 use bennu_wire::serializer::Incoming;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::session::Answer;
@@ -46,7 +47,8 @@ pub(crate) struct PublishRequest {
 }
 
 /// The outcome of a POST.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Published {
     /// Its messages were dispatched; in the Phoenix 0.11 dialect, and not refused.
     Accepted,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use aes_gcm::aead::AeadInOut;
@@ -14,6 +14,7 @@ use aes_gcm::aead::array::Array;
 use aes_gcm::{Aes128Gcm, Aes256Gcm, KeyInit};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bennu_wire::dialect::Dialect;
 use pbkdf2::pbkdf2_hmac;
 use sha2::{Sha256, Sha384, Sha512};
 
@@ -43,10 +44,15 @@ pub(crate) struct Position {
     pub(crate) last: u64,
 }
 
-/// The key of a mount's tokens.
+/// The key of a mount's tokens, and keys that the mount had before other settings: sessions of that time go on.
 pub(crate) struct TokenKey {
-    cipher: Cipher,
+    cipher: Arc<Cipher>,
+    /// The latest first, [`MAX_BEFORE`] at most.
+    before: Vec<Arc<Cipher>>,
 }
+
+/// How many keys of before a mount keeps.
+const MAX_BEFORE: usize = 3;
 
 enum Cipher {
     Aes128(Box<Aes128Gcm>),
@@ -78,7 +84,17 @@ impl TokenKey {
             Aes256Gcm::new_from_slice(key).map(|cipher| Cipher::Aes256(Box::new(cipher)))
         };
         Self {
-            cipher: cipher.expect("a key has 16 or 32 bytes"),
+            cipher: Arc::new(cipher.expect("a key has 16 or 32 bytes")),
+            before: Vec::new(),
+        }
+    }
+
+    /// The same key, which also opens what `other` opens.
+    fn after(self, other: &Self) -> Self {
+        let before = std::iter::once(&other.cipher).chain(&other.before);
+        Self {
+            before: before.take(MAX_BEFORE).cloned().collect(),
+            ..self
         }
     }
 
@@ -97,6 +113,12 @@ impl TokenKey {
         let (nonce, rest) = bytes.split_first_chunk()?;
         let (ciphertext, tag) = rest.split_first_chunk()?;
         self.decrypt((*nonce, *ciphertext, *tag.first_chunk()?), ONE, now_ms)
+    }
+
+    /// Whether a text looks like a token that [`seal`](Self::seal) made, with whichever key.
+    #[must_use]
+    pub(crate) fn looks_sealed(text: &str) -> bool {
+        decode(text, &mut [0; NONCE + PLAIN + TAG]).is_some()
     }
 
     /// A token in two strings, `token` and `sig`, for the Phoenix 0.11 dialect.
@@ -124,40 +146,66 @@ impl TokenKey {
         let nonce = next_nonce();
         let mut text = position.to_bytes(now_ms);
         let buffer = text.as_mut_slice().into();
-        let tag = match &self.cipher {
+        let tag = match &*self.cipher {
             Cipher::Aes128(cipher) => cipher.encrypt_inout_detached(&Array(nonce), form, buffer),
             Cipher::Aes256(cipher) => cipher.encrypt_inout_detached(&Array(nonce), form, buffer),
         };
         (nonce, text, tag.expect("a token is shorter than 64 GiB").into())
     }
 
-    fn decrypt(&self, (nonce, mut text, tag): Sealed, form: &[u8], now_ms: u64) -> Option<Position> {
-        let buffer = text.as_mut_slice().into();
-        match &self.cipher {
-            Cipher::Aes128(cipher) => cipher.decrypt_inout_detached(&Array(nonce), form, buffer, &Array(tag)),
-            Cipher::Aes256(cipher) => cipher.decrypt_inout_detached(&Array(nonce), form, buffer, &Array(tag)),
-        }
-        .ok()?;
+    fn decrypt(&self, sealed: Sealed, form: &[u8], now_ms: u64) -> Option<Position> {
+        let mut ciphers = std::iter::once(&self.cipher).chain(&self.before);
+        let text = ciphers.find_map(|cipher| cipher.decrypt(sealed, form))?;
         let (position, created_ms) = Position::from_bytes(&text)?;
         let age_ms = now_ms.saturating_sub(created_ms);
         (u128::from(age_ms) <= MAX_AGE.as_millis()).then_some(position)
     }
 }
 
+impl Cipher {
+    fn decrypt(&self, (nonce, mut text, tag): Sealed, form: &[u8]) -> Option<[u8; PLAIN]> {
+        let buffer = text.as_mut_slice().into();
+        let opened = match self {
+            Self::Aes128(cipher) => cipher.decrypt_inout_detached(&Array(nonce), form, buffer, &Array(tag)),
+            Self::Aes256(cipher) => cipher.decrypt_inout_detached(&Array(nonce), form, buffer, &Array(tag)),
+        };
+        opened.ok().map(|()| text)
+    }
+}
+
+/// Keys by mount and dialect, and the settings that they were derived with.
+type Kept = HashMap<(String, Dialect), (Crypto, Arc<TokenKey>)>;
+
 /// The keys that have been derived.
 #[derive(Debug, Default)]
-pub(crate) struct TokenKeys(Mutex<HashMap<String, Arc<TokenKey>>>);
+pub(crate) struct TokenKeys(Mutex<Kept>);
 
 impl TokenKeys {
-    /// The key of a mount, see [`TokenKey::derive`]. Derived anew each time if `cache` is off.
+    /// The key of a mount in a dialect, see [`TokenKey::derive`]. Derived anew each time if `cache` is off. With other settings than
+    /// before, it also opens the tokens of before.
     #[must_use]
-    pub(crate) fn get(&self, secret: &[u8], mount_path: &str, crypto: &Crypto) -> Arc<TokenKey> {
-        let derive = || Arc::new(TokenKey::derive(secret, mount_path, crypto));
-        if !crypto.cache {
-            return derive();
+    pub(crate) fn get(&self, secret: &[u8], mount_path: &str, dialect: Dialect, crypto: &Crypto) -> Arc<TokenKey> {
+        let name = (mount_path.to_owned(), dialect);
+        let before = self.kept().get(&name).cloned();
+        if let Some((same, key)) = &before
+            && same == crypto
+        {
+            return Arc::clone(key);
         }
-        let mut keys = self.0.lock().expect("no holder panics");
-        Arc::clone(keys.entry(format!("{mount_path} {crypto:?}")).or_insert_with(derive))
+        // Nobody else waits for this.
+        let key = TokenKey::derive(secret, mount_path, crypto);
+        let key = Arc::new(match before {
+            Some((_, before)) => key.after(&before),
+            None => key,
+        });
+        if crypto.cache {
+            self.kept().insert(name, (crypto.clone(), Arc::clone(&key)));
+        }
+        key
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().expect("no holder panics")
     }
 }
 
@@ -306,12 +354,33 @@ mod tests {
     fn a_key_is_kept_unless_cache_is_off() {
         let keys = TokenKeys::default();
         let fresh = Crypto { cache: false, ..CRYPTO };
-        let get = |path, crypto| keys.get(b"secret", path, crypto);
+        let get = |path, crypto| keys.get(b"secret", path, Dialect::Modern, crypto);
         assert!(Arc::ptr_eq(&get("/a", &CRYPTO), &get("/a", &CRYPTO)));
         assert!(!Arc::ptr_eq(&get("/a", &CRYPTO), &get("/b", &CRYPTO)));
         assert!(!Arc::ptr_eq(&get("/a", &fresh), &get("/a", &fresh)));
         let token = get("/a", &fresh).seal(&POSITION, NOW);
         assert_eq!(get("/a", &fresh).open(&token, NOW), Some(POSITION));
+    }
+
+    #[test]
+    fn a_session_goes_on_with_other_settings() {
+        let keys = TokenKeys::default();
+        let of = |iterations, cache| Crypto {
+            iterations,
+            cache,
+            ..CRYPTO
+        };
+        let get = |dialect, crypto: &Crypto| keys.get(b"secret", "/a", dialect, crypto);
+        let other = get(Dialect::Phoenix011, &of(1, true));
+        let first = get(Dialect::Modern, &of(1, true)).seal(&POSITION, NOW);
+        for crypto in [of(2, true), of(3, true), of(4, false), of(5, true)] {
+            let key = get(Dialect::Modern, &crypto);
+            assert_eq!(key.open(&first, NOW), Some(POSITION), "{crypto:?}");
+            let own = key.seal(&POSITION, NOW);
+            assert_eq!(key.open(&own, NOW), Some(POSITION), "{crypto:?}");
+        }
+        assert!(Arc::ptr_eq(&other, &get(Dialect::Phoenix011, &of(1, true))));
+        assert_eq!(get(Dialect::Modern, &of(6, true)).before.len(), MAX_BEFORE);
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! A WebSocket that has left hyper: a socket, a decoder that is empty between two messages, and a queue that is empty while no
 //! frame waits. An idle connection keeps no buffer.
 
-use std::io::{self, Read as _};
-use std::net::Shutdown;
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
 
 use bennu_wire::serializer::Incoming;
 use bytes::Bytes;
@@ -15,7 +13,9 @@ use super::extension::Deflate;
 use super::frame::{self, Decoder, Frame, Input, Rules};
 use super::outbox::Outbox;
 use crate::runtime::clock;
+use crate::server::tls::Session;
 use crate::server::transport::queue::takes;
+use crate::server::transport::wire::{Read, Wire};
 use crate::server::transport::{
     Flushed, Overflow, PendingConnection, Received, Registration, Replaceable, Transport, Unfinished,
 };
@@ -28,6 +28,8 @@ const NAME: &str = "websocket";
 pub(crate) struct Upgraded {
     /// Non-blocking.
     pub(crate) stream: std::net::TcpStream,
+    /// Its TLS, if it has that.
+    pub(crate) session: Option<Box<Session>>,
     /// The bytes that hyper has read behind the handshake.
     pub(crate) leftover: Bytes,
     /// Whether it sends back each message.
@@ -39,14 +41,15 @@ pub(crate) struct Upgraded {
 /// One WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
-    stream: mio::net::TcpStream,
+    wire: Wire,
     decoder: Decoder,
     outbox: Outbox,
     rules: Rules,
     /// The window of a client that gets compressed messages.
     window_bits: Option<u8>,
     max_waiting: usize,
-    leftover: Bytes,
+    /// What hyper has read behind the handshake.
+    leftover: Option<Box<Bytes>>,
     state: State,
     /// A ping or pong has come since the last call of `pinged`.
     pinged: bool,
@@ -66,7 +69,7 @@ impl WebSocket {
     #[must_use]
     pub(crate) fn new(upgraded: Upgraded, max_message: usize, max_waiting: usize) -> Self {
         Self {
-            stream: mio::net::TcpStream::from_std(upgraded.stream),
+            wire: Wire::new(upgraded.stream, upgraded.session),
             decoder: Decoder::default(),
             outbox: Outbox::default(),
             rules: Rules {
@@ -75,7 +78,7 @@ impl WebSocket {
             },
             window_bits: upgraded.deflate.map(|agreed| agreed.window_bits),
             max_waiting,
-            leftover: upgraded.leftover,
+            leftover: Some(upgraded.leftover).filter(|bytes| !bytes.is_empty()).map(Box::new),
             state: State::Open,
             pinged: false,
         }
@@ -135,7 +138,8 @@ impl PendingConnection for Upgraded {
 
     fn register(self: Box<Self>, registration: &Registration<'_>) -> io::Result<Box<dyn Transport>> {
         let echo = self.echo;
-        if !self.leftover.is_empty() {
+        // The poll reports nothing that was read before: by hyper, or as a part of a record.
+        if !self.leftover.is_empty() || self.session.is_some() {
             registration.waker().wake();
         }
         let mut websocket = WebSocket::new(
@@ -143,7 +147,7 @@ impl PendingConnection for Upgraded {
             registration.limits.max_message_bytes,
             registration.limits.max_outbound_bytes,
         );
-        registration.watch(&mut websocket.stream)?;
+        registration.watch(websocket.wire.source())?;
         Ok(if echo {
             Box::new(Echo::new(websocket))
         } else {
@@ -157,24 +161,27 @@ impl Transport for WebSocket {
         NAME
     }
 
+    fn limit(&mut self, max_message_bytes: usize, max_outbound_bytes: usize) {
+        self.rules.max_message = max_message_bytes;
+        self.max_waiting = max_outbound_bytes;
+    }
+
     fn takes_binary(&self) -> bool {
         true
     }
 
     fn receive(&mut self, scratch: &mut [u8], take: &mut dyn FnMut(Incoming)) -> Received {
-        if !self.leftover.is_empty() {
-            let mut bytes = std::mem::take(&mut self.leftover).to_vec();
-            return match self.feed(&mut bytes, take) {
+        if let Some(leftover) = self.leftover.take() {
+            return match self.feed(&mut leftover.to_vec(), take) {
                 Received::All => Received::More,
                 other => other,
             };
         }
-        match self.stream.read(scratch) {
-            Ok(0) => Received::Lost,
-            Ok(_) if self.state != State::Open => Received::More,
-            Ok(read) => match self.feed(&mut scratch[..read], take) {
-                // A full buffer: there may be more, after the others have had their turn.
-                Received::All if read == scratch.len() => Received::More,
+        match self.wire.read(scratch) {
+            Ok(Read::End) => Received::Lost,
+            Ok(Read::Bytes { .. }) if self.state != State::Open => Received::More,
+            Ok(Read::Bytes { count, more }) => match self.feed(&mut scratch[..count], take) {
+                Received::All if more => Received::More,
                 other => other,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::All,
@@ -214,31 +221,43 @@ impl Transport for WebSocket {
     }
 
     fn waiting(&self) -> usize {
-        self.outbox.bytes()
+        self.outbox.bytes() + self.wire.waiting()
     }
 
     fn unfinished(&self) -> Option<Unfinished> {
-        self.decoder.unfinished()
+        let (message, record) = (self.decoder.unfinished(), self.wire.unfinished());
+        let Some(record) = record else { return message };
+        let (bytes, since) = message.map_or((0, record.since), |message| (message.bytes, message.since));
+        Some(Unfinished {
+            bytes: bytes + record.bytes,
+            since: since.min(record.since),
+        })
     }
 
     fn flush(&mut self) -> Flushed {
         while !self.outbox.is_empty() {
-            match self.outbox.write(&mut self.stream) {
+            match self.outbox.write(&mut self.wire) {
                 Ok(true) => {}
                 Ok(false) => return Flushed::Blocked,
                 Err(_) => return Flushed::Ended,
             }
         }
+        match self.wire.flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+            Err(_) => return Flushed::Ended,
+            Ok(()) => {}
+        }
         if self.state == State::Closing {
             self.state = State::Closed;
-            let _ = self.stream.shutdown(Shutdown::Write);
+            self.wire.close_write();
             return Flushed::Ended;
         }
         Flushed::All
     }
 
     fn offer(&self, bytes: &mut Vec<u8>) -> Option<BorrowedFd<'_>> {
-        self.outbox.offer(bytes).then(|| self.stream.as_fd())
+        let plain = self.wire.plain()?;
+        self.outbox.offer(bytes).then_some(plain)
     }
 
     fn written(&mut self, written: io::Result<usize>) -> Flushed {
@@ -254,8 +273,6 @@ impl Transport for WebSocket {
     }
 
     fn drop_unsent(&mut self) {
-        // Close the connection by a reset. Otherwise the kernel keeps its own queue for minutes: megabytes for a client that does not
-        // read.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+        self.wire.reset_on_close();
     }
 }

@@ -32,6 +32,10 @@ impl Transport for Echo {
         self.socket.name()
     }
 
+    fn limit(&mut self, max_message_bytes: usize, max_outbound_bytes: usize) {
+        self.socket.limit(max_message_bytes, max_outbound_bytes);
+    }
+
     fn takes_binary(&self) -> bool {
         self.socket.takes_binary()
     }

@@ -72,6 +72,8 @@ pub(crate) mod close_code {
     pub(crate) const PROTOCOL_ERROR: u16 = 1002;
     /// Text that is not UTF-8.
     pub(crate) const INVALID_PAYLOAD: u16 = 1007;
+    /// The client goes on beyond a limit of the server.
+    pub(crate) const POLICY_VIOLATION: u16 = 1008;
     /// The message is too big.
     pub(crate) const TOO_BIG: u16 = 1009;
     /// A frame that cannot be decoded, or a fault of the server.

@@ -87,6 +87,19 @@ void leave_memory(size_t bytes) {
     if (kept) memset(kept, 1, bytes);
 }
 
+/* A pipe that nobody closes. */
+void leave_file(void) {
+    int ends[2];
+    if (pipe(ends) != 0) return;
+    close(ends[1]);
+}
+
+/* What code does that wants to find its own files. */
+void leave_folder(void) {
+    /* If it fails, the test does. */
+    if (chdir("/") != 0) return;
+}
+
 /* What code does that wants to be a daemon. The next file that is opened gets the number 1. */
 void leave_closed_output(void) {
     close(1);

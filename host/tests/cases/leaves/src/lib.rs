@@ -1,6 +1,7 @@
 //! Leaves in the process what libraries in C leave there. Serves `leaves:*`; each event leaves what it is called after, and replies ok:
 //! `thread`, `named_thread`, `busy_thread`, `handler` (of the signal `number`), `interval_timer`, `timer`, `exit_function`,
-//! `hanging_destructor`, `memory` (of `number` bytes), `closed_output` (it closes the descriptors 1 and 2).
+//! `hanging_destructor`, `memory` (of `number` bytes), `closed_output` (it closes the descriptors 1 and 2),
+//! `folder` (the process goes to the root folder), `file` (an open one).
 //!
 //! With the setting `init` it does so in its `init`, where `refuse` behind it (`thread refuse`) has that fail.
 #![allow(unsafe_code, reason = "what C leaves behind cannot be had safely")]
@@ -20,6 +21,8 @@ unsafe extern "C" {
     fn leave_hanging_destructor();
     fn leave_memory(bytes: usize);
     fn leave_closed_output();
+    fn leave_folder();
+    fn leave_file();
 }
 
 /// What it takes under `settings`.
@@ -87,6 +90,8 @@ fn leave(what: &str, number: usize) -> bool {
             "hanging_destructor" => leave_hanging_destructor(),
             "memory" => leave_memory(number),
             "closed_output" => leave_closed_output(),
+            "folder" => leave_folder(),
+            "file" => leave_file(),
             _ => return false,
         }
     }

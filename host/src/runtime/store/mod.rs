@@ -1,0 +1,294 @@
+//! Keeps the capsules of topics where the end of the process does not lose them.
+//!
+//! The rest of the host asks a [`Store`], which never makes it wait for the disk: one thread writes what has been queued, many changes
+//! with one sync, and another one reads. Both call back. What holds the bytes is an [`Engine`]: today a [folder](disk), in a cluster
+//! something that all nodes reach.
+//!
+//! The store also knows when a topic has to be looked at although nobody asks for it, because a timer of it is due or its time is
+//! over.
+
+mod disk;
+mod looks;
+mod reading;
+mod reclaim;
+mod writing;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use prometheus_client::metrics::counter::Counter;
+
+use self::looks::Looks;
+use self::reading::Reads;
+pub(crate) use self::reading::Waking;
+use self::writing::Writes;
+use crate::config;
+use crate::runtime::threads;
+
+/// Which topic of which plugin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    /// The plugin.
+    pub(crate) plugin: Arc<str>,
+    /// The topic.
+    pub(crate) topic: ByteString,
+}
+
+/// One change of what is stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A capsule takes the place of the one before.
+    Put {
+        /// Whose.
+        key: Key,
+        /// The capsule.
+        capsule: Bytes,
+        /// When the topic has to be looked at, in milliseconds since 1970.
+        look_unix_ms: Option<u64>,
+        /// The one before has state of this later version: it is kept beside the new one.
+        set_aside: Option<u32>,
+    },
+    /// The topic is forgotten, with what was set aside of it.
+    Remove(Key),
+}
+
+impl Change {
+    fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Remove(key) => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let capsule = match self {
+            Self::Put { capsule, .. } => capsule.len(),
+            Self::Remove(_) => 0,
+        };
+        self.key().topic.len() + capsule
+    }
+}
+
+/// One stored topic of a page.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    /// Its name.
+    pub(crate) topic: ByteString,
+    /// Its capsule.
+    pub(crate) capsule: Bytes,
+    /// It was set aside because older code took its place; its state has this version.
+    pub(crate) set_aside: Option<u32>,
+}
+
+/// Where capsules are kept. Any thread may call it.
+pub(crate) trait Engine: fmt::Debug + Send + Sync {
+    /// Makes all of these changes or none. They last once this returns.
+    fn write(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// The capsule of a topic.
+    fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
+
+    /// Up to `most` topics of a plugin whose names begin with `prefix`, in the order of their names, after the name `after`.
+    fn page(&self, plugin: &str, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<Stored>, StoreError>;
+
+    /// All topics that have to be looked at one day, with the time in milliseconds since 1970.
+    fn looks(&self) -> Result<Vec<(u64, Key)>, StoreError>;
+
+    /// How many bytes it takes.
+    fn bytes(&self) -> u64;
+
+    /// Begins to give the space of forgotten topics back, if there is some. Does not wait.
+    fn give_back(&self);
+}
+
+/// Why something was not stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another host has it.
+    #[error(
+        "the stored topics in {} are in use by another server{}: stop it, or set another `[server] state_dir`",
+        folder.display(),
+        process.as_ref().map(|process| format!(" (process {process})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// Who has it.
+        process: Option<String>,
+    },
+    /// A later host wrote it.
+    #[error("the stored topics in {} have format {found}, and this server knows format {known}: use a newer server", folder.display())]
+    Newer {
+        /// The folder.
+        folder: PathBuf,
+        /// Its format.
+        found: String,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// It is damaged.
+    #[error(
+        "the stored topics in {} cannot be read ({why}); nothing was changed. Move the folder away to start without them, or put a \
+         copy in its place",
+        folder.display()
+    )]
+    Damaged {
+        /// The folder.
+        folder: PathBuf,
+        /// In what way.
+        why: String,
+    },
+    /// It is as large as it may be.
+    #[error(
+        "the stored topics in {} take {bytes} bytes, and `[store] max_bytes` allows {max_bytes}: forget some with `bennu topics \
+         --forget`, or raise it",
+        folder.display()
+    )]
+    Full {
+        /// The folder.
+        folder: PathBuf,
+        /// How large it is.
+        bytes: u64,
+        /// How large it may be.
+        max_bytes: u64,
+    },
+    /// The system reported an error.
+    #[error("the stored topics in {} cannot be read or written", folder.display())]
+    System {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the store counts, for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct StoreStats {
+    /// Capsules written.
+    pub(crate) writes: Counter,
+    /// Bytes of these.
+    pub(crate) bytes: Counter,
+    /// Syncs; each made one or more changes last.
+    pub(crate) syncs: Counter,
+    /// Changes that could not be made.
+    pub(crate) failures: Counter,
+    /// Nanoseconds that syncs took.
+    pub(crate) nanos: Counter,
+}
+
+/// The store of a host. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Box<dyn Engine>,
+    folder: PathBuf,
+    limits: config::Store,
+    writes: Writes,
+    reads: Reads,
+    looks: Mutex<Looks>,
+    stats: StoreStats,
+}
+
+impl Store {
+    /// Opens the folder, and starts the threads. `look` is called for each topic that has to be looked at; it returns false if that
+    /// must be tried again later.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be used.
+    pub(crate) fn open(
+        folder: PathBuf,
+        limits: config::Store,
+        look: impl Fn(&Key) -> bool + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let engine = disk::Disk::open(&folder)?;
+        let looks = Looks::new(engine.looks()?);
+        let inner = Arc::new(Inner {
+            engine: Box::new(engine),
+            folder: folder.clone(),
+            limits,
+            writes: Writes::default(),
+            reads: Reads::default(),
+            looks: Mutex::new(looks),
+            stats: StoreStats::default(),
+        });
+        let failed = |source| StoreError::System { folder, source };
+        let (writer, reader) = (Arc::clone(&inner), Arc::clone(&inner));
+        threads::spawn("store.write", move || writing::run(&writer))
+            .and_then(|_| threads::spawn("store.read", move || reading::run(&reader, &look)))
+            .map_err(failed)?;
+        Ok(Self(inner))
+    }
+
+    /// Queues changes that are made together. Calls `then` on the store's thread once they last, or cannot be made. Waits while too
+    /// much is queued.
+    pub(crate) fn write(&self, changes: Vec<Change>, then: impl FnOnce(Result<(), Arc<StoreError>>) + Send + 'static) {
+        self.0
+            .writes
+            .push(changes, Box::new(then), self.0.limits.max_queue_bytes);
+    }
+
+    /// Reads a topic for `then`, which runs on the store's other thread. What it gets keeps a place among the topics that wake at a
+    /// time, until it is dropped.
+    pub(crate) fn read(&self, key: Key, then: impl FnOnce(Result<Option<Bytes>, StoreError>, Waking) + Send + 'static) {
+        self.0.reads.push(key, Box::new(then));
+    }
+
+    /// See [`Engine::read`]. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        self.0.engine.read(key)
+    }
+
+    /// See [`Engine::page`]. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub(crate) fn page(
+        &self,
+        plugin: &str,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        self.0.engine.page(plugin, prefix, after, most)
+    }
+
+    /// How many bytes it takes.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.engine.bytes()
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub(crate) fn stats(&self) -> &StoreStats {
+        &self.0.stats
+    }
+
+    /// Ends the threads once everything that is queued is written.
+    pub(crate) fn stop(&self) {
+        self.0.writes.stop();
+        self.0.reads.stop();
+    }
+}
+
+impl Inner {
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().expect("no holder of the looks panics")
+    }
+}
+
+#[cfg(test)]
+mod tests;
