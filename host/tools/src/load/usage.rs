@@ -136,8 +136,11 @@ fn memory(pid: u32) -> io::Result<u64> {
     )
 }
 
+/// The share of memory that no file backs: pages of files are no client's, and the system takes them away when it likes. Systems that
+/// do not tell them apart (Linux before 5.9) say all.
 fn pss_kib(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let of = |kind| rollup.lines().find_map(|line| line.strip_prefix(kind));
+    let line = of("Pss_Anon:").or_else(|| of("Pss:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -153,10 +156,9 @@ mod tests {
 
     #[test]
     fn the_share_of_memory_is_found() {
-        assert_eq!(
-            pss_kib("1-2 [rollup]\nRss:  9 kB\nPss:     17 kB\nPss_Dirty: 3 kB\n"),
-            Some(17)
-        );
+        let old = "1-2 [rollup]\nRss:  9 kB\nPss:     17 kB\nPss_Dirty: 3 kB\n";
+        assert_eq!(pss_kib(old), Some(17));
+        assert_eq!(pss_kib(&format!("{old}Pss_Anon:   11 kB\n")), Some(11));
     }
 
     #[test]
