@@ -12,7 +12,7 @@ use super::admin;
 use super::auth::Guards;
 use super::io::Inboxes;
 use super::listen::{self, listeners, passed};
-use super::running::pipeline;
+use super::running::{pipeline, store_folder};
 use super::telemetry::Exporter;
 use super::tls::Certificates;
 use crate::config::api_secret::ApiSecrets;
@@ -22,6 +22,7 @@ use crate::runtime::plugin::Hub;
 use crate::runtime::plugin::manager::{Occasion, Plugins};
 use crate::runtime::plugin::step::Rejection;
 use crate::runtime::pubsub::PubSub;
+use crate::runtime::store::{Store, StoreError};
 use crate::runtime::timers::Timers;
 
 /// What is wrong with the secrets: of the admin listener, of the server, of tokens, of TLS, of the API, and of the collector.
@@ -46,12 +47,12 @@ pub(crate) fn secrets(config: &Config, mode: Mode) -> Vec<StartError> {
         .collect()
 }
 
-/// An address that the server could not listen on now.
+/// Something that the server could not have now: an address, or the folder of stored topics.
 #[derive(Debug)]
 pub(crate) struct Unavailable {
     /// What the server would say.
     pub(crate) error: StartError,
-    /// Whether the server may have it all the same: another program has it now, which may end before, or systemd passes it on.
+    /// Whether the server may have it all the same: another process has it now, which may end before, or systemd passes it on.
     pub(crate) may_pass: bool,
 }
 
@@ -82,6 +83,14 @@ impl Unavailable {
         };
         Self { error, may_pass }
     }
+}
+
+/// Why the server could not open the folder of stored topics now, if it needs one.
+pub(crate) fn store(config: &Config) -> Option<Unavailable> {
+    let error = Store::check(&store_folder(config)?).err()?;
+    let may_pass = matches!(error, StoreError::Locked { .. });
+    let error = Box::new(error).into();
+    Some(Unavailable { error, may_pass })
 }
 
 /// Starts each plugin as the server would, `init` included, and ends it again. Returns those that are rejected.

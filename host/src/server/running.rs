@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -169,8 +169,7 @@ impl Server {
         hub.metrics.begin_refused_tokens(&LABELS);
 
         let (pipeline, staging) = pipeline(&config)?;
-        if { config.plugins.values() }.any(|plugin| plugin.durability != Durability::None) {
-            let folder = config.server.state_dir.join(STORE);
+        if let Some(folder) = store_folder(&config) {
             hub.open_store(folder, config.store.clone()).map_err(Box::new)?;
         }
         let quarantine = Arc::clone(&pipeline.quarantine);
@@ -203,8 +202,9 @@ impl Server {
             })
             .collect::<io::Result<_>>()?;
         let (service, plugins) = Service::start(plugins, Arc::clone(&endpoint), mode, follower, set_log_level)?;
+        let for_nodes = Arc::new(OnceLock::new());
         if let Some(cluster) = cluster {
-            let answers = Arc::new(FromHere::new(Arc::clone(&endpoint)));
+            let answers = Arc::new(FromHere::new(Arc::clone(&endpoint), Arc::clone(&for_nodes)));
             cluster.join(&endpoint.state.hub, answers).await.map_err(Box::new)?;
             endpoint.state.cluster.get_or_init(|| Arc::new(cluster));
         }
@@ -218,6 +218,7 @@ impl Server {
         let admin = admin.map(|(address, secret)| {
             let (inboxes, service) = (endpoint.inboxes.clone(), service.clone());
             let admin = Admin::new(address, secret, &state, inboxes, service, quarantine);
+            for_nodes.get_or_init(|| admin.clone());
             (admin::app(admin), pages)
         });
         let api = api.map(|listener| start_api(listener, &endpoint)).transpose()?;
@@ -475,6 +476,12 @@ fn start_api(listener: TcpListener, endpoint: &Arc<Endpoint>) -> io::Result<api:
         board.set_api(ApiAccess { address, key });
     }
     Ok(running)
+}
+
+/// Where topics are stored, if those of any plugin are.
+pub(super) fn store_folder(config: &Config) -> Option<PathBuf> {
+    let is_durable = { config.plugins.values() }.any(|plugin| plugin.durability != Durability::None);
+    is_durable.then(|| config.server.state_dir.join(STORE))
 }
 
 /// The steps that check libraries, and the folder that they are staged in.

@@ -157,6 +157,7 @@ impl Verdict {
             }
             if depth == Depth::Serve {
                 diagnostics.extend(start::addresses(config)?);
+                diagnostics.extend(start::store(config));
                 diagnostics.extend(start::plugins(config, &libraries.files)?);
             } else {
                 diagnostics.extend(rejected(config, &libraries.files));

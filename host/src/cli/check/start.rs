@@ -38,6 +38,17 @@ pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Diagnostic>> {
     Ok(unavailable.iter().map(diagnostic).collect())
 }
 
+/// Whether topics can be stored. A folder that another server has is a warning: that may be the one that is to be replaced.
+pub(super) fn store(config: &Config) -> Option<Diagnostic> {
+    let Unavailable { error, may_pass } = preflight::store(config)?;
+    if !may_pass {
+        return Some(placed(config, &error));
+    }
+    let (section, key) = place(&error);
+    let warning = config.key_warning(section, key, &with_causes(&error));
+    Some(warning.help("`bennu serve` starts once that server has ended"))
+}
+
 /// How many files the system lets the server have open.
 pub(super) fn open_files() -> u64 {
     descriptors::most()

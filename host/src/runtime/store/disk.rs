@@ -3,7 +3,7 @@
 //! The folder holds `format`, `process` (who has it) and `data`. After an error of the system the data is opened anew, because
 //! nobody knows what of the last write has come to the disk.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +14,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use bytestring::ByteString;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use rustix::fs::{Access, access};
 
 use super::reclaim::Reclaim;
 use super::{Change, Engine, Key, StoreError, Stored};
@@ -73,6 +74,44 @@ fn text(bytes: &[u8]) -> Option<ByteString> {
     Some(ByteString::from(str::from_utf8(bytes).ok()?))
 }
 
+/// Whether the folder has the format that is known. One that is new has none.
+fn has_format(folder: &Path) -> Result<bool, StoreError> {
+    match fs::read_to_string(folder.join("format")) {
+        Ok(found) if found.trim().parse() == Ok(FORMAT) => Ok(true),
+        Ok(found) => Err(StoreError::Newer {
+            folder: folder.to_owned(),
+            found: found.trim().to_owned(),
+            known: FORMAT,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(StoreError::System {
+            folder: folder.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Finds out whether [`Disk::open`] could open the folder, as far as that is seen without a change to it.
+pub(super) fn check(folder: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::System {
+        folder: folder.to_owned(),
+        source,
+    };
+    has_format(folder)?;
+    let there = folder.ancestors().find(|path| path.exists());
+    access(there.unwrap_or(folder), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(error.into()))?;
+    match File::options().read(true).write(true).open(folder.join("data/lock")) {
+        Ok(lock) => match lock.try_lock() {
+            // It is given back at once.
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(said(folder, fjall::Error::Locked)),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 impl Disk {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::System {
@@ -82,21 +121,8 @@ impl Disk {
         fs::create_dir_all(folder).map_err(failed)?;
         // What plugins keep is for the server alone.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        let format = folder.join("format");
-        match fs::read_to_string(&format) {
-            Ok(found) if found.trim().parse() == Ok(FORMAT) => {}
-            Ok(found) => {
-                let found = found.trim().to_owned();
-                return Err(StoreError::Newer {
-                    folder: folder.to_owned(),
-                    found,
-                    known: FORMAT,
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::write(&format, format!("{FORMAT}\n")).map_err(failed)?;
-            }
-            Err(error) => return Err(failed(error)),
+        if !has_format(folder)? {
+            fs::write(folder.join("format"), format!("{FORMAT}\n")).map_err(failed)?;
         }
         let data = Data::open(folder).map_err(|error| said(folder, error))?;
         fs::write(folder.join("process"), std::process::id().to_string()).map_err(failed)?;
@@ -313,6 +339,11 @@ fn said(folder: &Path, error: fjall::Error) -> StoreError {
         fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
             StoreError::System { folder, source }
         }
+        // It was told to whoever wrote then, if anybody did: files are also merged in the background.
+        fjall::Error::Poisoned => StoreError::System {
+            folder,
+            source: io::Error::other("an earlier write failed, perhaps for want of space; they are opened anew"),
+        },
         fjall::Error::InvalidVersion(found) => StoreError::Newer {
             folder,
             found: format!("{found:?}"),

@@ -15,7 +15,7 @@ mod writing;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -225,6 +225,15 @@ impl Store {
             .and_then(|_| threads::spawn("store.read", move || reading::run(&reader, &look)))
             .map_err(failed)?;
         Ok(Self(inner))
+    }
+
+    /// Finds out whether the folder could be opened, as far as that is seen without a change to it.
+    ///
+    /// # Errors
+    ///
+    /// If it could not.
+    pub(crate) fn check(folder: &Path) -> Result<(), StoreError> {
+        disk::check(folder)
     }
 
     /// Queues changes that are made together. Calls `then` on the store's thread once they last, or cannot be made. Waits while too

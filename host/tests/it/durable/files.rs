@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{TOPIC, bench, counted, killed};
 use crate::support::client::Client;
+use crate::support::command::run;
 use crate::support::server::{Bench, Server};
 use crate::support::within;
 
@@ -30,6 +31,53 @@ async fn a_folder_of_a_later_server_is_refused() {
     fs::write(bench.path("state/topics/format"), "7\n").expect("written");
     let mut server = Server::starting(bench.command());
     server.log.line(&["format 7", "use a newer server"]).await;
+    assert!(!server.ended().await.success());
+    let (code, said) = checked(&bench);
+    assert!(
+        said.contains("format 7") && said.contains("use a newer server"),
+        "{said}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+/// What `bennu check --serve` says of a configuration.
+fn checked(bench: &Bench) -> (Option<i32>, String) {
+    let file = bench.config();
+    let (output, said, complained) = run(|command| command.args(["check", "--serve"]).arg(file));
+    (output.status.code(), said + &complained)
+}
+
+#[tokio::test]
+async fn check_sees_a_folder_that_is_in_use_or_cannot_be_used() {
+    let bench = bench("checkpoint");
+    let (code, said) = checked(&bench);
+    assert_eq!(code, Some(0), "it is not there yet: {said}");
+    assert!(!bench.path("state/topics").exists(), "a check changes nothing");
+    let mut server = bench.serve().await;
+    counted(&server).await;
+    let (code, said) = checked(&bench);
+    let process = format!("(process {})", server.pid());
+    for part in [
+        "warning",
+        "in use by another server",
+        &process,
+        "once that server has ended",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(code, Some(0));
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+    assert_eq!(checked(&bench).0, Some(0));
+    // It has been unlocked again.
+    drop(bench.serve().await);
+    fs::remove_dir_all(bench.path("state/topics")).expect("it is there");
+    fs::write(bench.path("state/topics"), "").expect("written");
+    let (code, said) = checked(&bench);
+    assert!(said.contains("state/topics cannot be read or written"), "{said}");
+    assert_eq!(code, Some(1));
+    let mut server = Server::starting(bench.command());
+    server.log.line(&["state/topics cannot be read or written"]).await;
     assert!(!server.ended().await.success());
 }
 
