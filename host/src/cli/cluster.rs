@@ -112,6 +112,10 @@ fn cluster_as_text(cluster: &Value) -> String {
         Some(0) | None => String::new(),
         Some(count) => styled(BAD, format!(", {count} of them without a home")),
     };
+    let misplaced = match partitions["misplaced"].as_u64() {
+        Some(0) | None => String::new(),
+        Some(count) => format!(", {count} of them not yet where they belong"),
+    };
     let broker = match cluster["connected"].as_bool() {
         Some(true) => String::new(),
         _ => styled(BAD, "\nthe connection to NATS is lost"),
@@ -119,7 +123,7 @@ fn cluster_as_text(cluster: &Value) -> String {
     let count = text(&partitions["count"]);
     let moves = moves_as_text(&cluster["moves"]);
     format!(
-        "cluster {name}: {count} partitions{nowhere}{broker}\n{}\n{moves}",
+        "cluster {name}: {count} partitions{nowhere}{misplaced}{broker}\n{}\n{moves}",
         table(header, &rows)
     )
 }

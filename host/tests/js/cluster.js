@@ -6,6 +6,7 @@ import { createServer, request } from "node:http";
 import { connect, createServer as listen } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 
 import { Bench, within } from "./server.js";
 
@@ -58,12 +59,27 @@ export class Cluster {
       const settings = `[cluster]\nservers = ["nats://127.0.0.1:${port}"]\nnode = "node${node}"\nlease_ms = 5_000\npartitions = 16\n`;
       cluster.nodes.push(await bench.serve(0, settings));
     }
+    await within("agreement on who has which partition", cluster.#settled());
     await cluster.#listen();
     return cluster;
   }
 
   at(mount) {
     return this.url.replace("http", "ws") + mount;
+  }
+
+  /** Resolves once each node sees all others, and each partition is where it belongs. */
+  async #settled() {
+    for (const node of this.nodes) {
+      const [, admin] = await node.line(/^admin on (http:\S+)/);
+      for (;;) {
+        const { nodes, partitions, moves } = await (await fetch(`${admin}/cluster`)).json();
+        const linked = nodes.filter(({ link }) => link !== "down" && link !== "none").length;
+        const underway = partitions.misplaced + partitions.moving + moves.partitions_coming + moves.partitions_going;
+        if (linked === this.nodes.length && underway === 0) break;
+        await setTimeout(20);
+      }
+    }
   }
 
   /** The node whose turn it is. */

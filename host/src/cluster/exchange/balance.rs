@@ -8,6 +8,7 @@ use super::Exchange;
 use crate::cluster::moving::Stands;
 use crate::cluster::node::NodeId;
 use crate::cluster::partitions::{partition_of, winner};
+use crate::cluster::table::Entry;
 
 /// How many entries are written at a time.
 const WRITES: usize = 64;
@@ -35,6 +36,16 @@ impl Exchange {
     /// Whether there is anybody to whom partitions could go.
     pub(super) fn has_heirs(&self) -> bool {
         self.staying().any(|name| name != self.me.name())
+    }
+
+    /// How many partitions are not yet at the node that should have them.
+    pub(super) fn misplaced(&self) -> usize {
+        let entries = self.shared.table.read();
+        let is_misplaced = |(partition, entry): &(u16, &Entry)| {
+            let wanted = winner(*partition, self.staying());
+            wanted.is_some_and(|wanted| entry.home.as_ref().is_none_or(|home| home.name() != wanted))
+        };
+        (0..).zip(entries.iter()).filter(is_misplaced).count()
     }
 
     /// Takes partitions whose home is lost and that should be here, and gives those away that should be elsewhere.

@@ -62,6 +62,7 @@ impl Exchange {
                 "count": entries.len(),
                 "here": entries.iter().filter(|entry| entry.place.is_here()).count(),
                 "nowhere": nowhere,
+                "misplaced": self.misplaced(),
                 "moving": self.writing.len(),
             },
             "moves": {

@@ -6,6 +6,7 @@ mod homes;
 mod longpoll;
 mod members;
 mod moves;
+mod pages;
 mod reading;
 mod refusals;
 mod standstill;
@@ -237,22 +238,26 @@ async fn two() -> (Broker, Node, Node) {
     (broker, a, b)
 }
 
-/// Waits until no partition is on its way any more: each is where it should be.
+/// Waits until all of these see each other and each partition is where it belongs.
 async fn settled(nodes: &[&Node]) {
     let all = async {
-        let mut before = Vec::new();
-        let mut calm = 0;
-        while calm < 5 {
-            let (mut counts, mut going) = (Vec::new(), 0);
-            for node in nodes {
+        for node in nodes {
+            loop {
                 let report = node.report().await;
-                counts.push(report["partitions"]["here"].clone());
-                going += report["moves"]["partitions_going"].as_u64().unwrap_or(0);
+                let (partitions, moves) = (&report["partitions"], &report["moves"]);
+                let is_calm = [
+                    &partitions["misplaced"],
+                    &partitions["moving"],
+                    &moves["partitions_coming"],
+                    &moves["partitions_going"],
+                ]
+                .iter()
+                .all(|count| **count == 0);
+                if is_calm && report["nodes"].as_array().map(Vec::len) == Some(nodes.len()) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let is_whole = counts.iter().filter_map(Value::as_u64).sum::<u64>() == 32 && going == 0;
-            calm = if is_whole && counts == before { calm + 1 } else { 0 };
-            before = counts;
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     patiently("calm", all).await;
