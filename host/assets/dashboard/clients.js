@@ -1,7 +1,7 @@
 /** Clients: who was closed or refused, and why; and the search for one of them. */
 
 import { $, element, setText } from "./dom.js";
-import { ask, query } from "./server.js";
+import { ask, cluster, everywhere, query } from "./server.js";
 import { keep } from "./tables.js";
 import { at, bytes, counted, lasting, number } from "./words.js";
 
@@ -22,9 +22,10 @@ async function learnReasons() {
 export async function showCloses() {
   const reason = $("reason").value;
   const path = `closes?${query({ limit: $("normal").checked ? MOST : 4 * MOST, reason })}`;
-  const [{ closes, kept, max_closes: most }] = await Promise.all([ask(path), learnReasons()]);
+  const [{ closes, kept, max_closes: most, missing = [] }] = await Promise.all([ask(path, { node: everywhere() }), learnReasons()]);
   const isShown = (close) => $("normal").checked || close.reason !== "client_closed";
-  setText($("closes-note"), `${number(kept)} remembered, ${number(most)} at most`);
+  const silent = missing.length > 0 ? `; without ${missing.join(", ")}, which did not answer` : "";
+  setText($("closes-note"), `${cluster.nodes.length > 0 ? "of all nodes; " : ""}${number(kept)} remembered, ${number(most)} at most${silent}`);
   const shown = closes.filter(isShown).slice(0, MOST);
   keep($("closes"), shown, keyOf, closed);
 }
@@ -66,8 +67,8 @@ function details(client) {
 
 /** Looks for a client as `bennu why` does, and shows what became of it. */
 export async function search(client, act) {
-  // In a cluster, `node` is the one that is asked, and each entry has its own.
-  const { connections, closes, more, kept, node, missing = [] } = await ask(`why?${query({ client, limit: MOST })}`);
+  // In a cluster, each entry has its node.
+  const { connections, closes, more, kept, missing = [] } = await ask(`why?${query({ client, limit: MOST })}`);
   const box = $("found");
   const lost = missing.map((name) => element("p", { className: "bad" }, `The node ${name} does not answer: what it knows is not shown.`));
   if (connections.length + closes.length === 0) {
@@ -78,32 +79,31 @@ export async function search(client, act) {
   const parts = lost;
   if (connections.length > 0) {
     const title = more ? `The first ${connections.length} that are connected` : `${counted(connections.length, "client")} connected`;
-    parts.push(element("h3", {}, title), ...everybody(client, connections.filter((open) => open.node === node), act), element("ul", {}, ...connections.map((open) => connected(open, act, node))));
+    parts.push(element("h3", {}, title), ...everybody(client, connections, act), element("ul", {}, ...connections.map((open) => connected(open, act))));
   }
   if (closes.length > 0) parts.push(element("h3", {}, "Closed or refused before"), element("ul", {}, ...closes.map(closed)));
   box.replaceChildren(...parts);
 }
 
-/** A button for all connections of this node that were found, where there are several. */
+/** A button for all connections that were found, where there are several. */
 function everybody(client, connections, act) {
   const ids = new Set(connections.map(({ socket_id: id }) => id));
   if (connections.length === 0 || (connections.length < 2 && !ids.has(client))) return [];
   const whom = ids.size === 1 && ids.has(client) ? { socket_id: client } : { peer: client };
   const shown = whom.socket_id === undefined ? `all clients at ${client}` : `socket id ${client}`;
-  const button = element("button", { className: "quiet", type: "button", onclick: () => act.disconnect(button, whom, shown) }, `Disconnect ${shown}`);
+  const button = element("button", { className: "quiet", type: "button", onclick: () => act.disconnect(button, whom, shown, everywhere()) }, `Disconnect ${shown}`);
   return [element("p", {}, button)];
 }
 
-function connected(open, act, node) {
-  const isHere = open.node === node;
+function connected(open, act) {
   const name = open.socket_id ? `socket id ${open.socket_id}` : "no socket id";
-  const shown = `connection ${open.connection}`;
-  const button = element("button", { className: "quiet", type: "button", onclick: () => act.disconnect(button, { connection: open.connection }, shown) }, "Disconnect");
+  const place = open.node ? ` on node ${open.node}` : "";
+  const shown = `connection ${open.connection}${place}`;
+  const button = element("button", { className: "quiet", type: "button", onclick: () => act.disconnect(button, { connection: open.connection }, shown, open.node) }, "Disconnect");
   button.setAttribute("aria-label", `Disconnect ${shown}`);
-  const place = isHere ? "" : ` on node ${open.node}, whose own dashboard can disconnect it`;
-  const since = `connection ${open.connection} from ${open.peer}, ${name}, open for ${lasting(open.open_ms)}${place}`;
+  const since = `${shown} from ${open.peer}, ${name}, open for ${lasting(open.open_ms)}`;
   const text = element("span", {}, since, element("br"), element("small", {}, details(open)));
-  const item = element("li", {}, element("div", { className: "open" }, text, ...(isHere ? [button] : [])));
+  const item = element("li", {}, element("div", { className: "open" }, text, button));
   item.dataset.connection = open.connection;
   return item;
 }

@@ -2,10 +2,11 @@
 
 import { actions, say } from "./actions.js";
 import { search, showCloses } from "./clients.js";
-import { $, setText } from "./dom.js";
+import { $, element, setText } from "./dom.js";
 import { showHistory } from "./history.js";
 import { showOverview } from "./overview.js";
-import { ask } from "./server.js";
+import { ask, cluster } from "./server.js";
+import { keep } from "./tables.js";
 import { at } from "./words.js";
 
 /** How often the server is asked for news. */
@@ -55,13 +56,19 @@ async function start() {
 async function refresh() {
   clearTimeout(timer);
   try {
-    const [overview, history] = await Promise.all([ask("overview"), ask("history"), showCloses()]);
+    const overview = await ask("overview");
+    showNodes(overview.cluster);
+    const [history] = await Promise.all([ask("history"), showCloses()]);
     showOverview(overview, act);
     showHistory(history);
     if (silentSince) $("trouble").hidden = true;
     silentSince = undefined;
   } catch (error) {
     if (error.status === 401) return start();
+    if (error.status === 404 && cluster.chosen !== undefined) {
+      say(`${cluster.chosen} is no node of the cluster any more. What is shown now is of the node that this page comes from.`, true);
+      cluster.chosen = undefined;
+    }
     silentSince ??= Date.now();
     setText($("trouble"), `No news since ${at(silentSince)}: ${error.message}. What is shown here is old.`);
     $("trouble").hidden = false;
@@ -69,6 +76,21 @@ async function refresh() {
   clearTimeout(timer);
   if (!document.hidden) timer = setTimeout(refresh, PAUSE_MS);
 }
+
+/** Offers the nodes of the cluster to choose from. */
+function showNodes(seen) {
+  cluster.nodes = seen === null ? [] : seen.nodes.map(({ node }) => node);
+  $("node-label").hidden = seen === null;
+  if (seen === null) return;
+  cluster.chosen ??= seen.node;
+  keep($("node"), cluster.nodes, (name) => name, (name) => element("option", { value: name }, name));
+  $("node").value = cluster.chosen;
+}
+
+$("node").addEventListener("change", async () => {
+  cluster.chosen = $("node").value;
+  await refresh();
+});
 
 $("log-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -9,6 +9,8 @@ let before;
 /** Shows an answer of `/overview`. */
 export function showOverview(overview, act) {
   const { node } = overview;
+  // Another node is looked at: it has counted for itself.
+  if (before?.cluster?.node !== overview.cluster?.node) before = undefined;
   const seconds = before && (node.now_unix_ms - before.node.now_unix_ms) / 1_000;
   // Two people who watch get the same answer: there is nothing to compare.
   const isNew = seconds === undefined || seconds > 0;
@@ -51,7 +53,7 @@ function showCluster(cluster) {
   const link = ({ link }) => element("span", { className: link === "up" ? "good" : "bad" }, link);
   setText($("cluster-note"), connected ? "" : "NATS cannot be reached");
   const columns = [
-    { title: "Node", of: ({ node, this: isThis }) => (isThis ? `${node} (this one)` : node) },
+    { title: "Node", of: ({ node, this: isThis }) => (isThis ? `${node} (shown here)` : node) },
     { title: "Version", of: ({ version }) => version },
     { title: "Since", of: ({ since_unix_ms: since }) => at(since) },
     { title: "Partitions", className: "number", of: (node) => `${number(node.partitions)} of ${number(partitions.count)}` },

@@ -11,8 +11,15 @@ export class Refused extends Error {
   }
 }
 
-/** Sends a request. Gives what the answer has: JSON, text, or nothing. */
-export async function ask(path, { method = "GET", secret, body } = {}) {
+/** In a cluster: the nodes, and the one that is looked at. */
+export const cluster = { nodes: [], chosen: undefined };
+
+/** All nodes of the cluster, as `ask` takes them. */
+export const everywhere = () => (cluster.nodes.length > 0 ? "*" : undefined);
+
+/** Sends a request, to the node that is looked at if no other is named. Gives what the answer has: JSON, text, or nothing. */
+export async function ask(page, { method = "GET", secret, body, node = cluster.chosen } = {}) {
+  const path = node === undefined || page === "session" ? page : `${page}${page.includes("?") ? "&" : "?"}${query({ node })}`;
   const headers = {};
   if (secret !== undefined) headers.authorization = `Bearer ${secret}`;
   if (body !== undefined) headers["content-type"] = "application/json";

@@ -212,14 +212,20 @@ impl Cluster {
         asks.ok_or(NoAnswer::Leaving)?.ask(run, question, patience).await
     }
 
-    /// Asks all other nodes that have a lease, and waits for so long. `None`: which they are is not known now.
-    pub(crate) async fn ask_all(&self, question: Bytes, patience: Duration) -> Option<Gathered> {
+    /// The names of all other nodes that have a lease, and the numbers by which they are asked. `None`: they are not known now.
+    pub(crate) async fn others(&self) -> Option<Vec<(String, u64)>> {
         let (reply, others) = oneshot::channel();
         self.running().as_ref()?.send(Event::Others(reply)).ok()?;
         let others = timeout(PATIENCE, others).await.ok()?.ok()?;
-        let ask = async |node: NodeId| {
-            let answer = self.ask(node.run(), question.clone(), patience).await;
-            (node.name().to_owned(), answer)
+        Some(others.iter().map(|node| (node.name().to_owned(), node.run())).collect())
+    }
+
+    /// Asks all other nodes that have a lease, and waits for so long. `None`: which they are is not known now.
+    pub(crate) async fn ask_all(&self, question: Bytes, patience: Duration) -> Option<Gathered> {
+        let others = self.others().await?;
+        let ask = async |(node, run): (String, u64)| {
+            let answer = self.ask(run, question.clone(), patience).await;
+            (node, answer)
         };
         let mut gathered = Gathered::default();
         for (node, answer) in join_all(others.into_iter().map(ask)).await {

@@ -6,6 +6,7 @@
 mod access;
 mod attempts;
 mod clients;
+pub(crate) mod elsewhere;
 mod history;
 mod look;
 mod overview;
@@ -73,6 +74,8 @@ DELETE /connections              closes those with ?socket_id= or ?connection= o
 /cluster/{topic}                 the node that is the home of a topic, as JSON
 /quarantine                      contents that Bennu does not load, as JSON
 DELETE /quarantine/{hash}        takes contents out of quarantine
+
+In a cluster, each of them takes ?node=NAME and then is that of another node. /connections and /closes take ?node=*, for all nodes.
 ";
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -169,7 +172,26 @@ pub(crate) fn from_start(pages: Arc<OnceLock<Router>>) -> Router {
 ///
 /// Requests that change something are neither GET nor POST, so that no page of another site can send them.
 pub(crate) fn app(admin: Admin) -> Router {
-    let guarded = Router::new()
+    let guarded = pages()
+        .layer(middleware::from_fn_with_state(admin.clone(), elsewhere::at_node))
+        .layer(middleware::from_fn_with_state(admin.clone(), access::guard));
+    let session = get(access::session).put(access::log_in).delete(access::log_out);
+    Router::new()
+        .route("/health", get(async || HEALTHY))
+        .route("/session", session)
+        .merge(page::routes())
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(middleware::from_fn(access::own_origin))
+        .layer(middleware::from_fn_with_state(admin.clone(), known_host))
+        .layer(middleware::from_fn(ambiguous::refuse))
+        .layer(middleware::from_fn(headers))
+        .with_state(admin)
+}
+
+/// The pages for whoever is let in.
+fn pages() -> Router<Admin> {
+    Router::new()
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/stored", get(stored::plugins))
@@ -191,19 +213,6 @@ pub(crate) fn app(admin: Admin) -> Router {
         .route("/quarantine/{hash}", delete(plugins::lift))
         .route("/", get(root))
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(admin.clone(), access::guard));
-    let session = get(access::session).put(access::log_in).delete(access::log_out);
-    Router::new()
-        .route("/health", get(async || HEALTHY))
-        .route("/session", session)
-        .merge(page::routes())
-        .merge(guarded)
-        .layer(DefaultBodyLimit::max(MOST_BODY))
-        .layer(middleware::from_fn(access::own_origin))
-        .layer(middleware::from_fn_with_state(admin.clone(), known_host))
-        .layer(middleware::from_fn(ambiguous::refuse))
-        .layer(middleware::from_fn(headers))
-        .with_state(admin)
 }
 
 /// Sends browsers to the dashboard; it lets them in by itself. Says to everybody else what there is.
@@ -263,6 +272,12 @@ async fn ready(State(Admin { state, .. }): State<Admin>) -> Response {
 /// What a host says that is no node.
 const ALONE: (StatusCode, &str) = (StatusCode::NOT_FOUND, "this host is alone: it has no [cluster]\n");
 
+/// What is said if the cluster's thread does not answer.
+const SILENT: (StatusCode, &str) = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "the thread of the cluster does not answer\n",
+);
+
 /// The home of a topic, as this node sees it.
 async fn home(State(Admin { state, .. }): State<Admin>, Path(topic): Path<String>) -> Response {
     match state.cluster.get() {
@@ -278,11 +293,7 @@ async fn cluster(State(Admin { state, .. }): State<Admin>) -> Response {
     };
     match cluster.report().await {
         Some(report) => Json(report).into_response(),
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the thread of the cluster does not answer\n",
-        )
-            .into_response(),
+        None => SILENT.into_response(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Answers what other nodes of the cluster ask this one, from what the server knows.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::admin::why;
+use super::admin::{Admin, elsewhere as pages, why};
 use super::api::nodes;
 use super::endpoint::{Endpoint, elsewhere};
 use super::question::{self, Question};
@@ -12,18 +12,22 @@ use crate::cluster::{Answering, Answers};
 
 /// Answers of one server.
 #[derive(Debug)]
-pub(super) struct FromHere(Arc<Endpoint>);
+pub(super) struct FromHere {
+    endpoint: Arc<Endpoint>,
+    /// Set once the admin pages are there.
+    admin: Arc<OnceLock<Admin>>,
+}
 
 impl FromHere {
-    /// The answers of the server with this endpoint.
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self(endpoint)
+    /// The answers of the server with this endpoint, and with these admin pages once they are there.
+    pub(super) fn new(endpoint: Arc<Endpoint>, admin: Arc<OnceLock<Admin>>) -> Self {
+        Self { endpoint, admin }
     }
 }
 
 impl Answers for FromHere {
     fn answer(&self, question: Bytes) -> Answering {
-        let endpoint = Arc::clone(&self.0);
+        let (endpoint, admin) = (Arc::clone(&self.endpoint), self.admin.get().cloned());
         Box::pin(async move {
             let (question, body) = question::read::<Question>(&question)?;
             match question {
@@ -32,6 +36,7 @@ impl Answers for FromHere {
                 Question::Topic(wanted) => Some(nodes::say_topic(&endpoint, &wanted).await),
                 Question::Connections(wanted) => Some(nodes::say_connections(&endpoint, wanted).await),
                 Question::Client(wanted) => Some(why::say(&endpoint, &wanted).await),
+                Question::Page(wanted) => Some(pages::say(admin.as_ref(), &wanted, body).await),
             }
         })
     }

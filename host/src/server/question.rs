@@ -20,6 +20,8 @@ pub(crate) enum Question {
     Connections(ConnectionsWanted),
     /// For an operator: what became of a client?
     Client(ClientWanted),
+    /// For an operator: what does an admin page say? The body is that of the request.
+    Page(PageWanted),
 }
 
 /// Which topics are wanted.
@@ -64,6 +66,18 @@ pub(crate) struct ClientWanted {
     pub(crate) client: String,
     /// How many entries of each kind at most.
     pub(crate) limit: usize,
+}
+
+/// Which admin page is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PageWanted {
+    pub(crate) method: String,
+    /// With its query.
+    pub(crate) path: String,
+    /// What the body of the request is.
+    pub(crate) content_type: Option<String>,
+    /// Who asks, for the log.
+    pub(crate) operator: String,
 }
 
 /// What a session is asked.

@@ -3,8 +3,12 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
+import WebSocket from "ws";
+
+import { openBrowser } from "./browser.js";
 import { answer, clients, connect, Inbox, join, witness } from "./clients.js";
 import { Cluster } from "./cluster.js";
+import { isShown, listen } from "./dashboard.js";
 
 describe("three nodes behind a proxy", () => {
   let cluster;
@@ -36,6 +40,36 @@ describe("three nodes behind a proxy", () => {
       assert.equal(connection.opens, 1);
     });
   }
+
+  test("the dashboard of one node shows the others, and disconnects their clients", async (t) => {
+    const [first, , last] = cluster.nodes;
+    const client = new WebSocket(`${last.at("/socket")}/websocket?vsn=2.0.0`);
+    const closed = new Promise((resolve) => client.once("close", resolve));
+    await new Promise((resolve, reject) => client.once("open", resolve).once("error", reject));
+    const [, admin] = await first.line(/^admin on (http:\S+)/);
+    const page = await (await openBrowser(t)).newPage();
+    page.setDefaultTimeout(10_000);
+    const { errors } = listen(page);
+    await page.goto(admin);
+    await isShown(page);
+    const version = (node) => page.locator("#version", { hasText: `process ${node.pid}` }).waitFor();
+    await version(first);
+    assert.deepEqual(await page.locator("#node option").allInnerTexts(), ["node0", "node1", "node2"]);
+    await page.selectOption("#node", "node2");
+    await version(last);
+
+    await page.fill("#client", "127.0.0.1");
+    await page.click("#search-form button");
+    await page.locator("#found .open", { hasText: "on node node2" }).getByRole("button").click();
+    await page.locator("#confirm[open]").waitFor();
+    await page.click("#confirm-yes");
+    assert.equal(await closed, 1001);
+    await page.locator("#done", { hasText: "1 client disconnected" }).waitFor();
+    await page.selectOption("#node", "node0");
+    await version(first);
+    await page.locator("#closes [data-reason=disconnected_by_operator]", { hasText: "node node2" }).waitFor();
+    assert.deepEqual(errors, []);
+  });
 
   test("what they asked for was carried from node to node", async () => {
     const carried = await Promise.all(cluster.nodes.map(async (node) => {

@@ -21,7 +21,7 @@ export async function openDashboard(t, { secret, more = "", libraries, viewport,
 }
 
 /** What the page gets from the server, and what goes wrong in it. */
-function listen(page) {
+export function listen(page) {
   const [answers, errors] = [[], []];
   page.on("response", async (response) => {
     const text = await response.text().catch(() => "");

@@ -48,6 +48,10 @@ export class Server {
     return this.url.replace("http", "ws") + mount;
   }
 
+  get pid() {
+    return this.#process.pid;
+  }
+
   get port() {
     return new URL(this.url).port;
   }

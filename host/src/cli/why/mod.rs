@@ -26,10 +26,9 @@ Examples:
 
 Shows what happened, who did it, the close code, and what to change. Asks the
 server's admin listener, as `bennu plugins` does; in a cluster, that asks all
-nodes, but for --last, which shows one. The server remembers as many clients as
-`[admin] max_closes` says; for older ones, look for `connection closed` and
-`client refused` in the log. The exit code is 1 if the server knows no such
-client.";
+nodes. Each server remembers as many clients as `[admin] max_closes` says; for
+older ones, look for `connection closed` and `client refused` in the log. The
+exit code is 1 if the server knows no such client.";
 
 /// `bennu why`
 #[derive(Args, Debug)]
@@ -66,7 +65,7 @@ pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
             "/why?client={}&limit={limit}",
             utf8_percent_encode(client, NON_ALPHANUMERIC)
         ),
-        None => format!("/closes?limit={limit}"),
+        None => format!("/closes?node=*&limit={limit}"),
     };
     let found = runtime.block_on(Found::ask(&host, &path))?;
     warn_of_missing(&found.missing);

@@ -7,12 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::clients::{Asked, Cursor, MOST, PAGE, Silent, closed, look, mistaken, shown};
+use super::{Admin, SILENT};
 use crate::cluster::Cluster;
 use crate::server::closes::Wanted;
 use crate::server::endpoint::Endpoint;
@@ -65,11 +65,7 @@ pub(super) async fn why(State(admin): State<Admin>, uri: Uri) -> Response {
             Json(whole).into_response()
         }
         (Err(silent), _) => silent.into_response(),
-        (_, None) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the thread of the cluster does not answer\n",
-        )
-            .into_response(),
+        (_, None) => SILENT.into_response(),
     }
 }
 
