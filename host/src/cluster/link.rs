@@ -109,8 +109,7 @@ impl Link {
     }
 
     /// Whether items can be sent.
-    #[cfg(any(test, debug_assertions))]
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn is_up(&self) -> bool {
         self.is_up
     }
@@ -129,7 +128,7 @@ impl Link {
 
     /// Adds items to what goes to the other node. Only while the link is up.
     pub(crate) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        debug_assert!(self.is_up(), "nobody would ever read it");
+        debug_assert!(self.is_up, "nobody would ever read it");
         write(&mut self.pending);
     }
 
