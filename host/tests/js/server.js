@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 /** The one deadline: anything that takes longer has failed. */
-export const DEADLINE_MS = 5_000;
+export const DEADLINE_MS = 20_000;
 
 /** Until cargo has described a workspace, on a busy machine. */
 const WORKSPACE_MS = 60_000;

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// The one deadline: what takes longer has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What `future` gives. Panics, saying what was waited for, if it takes longer than [`DEADLINE`].
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
