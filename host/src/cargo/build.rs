@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use anstream::adapter::strip_str;
 use serde::Deserialize;
 
+use super::inputs::rerun_if_changed;
 use super::processes::{Process, Processes};
 use super::stage::{Library, Stage};
 use super::{CargoError, Target};
@@ -45,7 +46,8 @@ pub(crate) struct Outcome {
     /// The packages that each is built from, by id.
     packages: BTreeMap<String, BTreeSet<String>>,
     warnings: Vec<Diagnostic>,
-    /// Files that the compiler looked for and did not find. Where a path is relative, it is so to the workspace.
+    /// Files that the compiler looked for and did not find, and those that a build script has named that failed. Where a path is
+    /// relative, it is so to the workspace.
     pub(crate) missing: BTreeSet<PathBuf>,
 }
 
@@ -80,7 +82,8 @@ impl Build {
             outcome.plugins.insert(plugin.clone(), built);
             outcome.packages.insert(plugin, packages.into_keys().collect());
         }
-        outcome.missing = diagnostics.iter().filter_map(|said| said.missing()).collect();
+        outcome.missing = diagnostics.iter().flat_map(Diagnostic::missing).collect();
+        outcome.missing.extend(named_by_failed_scripts(&said));
         outcome.warnings = diagnostics.into_iter().filter(|said| said.level == "warning").collect();
         Ok(outcome)
     }
@@ -168,6 +171,14 @@ struct CompilerMessage {
     level: String,
     /// As the compiler shows it to people.
     rendered: Option<String>,
+    /// Notes and advice.
+    #[serde(default)]
+    children: Vec<Note>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Note {
+    message: String,
 }
 
 impl CompilerMessage {
@@ -183,6 +194,7 @@ impl CompilerMessage {
             message: self.message,
             level: self.level,
             rendered: self.rendered.unwrap_or_default(),
+            notes: self.children,
         }
     }
 }
@@ -196,13 +208,25 @@ struct Diagnostic {
     /// `error` or `warning`, or less.
     level: String,
     rendered: String,
+    notes: Vec<Note>,
 }
 
 impl Diagnostic {
-    /// The file that an `include_str!` names, if it is not there.
-    fn missing(&self) -> Option<PathBuf> {
-        let (file, _) = self.message.strip_prefix("couldn't read `")?.split_once('`')?;
-        Some(PathBuf::from(file))
+    /// The file that an `include_str!` names, or those that a module may be in, if they are not there.
+    fn missing(&self) -> Vec<PathBuf> {
+        if let Some((file, _)) = { self.message.strip_prefix("couldn't read `") }.and_then(|rest| rest.split_once('`'))
+        {
+            return vec![PathBuf::from(file)];
+        }
+        if !self.message.starts_with("file not found for module") {
+            return Vec::new();
+        }
+        // to create the module `a`, create file "src/a.rs" or "src/a/mod.rs"
+        let named = self
+            .notes
+            .iter()
+            .flat_map(|note| note.message.split('"').skip(1).step_by(2));
+        named.filter(|file| file.ends_with(".rs")).map(PathBuf::from).collect()
     }
 }
 
@@ -212,6 +236,24 @@ struct Told {
     /// By package id.
     libraries: BTreeMap<String, Result<Library, CargoError>>,
     diagnostics: Vec<Diagnostic>,
+}
+
+/// What build scripts that failed depend on. Cargo keeps what a script has printed only if it succeeds, but shows it.
+fn named_by_failed_scripts(said: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folder = None;
+    for line in said.lines().map(|line| strip_str(line).to_string()) {
+        if line.starts_with("error") || line.starts_with("warning") {
+            // … custom build command for `echo v1.0.0 (/its/folder)`
+            let script = line.split_once("failed to run custom build command for `");
+            let place = script.and_then(|(_, package)| package.split_once(" ("));
+            folder = place.and_then(|(_, place)| Some(PathBuf::from(place.rsplit_once(")`")?.0)));
+        }
+        if let Some(folder) = &folder {
+            found.extend(rerun_if_changed(line.trim_start()).map(|file| folder.join(file)));
+        }
+    }
+    found
 }
 
 /// Passes on what cargo says, line by line, and keeps the end of it.

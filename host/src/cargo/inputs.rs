@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::{Package, Workspace};
 
@@ -46,6 +47,33 @@ impl Workspace {
         let is_downloaded = |file: &Path| home.as_ref().is_some_and(|home| file.starts_with(home));
         found.retain(|file| !is_written(file) && !is_downloaded(file));
         found
+    }
+
+    /// Has cargo compile what `plugin` needs of this workspace, though all files may be older than what it has compiled: that of a file
+    /// that was put back may be. Cargo compares times only.
+    pub(crate) fn age(&self, plugin: &str) {
+        let members = self
+            .local_packages(plugin)
+            .into_iter()
+            .filter(|package| package.is_member);
+        let names: Vec<&str> = members.map(|package| &*package.name).collect();
+        let is_theirs = |folder: &PathBuf| names.iter().any(|name| is_hashed(&name_of(folder), name));
+        for profile in self.profile_folders() {
+            let folders = [".fingerprint", "build"].map(|folder| entries(&profile.join(folder)));
+            let files = folders
+                .into_iter()
+                .flatten()
+                .filter(is_theirs)
+                .flat_map(|folder| entries(&folder));
+            let is_time = |file: &PathBuf| name_of(file).starts_with("dep-") || name_of(file) == "output";
+            for file in files.filter(is_time) {
+                // If that fails, cargo does as it always does.
+                let _ = File::options()
+                    .write(true)
+                    .open(file)
+                    .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH));
+            }
+        }
     }
 
     /// `debug` of the target directory, and of each platform in it.
@@ -115,7 +143,7 @@ pub(crate) fn listed(text: &str) -> Vec<PathBuf> {
 }
 
 /// What a build script says that it depends on.
-fn rerun_if_changed(printed: &str) -> impl Iterator<Item = &str> {
+pub(super) fn rerun_if_changed(printed: &str) -> impl Iterator<Item = &str> {
     printed.lines().filter_map(|line| {
         let said = line.strip_prefix("cargo::").or_else(|| line.strip_prefix("cargo:"))?;
         said.strip_prefix("rerun-if-changed=").map(str::trim)

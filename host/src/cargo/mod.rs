@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use serde::Deserialize;
@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub(crate) use self::build::{Build, Outcome};
 pub(crate) use self::inputs::listed;
 pub(crate) use self::processes::Processes;
-pub(crate) use self::stage::{Library, Stage};
+pub(crate) use self::stage::Stage;
 use build::Wanted;
 
 /// Without it, cargo wants to read the packages that other systems would need.
@@ -72,6 +72,12 @@ pub(crate) enum CargoError {
         /// Why.
         source: io::Error,
     },
+    /// Cargo, or a program that it has started, wants to read from the terminal.
+    #[error(
+        "cargo, or a program that it has started such as git, asks for something at the terminal, which it cannot have here: \
+         run `cargo fetch` yourself, and answer"
+    )]
+    Asks,
     /// [`Processes::stop`] was called.
     #[error("the build was stopped")]
     Stopped,
@@ -300,7 +306,7 @@ impl Workspace {
         let wanted = plugins
             .iter()
             .map(|plugin| self.wanted(plugin))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let mut command = cargo();
         let messages = if self.colours {
             "json-diagnostic-rendered-ansi"
@@ -311,8 +317,8 @@ impl Workspace {
             .args(["build", "--keep-going", "--message-format", messages])
             .args(["--color", if self.colours { "always" } else { "never" }])
             .current_dir(&self.root);
-        for plugin in plugins {
-            command.args(["-p", plugin]);
+        for plugin in &wanted {
+            command.args(["-p", self.spec(plugin)]);
         }
         let mut process = processes.spawn(quiet(&mut command))?;
         let stderr = { process.child.stderr.take() }.map(|stderr| thread::spawn(move || build::listen(stderr, said)));
@@ -335,6 +341,20 @@ impl Workspace {
             id: package.id.clone(),
             packages: needed.map(|id| (id.clone(), self.name(id))).collect(),
         })
+    }
+
+    /// What cargo knows a plugin by: its name, or its id if another package has the same name.
+    fn spec<'a>(&self, wanted: &'a Wanted) -> &'a str {
+        match self.names.values().filter(|name| **name == wanted.plugin).count() {
+            0 | 1 => &wanted.plugin,
+            _ => &wanted.id,
+        }
+    }
+
+    /// The manifests of all packages of the workspace.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = PathBuf> {
+        let members = self.packages.iter().filter(|package| package.is_member);
+        members.map(|package| package.manifest_path.clone())
     }
 
     /// The name of a package, downloaded or not.
@@ -379,6 +399,7 @@ fn program() -> OsString {
 /// What to do if there is no such program.
 fn where_from(error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::NotFound if std::env::var_os("CARGO").is_some() => ", which the variable CARGO names: unset it",
         io::ErrorKind::NotFound => ": install Rust, or put cargo into PATH",
         _ => "",
     }
@@ -397,15 +418,62 @@ fn gone(said: &str) -> String {
         .last()
         .and_then(Path::parent)
         .map_or_else(String::new, |folder| {
+            let is_pattern = folder.ends_with("*");
             let folder = folder.display();
-            format!(
-                "a Cargo.toml of this workspace has the `path` {folder}, and that folder is gone: write where it is now\n"
-            )
+            match is_pattern {
+                true => format!("there is no package in {folder}: `bennu new NAME` makes one\n"),
+                false => format!(
+                    "a Cargo.toml of this workspace has the `path` {folder}, and that folder is gone: write where it is now\n"
+                ),
+            }
         })
 }
 
+/// The folder whose workspace a configuration belongs to: that in which it is named or, if there is no workspace around it, that of
+/// the file that a link leads to.
+///
+/// # Errors
+///
+/// If there is no such file.
+pub(crate) fn folder_of(configuration: &Path) -> io::Result<PathBuf> {
+    let real = configuration.canonicalize()?;
+    let named = match configuration.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let named = named.canonicalize()?;
+    let is_in_workspace = named.ancestors().any(|folder| folder.join("Cargo.toml").is_file());
+    Ok(match real.parent() {
+        Some(real) if !is_in_workspace => real.to_owned(),
+        _ => named,
+    })
+}
+
+/// Variables in which a relative path starts at the folder that cargo runs in.
+const FOLDERS: [&str; 4] = [
+    "CARGO_HOME",
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_BUILD_BUILD_DIR",
+];
+
+/// Those of them that are set, from the folder on that we were started in, as for a cargo that is called there. Ours runs in others.
+static SET_FOLDERS: LazyLock<Vec<(&str, PathBuf)>> = LazyLock::new(|| {
+    let set = FOLDERS
+        .iter()
+        .filter_map(|name| Some((*name, PathBuf::from(std::env::var_os(name)?))));
+    // `{workspace-root}` is for cargo to fill in.
+    let is_relative = |path: &Path| path.is_relative() && !path.to_string_lossy().starts_with('{');
+    let relative = set.filter(|(_, path)| is_relative(path));
+    relative
+        .filter_map(|(name, path)| Some((name, std::path::absolute(path).ok()?)))
+        .collect()
+});
+
 fn cargo() -> Command {
-    Command::new(program())
+    let mut command = Command::new(program());
+    command.envs(SET_FOLDERS.iter().map(|(name, path)| (*name, path)));
+    command
 }
 
 /// Has a command read nothing, and us read what it writes.

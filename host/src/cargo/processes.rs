@@ -3,7 +3,9 @@
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -45,11 +47,37 @@ impl Processes {
             return Err(CargoError::Stopped);
         }
         let child = command.process_group(0).spawn().map_err(not_run)?;
-        state.leaders.push(Pid::from_child(&child));
+        let leader = Pid::from_child(&child);
+        state.leaders.push(leader);
+        let asks = Arc::new(AtomicBool::new(false));
+        let (processes, found) = (self.clone(), Arc::clone(&asks));
+        thread::spawn(move || processes.end_if_it_asks(leader, &found));
         Ok(Process {
             child,
             processes: self.clone(),
+            asks,
         })
+    }
+
+    /// Ends a group once one of it wants to read what is typed at the terminal, git for a password, say: that is ours, and so the
+    /// system stops the group, for ever.
+    fn end_if_it_asks(&self, leader: Pid, asks: &AtomicBool) {
+        let until = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        let found = loop {
+            match waitid(WaitId::Pid(leader), until) {
+                Err(Errno::INTR) => {}
+                found => break found,
+            }
+        };
+        let of_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
+        let signal = found.ok().flatten().and_then(|found| found.stopping_signal());
+        if signal.is_some_and(|signal| of_terminal.contains(&signal)) {
+            let state = self.lock();
+            if state.leaders.contains(&leader) {
+                asks.store(true, Ordering::Release);
+                end_group(leader);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -62,13 +90,18 @@ impl Processes {
 pub(super) struct Process {
     pub(super) child: Child,
     processes: Processes,
+    asks: Arc<AtomicBool>,
 }
 
 impl Process {
     /// Waits until cargo ends.
     pub(super) fn wait(&mut self) -> Result<ExitStatus, CargoError> {
         self.until_ended().map_err(|error| not_run(error.into()))?;
-        self.reap().map_err(not_run)
+        let status = self.reap().map_err(not_run)?;
+        match self.asks.load(Ordering::Acquire) {
+            true => Err(CargoError::Asks),
+            false => Ok(status),
+        }
     }
 
     /// Waits without reaping: until it is reaped, no other process gets its number, and `stop` may still use it.

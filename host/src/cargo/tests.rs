@@ -10,8 +10,11 @@ use rustix::fs::{FileType, Mode};
 use rustix::process::Pid;
 
 use super::processes::Process;
+use super::stage::Library;
 use super::*;
 use crate::runtime::plugin::testing::Folder;
+
+mod edges;
 
 /// A small workspace: `one` needs `common`, `two` does not and has a feature `loud`, `plain` is no cdylib.
 struct World {

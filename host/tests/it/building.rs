@@ -231,5 +231,103 @@ async fn what_another_cargo_builds_meanwhile_is_not_served() {
             ],
         )
         .await;
+    // In one line.
+    assert_eq!(server.log.count(&["rejected before"]), 1);
+    assert_eq!(server.log.count(&["has not changed since it was rejected"]), 0);
     assert!(fs::read(bench.path("target/debug/libecho.dev-1.so")).expect("a copy") == ours);
+}
+
+/// A build script that writes into its own package; cargo therefore runs it for each build.
+const WRITES: &str = r#"fn main() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    std::fs::write("src/made.rs", format!("pub const N: u128 = {};", now.as_nanos())).unwrap();
+}"#;
+
+#[tokio::test]
+async fn what_builds_write_themselves_starts_no_builds_without_end() {
+    let bench = workspace("pub mod made;\n");
+    write(&bench, "plugins/echo/build.rs", WRITES);
+    let server = dev(&bench).await;
+    let made = ["! echo: each build writes", "plugins/echo/src/made.rs"];
+    server.log.line_within(BUILD, &made).await;
+    nth_result(&server.log, 2).await;
+    let before = server.log.count(&["✗ echo"]);
+    // Whoever saves something has it built, once.
+    each_has_a_result(&bench, &server, &[("plugins/echo/src/lib.rs", "pub mod made;\n\n")]).await;
+    each_has_a_result(&bench, &server, &[("plugins/echo/build.rs", "fn main() {}\n")]).await;
+    each_has_a_result(&bench, &server, &[("plugins/echo/src/made.rs", "")]).await;
+    assert_eq!(server.log.count(&["✗ echo"]), before + 3);
+}
+
+#[tokio::test]
+async fn a_file_that_is_put_back_is_built() {
+    let bench = workspace("fn main( {\n");
+    fs::rename(bench.path("plugins/echo/src/lib.rs"), bench.path("kept")).expect("kept");
+    write(&bench, "plugins/echo/src/lib.rs", "");
+    let server = dev(&bench).await;
+    nth_result(&server.log, 0).await;
+    fs::rename(bench.path("kept"), bench.path("plugins/echo/src/lib.rs")).expect("back");
+    server.log.line_within(BUILD, &["✗ echo does not compile"]).await;
+}
+
+#[tokio::test]
+async fn a_package_that_has_another_name_is_missed() {
+    let bench = workspace("");
+    let server = dev(&bench).await;
+    nth_result(&server.log, 0).await;
+    let manifest = fs::read_to_string(bench.path("plugins/echo/Cargo.toml")).expect("read");
+    write(&bench, "plugins/echo/Cargo.toml", &manifest.replace("echo", "hello"));
+    let missed = "✗ echo cannot be built: the workspace has no package `echo`";
+    server.log.line_within(BUILD, &[missed]).await;
+    // A plugin may get the package, in whichever folder.
+    let config = fs::read_to_string(bench.config()).expect("read");
+    bench.write_config(&config.replace("echo", "greeter"));
+    server
+        .log
+        .line(&["no package of this workspace is called greeter"])
+        .await;
+    write(&bench, "plugins/echo/Cargo.toml", &manifest.replace("echo", "greeter"));
+    server.log.line_within(BUILD, &["✗ greeter: library rejected"]).await;
+}
+
+#[tokio::test]
+async fn a_workspace_that_cargo_cannot_read_is_said_once_for_all() {
+    let bench = workspace("");
+    let server = dev(&bench).await;
+    nth_result(&server.log, 0).await;
+    let manifest = fs::read_to_string(bench.path("Cargo.toml")).expect("read");
+    write(&bench, "Cargo.toml", &format!("{manifest}mistake = [\n"));
+    server.log.line_within(BUILD, &["✗ echo does not compile"]).await;
+    assert_eq!(server.log.count(&["error: unclosed array"]), 1, "{}", server.log.text());
+    // That it is mended is said as well, though cargo has nothing to compile.
+    write(&bench, "Cargo.toml", &manifest);
+    server.log.line_within(BUILD, &["✗ echo: library rejected"]).await;
+}
+
+#[tokio::test]
+async fn a_relative_target_directory_is_where_a_cargo_in_the_same_folder_has_it() {
+    let bench = workspace("pub const TEXT: &str = include_str!(\"../../../texts/outside.txt\");\n");
+    write(&bench, "texts/outside.txt", "one\n");
+    let mut command = dev_command(&bench);
+    command
+        .current_dir(bench.path("texts"))
+        .env("CARGO_TARGET_DIR", "built");
+    let server = Server::start_within(BUILD, command).await;
+    nth_result(&server.log, 0).await;
+    assert!(bench.path("texts/built/debug/libecho.dev-1.so").exists());
+    each_has_a_result(&bench, &server, &[("texts/outside.txt", "two\n")]).await;
+}
+
+#[tokio::test]
+async fn sources_are_found_in_a_target_directory_that_is_set_meanwhile() {
+    let bench = workspace("pub const TEXT: &str = include_str!(\"../../../texts/outside.txt\");\n");
+    write(&bench, "texts/outside.txt", "one\n");
+    let server = dev(&bench).await;
+    nth_result(&server.log, 0).await;
+    let elsewhere = "[build]\ntarget-dir = \"elsewhere\"\n";
+    each_has_a_result(&bench, &server, &[(".cargo/config.toml", elsewhere)]).await;
+    fs::remove_dir_all(bench.path("target")).expect("removed");
+    for text in ["two\n", "three\n"] {
+        each_has_a_result(&bench, &server, &[("texts/outside.txt", text)]).await;
+    }
 }

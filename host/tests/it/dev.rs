@@ -311,6 +311,49 @@ fn without_cargo_or_a_package_that_is_named_by_its_path_it_says_what_to_mend() {
     assert!(all.contains(&how) && !all.contains("bennu new"), "{all}");
 }
 
+#[test]
+fn a_program_that_asks_at_the_terminal_does_not_hold_it_up_for_ever() {
+    let bench = workspace("");
+    let cargo = bench.path("cargo");
+    fs::write(&cargo, "#!/bin/sh\nread answer </dev/tty\n").expect("written");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("made to run");
+    let mut terminal = at_terminal(|command| {
+        command
+            .args(["dev", "--config"])
+            .arg(bench.config())
+            .env("CARGO", &cargo)
+    });
+    terminal.exp_string("run `cargo fetch` yourself").expect("the reason");
+    assert_eq!(ended(terminal), 1);
+}
+
+#[test]
+fn a_cargo_that_is_named_and_a_plugin_that_is_missing_are_told_apart() {
+    let bench = workspace("");
+    let config = bench.config();
+    let how = "cannot run /nonexistent, which the variable CARGO names: unset it";
+    let dev = |command: &mut Command| {
+        command.args(["dev", "--config"]).arg(&config);
+    };
+    check_refused(
+        |command| {
+            dev(command);
+            command.env("CARGO", "/nonexistent")
+        },
+        how,
+    );
+    fs::write(bench.path("Cargo.toml"), "[workspace]\nmembers = [\"plugins/*\"]\n").expect("written");
+    fs::remove_dir_all(bench.path("plugins/echo")).expect("removed");
+    let (_, _, complained) = run(|command| {
+        dev(command);
+        command
+    });
+    assert!(
+        complained.contains("plugins/*: `bennu new NAME` makes one") && !complained.contains("is gone"),
+        "{complained}"
+    );
+}
+
 /// Puts one more package beside those that are there.
 fn add_other(bench: &Bench) {
     fs::create_dir_all(bench.path("plugins/other")).expect("made");

@@ -303,3 +303,43 @@ fn what_cannot_be_made_is_explained_and_leaves_nothing() {
         "--kit",
     );
 }
+
+/// Runs `bennu` where no file may be larger than some KiB, as if the disk were full.
+fn on_a_small_disk(world: &World, folder: &str, args: &str) -> String {
+    let mut shell = Command::new("bash");
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 24; exec {} {args}",
+        bennu().get_program().display()
+    );
+    let output = shell
+        .current_dir(world.path(folder))
+        .args(["-c", &command])
+        .output()
+        .expect("bash");
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing_and_changes_nothing() {
+    let world = World::new();
+    let complained = on_a_small_disk(&world, "", "new greeter");
+    assert!(complained.contains("cannot write"), "{complained}");
+    assert_eq!(fs::read_dir(world.path("")).expect("read").count(), 0);
+
+    world.greeter();
+    let config = world.path("greeter/config/bennu.toml");
+    let long = fs::read_to_string(&config).expect("text") + &"# A long comment.\n".repeat(3000);
+    fs::write(&config, &long).expect("written");
+    let complained = on_a_small_disk(&world, "greeter", "new other --route");
+    assert!(complained.contains("cannot write"), "{complained}");
+    assert!(!world.path("greeter/plugins/other").exists());
+    assert_eq!(fs::read_to_string(&config).expect("text"), long);
+    assert_eq!(fs::read_dir(world.path("greeter/config")).expect("read").count(), 2);
+
+    // It is there when the disk is.
+    std::os::unix::fs::symlink("nowhere", world.path("other")).expect("linked");
+    check_refused(|command| world.at("", command, &["new", "other"]), "exists already");
+    said(0, |command| world.at("greeter", command, &["new", "other", "--route"]));
+    assert!(fs::read_to_string(&config).expect("text").contains("[plugins.other]"));
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::cargo::{CargoError, Processes, Workspace, listed};
+use crate::cargo::{CargoError, Processes, Workspace, folder_of, listed};
 use crate::config::{Config, Diagnostic, nearest};
 
 /// The libraries to check, and what is wrong where there is none.
@@ -32,8 +32,8 @@ impl Libraries {
 
     /// The libraries that `bennu dev` has built from the workspace, or would load for plugins that it cannot build.
     pub(in crate::cli) fn of_workspace(config: &Config) -> Self {
-        let file = config.file.canonicalize().unwrap_or_else(|_| config.file.clone());
-        let workspace = match Workspace::find(file.parent().unwrap_or(Path::new("/")), &Processes::default(), |_| ()) {
+        let folder = folder_of(&config.file).unwrap_or_else(|_| PathBuf::from("/"));
+        let workspace = match Workspace::find(&folder, &Processes::default(), |_| ()) {
             Ok(workspace) => workspace,
             Err(error) => {
                 return Self {

@@ -8,6 +8,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::reloads::REJECTED_BEFORE;
 use crate::cli::terminal::{BAD, FAINT, ODD, STRONG, styled};
 
 /// How messages begin that need no fields: the sentence says everything, the fields are for scripts.
@@ -25,6 +26,10 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = Line::default();
         event.record(&mut line);
+        // `Reloads` makes one line of it.
+        if line.message.starts_with(REJECTED_BEFORE) {
+            return Ok(());
+        }
         let text = line.shown(*event.metadata().level());
         if out.has_ansi_escapes() {
             writeln!(out, "{text}")

@@ -3,13 +3,15 @@
 mod brief;
 mod building;
 mod keys;
+mod known;
 mod reloads;
+mod rewritten;
 mod screen;
 mod sources;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use clap::Args;
@@ -26,7 +28,7 @@ use super::args::{ConfigArg, address, override_listen};
 use super::signals::{self, Hangup, Signals};
 use super::terminal::{FAINT, STRONG, has_colours, styled, table};
 use super::{LogOverride, log_filter, log_panics, output, raise_open_files, read_config, set_log_level};
-use crate::cargo::Processes;
+use crate::cargo::{Processes, folder_of};
 use crate::config::{Config, Mode};
 use crate::runtime::plugin::prepare_process;
 use crate::runtime::threads;
@@ -161,7 +163,7 @@ fn prepare(
     (processes, screen): (Processes, Screen),
 ) -> anyhow::Result<Prepared> {
     // Watched before the first build, so that nothing is missed that is saved meanwhile.
-    let mut sources = Sources::watch(folder(&config)?, changed, processes, screen)?;
+    let mut sources = Sources::watch(folder_of(&config.file)?, changed, processes, screen)?;
     sources.take_over(&mut config);
     sources.follow(&config)?;
     let built = sources.first_build();
@@ -214,12 +216,6 @@ fn in_short(level: &str) -> String {
     let mut levels = parts.filter_map(|part| part.parse::<LevelFilter>().ok());
     let most = levels.next_back().unwrap_or(LevelFilter::WARN).min(LevelFilter::WARN);
     format!("bennu={most},{level}")
-}
-
-/// The folder of the configuration. The workspace that it lies in is the one to build.
-fn folder(config: &Config) -> std::io::Result<PathBuf> {
-    let file = config.file.canonicalize()?;
-    Ok(file.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from))
 }
 
 fn greet(server: &Server, screen: &Screen) {

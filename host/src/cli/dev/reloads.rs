@@ -13,7 +13,7 @@ use super::screen::Screen;
 use crate::cli::terminal::{BAD, GOOD, STRONG, styled};
 
 /// How the line begins about a library that was saved or built again, but was rejected before. The rest says what goes on.
-const REJECTED_BEFORE: &str = "library not loaded: it has not changed since it was rejected; ";
+pub(super) const REJECTED_BEFORE: &str = "library not loaded: it has not changed since it was rejected; ";
 
 /// Hears all events of the server, and shows those about reloads.
 pub(super) struct Reloads {
@@ -83,7 +83,11 @@ impl Reloads {
 fn unchanged(said: &Said, built: Option<f64>, holds: Option<&str>) -> String {
     let (mark, what) = match holds {
         None => (styled(GOOD, "✓"), "nothing changed".to_owned()),
-        Some(holds) => (styled(BAD, "✗"), format!("this library was rejected before; {holds}")),
+        Some(holds) => {
+            let why = &said.rejected_before;
+            let what = format!("this library was rejected before; {holds}: {why} ({})", said.help);
+            (styled(BAD, "✗"), what)
+        }
     };
     let built = built.map_or_else(String::new, |build_ms| format!("built in {}, ", time(build_ms)));
     format!("{mark} {}: {built}{what}", styled(STRONG, &said.plugin))
@@ -134,6 +138,8 @@ impl<S: Subscriber> Layer<S> for Reloads {
 struct Said {
     message: String,
     plugin: String,
+    rejected_before: String,
+    help: String,
     numbers: BTreeMap<&'static str, f64>,
 }
 
@@ -149,6 +155,8 @@ impl Visit for Said {
         match field.name() {
             "plugin" => self.plugin = value.to_owned(),
             "message" => self.message = value.to_owned(),
+            "rejected_before" => self.rejected_before = value.to_owned(),
+            "help" => self.help = value.to_owned(),
             _ => {}
         }
     }

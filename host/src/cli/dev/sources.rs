@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime};
 
 use anstream::adapter::strip_str;
 
 use super::building::{Building, Due, WAITS, waiting};
+use super::known::{Builder, Known, take_over, usual_folder};
+use super::rewritten::Rewritten;
 use super::screen::Screen;
-use crate::cargo::{CargoError, Library, Outcome, Processes, Stage, Workspace};
+use crate::cargo::{CargoError, Outcome, Processes, Stage, Workspace};
 use crate::cli::terminal::{BAD, ODD, STRONG, has_colours, styled};
 use crate::config::{Config, nearest};
 use crate::runtime::plugin::step::{Rejection, Step};
@@ -21,6 +23,7 @@ use crate::server::routing::Routing;
 
 /// The watcher's name for what decides over all plugins. No plugin can have this name.
 const WORKSPACE: &str = "/workspace";
+
 /// What starts a build.
 pub(super) enum Change {
     /// A source of this plugin has changed, or one of [`WORKSPACE`].
@@ -29,62 +32,20 @@ pub(super) enum Change {
     Configuration(Box<Config>),
 }
 
-/// The workspace as cargo described it last. The thread that builds replaces it, others only read it.
-#[derive(Clone)]
-struct Known(Arc<Mutex<Arc<Workspace>>>);
-
-impl Known {
-    fn now(&self) -> Arc<Workspace> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set(&self, workspace: Workspace) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(workspace);
-    }
-}
-
-/// Passes configurations that the server reads on to the thread that builds.
-struct Builder {
-    known: Known,
-    changed: mpsc::Sender<Change>,
-}
-
-impl Follower for Builder {
-    fn adapt(&self, config: &mut Config) {
-        take_over(config, &self.known.now());
-    }
-
-    fn configured(&self, config: &Config) {
-        // The thread that builds ends with the process.
-        let _ = self.changed.send(Change::Configuration(Box::new(config.clone())));
-    }
-}
-
-/// Removes the libraries that the configuration names for plugins of the workspace, because `dev` serves its own builds only, and
-/// those that do not exist: only `serve` rejects a configuration over a missing file.
-fn take_over(config: &mut Config, workspace: &Workspace) {
-    for (name, plugin) in &mut config.plugins {
-        // A plugin that was made since cargo described the workspace has a folder already.
-        let is_ours = workspace.has(name) || usual_folder(workspace, name).join("Cargo.toml").exists();
-        plugin.library = plugin.library.take().filter(|library| !is_ours && library.exists());
-    }
-}
-
-/// Where `bennu new` puts a plugin.
-fn usual_folder(workspace: &Workspace, plugin: &str) -> PathBuf {
-    workspace.root().join("plugins").join(plugin)
-}
-
 /// The plugins that `dev` builds, and the watcher of their sources.
 pub(super) struct Sources {
     known: Known,
     folder: PathBuf,
     /// What each plugin is built from. If the workspace has no such package: what it was built from, or where it would be.
     plugins: BTreeMap<String, SourceSet>,
-    /// The manifests that say which packages there are, and when each was written.
+    /// The manifests and settings that say which packages there are, and when each was written.
     manifests: BTreeMap<PathBuf, Option<SystemTime>>,
-    /// Files that the compiler looked for in vain in the last build.
+    /// Files that the compiler looked for in vain in the last build, or that a build script has named that failed.
     missing: BTreeSet<PathBuf>,
+    /// By plugin.
+    rewritten: BTreeMap<String, Rewritten>,
+    /// The plugins that were not built last.
+    failed: BTreeSet<String>,
     watcher: Watcher,
     stage: Arc<Stage>,
     processes: Processes,
@@ -126,11 +87,13 @@ impl Sources {
         };
         watcher.sources(WORKSPACE, settings, Some(SystemTime::now()));
         Ok(Self {
-            known: Known(Arc::new(Mutex::new(Arc::new(workspace)))),
+            known: Known::new(workspace),
             folder,
             plugins: BTreeMap::new(),
             manifests: BTreeMap::new(),
             missing: BTreeSet::new(),
+            rewritten: BTreeMap::new(),
+            failed: BTreeSet::new(),
             watcher,
             stage: Arc::new(stage),
             processes,
@@ -151,6 +114,7 @@ impl Sources {
         for name in before.difference(&wanted) {
             self.watcher.forget(name);
             self.plugins.remove(name);
+            self.rewritten.remove(name);
         }
         let workspace = self.known.now();
         let mut new: Vec<String> = wanted.difference(&before).cloned().collect();
@@ -191,7 +155,9 @@ impl Sources {
     /// is watched on, because it may come back.
     fn watch_sources(&mut self, since: SystemTime, built: &[&str]) {
         let workspace = self.known.now();
-        let mut manifests = BTreeSet::from([workspace.root().join("Cargo.toml")]);
+        let mut manifests = workspace.settings();
+        // Cargo itself writes it.
+        manifests.retain(|file| !file.ends_with("Cargo.lock"));
         for (name, watched) in &mut self.plugins {
             let set = match workspace.source_folders(name) {
                 Ok(folders) => {
@@ -203,13 +169,16 @@ impl Sources {
                         outputs: vec![workspace.target().to_owned()],
                     }
                 }
+                // Or a package elsewhere gets this name.
                 Err(_) if watched.folders.is_empty() => SourceSet {
                     folders: vec![usual_folder(&workspace, name)],
+                    files: workspace.manifests().collect(),
                     ..SourceSet::default()
                 },
                 Err(_) => watched.clone(),
             };
             manifests.extend(set.folders.iter().map(|folder| folder.join("Cargo.toml")));
+            manifests.extend(set.files.iter().filter(|file| file.ends_with("Cargo.toml")).cloned());
             if *watched != set || built.contains(&name.as_str()) {
                 // A package that cargo has just described may be gone again.
                 let since = (!workspace.has(name) || !is_gone(&set)).then_some(since);
@@ -223,18 +192,24 @@ impl Sources {
             .collect();
     }
 
-    /// Asks cargo to describe the workspace again, if a manifest has changed.
-    fn keep_up(&mut self) {
+    /// Asks cargo to describe the workspace again, if a manifest or a setting has changed.
+    fn keep_up(&mut self) -> Result<(), CargoError> {
         if self.manifests.iter().all(|(file, before)| written(file) == *before) {
-            return;
+            return Ok(());
         }
         let since = SystemTime::now();
-        // If a manifest cannot be read, the build says so.
-        let Ok(workspace) = find(&self.folder, &self.processes, &self.screen) else {
-            return;
-        };
+        let workspace = find(&self.folder, &self.processes, &self.screen)?;
+        if workspace.target() != self.known.now().target() {
+            self.stage = Arc::new(workspace.stage()?);
+        }
         self.known.set(workspace);
         self.watch_sources(since, &[]);
+        Ok(())
+    }
+
+    /// The plugins that are packages of the workspace.
+    fn packages(&self) -> BTreeSet<String> {
+        self.buildable().into_iter().collect()
     }
 
     /// Builds all plugins for the first time.
@@ -262,21 +237,23 @@ impl Sources {
             }
             Err(error) => return self.none_built(&names, &error),
         };
-        let mut built = Vec::new();
+        let (mut built, mut shown) = (Vec::new(), BTreeSet::new());
         for (name, library) in plugins {
             let library = library.map_err(|error| {
-                self.say_not_built(&name, &error, false);
+                self.say_not_built(&name, &error, false, !shown.insert(error.to_string()));
                 rejection(&error)
             });
             built.push((name, library.map(|library| library.path)));
         }
+        let failed = built.iter().filter(|(_, library)| library.is_err());
+        self.failed = failed.map(|(name, _)| name.clone()).collect();
         built
     }
 
     /// What is served if cargo could not even start on the plugins.
     fn none_built(&self, names: &[String], error: &CargoError) -> Vec<Built> {
         let not_built = |name: &String| {
-            self.say_not_built(name, error, false);
+            self.say_not_built(name, error, false, false);
             (name.clone(), Err(rejection(error)))
         };
         names.iter().map(not_built).collect()
@@ -300,13 +277,15 @@ impl Sources {
         }
     }
 
-    /// Shows what the compiler says, and what is in service now.
-    fn say_not_built(&self, name: &str, error: &CargoError, is_served: bool) {
+    /// Shows what the compiler says, unless that is repeated, and what is in service now.
+    fn say_not_built(&self, name: &str, error: &CargoError, is_served: bool, is_repeated: bool) {
         let (cross, plugin) = (styled(BAD, "✗"), styled(STRONG, name));
         let what = match error {
             CargoError::Stopped => return,
             CargoError::Failed(message) => {
-                self.screen.say(message);
+                if !is_repeated {
+                    self.screen.say(message);
+                }
                 format!("{cross} {plugin} does not compile")
             }
             other => format!("{cross} {plugin} cannot be built: {other}"),
@@ -324,9 +303,45 @@ impl Sources {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let build = self.known.now().build(&names, &self.stage, &self.processes, said)?;
         let outcome = build.wait()?;
+        let ended = SystemTime::now();
         self.missing.clone_from(&outcome.missing);
         self.watch_sources(since, &names);
+        for name in names {
+            self.find_rewritten(name, (since, ended));
+        }
         Ok(outcome)
+    }
+
+    /// Finds out what a build of this plugin writes to its own sources.
+    fn find_rewritten(&mut self, name: &str, (began, ended): (SystemTime, SystemTime)) {
+        let Some(set) = self.plugins.get(name) else {
+            return;
+        };
+        let written = set.written_after(began);
+        let known = self.rewritten.entry(name.to_owned()).or_default();
+        for file in known.built((began, ended), &written) {
+            self.screen.say(&format!(
+                "{} {}: each build writes {}, which therefore starts no other build unless it changes between builds",
+                styled(ODD, "!"),
+                styled(STRONG, name),
+                file.display()
+            ));
+        }
+    }
+
+    /// Whether sources of a plugin have changed, other than by its last build.
+    fn has_changed(&self, name: &str) -> bool {
+        let (set, rewritten) = (self.plugins.get(name), self.rewritten.get(name));
+        set.is_some_and(|set| !rewritten.is_some_and(|known| known.is_own_doing(|since| set.written_after(since))))
+    }
+
+    /// Has cargo see that sources have changed, though no file is newer than the last build.
+    fn show_to_cargo(&self, name: &str) {
+        if let (Some(set), Some(known)) = (self.plugins.get(name), self.rewritten.get(name))
+            && known.is_all_older(|since| set.written_after(since))
+        {
+            self.known.now().age(name);
+        }
     }
 
     /// Builds when something changes, one build at a time, until nobody is left to say so.
@@ -344,20 +359,17 @@ impl Sources {
             for change in std::iter::once(first).chain(changes.try_iter()) {
                 match change {
                     Change::Sources(name) if name == WORKSPACE => due.all = true,
-                    Change::Sources(name) => due.changed.extend(self.plugins.contains_key(&name).then_some(name)),
+                    Change::Sources(name) => due.changed.extend(self.has_changed(&name).then_some(name)),
                     Change::Configuration(config) => match self.follow(&config) {
                         Ok(new) => due.changed.extend(new),
                         Err(error) => self.screen.say(&format!("cannot read the workspace: {error}")),
                     },
                 }
             }
-            let missed: BTreeSet<String> = { self.plugins.keys() }
-                .filter(|name| !self.known.now().has(name))
-                .cloned()
-                .collect();
-            self.keep_up();
+            let before = self.packages();
+            let kept_up = self.keep_up();
             due.changed
-                .extend(missed.into_iter().filter(|name| self.known.now().has(name)));
+                .extend(before.symmetric_difference(&self.packages()).cloned());
             let is_served = |name: &str| {
                 let routing = routing();
                 routing
@@ -366,29 +378,46 @@ impl Sources {
                     .get(name)
                     .is_some_and(|slot| slot.current().is_some())
             };
-            self.rebuild(due, service, is_served);
+            self.rebuild(due, kept_up.err(), service, is_served);
         }
     }
 
     /// Builds what is due and hands it to the server, or shows why it does not compile. The code in service stays until then.
-    fn rebuild(&mut self, mut due: Due, service: &Service, is_served: impl Fn(&str) -> bool) {
+    /// `unreadable`: why cargo cannot describe the workspace.
+    fn rebuild(
+        &mut self,
+        mut due: Due,
+        unreadable: Option<CargoError>,
+        service: &Service,
+        is_served: impl Fn(&str) -> bool,
+    ) {
         let start = Instant::now();
-        let not_built = |sources: &Self, name: &str, error: &CargoError| {
-            sources.say_not_built(name, error, is_served(name));
+        // What cargo says of all plugins is shown once.
+        let mut shown = BTreeSet::new();
+        let mut not_built = |sources: &mut Self, name: &str, error: &CargoError| {
+            sources.failed.insert(name.to_owned());
+            sources.say_not_built(name, error, is_served(name), !shown.insert(error.to_string()));
             service.send(Command::NotBuilt(name.to_owned(), rejection(error)));
         };
-        // If a package is gone, the workspace may be none without it, and what cargo says then is about all of it.
-        for name in { &due.changed }
-            .iter()
-            .filter(|name| self.plugins.get(*name).is_some_and(is_gone))
-        {
-            not_built(self, name, &CargoError::NoPackage(name.clone()));
+        let packages = self.packages();
+        for name in &due.changed {
+            // If a package is gone, the workspace may be none without it, and what cargo says then is about all of it.
+            if self.plugins.get(name).is_some_and(is_gone) {
+                not_built(self, name, &CargoError::NoPackage(name.clone()));
+            } else if !packages.contains(name) {
+                // It has another name, for example, or a manifest that cargo cannot read.
+                let no_package = CargoError::NoPackage(name.clone());
+                not_built(self, name, unreadable.as_ref().unwrap_or(&no_package));
+            }
         }
         let mut names = self.buildable();
         names.retain(|name| !self.plugins.get(name).is_some_and(is_gone));
         due.changed.retain(|name| names.contains(name));
         if names.is_empty() || (due.changed.is_empty() && !due.all) {
             return;
+        }
+        for name in &due.changed {
+            self.show_to_cargo(name);
         }
         let told = Building::start(self.screen.clone(), service.clone(), &due, &names);
         let outcome = self.build_now(&names, told.listener());
@@ -397,19 +426,21 @@ impl Sources {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                return names
-                    .iter()
-                    .filter(|name| told(name))
-                    .for_each(|name| not_built(self, name, &error));
+                names.retain(|name| told(name) || due.all);
+                return names.iter().for_each(|name| not_built(self, name, &error));
             }
         };
-        let is_due =
-            |name: &String| told(name) || matches!(outcome.plugins.get(name), Some(Ok(Library { is_new: true, .. })));
+        let is_due = |name: &String| match outcome.plugins.get(name) {
+            Some(Ok(library)) => told(name) || library.is_new || self.failed.contains(name),
+            // What is said of all may keep cargo from compiling anything. That a package is gone is a change of its own.
+            _ => told(name) || (due.all && !self.plugins.get(name).is_some_and(is_gone)),
+        };
         names.retain(is_due);
         self.say_warnings(&outcome, &names);
         for name in names {
             match outcome.plugins.get(&name) {
                 Some(Ok(library)) => {
+                    self.failed.remove(&name);
                     tracing::info!(plugin = name, build_ms = start.elapsed().as_millis(), "built");
                     service.send(Command::Library {
                         path: library.path.clone(),

@@ -108,7 +108,14 @@ impl Workspace {
             // Before anything is written: a mistake that the file has already is reported as a mistake of the file.
             Config::parse(&self.config, &extended, Mode::Dev).map_err(|errors| rejected(&self.config, errors))?;
         }
-        write_plugin(&folder, name)?;
+        let adds_route = with_route && !is_named;
+        or_nothing(&folder, || {
+            write_plugin(&folder, name)?;
+            if adds_route {
+                replace(&self.config, &extended)?;
+            }
+            Ok(())
+        })?;
         say(&format!("{} {}", styled(GOOD, "created"), folder.display()));
         if is_named {
             say(&format!(
@@ -116,8 +123,7 @@ impl Workspace {
                 self.config.display(),
                 name.as_str()
             ));
-        } else if with_route {
-            fs::write(&self.config, extended)?;
+        } else if adds_route {
             say(&format!(
                 "{} its route in {}",
                 styled(GOOD, "added"),
@@ -162,6 +168,20 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
     refuse_existing(root)?;
     let name = &args.name;
     let kit = kit(args.kit.as_deref())?;
+    or_nothing(root, || write_workspace(root, name, &kit))?;
+    say(&format!(
+        "{} {}: a workspace with the plugin {}",
+        styled(GOOD, "created"),
+        root.display(),
+        name.as_str()
+    ));
+    say(&heading("Then"));
+    say(&format!("  cd {}", name.as_str()));
+    say(&next(name));
+    Ok(())
+}
+
+fn write_workspace(root: &Path, name: &PluginName, kit: &Path) -> anyhow::Result<()> {
     let kit_text = kit.to_str().context("the path of bennu-plugin is not UTF-8")?;
     let manifest = include_str!("template/workspace.toml.txt").replace("KIT", &toml::Value::from(kit_text).to_string());
     let config =
@@ -183,15 +203,6 @@ fn fresh(root: &Path, args: &NewArgs) -> anyhow::Result<()> {
     if lock.is_file() {
         fs::copy(&lock, root.join("Cargo.lock")).with_context(|| format!("cannot copy {}", lock.display()))?;
     }
-    say(&format!(
-        "{} {}: a workspace with the plugin {}",
-        styled(GOOD, "created"),
-        root.display(),
-        name.as_str()
-    ));
-    say(&heading("Then"));
-    say(&format!("  cd {}", name.as_str()));
-    say(&next(name));
     Ok(())
 }
 
@@ -248,8 +259,27 @@ fn write_plugin(folder: &Path, name: &PluginName) -> anyhow::Result<()> {
     write(&folder.join("README.md"), &name.fill(&readme))
 }
 
+/// Makes a folder that is not there yet, or leaves nothing of it: what is half there would be in the way of the next try.
+fn or_nothing(folder: &Path, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    make().inspect_err(|_| drop(fs::remove_dir_all(folder)))
+}
+
+/// Replaces a file as a whole, or leaves it as it is. If it is a link, that stays.
+fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
+    let file = file.canonicalize()?;
+    let new = file.with_extension("toml.new~");
+    let written = fs::metadata(&file).and_then(|meta| {
+        fs::write(&new, text)?;
+        fs::set_permissions(&new, meta.permissions())?;
+        fs::rename(&new, &file)
+    });
+    let written = written.inspect_err(|_| drop(fs::remove_file(&new)));
+    written.with_context(|| format!("cannot write {}", file.display()))
+}
+
 fn refuse_existing(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
+    // A link that leads nowhere is in the way, too.
+    if folder.symlink_metadata().is_ok() {
         bail!("{} exists already: choose another name, or remove it", folder.display());
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is watched: one file, or the sources of something.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +30,14 @@ pub(crate) struct SourceSet {
     pub(crate) files: BTreeSet<PathBuf>,
     /// Folders that builds write to.
     pub(crate) outputs: Vec<PathBuf>,
+}
+
+impl SourceSet {
+    /// The files that were written after `since`, and when. Not those with a time to come: it says nothing, and would be later than
+    /// each build for as long as that.
+    pub(crate) fn written_after(&self, since: SystemTime) -> BTreeMap<PathBuf, SystemTime> {
+        Walk::over(self, Some(since)).newer
+    }
 }
 
 /// Identifies contents. `None`: there were none yet.
@@ -79,11 +87,11 @@ impl Subject {
     pub(super) fn sources(set: SourceSet, since: Option<SystemTime>) -> Self {
         let Walk {
             folders: found,
-            newest,
+            newer,
             print,
             ..
-        } = Walk::over(&set);
-        let is_seen = since.is_some_and(|since| newest <= since);
+        } = Walk::over(&set, since);
+        let is_seen = since.is_some() && newer.is_empty();
         let seen = is_seen.then(|| ContentHash::of(&print));
         Self::Sources { set, found, seen }
     }
@@ -165,7 +173,7 @@ impl Subject {
                 Ok(*seen)
             }
             Self::Sources { set, found, seen } => {
-                let walk = Walk::over(set);
+                let walk = Walk::over(set, None);
                 *found = walk.folders;
                 *seen = Some(ContentHash::of(&walk.print));
                 Ok(*seen)
@@ -240,9 +248,11 @@ fn is_about(changed: &Path, file: &Path) -> bool {
 
 /// Editors' scratch files, version control and packages of other languages are no sources.
 fn is_source(path: &Path) -> bool {
+    let is_scratch =
+        |name: &str| name.starts_with('.') || name.ends_with('~') || (name.starts_with('#') && name.ends_with('#'));
     path.file_name()
         .and_then(|name| name.to_str())
-        .is_some_and(|name| !name.starts_with('.') && !name.ends_with('~') && name != NOT_SOURCES)
+        .is_some_and(|name| !is_scratch(name) && name != NOT_SOURCES)
 }
 
 /// A walk over sources, in the order of names; links come last.
@@ -254,11 +264,13 @@ struct Walk<'a> {
     entered: BTreeSet<(u64, u64)>,
     files: usize,
     print: Vec<u8>,
-    newest: SystemTime,
+    /// From when to when a file must have been written to be one of `newer`.
+    span: Option<(SystemTime, SystemTime)>,
+    newer: BTreeMap<PathBuf, SystemTime>,
 }
 
 impl<'a> Walk<'a> {
-    fn over(set: &'a SourceSet) -> Self {
+    fn over(set: &'a SourceSet, since: Option<SystemTime>) -> Self {
         let mut walk = Self {
             outputs: &set.outputs,
             folders: BTreeSet::new(),
@@ -266,7 +278,8 @@ impl<'a> Walk<'a> {
             entered: BTreeSet::new(),
             files: 0,
             print: Vec::new(),
-            newest: SystemTime::UNIX_EPOCH,
+            span: since.map(|since| (since, SystemTime::now() + Duration::from_secs(1))),
+            newer: BTreeMap::new(),
         };
         for folder in &set.folders {
             walk.folder(folder);
@@ -338,7 +351,12 @@ impl<'a> Walk<'a> {
     }
 
     fn file(&mut self, path: &Path, meta: &Metadata) {
-        self.newest = self.newest.max(meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+        if let (Some((since, now)), Ok(written)) = (self.span, meta.modified())
+            && written > since
+            && written <= now
+        {
+            self.newer.insert(path.to_owned(), written);
+        }
         self.print.extend_from_slice(path.as_os_str().as_bytes());
         for number in [
             meta.ino(),

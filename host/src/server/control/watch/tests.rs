@@ -426,3 +426,25 @@ fn what_has_changed_since_a_build_began_is_a_change_though_it_is_watched_only_no
     world.changed("room");
     world.nothing_else();
 }
+
+#[test]
+fn a_file_whose_time_is_to_come_has_not_changed_since() {
+    let world = World::new(by_events());
+    world.write("room/src/lib.rs", "from a computer whose clock is wrong");
+    let file = fs::File::options()
+        .write(true)
+        .open(world.path("room/src/lib.rs"))
+        .unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600))
+        .unwrap();
+    let set = SourceSet {
+        folders: vec![world.path("room")],
+        ..SourceSet::default()
+    };
+    assert!(set.written_after(SystemTime::UNIX_EPOCH).is_empty());
+    world.watcher.sources("room", set, Some(SystemTime::now()));
+    world.write("room/#lib.rs#", "what Emacs saves by itself");
+    world.nothing_else();
+    world.write("room/src/lib.rs", "saved");
+    world.changed("room");
+}
