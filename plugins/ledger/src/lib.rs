@@ -2,7 +2,7 @@
 //!
 //! A client `put`s the numbers 1, 2, 3, …. Each becomes an entry of the ledger with a number of its own, which goes to everyone on
 //! the topic in a broadcast. The client gets a reply, now or later, and a numbered `note`. A timer of the topic broadcasts a numbered
-//! `tick`. So every message that is lost, doubled or out of order shows.
+//! `tick`. A topic that has lost its ledger begins another one. So every message that is lost, doubled or out of order shows.
 //!
 //! Its features are variants to replace one by another; some of them misbehave.
 #![forbid(unsafe_code)]
@@ -109,7 +109,7 @@ impl Channel<Book> for Member {
     fn join(ledger: &mut Ledger, params: Payload<'_>, cx: &mut Context<Book>) -> Join<Self> {
         let Params { client, last } = params.parse()?;
         if ledger.ticks == 0 {
-            ledger.ticks = 1;
+            (ledger.born, ledger.ticks) = (unix_ns(), 1);
             tick_again(cx);
         }
         Join::reply(Member::new(client, last), told(ledger))
@@ -196,7 +196,15 @@ impl Member {
 
 /// A ledger as clients see it.
 fn told(ledger: &Ledger) -> Value {
-    json!({ "count": ledger.count(), "digest": ledger.digest, "list": ledger.list(), "ticks": ledger.ticks })
+    let Ledger {
+        born, digest, ticks, ..
+    } = *ledger;
+    json!({ "born": born, "count": ledger.count(), "digest": digest, "list": ledger.list(), "ticks": ticks })
+}
+
+fn unix_ns() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn tick_again(cx: &Context<Book>) {

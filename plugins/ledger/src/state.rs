@@ -24,6 +24,8 @@ pub(crate) mod v1 {
     /// The ledger of a topic.
     #[derive(Default, Serialize, Deserialize)]
     pub(crate) struct Ledger {
+        /// When it began: no two lives of a topic have the same.
+        pub(crate) born: u64,
         pub(crate) count: u64,
         pub(crate) digest: u64,
         /// The last entries: the client in the upper half, its number in the lower.
@@ -95,6 +97,7 @@ pub(crate) mod v1 {
     impl From<super::v2::Ledger> for Ledger {
         fn from(new: super::v2::Ledger) -> Self {
             Self {
+                born: new.born,
                 count: new.count(),
                 digest: new.digest,
                 list: new.list(),
@@ -125,6 +128,8 @@ pub(crate) mod v2 {
     /// The ledger of a topic.
     #[derive(Default, Serialize, Deserialize)]
     pub(crate) struct Ledger {
+        /// When it began: no two lives of a topic have the same.
+        pub(crate) born: u64,
         pub(crate) counts: Counts,
         pub(crate) digest: u64,
         pub(crate) entries: VecDeque<Entry>,
@@ -223,6 +228,7 @@ pub(crate) mod v2 {
                 number: packed as u32,
             };
             Self {
+                born: old.born,
                 counts: Counts {
                     before: old.count,
                     since: 0,

@@ -99,6 +99,17 @@ impl Exchange {
         is_any
     }
 
+    /// Refuses what waits on a way that leads nowhere any more.
+    pub(super) fn refuse_waiting(&mut self, way: &Way) {
+        loop {
+            let topics = way.queue.try_next(TOPICS);
+            if topics.is_empty() {
+                return;
+            }
+            topics.iter().for_each(|topic| self.send_inputs(way, 0, topic));
+        }
+    }
+
     fn send_inputs(&mut self, way: &Way, session: u32, topic: &Arc<Topic>) {
         let Some(slot) = self.shared.mailboxes.slot(topic.number) else {
             return;
@@ -110,7 +121,7 @@ impl Exchange {
             members: HashSet::new(),
         });
         if session == 0 {
-            // The link broke while a join was on its way into the mailbox.
+            // The link broke, or its node went, while a join was on its way into the mailbox.
             return self.end_away(topic.number, reason::NODE_UNAVAILABLE);
         }
         let Some(inputs) = topic.start(&way.queue, INPUTS) else {

@@ -72,6 +72,8 @@ impl Exchange {
                     gives.extend({ self.live.get(wanted) }.map(|to| (partition, to.id.clone())))
                 }
                 Some(id) if lives(id) => {}
+                // An earlier run of this node, which has taken over its lease.
+                Some(id) if is_wanted && id.name() == self.me.name() => takes.push((partition, entry.revision)),
                 None if self.forgotten.contains(&partition) => takes.push((partition, entry.revision)),
                 _ if is_wanted && now >= self.calm_until => takes.push((partition, entry.revision)),
                 _ => {}

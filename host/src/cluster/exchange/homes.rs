@@ -99,7 +99,6 @@ impl Exchange {
         if id != self.me {
             tracing::warn!(node = %id, "node has left the cluster, or its lease has ended");
             self.part(&id);
-            self.refresh(&id);
         }
     }
 

@@ -206,6 +206,7 @@ impl Exchange {
                 () = notify.notified() => {}
                 () = sleep_until(self.due().into()) => {}
             }
+            fault::be_slow().await;
             while let Ok(event) = events.try_recv() {
                 self.hear(event);
             }
@@ -370,4 +371,27 @@ impl Exchange {
             Item::Moving(moving) => self.take_moving(session, moving),
         }
     }
+}
+
+/// Makes the thread slow, so that a test can show what comes in between. Not in release builds.
+mod fault {
+    /// For how many milliseconds it does nothing in each turn.
+    #[cfg(debug_assertions)]
+    const VARIABLE: &str = "BENNU_FAULT_SLOW_CLUSTER";
+
+    #[cfg(debug_assertions)]
+    pub(super) async fn be_slow() {
+        use std::sync::LazyLock;
+        use std::time::Duration;
+        static TIME: LazyLock<Option<Duration>> = LazyLock::new(|| {
+            let wanted = std::env::var(VARIABLE).ok()?;
+            wanted.parse().ok().map(Duration::from_millis)
+        });
+        if let Some(time) = *TIME {
+            tokio::time::sleep(time).await;
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) async fn be_slow() {}
 }

@@ -83,12 +83,14 @@ impl Exchange {
         self.peers.insert(id.clone(), peer);
     }
 
-    /// A node is gone for good.
+    /// A node is gone for good. What waits on the way to it is refused, as nobody would ever send it.
     pub(super) fn part(&mut self, id: &NodeId) {
         self.broken(id, "the node is gone");
-        if let Some(peer) = self.peers.remove(id) {
-            self.epochs.insert(id.clone(), peer.link.epoch());
-        }
+        let Some(peer) = self.peers.remove(id) else { return };
+        self.epochs.insert(id.clone(), peer.link.epoch());
+        // From then on no place leads there, and whoever was about to add something has done so.
+        self.refresh(id);
+        self.refuse_waiting(&peer.way);
     }
 
     /// Handles an envelope. What no node of this cluster can have sent is counted, and nothing else.

@@ -1,5 +1,8 @@
 //! Which node is home, and what happens when that changes.
 
+use std::process::Command;
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -7,7 +10,7 @@ use super::{Broker, LEASE_MS, Node, agree, join_again, named, patiently, settled
 use crate::support::client::Client;
 use crate::support::command::run;
 use crate::support::http::get;
-use crate::support::server::Bench;
+use crate::support::server::{Bench, Server};
 
 #[tokio::test]
 async fn three_nodes_share_the_partitions_and_say_the_same() {
@@ -61,6 +64,78 @@ async fn the_topics_of_a_node_that_is_killed_come_back_elsewhere_and_their_membe
     assert!(took.as_millis() < u128::from(4 * LEASE_MS), "{took:?}");
     assert_eq!(b.home(&topic).await.as_deref(), Some("b"));
     bob.push(&topic, "new_msg", json!({ "body": "on" })).await;
+}
+
+#[tokio::test]
+async fn joins_on_the_way_to_a_node_that_is_gone_keep_nobody_out_of_their_topics() {
+    let broker = Broker::start();
+    // So that some are on their way when it hears that the other node is gone.
+    fn slow(command: &mut Command) -> &mut Command {
+        command.env("BENNU_FAULT_SLOW_CLUSTER", "200")
+    }
+    let a = Node::start_by(&broker, "a", |_| {}, slow).await;
+    let (mut b, c) = (Node::start(&broker, "b").await, Node::start(&broker, "c").await);
+    agree(&[&a, &b, &c]).await;
+    settled(&[&a, &b, &c]).await;
+    let mut topics = Vec::new();
+    for number in 0..300 {
+        let topic = format!("echo:{number}");
+        if a.home(&topic).await.as_deref() == Some("b") {
+            topics.push(topic);
+        }
+    }
+    b.server.signal(Signal::KILL);
+    b.server.ended().await;
+    let mut clients = Vec::new();
+    {
+        let gone = a.server.log.line(&["node has left the cluster", "node=b"]);
+        let mut gone = std::pin::pin!(gone);
+        let mut next = 0;
+        loop {
+            tokio::select! {
+                _ = &mut gone => break,
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+            // No client may join many.
+            if next % 5 == 0 {
+                clients.push(Client::connect(&a.server).await);
+            }
+            let client = clients.last_mut().expect("at least one");
+            client.start_join(&topics[next % topics.len()], json!({})).await;
+            next += 1;
+        }
+    }
+    for topic in &topics {
+        a.join(topic, json!({})).await;
+    }
+    let mut homes = Vec::new();
+    for topic in &topics {
+        homes.extend(a.home(topic).await);
+    }
+    assert!(homes.iter().any(|home| home == "c"), "{homes:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_and_has_its_lease_again_takes_its_partitions_without_waiting() {
+    let broker = Broker::start();
+    let lease = Duration::from_secs(5);
+    let patient = |bench: &Bench| bench.set("cluster", "lease_ms", "5_000");
+    let mut a = Node::start_with(&broker, "a", patient).await;
+    let b = Node::start_with(&broker, "b", patient).await;
+    agree(&[&a, &b]).await;
+    settled(&[&a, &b]).await;
+    let topic = topic_at(&b, "room:", "a").await;
+    let mut bob = b.join(&topic, named("bob")).await;
+    a.server.signal(Signal::KILL);
+    a.server.ended().await;
+    // Before anybody has noticed. It waits for the end of its lease.
+    a.server = Server::start_within(lease * 4, a.bench.command()).await;
+    let back = tokio::time::Instant::now();
+    patiently("word of the end", bob.event(&topic, "phx_error")).await;
+    join_again(&mut bob, &topic, named("bob")).await;
+    let took = back.elapsed();
+    assert_eq!(b.home(&topic).await.as_deref(), Some("a"));
+    assert!(took < lease / 2, "{took:?}");
 }
 
 #[tokio::test]

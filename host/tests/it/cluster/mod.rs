@@ -82,11 +82,16 @@ impl Drop for Broker {
     }
 }
 
-fn run(folder: &Path, port: u16) -> Child {
+/// The program.
+pub(crate) fn nats_server() -> PathBuf {
     let named = std::env::var_os("BENNU_NATS_SERVER").map(PathBuf::from);
     let beside = || Some(Path::new(&std::env::var_os("BENNU_PYTHON")?).with_file_name("nats-server"));
     let program = named.or_else(|| beside().filter(|program| program.exists()));
-    let mut command = Command::new(program.unwrap_or_else(|| "nats-server".into()));
+    program.unwrap_or_else(|| "nats-server".into())
+}
+
+fn run(folder: &Path, port: u16) -> Child {
+    let mut command = Command::new(nats_server());
     command
         .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
         .arg(folder);

@@ -2,27 +2,29 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::nodes;
 use super::plan::Plan;
 use crate::args::JsonArg;
 
 /// Arguments of `bennu torture`.
 #[derive(Args, Debug)]
 pub struct TortureArgs {
-    /// Number of clients; half of them connect by WebSocket, half by long polling
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=20_000))]
-    clients: u32,
-    /// Number of topics; clients of both transports join each of them
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    topics: u32,
+    /// Number of clients; half of them connect by WebSocket, half by long polling [default: 1000, or 300 with --nodes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    clients: Option<u32>,
+    /// Number of topics; clients of both transports join each of them [default: 200, or 60 with --nodes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    topics: Option<u32>,
     /// Number of the plugin's shards
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: u32,
-    /// Events per second that all clients together push
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
-    rate: u32,
+    /// Events per second that all clients together push [default: 2000, or 600 with --nodes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Number of good libraries to load; a bad one follows every third
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     reloads: u64,
@@ -41,6 +43,22 @@ pub struct TortureArgs {
     /// Run the part `kills` alone, with so many kills [default: 200]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", conflicts_with = "part")]
     kill: Option<NonZeroU64>,
+    /// Run a cluster instead, of so many nodes, through joins, stops, kills, freezes and outages of its broker [default: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["part", "kill"],
+          value_parser = clap::value_parser!(u8).range(2..=9))]
+    nodes: Option<u8>,
+    /// With --nodes: how often something happens to the cluster
+    #[arg(long, value_name = "N", default_value_t = 21, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// With --nodes: the lease of the nodes, in milliseconds
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1_000..=60_000))]
+    lease_ms: u32,
+    /// With --nodes: the program to start as broker [default: that of BENNU_NATS_SERVER, or nats-server]
+    #[arg(long, value_name = "FILE")]
+    nats_server: Option<PathBuf>,
+    /// With --nodes: folder to keep the logs of the nodes in
+    #[arg(long, value_name = "FOLDER")]
+    logs: Option<PathBuf>,
     /// Number of libraries that the part `unloading` replaces
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) unloads: u64,
@@ -78,6 +96,9 @@ pub(super) enum Part {
 impl TortureArgs {
     /// Whether to run this part.
     pub(super) fn wants(&self, part: Part) -> bool {
+        if self.nodes.is_some() {
+            return false;
+        }
         if self.kill.is_some() {
             return part == Part::Kills;
         }
@@ -99,13 +120,30 @@ impl TortureArgs {
         self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
     }
 
+    /// What is to become of a cluster, if there is to be one.
+    pub(super) fn cluster(&self) -> Option<nodes::Plan> {
+        let named = || std::env::var_os("BENNU_NATS_SERVER").map(PathBuf::from);
+        Some(nodes::Plan {
+            nodes: self.nodes?.into(),
+            clients: self.clients.unwrap_or(300) as usize,
+            topics: self.topics.unwrap_or(60) as usize,
+            shards: self.shards as usize,
+            rate: self.rate.unwrap_or(600),
+            rounds: self.rounds,
+            lease: Duration::from_millis(self.lease_ms.into()),
+            seed: self.seed(),
+            broker: { self.nats_server.clone().or_else(named) }.unwrap_or_else(|| "nats-server".into()),
+            logs: self.logs.clone(),
+        })
+    }
+
     /// The plan of the part `messages`.
     pub(super) fn plan(&self) -> Plan {
         Plan {
-            clients: self.clients as usize,
-            topics: self.topics as usize,
+            clients: self.clients.unwrap_or(1_000) as usize,
+            topics: self.topics.unwrap_or(200) as usize,
             shards: self.shards as usize,
-            rate: self.rate,
+            rate: self.rate.unwrap_or(2_000),
             reloads: self.reloads,
             in_flight: self.in_flight,
             seed: self.seed(),
@@ -140,6 +178,7 @@ mod tests {
         check("--part pauses,saving", &[Part::Pauses, Part::Saving]);
         check("--kill", &[Part::Kills]);
         check("--kill 3", &[Part::Kills]);
+        check("--nodes", &[]);
         check(
             "--part all",
             &[
@@ -152,6 +191,16 @@ mod tests {
                 Part::Saving,
             ],
         );
+    }
+
+    #[test]
+    fn a_cluster_has_fewer_clients_unless_one_says_how_many() {
+        let torture = |words: &[&str]| Line::try_parse_from(words).expect("arguments").torture;
+        let clients = |words: &[&str]| torture(words).cluster().map(|plan| (plan.nodes, plan.clients));
+        assert_eq!(clients(&["torture"]), None);
+        assert_eq!(clients(&["torture", "--nodes"]), Some((3, 300)));
+        assert_eq!(clients(&["torture", "--nodes", "4", "--clients", "20"]), Some((4, 20)));
+        assert_eq!(torture(&["torture"]).plan().clients, 1_000);
     }
 
     #[test]

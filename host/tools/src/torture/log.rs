@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(super) enum LogEvent {
     /// The server listens for clients.
     Listening(SocketAddr),
+    /// The server has admin pages.
+    Admin(SocketAddr),
     /// A library came into service.
     InService {
         /// The generation.
@@ -74,6 +76,9 @@ impl LogEvent {
         if let Some(address) = line.strip_prefix("listening on http://") {
             return address.parse().ok().map(Self::Listening);
         }
+        if let Some(address) = line.strip_prefix("admin on http://") {
+            return address.parse().ok().map(Self::Admin);
+        }
         let number = |name| field(line, name)?.parse::<u64>().ok();
         let event = if line.contains(": topic moved") {
             Self::Moved {
@@ -136,6 +141,10 @@ mod tests {
         check(
             "listening on http://127.0.0.1:4000",
             Some(LogEvent::Listening(([127, 0, 0, 1], 4000).into())),
+        );
+        check(
+            "admin on http://127.0.0.1:4001",
+            Some(LogEvent::Admin(([127, 0, 0, 1], 4001).into())),
         );
         check(
             "2026-11-01T00:00:00Z DEBUG bennu::runtime::plugin::swap: topic moved plugin=\"ledger\" held_us=310 waited=2",

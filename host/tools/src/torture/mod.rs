@@ -5,6 +5,7 @@
 //! - [`messages`]: clients push numbered events, the plugin numbers all that it sends, and every client checks the
 //!   numbers. Meanwhile good and bad variants of the library replace each other. The result is the [`certificate`].
 //! - [`kills`]: servers are killed while clients use topics that outlive them.
+//! - [`nodes`]: a cluster goes through joins, stops, kills, freezes and outages of its broker while clients use it.
 //! - [`sleeping`], [`unloading`], [`pauses`], [`heartbeats`], [`saving`]: measurements.
 //!
 //! The plugin is `plugins/ledger`. A server runs as a child process. Nothing here reaches into it: all results come
@@ -21,6 +22,7 @@ mod log;
 mod member;
 mod memory;
 mod messages;
+mod nodes;
 mod pauses;
 mod plan;
 mod progress;
@@ -43,6 +45,7 @@ pub use args::TortureArgs;
 use args::Part;
 use cargo::Workspace;
 use libraries::{Libraries, Variant};
+use nodes::BrokerError;
 use progress::Progress;
 use report::Report;
 use server::ServerError;
@@ -58,13 +61,18 @@ Examples:
   bennu torture --clients 100 --rate 500 --reloads 10
   bennu torture --libraries target/test-plugins --json
   bennu torture --kill 200                           kills servers under load: what was acknowledged is there
+  bennu torture --nodes 3                            torments a cluster: nothing is lost silently
   bennu torture --part all --plots plots             the certificate and all measurements
 
 Starts its own server. The exit code is 1 if a message was lost, doubled or
 reordered, if a connection closed, if a state differs, if too few events were
 in flight, if the server accepted a bad library or rejected a good one, if too
 many replaced libraries stay in memory, or if a killed server has lost more
-than the durability of its topics allows.";
+than the durability of its topics allows. With --nodes, also if a client missed
+a message and was not told that its channel ended, if state is gone although
+its node lived on, if a node answers for topics that it has lost, or if topics
+were silent for more than twice the lease. That needs nats-server 2.10 or newer,
+and a build with the feature `cluster`.";
 
 /// How long the server may take to accept or reject a library, or to answer a client of a measurement.
 const OUTCOME: Duration = Duration::from_secs(60);
@@ -78,6 +86,8 @@ enum TortureError {
     System(#[from] io::Error),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     #[error("after {waited:?}, only {joined} of {all} joins had a reply")]
     Joining { waited: Duration, joined: i64, all: i64 },
 }
@@ -117,8 +127,17 @@ async fn run_parts(args: &TortureArgs, progress: &Progress, report: &mut Report)
         Part::Pauses,
         Part::Heartbeats,
     ];
+    if let Some(plan) = args.cluster() {
+        let libraries = libraries(args.libraries.as_deref(), &[Variant::V1], progress)?;
+        progress.step(&format!(
+            "{} nodes start, and {} clients connect",
+            plan.nodes, plan.clients
+        ));
+        report.nodes = Some(nodes::run(&plan, &libraries, |line| progress.step(&line)).await?);
+    }
     if with_libraries.into_iter().any(|part| args.wants(part)) {
-        let libraries = libraries(args.libraries.as_deref(), progress)?;
+        let all: Vec<Variant> = Variant::GOOD.into_iter().chain(Variant::BAD).collect();
+        let libraries = libraries(args.libraries.as_deref(), &all, progress)?;
         run_with_libraries(args, &libraries, progress, report).await?;
     }
     if args.wants(Part::Saving) {
@@ -172,13 +191,12 @@ async fn run_with_libraries(
     Ok(())
 }
 
-/// Reads all variants of the plugin from a folder, or builds them in the workspace that this runs in.
-fn libraries(folder: Option<&Path>, progress: &Progress) -> anyhow::Result<Libraries> {
-    let variants: Vec<Variant> = Variant::GOOD.into_iter().chain(Variant::BAD).collect();
+/// Reads variants of the plugin from a folder, or builds them in the workspace that this runs in.
+fn libraries(folder: Option<&Path>, variants: &[Variant], progress: &Progress) -> anyhow::Result<Libraries> {
     if let Some(folder) = folder {
-        return Ok(Libraries::read(folder, &variants)?);
+        return Ok(Libraries::read(folder, variants)?);
     }
-    let libraries = Libraries::build(&std::env::current_dir()?, &variants, |variant| {
+    let libraries = Libraries::build(&std::env::current_dir()?, variants, |variant| {
         progress.step(&format!("building {variant}"));
     });
     Ok(libraries?)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::certificate::{Certificate, Pauses};
 use super::heartbeats::{self, Heartbeats, Latency};
 use super::kills::Kills;
+use super::nodes::Nodes;
 use super::pauses::{self, Size};
 use super::saving::{self, Save};
 use super::sleeping::Sleeping;
@@ -22,6 +23,9 @@ pub(super) struct Report {
     /// What killed servers have left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kills: Option<Kills>,
+    /// What a cluster has gone through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) nodes: Option<Nodes>,
     /// What sleeping topics cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sleeping: Option<Sleeping>,
@@ -44,6 +48,7 @@ impl Report {
     pub(super) fn passed(&self) -> bool {
         self.messages.as_ref().is_none_or(|certificate| certificate.passed)
             && self.kills.as_ref().is_none_or(|kills| kills.passed)
+            && self.nodes.as_ref().is_none_or(|nodes| nodes.passed)
             && self.unloading.as_ref().is_none_or(Unloading::is_clean)
     }
 }
@@ -55,6 +60,9 @@ impl fmt::Display for Report {
         }
         if let Some(kills) = &self.kills {
             writeln!(f, "{kills}")?;
+        }
+        if let Some(nodes) = &self.nodes {
+            writeln!(f, "{nodes}")?;
         }
         if let Some(sleeping) = &self.sleeping {
             writeln!(f, "{sleeping}")?;

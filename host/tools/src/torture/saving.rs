@@ -52,7 +52,7 @@ pub(super) async fn run(checkout: &Workspace, mut progress: impl FnMut(u64)) -> 
         // Then only the first run builds the dependencies.
         .env("CARGO_TARGET_DIR", checkout.target().join("bennu-torture-dev"));
     let source = folder.path().join("plugins/saved/src/lib.rs");
-    let mut server = Server::spawn(Arc::new(folder), command, BUILDING).await?;
+    let mut server = Server::spawn(Arc::new(folder), command, BUILDING, None).await?;
     let options = Options::new(server.address, Transport::WebSocket);
     let mut client = Client::connect(&options).await?;
     client.join("saved:1", json!({})).await?;

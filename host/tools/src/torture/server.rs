@@ -1,13 +1,13 @@
 //! A server as a child process, with its configuration, library and state in a temporary folder.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -20,8 +20,10 @@ use super::log::{LogEvent, LogReader};
 
 /// The name of the configuration in the server's folder.
 pub(super) const CONFIG: &str = "bennu.toml";
+/// What a server seals tokens with. It must be the same for all nodes.
+pub(super) const SECRET: &str = "BENNU_SECRET_KEY_BASE";
 /// How long a server may take to start.
-const START: Duration = Duration::from_secs(30);
+pub(super) const START: Duration = Duration::from_secs(30);
 /// How long a long-poll request may wait for its I/O thread. Long, as no session should end because the machine is
 /// busy.
 const LONGPOLL_TIMEOUT_MS: u32 = 60_000;
@@ -70,6 +72,8 @@ pub(super) struct Server {
     folder: Arc<TempDir>,
     /// The address that clients connect to.
     pub(super) address: SocketAddr,
+    /// That of its admin pages, if it has said so.
+    admin: Option<SocketAddr>,
     lines: mpsc::UnboundedReceiver<Line>,
     last_lines: Vec<String>,
 }
@@ -83,28 +87,25 @@ struct Line {
 impl Server {
     /// Starts `bennu serve` with this library.
     pub(super) async fn start(setup: &Setup, library: &[u8]) -> Result<Self, ServerError> {
-        let folder = tempfile::Builder::new().prefix("bennu-torture-").tempdir()?;
-        fs::write(folder.path().join(CONFIG), configuration(setup))?;
-        fs::write(folder.path().join(library_name()), library)?;
-        Self::again(Arc::new(folder)).await
+        Self::again(folder(&configuration(setup), library)?).await
     }
 
     /// Starts `bennu serve` with what another server has left in its folder.
     pub(super) async fn again(folder: Arc<TempDir>) -> Result<Self, ServerError> {
         let mut command = bennu("serve")?;
         command.env_remove("BENNU_LOG");
-        Self::spawn(folder, command, START).await
+        Self::spawn(folder, command, START, None).await
     }
 
-    /// Runs a command in the folder, and waits until it listens.
+    /// Runs a command in the folder, and waits until it listens. Its output also goes into the file, if there is one.
     pub(super) async fn spawn(
         folder: Arc<TempDir>,
         mut command: Command,
         timeout: Duration,
+        log: Option<&File>,
     ) -> Result<Self, ServerError> {
         let mut child = command
             .current_dir(folder.path())
-            .env("BENNU_SECRET_KEY_BASE", secret()?)
             .env_remove("BENNU_ADMIN_SECRET")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,8 +117,8 @@ impl Server {
             child.stderr.take().map(|pipe| Box::new(pipe) as _),
         ];
         for pipe in pipes.into_iter().flatten() {
-            let sender = sender.clone();
-            thread::Builder::new().spawn(move || read_lines(pipe, &sender))?;
+            let (sender, log) = (sender.clone(), log.map(File::try_clone).transpose()?);
+            thread::Builder::new().spawn(move || read_lines(pipe, &sender, log))?;
         }
         // Then the channel closes when both threads have ended, which is when the server has.
         drop(sender);
@@ -125,6 +126,7 @@ impl Server {
             child,
             folder,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
             lines,
             last_lines: Vec::new(),
         };
@@ -136,6 +138,16 @@ impl Server {
         Ok(server)
     }
 
+    /// The address of its admin pages. Only a server that is configured to have some says so.
+    pub(super) async fn admin(&mut self) -> Result<SocketAddr, ServerError> {
+        loop {
+            match self.admin {
+                Some(admin) => return Ok(admin),
+                None => drop(self.next_event(START).await?),
+            }
+        }
+    }
+
     /// Waits for the next event in the log.
     pub(super) async fn next_event(&mut self, timeout: Duration) -> Result<LogEvent, ServerError> {
         let next = async {
@@ -143,6 +155,9 @@ impl Server {
                 let Some(Line { text, event }) = self.lines.recv().await else {
                     return Err(ServerError::Ended(self.last_lines.join("\n")));
                 };
+                if let Some(LogEvent::Admin(address)) = event {
+                    self.admin = Some(address);
+                }
                 if let Some(event) = event {
                     return Ok(event);
                 }
@@ -176,6 +191,27 @@ impl Server {
         Arc::clone(&self.folder)
     }
 
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) async fn ended(mut self, timeout: Duration) -> Result<ExitStatus, ServerError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self
+                .next_event(deadline.saturating_duration_since(Instant::now()))
+                .await
+            {
+                Ok(_) => {}
+                // Both pipes end when the process does.
+                Err(ServerError::Ended(_)) => return Ok(self.child.wait()?),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Ends the server at once, by `SIGKILL`.
     pub(super) fn kill(self) {
         drop(self);
@@ -183,8 +219,7 @@ impl Server {
 
     /// Stops the server as an operator would, and waits for its end.
     pub(super) fn stop(mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
+        let _ = (self.signal(Signal::TERM), self.child.wait());
     }
 }
 
@@ -196,16 +231,28 @@ impl Drop for Server {
     }
 }
 
-/// This program with a subcommand. Its binary is `bennu`, whose subcommands include `serve` and `dev`.
+/// This program with a subcommand, and a secret. Its binary is `bennu`, whose subcommands include `serve` and `dev`.
 pub(super) fn bennu(subcommand: &str) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([subcommand, "--config", CONFIG]);
+    command.args([subcommand, "--config", CONFIG]).env(SECRET, secret()?);
     Ok(command)
 }
 
-fn read_lines(pipe: impl Read, lines: &mpsc::UnboundedSender<Line>) {
+/// A folder for a server, with its configuration and its library.
+pub(super) fn folder(configuration: &str, library: &[u8]) -> io::Result<Arc<TempDir>> {
+    let folder = tempfile::Builder::new().prefix("bennu-torture-").tempdir()?;
+    fs::write(folder.path().join(CONFIG), configuration)?;
+    fs::write(folder.path().join(library_name()), library)?;
+    Ok(Arc::new(folder))
+}
+
+fn read_lines(pipe: impl Read, lines: &mpsc::UnboundedSender<Line>, mut log: Option<File>) {
     let mut reader = LogReader::default();
     for text in BufReader::new(pipe).lines().map_while(Result::ok) {
+        if let Some(log) = &mut log {
+            // What cannot be kept is no reason to stop reading.
+            let _ = writeln!(log, "{text}");
+        }
         let event = reader.read(&text);
         if lines.send(Line { text, event }).is_err() {
             return;
@@ -213,11 +260,11 @@ fn read_lines(pipe: impl Read, lines: &mpsc::UnboundedSender<Line>) {
     }
 }
 
-fn library_name() -> String {
+pub(super) fn library_name() -> String {
     format!("lib{PLUGIN}.so")
 }
 
-fn secret() -> io::Result<String> {
+pub(super) fn secret() -> io::Result<String> {
     let mut bytes = [0; 48];
     getrandom::fill(&mut bytes)?;
     Ok(STANDARD_NO_PAD.encode(bytes))

@@ -74,9 +74,16 @@ impl Tally {
     /// Counts a message by its place in a sequence. Notes a problem unless it is the next one; `what` describes the
     /// message.
     pub(super) fn place(&self, place: Place, what: impl FnOnce() -> String) {
+        if self.count(place) {
+            self.find(|| format!("{} {place}", what()));
+        }
+    }
+
+    /// Counts a message by its place in a sequence. Says whether that is a problem.
+    pub(super) fn count(&self, place: Place) -> bool {
         self.received.increment();
         match place {
-            Place::Next => return,
+            Place::Next => return false,
             Place::Ahead(missed) => self.lost.add(i64::try_from(missed).unwrap_or(i64::MAX)),
             Place::Late => {
                 self.lost.add(-1);
@@ -84,7 +91,7 @@ impl Tally {
             }
             Place::Again => self.doubled.increment(),
         }
-        self.find(|| format!("{} {place}", what()));
+        true
     }
 
     /// Notes a problem in words, unless there are enough already.
