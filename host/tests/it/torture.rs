@@ -141,6 +141,54 @@ fn a_store_that_keeps_nothing_is_noticed() {
     assert_eq!((&kills["passed"], output.status.code()), (&false.into(), Some(1)));
 }
 
+/// What `--nodes` has found.
+#[cfg(feature = "cluster")]
+fn nodes(arguments: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> (Value, Option<i32>) {
+    let cluster = "--nodes 2 --clients 20 --topics 10 --rate 60 --lease-ms 3000 --rounds 1 --json";
+    let output = torture(&format!("{cluster} {arguments}"), |command| {
+        change(command.arg("--nats-server").arg(crate::cluster::nats_server()))
+    });
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        panic!("no report, but {said}")
+    });
+    (report["nodes"].clone(), output.status.code())
+}
+
+#[cfg(feature = "cluster")]
+#[test]
+fn a_cluster_whose_nodes_restart_and_are_killed_loses_nothing_silently() {
+    for (seed, what, begin_anew) in [(2, "a node restarts", false), (3, "a node is killed", true)] {
+        let (nodes, _) = nodes(&format!("--seed {seed}"), |command| command);
+        for count in [
+            "lost",
+            "doubled",
+            "reordered",
+            "closed",
+            "differences",
+            "undone",
+            "outlived",
+        ] {
+            assert_eq!(nodes[count], 0, "{count}: {nodes:#}");
+        }
+        assert_eq!(nodes["rounds"][0]["what"], what, "{nodes:#}");
+        assert_eq!(nodes["begun_anew"].as_u64() > Some(0), begin_anew, "{nodes:#}");
+        // At the beginning, after the round, and at the end.
+        assert_eq!(nodes["audits"], 3 * 20, "{nodes:#}");
+        assert!(nodes["answered"].as_u64() > Some(100), "{nodes:#}");
+        assert_ne!(nodes["reasons"], serde_json::json!({}), "{nodes:#}");
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[test]
+fn a_cluster_that_loses_broadcasts_is_noticed() {
+    let (nodes, code) = nodes("--seed 2", |command| command.env("BENNU_FAULT_LOST_BROADCASTS", "50"));
+    assert!(nodes["lost"].as_u64() > Some(0), "{nodes:#}");
+    assert_ne!(nodes["findings"], Value::Array(Vec::new()));
+    assert_eq!((&nodes["passed"], code), (&false.into(), Some(1)), "{nodes:#}");
+}
+
 #[test]
 fn topics_that_sleep_are_counted_woken_and_stormed() {
     let output = torture("--part sleeping --sleepers 400 --json", |command| command);

@@ -36,8 +36,19 @@ pub(super) struct Away {
     /// By the number of the mailbox.
     topics: HashMap<u64, AwayTopic>,
     members: HashMap<MemberId, AwayMember>,
-    /// Partitions that have moved from the home at the end of a session, which has until then to end the members.
-    moved: Vec<(u16, u32, Instant)>,
+    /// Partitions that have moved away from the home at the end of a link, which has yet to end the members.
+    moved: Vec<Moved>,
+}
+
+/// A partition that has moved, and whose old home still has a word to say.
+#[derive(Debug)]
+struct Moved {
+    partition: u16,
+    /// The link to the old home.
+    session: u32,
+    /// The revision that made it the home.
+    revision: u64,
+    until: Instant,
 }
 
 /// A topic that lives elsewhere and has members here.
@@ -68,9 +79,15 @@ impl Away {
         counts
     }
 
-    /// A partition has moved away from the home at the end of this session.
-    pub(super) fn moves(&mut self, partition: u16, session: u32) {
-        self.moved.push((partition, session, clock::now() + MOVED));
+    /// A partition has moved away from the home at the end of this session, which was that under this revision.
+    pub(super) fn moves(&mut self, partition: u16, session: u32, revision: u64) {
+        let until = clock::now() + MOVED;
+        self.moved.push(Moved {
+            partition,
+            session,
+            revision,
+            until,
+        });
     }
 
     fn remove(&mut self, member: MemberId) -> Option<u64> {
@@ -270,8 +287,8 @@ impl Exchange {
 
     /// Ends all memberships in partitions that have moved, and whose old home has not done that in time.
     pub(super) fn end_moved_away(&mut self, now: Instant) {
-        let late = self.away.moved.extract_if(.., |(_, _, until)| *until <= now);
-        for (partition, session, _) in late.collect::<Vec<_>>() {
+        let late = self.away.moved.extract_if(.., |moved| moved.until <= now);
+        for Moved { partition, session, .. } in late.collect::<Vec<_>>() {
             self.end_away_in(partition, Some(session), reason::TOPIC_MOVED);
         }
     }
@@ -359,13 +376,20 @@ impl Exchange {
         }
     }
 
-    /// Whether the node of this session is the topic's home, under this revision. Counts if it is not.
+    /// Whether the node of this session is the topic's home, under this revision, or was that when it sent this. Counts if it is not.
+    ///
+    /// What it sent before the topic moved may come later than the word that it has. Its members here have not ended then, and nobody
+    /// else here is in the topic: the old mailbox refuses joins as long as there is one of them.
     fn is_home_there(&self, session: u32, topic: &str, revision: u64) -> bool {
         let entry = self.shared.table.of(topic);
         let is_home = match &entry.place {
             Place::There(way) => self.sessions.get(&session) == Some(&way.id) && entry.revision == revision,
             _ => false,
         };
+        let partition = partition_of(topic, self.shared.table.partitions());
+        let was_home =
+            |moved: &Moved| (moved.partition, moved.session, moved.revision) == (partition, session, revision);
+        let is_home = is_home || self.away.moved.iter().any(was_home);
         if !is_home {
             self.shared.counts.fenced.inc();
         }

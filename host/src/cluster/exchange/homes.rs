@@ -91,6 +91,14 @@ impl Exchange {
         self.calm_until = clock::now() + self.config.lease;
     }
 
+    /// If this node cannot renew its own lease, others cannot renew theirs either: it is the broker that does not answer. Once it does,
+    /// they need a moment to say that they live.
+    pub(super) fn mind_own_lease(&mut self) {
+        if self.keeper.age() > self.config.lease / 2 {
+            self.be_calm();
+        }
+    }
+
     fn lose_node(&mut self, name: &str) {
         let Some(Live { id, .. }) = self.live.remove(name) else {
             return;
@@ -186,7 +194,7 @@ impl Exchange {
                     .filter(|_| by.is_some());
                 match old {
                     // The old home answers what is on its way there, and ends each member.
-                    Some(session) => self.away.moves(partition, session),
+                    Some(session) => self.away.moves(partition, session, before.revision),
                     None => self.end_away_in(partition, None, reason::NODE_LOST),
                 }
             }

@@ -250,6 +250,7 @@ impl Exchange {
 
     fn tick(&mut self, now: Instant) {
         self.break_stuck_links(now);
+        self.mind_own_lease();
         self.ask_for_silent_nodes(now);
         self.mind_gives(now);
         self.mind_takes(now);
@@ -373,25 +374,44 @@ impl Exchange {
     }
 }
 
-/// Makes the thread slow, so that a test can show what comes in between. Not in release builds.
+/// Faults on purpose, so that tests can show what comes of them. Not in release builds.
 mod fault {
-    /// For how many milliseconds it does nothing in each turn.
+    /// For how many milliseconds the thread does nothing in each turn.
     #[cfg(debug_assertions)]
-    const VARIABLE: &str = "BENNU_FAULT_SLOW_CLUSTER";
+    const SLOW: &str = "BENNU_FAULT_SLOW_CLUSTER";
+    /// Of how many broadcasts to other nodes one is lost.
+    #[cfg(debug_assertions)]
+    const LOST: &str = "BENNU_FAULT_LOST_BROADCASTS";
+
+    #[cfg(debug_assertions)]
+    fn wanted(variable: &str) -> u64 {
+        let wanted = std::env::var(variable).ok();
+        wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(0)
+    }
 
     #[cfg(debug_assertions)]
     pub(super) async fn be_slow() {
         use std::sync::LazyLock;
-        use std::time::Duration;
-        static TIME: LazyLock<Option<Duration>> = LazyLock::new(|| {
-            let wanted = std::env::var(VARIABLE).ok()?;
-            wanted.parse().ok().map(Duration::from_millis)
-        });
-        if let Some(time) = *TIME {
-            tokio::time::sleep(time).await;
+        static MS: LazyLock<u64> = LazyLock::new(|| wanted(SLOW));
+        if *MS > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(*MS)).await;
         }
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn loses() -> bool {
+        use std::sync::LazyLock;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static OF: LazyLock<u64> = LazyLock::new(|| wanted(LOST));
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        *OF > 0 && (COUNT.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(*OF)
     }
 
     #[cfg(not(debug_assertions))]
     pub(super) async fn be_slow() {}
+
+    #[cfg(not(debug_assertions))]
+    pub(super) const fn loses() -> bool {
+        false
+    }
 }

@@ -55,3 +55,27 @@ async fn a_broker_that_stands_still_breaks_links_and_loses_nobody_their_topics()
     let joined = join_again(&mut bob, &topic, named("bob")).await;
     assert_eq!(joined["history"].as_array().map(Vec::len), Some(1), "{joined}");
 }
+
+#[tokio::test]
+async fn a_node_that_says_a_little_later_than_others_that_it_lives_keeps_its_topics_after_a_broker_stood_still() {
+    let (broker, a, b) = two().await;
+    let topic = topic_at(&a, "room:", "b").await;
+    let mut bob = b.join(&topic, named("bob")).await;
+    bob.push(&topic, "new_msg", json!({ "body": "kept" })).await;
+    let longer_than_the_lease = std::time::Duration::from_millis(2 * LEASE_MS);
+    broker.signal(Signal::STOP);
+    let broker_goes_on = async {
+        tokio::time::sleep(longer_than_the_lease).await;
+        broker.signal(Signal::CONT);
+        let ended = a.server.log.line(&["node has left the cluster", "node=b"]);
+        patiently("end of the lease", ended).await;
+    };
+    let a_little_later = std::time::Duration::from_millis(300);
+    b.server
+        .stand_still(longer_than_the_lease + a_little_later, broker_goes_on)
+        .await;
+    agree(&[&a, &b]).await;
+    let mut eve = Client::connect(&a.server).await;
+    let joined = join_again(&mut eve, &topic, named("eve")).await;
+    assert_eq!(joined["history"][0]["body"], "kept", "{joined}");
+}

@@ -445,3 +445,7 @@ impl Member {
 fn count(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "member_tests.rs"]
+mod tests;
