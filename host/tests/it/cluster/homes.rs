@@ -118,8 +118,8 @@ async fn joins_on_the_way_to_a_node_that_is_gone_keep_nobody_out_of_their_topics
 #[tokio::test]
 async fn a_node_that_was_killed_and_has_its_lease_again_takes_its_partitions_without_waiting() {
     let broker = Broker::start();
-    let lease = Duration::from_secs(5);
-    let patient = |bench: &Bench| bench.set("cluster", "lease_ms", "5_000");
+    let lease = Duration::from_secs(8);
+    let patient = |bench: &Bench| bench.set("cluster", "lease_ms", "8_000");
     let mut a = Node::start_with(&broker, "a", patient).await;
     let b = Node::start_with(&broker, "b", patient).await;
     agree(&[&a, &b]).await;
