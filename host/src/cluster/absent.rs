@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::answers::{Answers, Gathered, Home, NoAnswer};
 use crate::runtime::plugin::Hub;
 use crate::runtime::pubsub::PubSub;
+use crate::runtime::store::Engine;
 
 /// There is none.
 #[derive(Debug)]
@@ -54,6 +55,10 @@ impl Cluster {
     }
 
     pub(crate) async fn join(&self, _: &Arc<Hub>, _: Arc<dyn Answers>) -> Result<(), ClusterError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn store(&self, _: u64) -> Result<Box<dyn Engine>, ClusterError> {
         match self.0 {}
     }
 

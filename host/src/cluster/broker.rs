@@ -22,7 +22,7 @@ const FORMAT: u32 = 2;
 /// Under which key a cluster says what it is.
 const META: &str = "meta";
 /// How long an answer of the broker may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 /// No file of a secret is longer, in bytes.
 const MOST_BYTES: u64 = 65_536;
 
@@ -84,6 +84,16 @@ pub enum ClusterError {
     NameTaken {
         /// The name.
         node: String,
+    },
+    /// A later version keeps stored topics in another way.
+    #[error("the bucket {bucket} of NATS has format {found}, and this server knows format {known}: use a newer server")]
+    NewerStore {
+        /// Which.
+        bucket: String,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
     },
     /// The system gives no thread.
     #[error("cannot start the threads of the cluster")]
@@ -178,7 +188,15 @@ impl Broker {
         Ok(options)
     }
 
-    fn bucket(&self, what: &str) -> String {
+    /// How many servers of NATS keep the buckets.
+    #[must_use]
+    pub(super) fn replicas(&self) -> usize {
+        self.config.replicas
+    }
+
+    /// The name of a bucket.
+    #[must_use]
+    pub(super) fn bucket(&self, what: &str) -> String {
         format!("{}-{what}", self.config.name)
     }
 

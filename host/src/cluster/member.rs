@@ -25,6 +25,7 @@ use super::mailboxes::Mailboxes;
 use super::node::NodeId;
 use super::outbox::{Out, Outbox};
 use super::partitions::partition_of;
+use super::stored::SharedStore;
 use super::table::{Place, Table};
 use super::watch::{self, What};
 use crate::config;
@@ -32,6 +33,7 @@ use crate::runtime::channel::{Caller, Create, Input, Topic};
 use crate::runtime::plugin::{Homes, Hub, JoinRefused, NotCalled, PluginSlot};
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::reach::Reach;
+use crate::runtime::store::Engine;
 use crate::runtime::threads;
 
 /// The name of the thread.
@@ -153,6 +155,18 @@ impl Cluster {
         tracing::info!(cluster = self.config.name, node = %self.me, "joined the cluster");
         *self.running() = Some(say);
         Ok(())
+    }
+
+    /// Where the topics are kept that outlive this node, up to so many bytes. It keeps them from before the node joins until after it
+    /// has left.
+    ///
+    /// # Errors
+    ///
+    /// If the broker cannot be reached, or has no room for them.
+    pub(crate) async fn store(&self, max_bytes: u64) -> Result<Box<dyn Engine>, ClusterError> {
+        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
+        let store = SharedStore::open(broker, self.me.clone(), shared, max_bytes).await?;
+        Ok(Box::new(store))
     }
 
     /// Hands all topics over to other nodes, with their state, as far as that can be done in so much time.
@@ -449,7 +463,8 @@ fn made_up_name(random: u32) -> String {
     format!("{}-{random:08x}", if host.is_empty() { "node" } else { &host })
 }
 
-fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+/// Random bytes of the system.
+pub(super) fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
     Ok(bytes)

@@ -11,6 +11,7 @@
 //! 5. [`outbox`]: what threads of this host have for other nodes; [`mailboxes`]: what its clients have for topics there. [`link`], [`envelope`], [`item`]: what goes between two nodes.
 //! 6. [`asks`]: what nodes ask each other; [`answers`]: the seam to the layers above, which know what a question means.
 //! 7. [`moving`]: how a partition moves from one node to another, with the state of its topics.
+//! 8. [`stored`]: where topics are kept that outlive their home.
 //!
 //! A build without the feature `cluster` has none of it, and a host without `[cluster]` pays one branch where a topic is looked up.
 
@@ -47,6 +48,8 @@ mod node;
 mod outbox;
 #[cfg(feature = "cluster")]
 mod partitions;
+#[cfg(feature = "cluster")]
+mod stored;
 #[cfg(feature = "cluster")]
 mod table;
 #[cfg(feature = "cluster")]

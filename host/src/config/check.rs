@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::diagnostic::Span;
 use super::mistakes::Mistakes;
-use super::model::{Durability, Mode};
+use super::model::Mode;
 use super::sections::{ReadMount, ReadPlugin, ReadRoute, TRANSPORTS};
 use super::words::suggestion;
 
@@ -21,8 +21,6 @@ pub(super) struct Whole<'a> {
     pub(super) mounts: &'a [ReadMount],
     pub(super) plugins: &'a [ReadPlugin],
     pub(super) routes: &'a [ReadRoute],
-    /// The configuration has a `[cluster]`.
-    pub(super) is_cluster: bool,
     pub(super) mistakes: &'a Mistakes,
 }
 
@@ -30,7 +28,6 @@ impl Whole<'_> {
     pub(super) fn check(&self) {
         self.check_mounts();
         self.check_plugins();
-        self.check_durability();
         self.check_use_of_plugins();
         self.check_names_in_routes();
         self.check_reach();
@@ -98,19 +95,6 @@ impl Whole<'_> {
                 .error(path.span(), message)
                 .help(format!("write \"{tidy}\"")),
         );
-    }
-
-    /// Nodes do not share a store yet: what one had stored, the next home of the topic would not find.
-    fn check_durability(&self) {
-        let stored = |read: &&ReadPlugin| read.plugin.durability != Durability::None;
-        for read in self.plugins.iter().filter(stored).filter(|_| self.is_cluster) {
-            let name = read.name.get_ref();
-            let message = format!("the topics of `{name}` cannot be stored in a cluster yet");
-            let refused = self.mistakes.error(read.at.clone(), message);
-            self.mistakes.add(
-                refused.help("leave `durability` out, or `[cluster]`: host/docs/cluster.md says what is not there yet"),
-            );
-        }
     }
 
     fn check_plugins(&self) {

@@ -52,7 +52,6 @@ pub(super) fn read_whole(
         mounts: &mounts,
         plugins: &plugins,
         routes: &routes,
-        is_cluster: cluster.is_some(),
         mistakes,
     }
     .check();

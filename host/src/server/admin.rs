@@ -13,7 +13,7 @@ mod overview;
 mod page;
 mod plugins;
 mod sessions;
-mod stored;
+pub(crate) mod stored;
 pub(crate) mod why;
 
 use std::net::SocketAddr;

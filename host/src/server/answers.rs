@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::admin::{Admin, elsewhere as pages, why};
+use super::admin::{Admin, elsewhere as pages, stored, why};
 use super::api::nodes;
 use super::endpoint::{Endpoint, elsewhere};
 use super::question::{self, Question};
@@ -37,6 +37,7 @@ impl Answers for FromHere {
                 Question::Connections(wanted) => Some(nodes::say_connections(&endpoint, wanted).await),
                 Question::Client(wanted) => Some(why::say(&endpoint, &wanted).await),
                 Question::Page(wanted) => Some(pages::say(admin.as_ref(), &wanted, body).await),
+                Question::Stored(change) => Some(stored::say(&endpoint.state, &change, body).await),
             }
         })
     }

@@ -183,7 +183,7 @@ fn register_store(registry: &mut Registry, store: &Store) {
     registry.register("syncs", "Syncs, each of one or more writes", stats.syncs.clone());
     registry.register(
         "failures",
-        "Writes that failed: the disk or `[store] max_bytes` is full, or the store is damaged",
+        "Writes that failed: the disk or `[store] max_bytes` is full, the store is damaged, or NATS is away or refuses them",
         stats.failures.clone(),
     );
     let seconds = Counter::<f64, AtomicU64>::default();
@@ -191,7 +191,11 @@ fn register_store(registry: &mut Registry, store: &Store) {
     registry.register("write_seconds", "Time that writes and their syncs took", seconds);
     let bytes = Gauge::<i64>::default();
     bytes.set(shown(store.bytes()));
-    registry.register("bytes", "Bytes that stored topics take on the disk", bytes);
+    registry.register(
+        "bytes",
+        "Bytes that stored topics take on the disk, or in the bucket of a cluster",
+        bytes,
+    );
 }
 
 /// What is counted of all plugins: each name is described once, and has a line for each of them.

@@ -85,9 +85,10 @@ impl Unavailable {
     }
 }
 
-/// Why the server could not open the folder of stored topics now, if it needs one.
+/// Why the server could not open the folder of stored topics now, if it needs one: in a cluster they are not in a folder.
 pub(crate) fn store(config: &Config) -> Option<Unavailable> {
-    let error = Store::check(&store_folder(config)?).err()?;
+    let folder = store_folder(config).filter(|_| config.cluster.is_none())?;
+    let error = Store::check(&folder).err()?;
     let may_pass = matches!(error, StoreError::Locked { .. });
     let error = Box::new(error).into();
     Some(Unavailable { error, may_pass })

@@ -22,6 +22,17 @@ pub(crate) enum Question {
     Client(ClientWanted),
     /// For an operator: what does an admin page say? The body is that of the request.
     Page(PageWanted),
+    /// For an operator: a topic whose home the node is is forgotten, or put back. The body has its capsule then.
+    Stored(StoredChange),
+}
+
+/// A change of a stored topic that an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredChange {
+    pub(crate) plugin: String,
+    pub(crate) topic: String,
+    /// It is put back; otherwise it is forgotten.
+    pub(crate) is_import: bool,
 }
 
 /// Which topics are wanted.

@@ -44,6 +44,7 @@ use crate::runtime::plugin::step::{Rejection, Step};
 use crate::runtime::plugin::watchdog::{self, Running};
 use crate::runtime::plugin::{Hub, PluginSlot};
 use crate::runtime::pubsub::PubSub;
+use crate::runtime::store;
 use crate::runtime::threads::{self, ThreadEnded};
 use crate::runtime::timers::Timers;
 
@@ -57,6 +58,8 @@ const STORE: &str = "topics";
 const GRACE: Duration = Duration::from_millis(500);
 /// How often a library is probed again at the start, if its probe was killed from outside.
 const PROBES_AT_START: u32 = 3;
+/// How long a node that stops has for storing what has not moved.
+const STORING: Duration = Duration::from_secs(2);
 /// How long a stop waits before the log says for which handlers.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -170,7 +173,12 @@ impl Server {
 
         let (pipeline, staging) = pipeline(&config)?;
         if let Some(folder) = store_folder(&config) {
-            hub.open_store(folder, config.store.clone()).map_err(Box::new)?;
+            let max_bytes = config.store.max_bytes;
+            let engine = match &cluster {
+                Some(cluster) => cluster.store(max_bytes).await.map_err(Box::new)?,
+                None => store::in_folder(&folder, max_bytes).map_err(Box::new)?,
+            };
+            hub.open_store(engine, config.store.clone()).map_err(Box::new)?;
         }
         let quarantine = Arc::clone(&pipeline.quarantine);
         crash::start(&config.server.state_dir, &pipeline.quarantine);
@@ -380,6 +388,8 @@ impl Server {
             let _ = timeout_at(deadline, api.finished()).await;
         }
         if let Some(cluster) = state.cluster.get() {
+            // Whoever is the home of what has not moved finds it as it is stored.
+            state.hub.store_all(STORING).await;
             let _ = timeout_at(deadline, cluster.leave()).await;
         }
         service.send(Command::Stop(deadline.into_std()));

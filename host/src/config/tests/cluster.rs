@@ -66,11 +66,3 @@ fn a_login_names_what_it_needs_and_nothing_else() {
         check_refused(lines, &format!("5:1: {what}"));
     }
 }
-
-#[test]
-fn what_a_cluster_cannot_do_yet_is_refused() {
-    check(
-        "[cluster]\n[plugins.room]\nlibrary = \"a.so\"\ndurability = \"commit\"\n[[routes]]\ntopic = \"*\"\nplugin = \"room\"\n[[mounts]]\npath = \"/socket\"\n",
-        "2:1: the topics of `room` cannot be stored in a cluster yet",
-    );
-}

@@ -10,10 +10,14 @@
 //! `capsule/format-1.capsule` is a file of the first format, which is read for ever.
 
 pub(crate) mod bytes;
+mod fence;
 
 use ::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::fence::Seen;
+pub(crate) use self::fence::{Fence, Revision};
 use crate::runtime::id::MemberId;
 
 /// The format that this host writes, and the newest that it reads.
@@ -73,6 +77,9 @@ pub(crate) struct Capsule {
     /// Its timers, in order of due time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) timers: Vec<Timer>,
+    /// Its entry in a store that nodes share, if it goes to another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) revision: Option<Revision>,
 }
 
 /// A message that a topic has sent itself for later.

@@ -28,6 +28,7 @@ fn example() -> Capsule {
             binary: false,
             due_unix_ms: 1_790_000_060_000,
         }],
+        revision: None,
     }
 }
 
@@ -50,10 +51,11 @@ prop_compose! {
 prop_compose! {
     fn any_capsule()(
         plugin in "[a-z_]{1,20}", topic in ".{0,60}", written_unix_ms: u64, in_use: bool, version: u32, handled: u64, shared in any_bytes(),
-        members in vec(any_member(), 0..5), timers in vec(any_timer(), 0..5),
+        members in vec(any_member(), 0..5), timers in vec(any_timer(), 0..5), number: Option<u64>,
     ) -> Capsule {
+        let revision = number.map(|number| Revision { number, is_mark: true, store: 7 });
         let state = Snapshot { version, handled, shared, members };
-        Capsule { plugin, topic, written_unix_ms, in_use, state, timers }
+        Capsule { plugin, topic, written_unix_ms, in_use, state, timers, revision }
     }
 }
 

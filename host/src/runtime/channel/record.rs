@@ -1,6 +1,7 @@
 //! What the host keeps for one topic, so that it outlives the thread and the generation that serve it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bennu_wire::message::Ref;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::presence::Presence;
 use super::small::{Few, Rare, RareSet};
 use super::{Caller, Charge, Input, Origin};
-use crate::runtime::capsule;
+use crate::runtime::capsule::{self, Fence};
 use crate::runtime::id::MemberId;
 use crate::runtime::trace::Traced;
 
@@ -61,6 +62,33 @@ pub(crate) struct StoredState {
     pub(crate) is_due: bool,
     /// The present state is void, because it could not be stored: the topic leaves memory, and comes back as it is stored.
     pub(crate) void: bool,
+    /// What is known of its entry, if several nodes write to the store.
+    pub(crate) fence: Option<Arc<Fence>>,
+}
+
+impl StoredState {
+    /// Nothing is known but the entry.
+    #[must_use]
+    pub(crate) fn fenced(fence: Arc<Fence>) -> Self {
+        let fence = Some(fence);
+        Self {
+            fence,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the present state may not be stored.
+    #[must_use]
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.void && (self.is_due || self.hash.is_none())
+    }
+
+    /// Whether it is known what is stored, so that another node can go on from there.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.void && !self.fence.as_ref().is_some_and(|fence| fence.seen().is_unsure)
+    }
 }
 
 /// One client in the topic.

@@ -1,7 +1,6 @@
 //! What all plugins of a host share: the way to clients, timers, numbers, counters, and who intercepts which broadcast.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -23,9 +22,12 @@ use crate::runtime::id::MemberId;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::pubsub::PubSub;
 use crate::runtime::reach::{Heard, Reach, Reached};
-use crate::runtime::store::{Key, Store, StoreError};
+use crate::runtime::store::{Engine, Key, Store, StoreError};
 use crate::runtime::timers::Timers;
 use crate::runtime::trace::{Traced, Tracer};
+
+/// How often topics that are about to be stored are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// One per host.
 #[derive(Debug)]
@@ -129,19 +131,28 @@ impl Hub {
         *self.routes.write().expect("no holder panics") = routes;
     }
 
-    /// Opens the store in `folder`. Topics that have to be looked at wake as soon as a route leads to them.
+    /// Has the store over this engine. Topics that have to be looked at wake as soon as a route leads to them, and this node is their
+    /// home.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be used.
-    pub(crate) fn open_store(self: &Arc<Self>, folder: PathBuf, limits: config::Store) -> Result<(), StoreError> {
-        let hub = Arc::downgrade(self);
+    /// If the engine cannot be read.
+    pub(crate) fn open_store(
+        self: &Arc<Self>,
+        engine: Box<dyn Engine>,
+        limits: config::Store,
+    ) -> Result<(), StoreError> {
+        let (hub, is_shared) = (Arc::downgrade(self), engine.is_shared());
         let look = move |key: &Key| {
             let Some(hub) = hub.upgrade() else { return true };
+            if is_shared && hub.elsewhere(&key.topic).is_some() {
+                // Whoever is its home looks at it.
+                return true;
+            }
             let slot = hub.routes().plugins.get(&*key.plugin).cloned();
-            slot.is_some_and(|slot| slot.enter(&key.topic, || hub.number(), Input::Look).is_ok())
+            slot.is_some_and(|slot| hub.enter_here(&slot, &key.topic, Input::Look).is_ok())
         };
-        let store = Store::open(folder, limits, look)?;
+        let store = Store::over(engine, limits, look)?;
         let _ = self.store.set(store);
         Ok(())
     }
@@ -205,6 +216,31 @@ impl Hub {
             .get()
             .map(|at| at.saturating_duration_since(Instant::now()));
         left.unwrap_or_default().max(usual)
+    }
+
+    /// Has the present state of all topics that outlive the process stored, and waits for so long.
+    pub(crate) async fn store_all(&self, patience: Duration) {
+        let slots = self.routes().plugins.values().cloned().collect::<Vec<_>>();
+        let durable = slots.iter().filter(|slot| slot.durable().is_some());
+        let mut topics: Vec<_> = durable.flat_map(|slot| slot.topics()).collect();
+        let is_behind = |topic: &Arc<Topic>| {
+            let record = topic.record();
+            record.live && record.stored.as_ref().is_some_and(|stored| stored.is_behind())
+        };
+        topics.retain(is_behind);
+        topics.iter().for_each(|topic| topic.owe(Input::Checkpoint));
+        let all_stored = async {
+            while topics.iter().any(is_behind) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(patience, all_stored).await.is_err() {
+            let topics = topics.iter().filter(|topic| is_behind(topic)).count();
+            tracing::warn!(
+                topics,
+                "topics are not stored yet: their nodes find them as they were stored last"
+            );
+        }
     }
 
     /// The store, if it is open.

@@ -17,7 +17,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use rustix::fs::{Access, access};
 
 use super::reclaim::Reclaim;
-use super::{Change, Engine, Key, StoreError, Stored};
+use super::{Change, Done, Engine, Key, StoreError, Stored};
 
 /// How keys and folders are laid out.
 const FORMAT: u32 = 1;
@@ -32,6 +32,7 @@ const MEASURE_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Disk {
     folder: PathBuf,
+    max_bytes: u64,
     /// `None` after an error, until it is opened anew.
     data: RwLock<Option<Data>>,
     bytes: Arc<AtomicU64>,
@@ -85,7 +86,7 @@ fn has_format(folder: &Path) -> Result<bool, StoreError> {
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(StoreError::System {
-            folder: folder.to_owned(),
+            place: folder.display().to_string(),
             source,
         }),
     }
@@ -94,7 +95,7 @@ fn has_format(folder: &Path) -> Result<bool, StoreError> {
 /// Finds out whether [`Disk::open`] could open the folder, as far as that is seen without a change to it.
 pub(super) fn check(folder: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::System {
-        folder: folder.to_owned(),
+        place: folder.display().to_string(),
         source,
     };
     has_format(folder)?;
@@ -113,9 +114,9 @@ pub(super) fn check(folder: &Path) -> Result<(), StoreError> {
 }
 
 impl Disk {
-    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(folder: &Path, max_bytes: u64) -> Result<Self, StoreError> {
         let failed = |source| StoreError::System {
-            folder: folder.to_owned(),
+            place: folder.display().to_string(),
             source,
         };
         fs::create_dir_all(folder).map_err(failed)?;
@@ -129,6 +130,7 @@ impl Disk {
         let bytes = data.database.disk_space().map_err(|error| said(folder, error))?;
         Ok(Self {
             folder: folder.to_owned(),
+            max_bytes,
             data: RwLock::new(Some(data)),
             bytes: Arc::new(AtomicU64::new(bytes)),
             unmeasured: AtomicU64::new(0),
@@ -196,7 +198,7 @@ impl Data {
         })
     }
 
-    fn write(&self, changes: &[Change]) -> fjall::Result<u64> {
+    fn write(&self, changes: &[&Change]) -> fjall::Result<u64> {
         let mut written = 0;
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         for change in changes {
@@ -221,7 +223,7 @@ impl Data {
                         None => batch.remove(&self.looks, key),
                     }
                 }
-                Change::Remove(_) => {
+                Change::Remove { .. } => {
                     for aside in self.aside.prefix(&key) {
                         let (aside, _) = aside.into_inner()?;
                         // Not of a topic whose name begins with this one's.
@@ -239,12 +241,13 @@ impl Data {
     }
 }
 
-impl Engine for Disk {
-    fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+impl Disk {
+    /// Makes all of these changes with one sync, or none.
+    fn make(&self, changes: &[&Change]) -> Result<(), StoreError> {
         let written = self.with(|data| {
             let written = data.write(changes)?;
             self.measure(data, written);
-            if changes.iter().any(|change| matches!(change, Change::Remove(_))) {
+            if changes.iter().any(|change| matches!(change, Change::Remove { .. })) {
                 self.reclaim.forgot();
             }
             Ok(())
@@ -254,6 +257,48 @@ impl Engine for Disk {
             drop(self.data.write().expect("no holder panics").take());
         }
         written
+    }
+
+    /// Why no topic can be stored, if it is as large as it may be. Then it begins to give the space of forgotten topics back.
+    fn full(&self) -> Option<StoreError> {
+        let (bytes, max_bytes) = (self.bytes(), self.max_bytes);
+        (bytes >= max_bytes).then(|| {
+            self.give_back();
+            StoreError::Full {
+                place: self.place(),
+                bytes,
+                max_bytes,
+            }
+        })
+    }
+
+    fn give_back(&self) {
+        let begun = self.with(|data| {
+            let keyspaces = [&data.topics, &data.looks, &data.aside].map(Clone::clone);
+            self.reclaim.begin(&data.database, keyspaces, &self.bytes);
+            Ok(())
+        });
+        // If it cannot be opened, every write says why.
+        drop(begun);
+    }
+}
+
+impl Engine for Disk {
+    fn write(&self, changes: &[Change]) -> Vec<Done> {
+        let puts = |change: &Change| matches!(change, Change::Put { .. });
+        let full = changes.iter().any(puts).then(|| self.full()).flatten().map(Arc::new);
+        // Beyond the bound, topics can still be forgotten.
+        let fit = |change: &&Change| full.is_none() || !puts(change);
+        let fitting: Vec<_> = changes.iter().filter(fit).collect();
+        let made = match fitting.is_empty() {
+            true => Ok(()),
+            false => self.make(&fitting).map_err(Arc::new),
+        };
+        let done = |change: &Change| match &full {
+            Some(full) if puts(change) => Err(Arc::clone(full)),
+            _ => made.clone(),
+        };
+        changes.iter().map(done).collect()
     }
 
     fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
@@ -317,31 +362,25 @@ impl Engine for Disk {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn give_back(&self) {
-        let begun = self.with(|data| {
-            let keyspaces = [&data.topics, &data.looks, &data.aside].map(Clone::clone);
-            self.reclaim.begin(&data.database, keyspaces, &self.bytes);
-            Ok(())
-        });
-        // If it cannot be opened, every write says why.
-        drop(begun);
+    fn place(&self) -> String {
+        self.folder.display().to_string()
     }
 }
 
 /// What an error of the engine means, for people.
 fn said(folder: &Path, error: fjall::Error) -> StoreError {
-    let folder = folder.to_owned();
+    let (folder, place) = (folder.to_owned(), folder.display().to_string());
     match error {
         fjall::Error::Locked => {
             let process = fs::read_to_string(folder.join("process")).ok();
             StoreError::Locked { folder, process }
         }
         fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
-            StoreError::System { folder, source }
+            StoreError::System { place, source }
         }
         // It was told to whoever wrote then, if anybody did: files are also merged in the background.
         fjall::Error::Poisoned => StoreError::System {
-            folder,
+            place,
             source: io::Error::other("an earlier write failed, perhaps for want of space; they are opened anew"),
         },
         fjall::Error::InvalidVersion(found) => StoreError::Newer {
@@ -350,7 +389,7 @@ fn said(folder: &Path, error: fjall::Error) -> StoreError {
             known: FORMAT,
         },
         other => StoreError::Damaged {
-            folder,
+            place,
             why: other.to_string(),
         },
     }

@@ -6,9 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::{Inner, Key, StoreError};
+use super::{Inner, Key, StoreError, Taken};
 use crate::runtime::clock::unix_ms;
 use crate::runtime::threads::fault;
 
@@ -19,7 +17,7 @@ const AGAIN_MS: u64 = 1_000;
 /// How long the thread sleeps at most: the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
-type Then = Box<dyn FnOnce(Result<Option<Bytes>, StoreError>, Waking) + Send>;
+type Then = Box<dyn FnOnce(Taken, Waking) + Send>;
 
 /// The topics that wait to be read.
 #[derive(Clone, Default)]
@@ -63,7 +61,7 @@ impl fmt::Debug for Reads {
 }
 
 enum Next {
-    Read(Key, Then, Waking),
+    Read(Vec<(Key, Then)>),
     Look,
     Stop,
 }
@@ -100,11 +98,10 @@ impl Reads {
         if queue.stopped {
             return Next::Stop;
         }
-        if queue.waking < MOST_WAKING
-            && let Some((key, then)) = queue.waiting.pop_front()
-        {
-            queue.waking += 1;
-            return Next::Read(key, then, Waking(self.clone()));
+        let most = queue.waiting.len().min(MOST_WAKING.saturating_sub(queue.waking));
+        if most > 0 {
+            queue.waking += most;
+            return Next::Read(queue.waiting.drain(..most).collect());
         }
         queue.looks_changed = false;
         Next::Look
@@ -118,13 +115,19 @@ pub(super) fn run(inner: &Inner, look: &dyn Fn(&Key) -> bool) {
         let sleep = until.map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(unix_ms())));
         match inner.reads.next(sleep.min(LONGEST_SLEEP)) {
             Next::Stop => return,
-            Next::Read(key, then, waking) => {
-                let read = catch_unwind(AssertUnwindSafe(|| inner.engine.read(&key)));
-                let read = read.unwrap_or_else(|_| {
-                    let (folder, why) = (inner.folder.clone(), "the storage engine panicked".to_owned());
-                    Err(StoreError::Damaged { folder, why })
-                });
-                then(read, waking);
+            Next::Read(reads) => {
+                let (keys, thens): (Vec<Key>, Vec<Then>) = reads.into_iter().unzip();
+                let taken = catch_unwind(AssertUnwindSafe(|| inner.engine.take(&keys)));
+                let taken = taken.unwrap_or_else(|_| keys.iter().map(|_| Err(inner.panicked())).collect());
+                for ((key, then), taken) in keys.into_iter().zip(thens).zip(taken) {
+                    if matches!(taken, Err(StoreError::Unavailable { .. } | StoreError::Superseded))
+                        && let Some(at) = inner.engine.look(&key)
+                    {
+                        // Perhaps that was a look, and it is still due.
+                        inner.looks().set(key, Some(at.max(unix_ms() + AGAIN_MS)));
+                    }
+                    then(taken, Waking(inner.reads.clone()));
+                }
             }
             Next::Look => {
                 let due = inner.looks().take_due(unix_ms());

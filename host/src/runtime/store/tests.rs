@@ -12,7 +12,19 @@ fn limits() -> config::Store {
 }
 
 fn open(folder: &tempfile::TempDir) -> Store {
-    Store::open(folder.path().join("topics"), limits(), |_| true).unwrap()
+    open_with(folder, limits(), |_| true)
+}
+
+fn open_with(folder: &tempfile::TempDir, limits: config::Store, look: impl Fn(&Key) -> bool + Send + 'static) -> Store {
+    let engine = in_folder(&folder.path().join("topics"), limits.max_bytes).unwrap();
+    Store::over(engine, limits, look).unwrap()
+}
+
+fn remove(topic: &str) -> Change {
+    Change::Remove {
+        key: key(topic),
+        fence: None,
+    }
 }
 
 fn key(topic: &str) -> Key {
@@ -28,20 +40,21 @@ fn put(topic: &str, capsule: &[u8]) -> Change {
         capsule: Bytes::copy_from_slice(capsule),
         look_unix_ms: None,
         set_aside: None,
+        fence: None,
     }
 }
 
 impl Store {
     fn write_now(&self, changes: Vec<Change>) -> Result<(), Arc<StoreError>> {
         let (said, done) = mpsc::channel();
-        self.write(changes, move |result| said.send(result).unwrap());
-        done.recv().unwrap()
+        self.write(changes, move |done| said.send(done).unwrap());
+        done.recv().unwrap().into_iter().collect()
     }
 
     fn read_back(&self, topic: &str) -> Option<Bytes> {
         let (said, done) = mpsc::channel();
         self.read(key(topic), move |found, _| said.send(found).unwrap());
-        done.recv().unwrap().unwrap()
+        done.recv().unwrap().unwrap().capsule
     }
 }
 
@@ -60,9 +73,7 @@ fn what_was_written_is_read_again_after_a_new_start() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     store.write_now(vec![put("room:a", b"1"), put("room:b", b"2")]).unwrap();
-    store
-        .write_now(vec![put("room:a", b"3"), Change::Remove(key("room:b"))])
-        .unwrap();
+    store.write_now(vec![put("room:a", b"3"), remove("room:b")]).unwrap();
     ended(store);
     let store = open(&folder);
     assert_eq!(store.read_back("room:a").as_deref(), Some(&b"3"[..]));
@@ -83,6 +94,7 @@ fn a_page_has_the_topics_of_one_plugin_in_order_and_what_was_set_aside() {
         capsule: Bytes::new(),
         look_unix_ms: None,
         set_aside: None,
+        fence: None,
     };
     let topics = ["room:c", "room:a", "hall:a", "room:b"];
     let changes = topics.iter().map(|topic| put(topic, b"new")).chain([other]).collect();
@@ -97,6 +109,7 @@ fn a_page_has_the_topics_of_one_plugin_in_order_and_what_was_set_aside() {
             capsule,
             look_unix_ms,
             set_aside,
+            fence: None,
         }])
         .unwrap();
     let names = |prefix: &str, after: Option<&str>, most| {
@@ -130,12 +143,12 @@ fn beyond_the_bound_topics_can_only_be_forgotten() {
         max_bytes: 1,
         ..limits()
     };
-    let store = Store::open(folder.path().join("topics"), limits, |_| true).unwrap();
+    let store = open_with(&folder, limits, |_| true);
     // Whether an empty store takes more than a byte is up to the engine; a written one does.
     let _ = store.write_now(vec![put("room:a", &[7; 4096])]);
     let error = store.write_now(vec![put("room:b", b"1")]).unwrap_err();
     assert!(error.to_string().contains("`[store] max_bytes` allows 1"), "{error}");
-    store.write_now(vec![Change::Remove(key("room:a"))]).unwrap();
+    store.write_now(vec![remove("room:a")]).unwrap();
     assert_eq!(store.read_back("room:b"), None);
     store.stop();
 }
@@ -149,14 +162,14 @@ fn a_full_store_has_room_again_when_its_topics_are_forgotten() {
         max_bytes: 160 << 20,
         ..limits()
     };
-    let store = Store::open(folder.path().join("topics"), limits, |_| true).unwrap();
+    let store = open_with(&folder, limits, |_| true);
     let name = |number| format!("room:{number}");
     let bytes = vec![7; MEGABYTE];
     let stored = (0..200).take_while(|number| store.write_now(vec![put(&name(*number), &bytes)]).is_ok());
     let stored = stored.count();
     assert!((10..200).contains(&stored), "{stored} topics");
     for number in 0..stored {
-        store.write_now(vec![Change::Remove(key(&name(number)))]).unwrap();
+        store.write_now(vec![remove(&name(number))]).unwrap();
     }
     let begun = Instant::now();
     while let Err(error) = store.write_now(vec![put("room:new", &bytes)]) {
@@ -174,9 +187,10 @@ fn a_topic_is_looked_at_when_it_is_due_and_again_after_a_new_start() {
         capsule: Bytes::new(),
         look_unix_ms: Some(at),
         set_aside: None,
+        fence: None,
     };
     let (said, seen) = mpsc::channel();
-    let store = Store::open(folder.path().join("topics"), limits(), |_| true).unwrap();
+    let store = open(&folder);
     let never = u64::MAX;
     let now = unix_ms();
     // The second one is put off for ever.
@@ -185,7 +199,7 @@ fn a_topic_is_looked_at_when_it_is_due_and_again_after_a_new_start() {
     store.write_now(vec![due("room:a", now), due("room:b", never)]).unwrap();
     ended(store);
     let look = move |key: &Key| said.send(key.topic.to_string()).is_ok();
-    let store = Store::open(folder.path().join("topics"), limits(), look).unwrap();
+    let store = open_with(&folder, limits(), look);
     assert_eq!(seen.recv_timeout(Duration::from_secs(10)).as_deref(), Ok("room:a"));
     assert!(seen.try_recv().is_err());
     store.stop();

@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::{Change, Inner, StoreError};
+use super::{Change, Done, Inner, StoreError};
 use crate::runtime::threads::fault;
 
 /// Changes of one sync take at most so many bytes, unless a single one is larger.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// Called once changes last, or cannot be made.
-pub(super) type Then = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>;
+/// Called once changes last, or cannot be made, with what became of each.
+pub(super) type Then = Box<dyn FnOnce(Vec<Done>) + Send>;
 
 /// The changes that wait.
 #[derive(Default)]
@@ -81,82 +81,58 @@ impl Writes {
 pub(super) fn run(inner: &Inner) {
     while let Some(group) = inner.writes.take() {
         fault::point("store.write");
-        let (puts, mut full) = (puts(&group), None);
-        if puts {
-            let (bytes, max_bytes) = (inner.engine.bytes(), inner.limits.max_bytes);
-            full = (bytes >= max_bytes).then(|| {
-                inner.engine.give_back();
-                let folder = inner.folder.clone();
-                Arc::new(StoreError::Full {
-                    folder,
-                    bytes,
-                    max_bytes,
-                })
-            });
-        }
-        let (mut changes, mut thens, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut changes, mut thens) = (Vec::new(), Vec::new());
         for (own, then) in group {
-            // Beyond the bound, topics can still be forgotten.
-            if full.is_some() && own.iter().any(|change| matches!(change, Change::Put { .. })) {
-                inner.stats.failures.inc_by(own.len() as u64);
-                refused.push(then);
-            } else {
-                changes.extend(own);
-                thens.push(then);
-            }
+            thens.push((own.len(), then));
+            changes.extend(own);
         }
-        if let Some(full) = full {
-            refused.into_iter().for_each(|then| then(Err(Arc::clone(&full))));
-        }
-        if !changes.is_empty() {
-            let done = inner.make(changes).map_err(Arc::new);
-            thens.into_iter().for_each(|then| then(done.clone()));
+        let mut done = inner.make(changes).into_iter();
+        for (count, then) in thens {
+            then(done.by_ref().take(count).collect());
         }
     }
 }
 
-fn puts(group: &[(Vec<Change>, Then)]) -> bool {
-    let mut all = group.iter().flat_map(|(changes, _)| changes);
-    all.any(|change| matches!(change, Change::Put { .. }))
-}
-
 impl Inner {
     /// Makes changes, with one sync.
-    fn make(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+    fn make(&self, changes: Vec<Change>) -> Vec<Done> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
         let (start, stats) = (Instant::now(), &self.stats);
+        let all = |done: Done| vec![done; changes.len()];
         let made = catch_unwind(AssertUnwindSafe(|| match broken::fault() {
-            Some(outcome) => outcome.map_err(|source| StoreError::System {
-                folder: self.folder.clone(),
-                source,
-            }),
+            Some(outcome) => all(outcome.map_err(|source| {
+                let place = self.engine.place();
+                Arc::new(StoreError::System { place, source })
+            })),
             None => self.engine.write(&changes),
         }));
-        let made = made.unwrap_or_else(|_| {
-            let (folder, why) = (self.folder.clone(), "the storage engine panicked".to_owned());
-            Err(StoreError::Damaged { folder, why })
-        });
-        if let Err(error) = made {
-            stats.failures.inc_by(changes.len() as u64);
-            return Err(error);
-        }
-        stats.syncs.inc();
-        stats.writes.inc_by(changes.len() as u64);
-        stats
-            .bytes
-            .inc_by(changes.iter().map(Change::bytes).sum::<usize>() as u64);
-        stats
-            .nanos
-            .inc_by(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let made = made.unwrap_or_else(|_| all(Err(Arc::new(self.panicked()))));
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let (mut writes, mut bytes) = (0, 0);
         let mut looks = self.looks();
-        for change in changes {
+        for (change, made) in changes.into_iter().zip(&made) {
+            if made.is_err() {
+                stats.failures.inc();
+                continue;
+            }
+            writes += 1;
+            bytes += change.bytes() as u64;
             match change {
                 Change::Put { key, look_unix_ms, .. } => looks.set(key, look_unix_ms),
-                Change::Remove(key) => looks.set(key, None),
+                Change::Remove { key, .. } => looks.set(key, None),
             }
         }
         drop(looks);
-        self.reads.look_again();
-        Ok(())
+        if writes > 0 {
+            stats.syncs.inc();
+            stats.writes.inc_by(writes);
+            stats.bytes.inc_by(bytes);
+            stats.nanos.inc_by(nanos);
+            self.reads.look_again();
+        }
+        made
     }
 }
 

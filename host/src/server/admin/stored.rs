@@ -8,7 +8,9 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use bytestring::ByteString;
+use http::header::CONTENT_TYPE;
 use http::{StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -17,9 +19,12 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::Admin;
-use crate::runtime::capsule::Capsule;
+use crate::cluster::Home;
+use crate::runtime::capsule::{Capsule, Fence};
 use crate::runtime::plugin::PluginSlot;
 use crate::runtime::store::{Change, Stored};
+use crate::server::question::{self, Question, StoredChange};
+use crate::server::state::State as Server;
 
 /// Topics on one page at most.
 const MOST: usize = 1_000;
@@ -27,6 +32,8 @@ const MOST: usize = 1_000;
 pub(super) const MOST_BYTES: usize = 2 << 30;
 /// How long a topic in memory has to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much longer than at home an answer may take.
+const WAY: Duration = Duration::from_secs(1);
 
 /// Which topics are asked for.
 #[derive(Debug, Default)]
@@ -85,8 +92,8 @@ fn refused(status: StatusCode, why: impl std::fmt::Display) -> Response {
 }
 
 /// A plugin whose topics are stored.
-fn durable(admin: &Admin, plugin: &str) -> Result<Arc<PluginSlot>, String> {
-    let routing = admin.state.routing();
+fn durable(state: &Server, plugin: &str) -> Result<Arc<PluginSlot>, String> {
+    let routing = state.routing();
     match routing.routes.plugins.get(plugin) {
         Some(slot) if slot.durable().is_some() => Ok(Arc::clone(slot)),
         Some(_) => Err(format!("{plugin} stores no topics: set its `durability`")),
@@ -112,7 +119,7 @@ pub(super) async fn list(State(admin): State<Admin>, Path(plugin): Path<String>,
         Ok(asked) => asked,
         Err(why) => return refused(StatusCode::BAD_REQUEST, why),
     };
-    let slot = match durable(&admin, &plugin) {
+    let slot = match durable(&admin.state, &plugin) {
         Ok(slot) => slot,
         Err(why) => return refused(StatusCode::NOT_FOUND, why),
     };
@@ -162,11 +169,121 @@ fn shown(slot: &PluginSlot, stored: Stored, whole: bool) -> Shown {
 
 /// Forgets a topic, in memory or not. The answer is empty, unless there is none: then it says so.
 pub(super) async fn forget(State(admin): State<Admin>, Path((plugin, topic)): Path<(String, String)>) -> Response {
-    let slot = match durable(&admin, &plugin) {
-        Ok(slot) => slot,
-        Err(why) => return refused(StatusCode::NOT_FOUND, why),
+    let is_import = false;
+    let change = StoredChange {
+        plugin,
+        topic,
+        is_import,
     };
-    let name = ByteString::from(topic);
+    at_home(&admin.state, change, Bytes::new()).await.into_response()
+}
+
+/// Stores a capsule of an export.
+pub(super) async fn import(
+    State(admin): State<Admin>,
+    Path(plugin): Path<String>,
+    Json(imported): Json<Imported>,
+) -> Response {
+    if let Err(why) = durable(&admin.state, &plugin) {
+        return refused(StatusCode::NOT_FOUND, why);
+    }
+    let bytes = STANDARD.decode(imported.capsule).unwrap_or_default();
+    let topic = match Capsule::decode(&bytes) {
+        Ok(capsule) if capsule.plugin == plugin => capsule.topic,
+        Ok(capsule) => {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                format_args!("this topic is of the plugin {}", capsule.plugin),
+            );
+        }
+        Err(error) => return refused(StatusCode::BAD_REQUEST, error),
+    };
+    let is_import = true;
+    let change = StoredChange {
+        plugin,
+        topic,
+        is_import,
+    };
+    at_home(&admin.state, change, bytes.into()).await.into_response()
+}
+
+/// What became of a change. It crosses between nodes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Changed {
+    status: u16,
+    /// JSON if all went well, or else why it did not.
+    text: String,
+}
+
+impl Changed {
+    fn done() -> Self {
+        Self::new(StatusCode::NO_CONTENT, "")
+    }
+
+    fn new(status: StatusCode, text: impl std::fmt::Display) -> Self {
+        let (status, text) = (status.as_u16(), text.to_string());
+        Self { status, text }
+    }
+
+    fn not_now(why: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+}
+
+impl IntoResponse for Changed {
+    fn into_response(self) -> Response {
+        match StatusCode::from_u16(self.status) {
+            Ok(StatusCode::NO_CONTENT) => StatusCode::NO_CONTENT.into_response(),
+            Ok(StatusCode::OK) => ([(CONTENT_TYPE, "application/json")], self.text).into_response(),
+            Ok(status) => refused(status, self.text),
+            Err(_) => refused(StatusCode::BAD_GATEWAY, self.text),
+        }
+    }
+}
+
+/// Has the home of a topic carry a change out: there it is known whether the topic is in memory.
+async fn at_home(state: &Arc<Server>, change: StoredChange, capsule: Bytes) -> Changed {
+    let Some(cluster) = state.cluster.get() else {
+        return carry_out(state, &change, &capsule).await;
+    };
+    let (node, run) = match cluster.home(&change.topic) {
+        Home::Here => return carry_out(state, &change, &capsule).await,
+        Home::There(node, run) => (node, run),
+        Home::Nowhere => return Changed::not_now("this topic has no home that this node knows"),
+    };
+    let question = question::write(&Question::Stored(change), [&capsule[..]]);
+    match cluster.ask(run, question, PATIENCE + WAY).await {
+        Ok(answer) => match question::read(&answer) {
+            Some((changed, _)) => changed,
+            None => Changed::not_now(format_args!("the node `{node}` has another version")),
+        },
+        Err(why) => Changed::not_now(format_args!("the home of this topic is the node `{node}`: {why}")),
+    }
+}
+
+/// Carries a change out for another node.
+pub(crate) async fn say(state: &Arc<Server>, change: &StoredChange, capsule: Bytes) -> Bytes {
+    let is_here = { state.cluster.get() }.is_some_and(|cluster| cluster.home(&change.topic) == Home::Here);
+    let changed = match is_here {
+        true => carry_out(state, change, &capsule).await,
+        false => Changed::not_now("this topic moves to another node"),
+    };
+    question::write(&changed, [])
+}
+
+async fn carry_out(state: &Arc<Server>, change: &StoredChange, capsule: &[u8]) -> Changed {
+    let slot = match durable(state, &change.plugin) {
+        Ok(slot) => slot,
+        Err(why) => return Changed::new(StatusCode::NOT_FOUND, why),
+    };
+    let name = ByteString::from(&*change.topic);
+    match change.is_import {
+        false => forget_here(slot, name).await,
+        true => import_here(slot, name, capsule).await,
+    }
+}
+
+async fn forget_here(slot: Arc<PluginSlot>, name: ByteString) -> Changed {
     if let Some(topic) = slot.find(&name) {
         topic.forget();
         drop(topic);
@@ -176,71 +293,64 @@ pub(super) async fn forget(State(admin): State<Admin>, Path((plugin, topic)): Pa
             }
         };
         return match tokio::time::timeout(PATIENCE, gone).await {
-            Ok(()) => StatusCode::NO_CONTENT.into_response(),
-            Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the topic has not ended yet"),
+            Ok(()) => Changed::done(),
+            Err(_) => Changed::not_now("the topic has not ended yet"),
         };
     }
     let Some(durable) = slot.durable() else {
-        return StatusCode::NOT_FOUND.into_response();
+        return Changed::new(StatusCode::NOT_FOUND, "");
     };
-    let (store, asked) = (durable.store().clone(), name.clone());
+    let (store, plugin, asked) = (durable.store().clone(), slot.name.clone(), name.clone());
     // Whatever has this name stands first. It waits for the disk.
     let found = spawn_blocking(move || store.page(&plugin, &asked, None, 1)).await;
     match found {
         Ok(Ok(page)) if page.iter().all(|stored| stored.topic != name) => {
-            Json(json!({ "forgotten": false })).into_response()
+            Changed::new(StatusCode::OK, json!({ "forgotten": false }))
         }
         // It may go although it cannot be read.
-        _ => write(&slot, Change::Remove(durable.key(&name))).await,
+        _ => {
+            let key = durable.key(&name);
+            write(&slot, &name, |fence| Change::Remove { key, fence }).await
+        }
     }
 }
 
-/// Stores a capsule of an export.
-pub(super) async fn import(
-    State(admin): State<Admin>,
-    Path(plugin): Path<String>,
-    Json(imported): Json<Imported>,
-) -> Response {
-    let slot = match durable(&admin, &plugin) {
-        Ok(slot) => slot,
-        Err(why) => return refused(StatusCode::NOT_FOUND, why),
+async fn import_here(slot: Arc<PluginSlot>, name: ByteString, capsule: &[u8]) -> Changed {
+    let capsule = match Capsule::decode(capsule) {
+        Ok(capsule) => capsule,
+        Err(error) => return Changed::new(StatusCode::BAD_REQUEST, error),
     };
-    let bytes = STANDARD.decode(imported.capsule).unwrap_or_default();
-    let capsule = match Capsule::decode(&bytes) {
-        Ok(capsule) if capsule.plugin == plugin => capsule,
-        Ok(capsule) => {
-            return refused(
-                StatusCode::BAD_REQUEST,
-                format_args!("this topic is of the plugin {}", capsule.plugin),
-            );
-        }
-        Err(error) => return refused(StatusCode::BAD_REQUEST, error),
-    };
-    let name = ByteString::from(&*capsule.topic);
     if slot.find(&name).is_some() {
-        return refused(
+        return Changed::new(
             StatusCode::CONFLICT,
             format_args!("{name} is in memory: forget it first"),
         );
     }
     let Some(durable) = slot.durable() else {
-        return StatusCode::NOT_FOUND.into_response();
+        return Changed::new(StatusCode::NOT_FOUND, "");
     };
-    let change = durable.imported(capsule, &slot);
-    write(&slot, change).await
+    write(&slot, &name, |fence| durable.imported(capsule, fence, &slot)).await
 }
 
-async fn write(slot: &PluginSlot, change: Change) -> Response {
+/// Writes what is stored of a topic that is not in memory.
+async fn write(slot: &PluginSlot, name: &ByteString, change: impl FnOnce(Option<Arc<Fence>>) -> Change) -> Changed {
     let Some(durable) = slot.durable() else {
-        return StatusCode::NOT_FOUND.into_response();
+        return Changed::new(StatusCode::NOT_FOUND, "");
+    };
+    let (store, key) = (durable.store().clone(), durable.key(name));
+    // It waits for the disk.
+    let fence = match spawn_blocking(move || store.fence(key)).await {
+        Ok(Ok(fence)) => fence,
+        Ok(Err(error)) => return Changed::not_now(error),
+        Err(_) => return Changed::new(StatusCode::INTERNAL_SERVER_ERROR, "the store could not be asked"),
     };
     let (said, done) = oneshot::channel();
-    durable
-        .store()
-        .write(vec![change], move |result| drop(said.send(result)));
+    durable.store().write(vec![change(fence)], move |done| {
+        drop(said.send(done.into_iter().collect::<Result<(), _>>()))
+    });
     match done.await {
-        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Err(error)) => refused(StatusCode::SERVICE_UNAVAILABLE, error),
-        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the server stops"),
+        Ok(Ok(())) => Changed::done(),
+        Ok(Err(error)) => Changed::not_now(error),
+        Err(_) => Changed::not_now("the server stops"),
     }
 }

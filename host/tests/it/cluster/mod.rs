@@ -10,6 +10,7 @@ mod pages;
 mod reading;
 mod refusals;
 mod standstill;
+mod stored;
 mod transcripts;
 
 use std::fs;
@@ -28,6 +29,8 @@ use crate::support::server::{Bench, Server};
 
 /// The lease of the nodes here, in milliseconds.
 const LEASE_MS: u64 = 1_500;
+/// What takes several leases may take longer than anything else here: so does the start of a node whose last run was killed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A `nats-server` with JetStream.
 struct Broker {
@@ -38,10 +41,16 @@ struct Broker {
 
 impl Broker {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With lines of its configuration.
+    fn start_with(lines: &str) -> Self {
         let port = { TcpListener::bind("127.0.0.1:0") }.and_then(|free| free.local_addr());
         let port = port.expect("a free port").port();
         let folder = std::env::temp_dir().join(format!("bennu-nats-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
+        fs::write(config(&folder), lines).expect("written");
         let child = run(&folder, port);
         Self { folder, port, child }
     }
@@ -51,7 +60,7 @@ impl Broker {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it is our child");
         if forget {
-            fs::remove_dir_all(&self.folder).expect("it is there");
+            fs::remove_dir_all(self.folder.join("jetstream")).expect("it is there");
         }
     }
 
@@ -71,6 +80,13 @@ impl Broker {
         }
     }
 
+    /// The bucket of stored topics.
+    async fn topics_bucket(&self) -> async_nats::jetstream::kv::Store {
+        let client = async_nats::connect(format!("127.0.0.1:{}", self.port)).await;
+        let context = async_nats::jetstream::new(client.expect("connected"));
+        context.get_key_value("bennu-topics").await.expect("a bucket")
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there to be told");
     }
@@ -80,6 +96,10 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = (self.child.kill(), self.child.wait(), fs::remove_dir_all(&self.folder));
     }
+}
+
+fn config(folder: &Path) -> PathBuf {
+    folder.join("nats.conf")
 }
 
 /// The program.
@@ -94,7 +114,9 @@ fn run(folder: &Path, port: u16) -> Child {
     let mut command = Command::new(nats_server());
     command
         .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-        .arg(folder);
+        .arg(folder)
+        .arg("-c")
+        .arg(config(folder));
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
         .spawn()
@@ -135,7 +157,9 @@ impl Node {
         // Half of it is for handing topics over.
         bench.set("server", "shutdown_timeout_ms", "20_000");
         change(&bench);
-        let server = bench.serve_with(command).await;
+        let mut started = bench.command();
+        command(&mut started);
+        let server = Server::start_within(PATIENCE, started).await;
         let admin = server.admin().await;
         Self { bench, server, admin }
     }
@@ -149,7 +173,7 @@ impl Node {
 
     /// Starts it again, after its end.
     async fn start_again(&mut self) {
-        self.server = self.bench.serve().await;
+        self.server = Server::start_within(PATIENCE, self.bench.command()).await;
         self.admin = self.server.admin().await;
     }
 
@@ -190,12 +214,11 @@ async fn join_again(client: &mut Client, topic: &str, params: Value) -> Value {
     patiently("join", joined).await
 }
 
-/// What takes several leases may take longer than anything else here.
+/// What `future` gives, within [`PATIENCE`].
 async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let most = Duration::from_secs(30);
-    match tokio::time::timeout(most, future).await {
+    match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("no {what} within {most:?}"),
+        Err(_) => panic!("no {what} within {PATIENCE:?}"),
     }
 }
 

@@ -16,6 +16,9 @@ mod wake;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock, Weak};
 
+use bennu_plugin::abi::reason;
+use bennu_wire::message;
+
 pub(super) use self::held::{Act, Held};
 pub(super) use self::stored::Stored;
 use self::stored::Waiting;
@@ -29,11 +32,13 @@ use super::loader::ShardInstance;
 use super::shard::Shard;
 use super::slot::PluginSlot;
 use crate::config::Durability;
-use crate::runtime::capsule::{self, Capsule, Snapshot};
-use crate::runtime::channel::{Input, Record, Topic};
+use crate::runtime::capsule::{self, Capsule, Fence, Snapshot};
+#[cfg(feature = "cluster")]
+use crate::runtime::channel::StoredState;
+use crate::runtime::channel::{Input, Notice, Record, Topic};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock::unix_ms;
-use crate::runtime::store::{Change, Key, Store};
+use crate::runtime::store::{Change, Key, Store, StoreError};
 
 /// How the topics of a plugin outlive the process.
 #[derive(Debug)]
@@ -154,14 +159,14 @@ impl Durable {
                 Next::Fail(why) => {
                     let written = None;
                     say_unstored(&rest.topic, &why, env);
-                    Waiting { rest, acts, written }.fail(self, env);
+                    Waiting { rest, acts, written }.fail(self, self.commits, env);
                 }
             }
         }
         if !waiting.is_empty() {
             let (shard, env) = (Arc::clone(shard), env.clone());
-            self.store.write(changes, move |result| {
-                Stored { waiting, result }.hand_to(&shard, &env);
+            self.store.write(changes, move |results| {
+                Stored { waiting, results }.hand_to(&shard, &env);
             });
         }
     }
@@ -179,7 +184,8 @@ impl Durable {
         if forgotten {
             // Its end follows. Until then nothing more is stored of it, or a kill would bring it back.
             let now = rest.leaves || (self.commits && rest.touched);
-            let removed = || Next::Wait(Change::Remove(self.key(&topic.name)), None);
+            let (key, fence) = (self.key(&topic.name), stored.fence.clone());
+            let removed = || Next::Wait(Change::Remove { key, fence }, None);
             return Some(if now { removed() } else { Next::GoOn });
         }
         let now = rest.leaves || rest.checkpoint || (self.commits && rest.touched);
@@ -209,6 +215,7 @@ impl Durable {
             return Next::GoOn;
         }
         let (version, before) = (state.version, stored.version);
+        let fence = stored.fence.clone();
         if !rest.leaves && !self.commits {
             // Known only once it is stored; until then the next change has it stored again.
             stored.hash = None;
@@ -222,6 +229,7 @@ impl Durable {
             in_use,
             state,
             timers,
+            revision: None,
         };
         let bytes = capsule.encode();
         if bytes.len() > config.max_state_bytes {
@@ -236,6 +244,7 @@ impl Durable {
             capsule: bytes,
             look_unix_ms: look_unix_ms(&capsule, &env.slot),
             set_aside: (before > version).then_some(before),
+            fence,
         };
         let written = Written { hash, version };
         if rest.leaves || self.commits {
@@ -259,22 +268,49 @@ impl Durable {
     /// Stores a state for which nobody waits. If that fails, it is tried again.
     fn store_behind(&self, topic: Arc<Topic>, change: Change, written: Written, env: &Env) {
         let env = env.clone();
-        self.store.write(vec![change], move |result| {
+        self.store.write(vec![change], move |results| {
             let mut record = topic.record();
-            match result {
+            match results.into_iter().collect::<Result<(), _>>() {
                 Ok(()) => {
                     if let Some(stored) = &mut record.stored {
                         (stored.hash, stored.version) = (Some(written.hash), written.version);
                     }
                 }
+                Err(error) if matches!(*error, StoreError::Superseded) => {
+                    say_refused(&topic, &error, &env);
+                    record.stored.get_or_insert_default().void = true;
+                    drop(record);
+                    topic.owe(void());
+                }
                 Err(error) => {
-                    say_unstored(&topic, &chain(&*error), &env);
+                    say_refused(&topic, &error, &env);
                     if let Some(durable) = env.slot.durable() {
                         durable.set_checkpoint(&topic, &mut record, &env);
                     }
                 }
             }
         });
+    }
+
+    /// Whether a state of the topic is on its way to a store that nodes share.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_writing(&self, topic: &Topic) -> bool {
+        let record = topic.record();
+        let fence = record.stored.as_ref().and_then(|stored| stored.fence.as_ref());
+        // What waits to be written brings the fence along.
+        fence.is_some_and(|fence| Arc::strong_count(fence) > 1)
+    }
+
+    /// A topic has come from another node: what is known of its entry. The next thing that it does is to be stored.
+    #[cfg(feature = "cluster")]
+    pub(super) fn arrived(&self, capsule: &Capsule, record: &mut Record) -> Input {
+        record.stored = Some(Box::new(StoredState {
+            version: capsule.state.version,
+            // Where its plugin stores nothing, nothing is known, and nothing is stored.
+            fence: Some(Arc::new(Fence::at(capsule.revision.unwrap_or_default()))),
+            ..StoredState::default()
+        }));
+        Input::Checkpoint
     }
 
     /// Asks the store for a topic whose mailbox is held. It goes on once that has answered.
@@ -284,7 +320,13 @@ impl Durable {
             return;
         };
         self.store.read(key, move |found, waking| {
-            let found = found.map_err(|error| (bennu_wire::message::reason::STORAGE, chain(&error)));
+            let found = found.map_err(|error| {
+                let told = match error {
+                    StoreError::Superseded => message::reason::NODE_UNAVAILABLE,
+                    _ => message::reason::STORAGE,
+                };
+                (told, chain(&error))
+            });
             wake::found(&topic, found, waking, &slot, &hub);
         });
     }
@@ -293,15 +335,17 @@ impl Durable {
         self.hasher.hash_one((&state.shared, state.version, timers))
     }
 
-    /// Stores a topic that is not in memory, as if it had just left it: from now on its time to be forgotten runs.
-    pub(crate) fn imported(&self, capsule: Capsule, slot: &PluginSlot) -> Change {
+    /// What stores a topic that is not in memory, as if it had just left it: from now on its time to be forgotten runs.
+    pub(crate) fn imported(&self, capsule: Capsule, fence: Option<Arc<Fence>>, slot: &PluginSlot) -> Change {
         let capsule = Capsule {
             written_unix_ms: unix_ms(),
             in_use: false,
+            revision: None,
             ..capsule
         };
         Change::Put {
             key: self.key(&(&*capsule.topic).into()),
+            fence,
             look_unix_ms: look_unix_ms(&capsule, slot),
             capsule: capsule.encode(),
             set_aside: None,
@@ -336,6 +380,33 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The topic ends: its state is void.
+fn void() -> Input {
+    Input::EndAll {
+        reason: reason::OTHER,
+        notice: Notice::Error(message::reason::STORAGE),
+    }
+}
+
+/// Says that the store has not taken a topic.
+fn say_refused(topic: &Topic, error: &StoreError, env: &Env) {
+    if !matches!(error, StoreError::Superseded) {
+        return say_unstored(topic, &chain(error), env);
+    }
+    let plugin = &env.slot.name;
+    env.slot.stats.unstored_topics.inc();
+    // Nobody has to do anything: the topic goes on where it lives.
+    client_line!(
+        WARN,
+        env.hub.client_lines,
+        "superseded",
+        Source::Plugin(plugin.as_str().into()),
+        plugin,
+        topic = &*super::loader::said(&topic.name),
+        "topic not stored: {error}"
+    );
 }
 
 /// Says that a topic could not be stored.

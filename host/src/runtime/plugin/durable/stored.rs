@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use bennu_plugin::abi::reason;
 use bennu_wire::message;
 
-use super::{Act, Durable, Written, chain, say_unstored};
-use crate::runtime::channel::{Input, Notice};
+use super::{Act, Durable, Written, say_refused, void};
 use crate::runtime::plugin::batch::Rest;
 use crate::runtime::plugin::env::Env;
 use crate::runtime::plugin::shard::{Control, Shard};
-use crate::runtime::store::StoreError;
+use crate::runtime::store::{Done, StoreError};
 
-/// Topics of one batch that have waited for the store, and how that went.
+/// Topics of one batch that have waited for the store, and how that went for each.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(super) waiting: Vec<Waiting>,
-    pub(super) result: Result<(), Arc<StoreError>>,
+    pub(super) results: Vec<Done>,
 }
 
 /// A topic that waits for the store. Until then it handles nothing else.
@@ -47,12 +45,13 @@ impl Stored {
     /// The topics go on: on their shard.
     pub(in crate::runtime::plugin) fn go_on(self, env: &Env) {
         let Some(durable) = env.slot.durable() else { return };
-        for waiting in self.waiting {
-            match &self.result {
+        for (waiting, result) in self.waiting.into_iter().zip(self.results) {
+            match result {
                 Ok(()) => waiting.go_on(env),
                 Err(error) => {
-                    say_unstored(&waiting.rest.topic, &chain(&**error), env);
-                    waiting.fail(durable, env);
+                    say_refused(&waiting.rest.topic, &error, env);
+                    let is_void = durable.commits || matches!(*error, StoreError::Superseded);
+                    waiting.fail(durable, is_void, env);
                 }
             }
         }
@@ -73,9 +72,9 @@ impl Waiting {
         rest.finish(env);
     }
 
-    /// The state could not be stored. With `durability = "commit"` it is void, and so are the effects: the topic ends, and comes back
-    /// as it is stored. Otherwise the topic stays in memory as it is.
-    pub(super) fn fail(self, durable: &Durable, env: &Env) {
+    /// The state could not be stored. With `durability = "commit"`, or if another node is the topic's home by now, it is void, and so
+    /// are the effects: the topic ends, and comes back as it is stored. Otherwise the topic stays in memory as it is.
+    pub(super) fn fail(self, durable: &Durable, is_void: bool, env: &Env) {
         let Self { mut rest, acts, .. } = self;
         let topic = Arc::clone(&rest.topic);
         let refused: Vec<_> = { acts.into_iter() }
@@ -86,12 +85,9 @@ impl Waiting {
             env.dismiss(&topic, &mut record, member);
         }
         rest.leaves = false;
-        if durable.commits {
+        if is_void {
             record.stored.get_or_insert_default().void = true;
-            rest.inputs.push_front(Input::EndAll {
-                reason: reason::OTHER,
-                notice: Notice::Error(message::reason::STORAGE),
-            });
+            rest.inputs.push_front(void());
         } else {
             env.linger(&topic, &mut record);
             durable.set_checkpoint(&topic, &mut record, env);

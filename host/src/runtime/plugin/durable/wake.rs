@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu_wire::message::{Payload, reason};
-use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{Durable, Written, is_over};
-use crate::runtime::capsule::Capsule;
+use crate::runtime::capsule::{Capsule, Fence};
 use crate::runtime::channel::{Called, Input, Record, StoredState, Timer, Topic};
 use crate::runtime::client_lines::{Source, client_line};
 use crate::runtime::clock::unix_ms;
@@ -18,7 +17,7 @@ use crate::runtime::plugin::hub::Hub;
 use crate::runtime::plugin::loader::{ShardInstance, said};
 use crate::runtime::plugin::shard::{Control, Shard};
 use crate::runtime::plugin::slot::PluginSlot;
-use crate::runtime::store::{Change, Waking};
+use crate::runtime::store::{Change, Found, Waking};
 
 /// A stored topic on its way to its shard. Its mailbox is held.
 #[derive(Debug)]
@@ -26,37 +25,47 @@ pub(crate) struct Woken {
     topic: Arc<Topic>,
     /// What the store has of it, if it has anything.
     capsule: Option<Capsule>,
+    fence: Option<Arc<Fence>>,
     _waking: Waking,
 }
 
 /// The store has answered: `found` has the capsule, or what clients are told and why it cannot be read. Called on the store's thread.
 pub(super) fn found(
     topic: &Arc<Topic>,
-    found: Result<Option<Bytes>, (&'static str, String)>,
+    found: Result<Found, (&'static str, String)>,
     waking: Waking,
     slot: &Arc<PluginSlot>,
     hub: &Arc<Hub>,
 ) {
     let env = Env::without_code(slot, hub);
-    let capsule = found.and_then(|bytes| {
-        let read = bytes.map(|bytes| Capsule::decode(&bytes)).transpose();
-        read.map_err(|error| (reason::UNREADABLE, error.to_string()))
+    let read = found.and_then(|Found { capsule, fence }| {
+        let read = capsule.map(|bytes| Capsule::decode(&bytes)).transpose();
+        let capsule = read.map_err(|error| (reason::UNREADABLE, error.to_string()))?;
+        Ok((capsule, fence))
     });
-    match capsule {
-        Ok(mut capsule) => {
+    match read {
+        Ok((mut capsule, fence)) => {
             if let Some(durable) = slot.durable()
                 && capsule.take_if(|capsule| is_over(capsule, slot)).is_some()
             {
-                durable
-                    .store
-                    .write(vec![Change::Remove(durable.key(&topic.name))], |_| ());
+                let (key, fence) = (durable.key(&topic.name), fence.clone());
+                durable.store.write(vec![Change::Remove { key, fence }], |_| ());
             }
             let woken = Woken {
                 topic: Arc::clone(topic),
                 capsule,
+                fence,
                 _waking: waking,
             };
             dispatch(woken, &env);
+        }
+        Err((reason::NODE_UNAVAILABLE, why)) => {
+            tracing::debug!(
+                topic = &*said(&topic.name),
+                why,
+                "a topic does not come into memory here"
+            );
+            refuse(topic, &env, reason::NODE_UNAVAILABLE);
         }
         Err((told, why)) => unreadable(topic, told, &why, &env),
     }
@@ -79,8 +88,13 @@ pub(in crate::runtime::plugin) fn wake(shard: &Arc<Shard>, woken: Woken, instanc
         return dispatch(woken, env);
     }
     let topic = Arc::clone(&woken.topic);
+    let fence = woken.fence;
     let Some(capsule) = woken.capsule else {
-        let epoch = topic.record().epoch;
+        let epoch = {
+            let mut record = topic.record();
+            record.stored = fence.map(|fence| Box::new(StoredState::fenced(fence)));
+            record.epoch
+        };
         topic.release(&shard.queue, Vec::new());
         // If nobody joins with what has waited, the topic closes behind it.
         return topic.owe(Input::Linger { epoch });
@@ -99,11 +113,11 @@ pub(in crate::runtime::plugin) fn wake(shard: &Arc<Shard>, woken: Woken, instanc
         // Another thread has refused what waits.
         None => {}
         Some(Err(why)) => unreadable(&topic, reason::UNREADABLE, &why, env),
-        Some(Ok(())) => go_on(&topic, capsule, shard, env),
+        Some(Ok(())) => go_on(&topic, capsule, fence, shard, env),
     }
 }
 
-fn go_on(topic: &Arc<Topic>, capsule: Capsule, shard: &Arc<Shard>, env: &Env) {
+fn go_on(topic: &Arc<Topic>, capsule: Capsule, fence: Option<Arc<Fence>>, shard: &Arc<Shard>, env: &Env) {
     let Some(durable) = env.slot.durable() else { return };
     topic.set_handled(capsule.state.handled);
     let mut first = vec![Input::Restored];
@@ -113,6 +127,7 @@ fn go_on(topic: &Arc<Topic>, capsule: Capsule, shard: &Arc<Shard>, env: &Env) {
     record.stored = Some(Box::new(StoredState {
         hash: Some(hash),
         version,
+        fence,
         ..StoredState::default()
     }));
     for timer in capsule.timers {

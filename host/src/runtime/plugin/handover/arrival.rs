@@ -182,6 +182,9 @@ impl Arrived {
         for timer in self.capsule.timers.clone() {
             first.extend(durable::set_timer(topic, &mut record, timer, env));
         }
+        if let Some(durable) = env.slot.durable() {
+            first.push(durable.arrived(&self.capsule, &mut record));
+        }
         env.linger(topic, &mut record);
         drop(record);
         topic.release(&shard.queue, first);

@@ -93,6 +93,17 @@ impl Departing {
     /// The shard's part.
     pub(in crate::runtime::plugin) fn write(self, shard: &Arc<Shard>, instance: &mut ShardInstance, env: &Env) {
         let topic = Arc::clone(&self.topic);
+        if let Some(durable) = env.slot.durable()
+            && durable.is_writing(&topic)
+        {
+            // What is on its way to the store counts there before the next home writes.
+            let shard = Arc::clone(shard);
+            return durable.store().write(Vec::new(), move |_| {
+                if let Err(Control::Depart(departing)) = shard.control(Control::Depart(Box::new(self))) {
+                    (departing.tell)(Err(Stays::Busy));
+                }
+            });
+        }
         if !topic.hold(&shard.queue) {
             let found = env.slot.find(&topic.name);
             let is_there = found.is_some_and(|found| Arc::ptr_eq(&found, &topic));
@@ -105,12 +116,13 @@ impl Departing {
             since: Instant::now(),
             is_over: false,
         };
-        let (live, owes) = {
+        let (live, owes, is_settled) = {
             let record = topic.record();
-            (record.live, record.owes_anybody())
+            let is_settled = record.stored.as_ref().is_none_or(|stored| stored.is_settled());
+            (record.live, record.owes_anybody(), is_settled && !record.forgotten)
         };
         // What makes a topic live waits in its mailbox.
-        if !live || (owes && !self.terms.owing) {
+        if !live || !is_settled || (owes && !self.terms.owing) {
             drop(departed);
             return (self.tell)(Err(Stays::Busy));
         }
@@ -176,6 +188,7 @@ fn capsule(topic: &Topic, state: Snapshot, env: &Env) -> Capsule {
         .map(|(member, info, state)| MemberState { member, state, info });
     let members = members.collect();
     let record = topic.record();
+    let fence = record.stored.as_ref().and_then(|stored| stored.fence.as_ref());
     Capsule {
         plugin: env.slot.name.clone(),
         topic: topic.name.to_string(),
@@ -183,6 +196,7 @@ fn capsule(topic: &Topic, state: Snapshot, env: &Env) -> Capsule {
         in_use: !record.members.is_empty(),
         state: Snapshot { members, ..state },
         timers: record.own_timers(),
+        revision: fence.map(|fence| fence.seen().revision),
     }
 }
 
