@@ -1,6 +1,7 @@
 //! How entries are read, and how a node claims a topic that another one has written.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::entry::{self, Head};
 use super::{Inner, writing::Sent};
+use crate::cluster::broker::TIMEOUT;
 use crate::runtime::capsule::{Fence, Revision, Seen};
 use crate::runtime::store::{Found, Key, StoreError, Stored, Taken};
 
@@ -49,7 +51,7 @@ impl Inner {
 
     /// Reads a topic that comes into memory here, and claims it if another node, or an earlier run of this one, has written it.
     pub(super) async fn take(&self, key: &Key) -> Taken {
-        let name = entry::topic(key);
+        let (name, began) = (entry::topic(key), Instant::now());
         for _ in 0..TRIES {
             self.check_open()?;
             if !self.shared.table.is_here(&key.topic) {
@@ -87,7 +89,13 @@ impl Inner {
                 }
                 // Read again: it tells.
                 Sent::Refused => {}
-                Sent::Unsure(_) => drop(self.unsure().insert(key.clone())),
+                Sent::Unsure(why) => {
+                    self.unsure().insert(key.clone());
+                    // Whoever asks next finds out: clients do not wait for ever.
+                    if began.elapsed() >= TIMEOUT {
+                        return Err(self.unavailable(why));
+                    }
+                }
                 Sent::Failed(error) => return Err(error),
             }
         }

@@ -3,6 +3,7 @@
 
 mod broker;
 mod homes;
+mod logins;
 mod longpoll;
 mod members;
 mod moves;

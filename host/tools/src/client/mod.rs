@@ -132,7 +132,7 @@ impl ClientError {
 }
 
 impl Options {
-    /// The mount `/socket`, version 2.0.0, no parameters, a deadline of five seconds.
+    /// The mount `/socket`, version 2.0.0, no parameters, a deadline of 20 seconds.
     #[must_use]
     pub fn new(address: SocketAddr, transport: Transport) -> Self {
         Self {
@@ -145,7 +145,7 @@ impl Options {
             params: Vec::new(),
             headers: HeaderMap::new(),
             receive_buffer_bytes: None,
-            deadline: Duration::from_secs(5),
+            deadline: Duration::from_secs(20),
         }
     }
 
