@@ -203,13 +203,13 @@ async fn one_of_three_nats_servers_may_be_killed_and_topics_and_what_is_stored_s
     let topic = topic_at(&b, "misbehave:", "a").await;
     let mut client = a.join(&topic, json!({})).await;
     let mut last = counted_at_last(&mut client, &topic).await;
-    for number in 0..brokers.len() {
-        brokers[number].kill(false);
+    for (number, broker) in brokers.iter_mut().enumerate() {
+        broker.kill(false);
         let count = counted_at_last(&mut client, &topic).await;
         assert!(count > last, "{count} after {last}, without server {number}");
         last = count;
-        brokers[number].start_again();
-        let again = async { while !is_replicated(&brokers[number]).await {} };
+        broker.start_again();
+        let again = async { while !is_replicated(broker).await {} };
         patiently("all three", again).await;
     }
     a.server.signal(Signal::KILL);
