@@ -230,11 +230,11 @@ impl World {
         } = known.round;
         let is_of_broker = kind?.is_of_broker();
         let from = match (since, woken) {
+            // Nobody is served by others before the broker is back, and no topic arrives where it moves to.
+            (Some(back), _) if is_of_broker => back.max(away.since),
             // It was away already, or again.
             _ if away.is_move || away.round != number => away.since,
             (_, Some((run, woken))) if run == away.run => woken.min(away.since),
-            // Nobody is served by others before the broker is.
-            (Some(back), _) if is_of_broker => back.max(away.since),
             (Some(lost), _) => lost.min(away.since),
             (None, _) => away.since,
         };
