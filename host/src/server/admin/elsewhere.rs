@@ -167,6 +167,9 @@ async fn ask_all(
     wanted: PageWanted,
 ) -> Result<(BTreeMap<String, Value>, Vec<String>), Response> {
     let question = question::write(&Question::Page(wanted.clone()), []);
+    if cluster.others().await.is_none() {
+        return Err(SILENT.into_response());
+    }
     // First here: what this node refuses, it asks of no other.
     let own = json_of(here(admin, &wanted, Bytes::new()).await).await?;
     let Some(gathered) = cluster.ask_all(question, SHORT).await else {
@@ -193,10 +196,10 @@ async fn connections(admin: &Admin, cluster: &Cluster, wanted: &PageWanted, quer
     nodes.insert(cluster.name().to_owned(), None);
     let (cursor, query) = take(query, "cursor");
     let (limit, query) = take(&query, "limit");
-    let limit = limit
-        .and_then(|limit| limit.parse().ok())
-        .unwrap_or(PAGE)
-        .clamp(1, MOST);
+    let limit = match limit.map_or(Ok(PAGE), |limit| limit.parse::<usize>()) {
+        Ok(limit) => limit.clamp(1, MOST),
+        Err(_) => return mistaken("`limit` is not a number"),
+    };
     let (mut from, mut inner) = match cursor.as_deref().map(|cursor| cursor.split_once('.')) {
         None => (String::new(), None),
         Some(Some((node, inner))) => (

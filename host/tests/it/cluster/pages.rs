@@ -135,6 +135,7 @@ async fn a_node_that_is_not_there_or_says_nothing_is_named() {
     )
     .await;
     check("/closes?node=*&limit=many", 400, "`limit` is not a number\n").await;
+    check("/connections?node=*&limit=many", 400, "`limit` is not a number\n").await;
     check(
         "/connections?node=*&cursor=0",
         400,
