@@ -29,6 +29,8 @@ mod envelope;
 #[cfg(feature = "cluster")]
 mod exchange;
 #[cfg(feature = "cluster")]
+mod fault;
+#[cfg(feature = "cluster")]
 mod gate;
 #[cfg(feature = "cluster")]
 mod item;

@@ -10,7 +10,8 @@ use bennu_wire::message::{Payload, event, reason};
 use bytestring::ByteString;
 
 use super::peers::Wait;
-use super::{Event, Exchange, fault};
+use super::{Event, Exchange};
+use crate::cluster::fault;
 use crate::cluster::item::{Answer, Item, read_ref, written};
 use crate::cluster::table::{Place, Table};
 use crate::runtime::channel::{Called, Create, Ending, Input, Leave, Notice, Refused};
@@ -379,7 +380,7 @@ impl Exchange {
             return;
         }
         let audience = self.guests.audience(topic);
-        if audience.is_empty() || fault::loses() {
+        if audience.is_empty() || fault::loses_broadcast() {
             return;
         }
         let entry = self.shared.table.of(topic);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::{Event, Exchange};
 use crate::cluster::broker;
+use crate::cluster::fault;
 use crate::cluster::item::Item;
 use crate::cluster::moving::Stands;
 use crate::cluster::node::{Lease, NodeId};
@@ -291,7 +292,7 @@ impl Exchange {
             return;
         }
         let (store, say, patience) = (self.homes.clone(), self.say.clone(), self.config.lease);
-        if stands.by.is_some() && fault::is_lost() {
+        if stands.by.is_some() && fault::loses_move() {
             let (is_refused, why) = (false, "lost on purpose".to_owned());
             let lost = Event::Written(partition, stands, Err(NotWritten { is_refused, why }));
             return drop(say.send(lost));
@@ -354,29 +355,5 @@ impl Exchange {
         if is_over || !self.shared.gate.is_shut() {
             self.late_since = None;
         }
-    }
-}
-
-/// Loses the first writes that move partitions, so that a test can show that nobody loses their state by that. Not in release builds.
-mod fault {
-    /// How many are lost.
-    #[cfg(debug_assertions)]
-    const VARIABLE: &str = "BENNU_FAULT_LOST_MOVES";
-
-    #[cfg(debug_assertions)]
-    pub(super) fn is_lost() -> bool {
-        use std::sync::LazyLock;
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static LEFT: LazyLock<AtomicU32> = LazyLock::new(|| {
-            let wanted = std::env::var(VARIABLE).ok();
-            wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(0).into()
-        });
-        LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) const fn is_lost() -> bool {
-        false
     }
 }

@@ -28,6 +28,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
+use super::fault;
 use super::item::{Answer, Item};
 use super::lease::Keeper;
 use super::member::Shared;
@@ -371,47 +372,5 @@ impl Exchange {
             Item::Refuse { socket_id, wait_ms } => self.refuse_here(socket_id, wait_ms),
             Item::Moving(moving) => self.take_moving(session, moving),
         }
-    }
-}
-
-/// Faults on purpose, so that tests can show what comes of them. Not in release builds.
-mod fault {
-    /// For how many milliseconds the thread does nothing in each turn.
-    #[cfg(debug_assertions)]
-    const SLOW: &str = "BENNU_FAULT_SLOW_CLUSTER";
-    /// Of how many broadcasts to other nodes one is lost.
-    #[cfg(debug_assertions)]
-    const LOST: &str = "BENNU_FAULT_LOST_BROADCASTS";
-
-    #[cfg(debug_assertions)]
-    fn wanted(variable: &str) -> u64 {
-        let wanted = std::env::var(variable).ok();
-        wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(0)
-    }
-
-    #[cfg(debug_assertions)]
-    pub(super) async fn be_slow() {
-        use std::sync::LazyLock;
-        static MS: LazyLock<u64> = LazyLock::new(|| wanted(SLOW));
-        if *MS > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(*MS)).await;
-        }
-    }
-
-    #[cfg(debug_assertions)]
-    pub(super) fn loses() -> bool {
-        use std::sync::LazyLock;
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static OF: LazyLock<u64> = LazyLock::new(|| wanted(LOST));
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        *OF > 0 && (COUNT.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(*OF)
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) async fn be_slow() {}
-
-    #[cfg(not(debug_assertions))]
-    pub(super) const fn loses() -> bool {
-        false
     }
 }

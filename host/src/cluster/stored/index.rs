@@ -65,7 +65,7 @@ impl Index {
         self.complete.send_replace(true);
     }
 
-    /// Whether everything was read since the last beginning is nobody's business but that of the first time.
+    /// Waits until everything was read once. Later readings are not waited for: what is known from the one before is good enough.
     pub(super) async fn complete(&self) {
         let mut complete = self.complete.subscribe();
         // The sender is there as long as this is.

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 
 use super::entry::{self, Head};
 use super::{Inner, taking::Last};
+use crate::cluster::fault;
 use crate::runtime::capsule::{Fence, Revision, Seen};
 use crate::runtime::store::{Change, Done, Key, StoreError};
 
@@ -237,7 +238,7 @@ impl Inner {
             Err(error) => return Sent::Failed(self.failed(&error, bytes)),
         };
         match sent {
-            Ok(_) if fault::is_lost() => Sent::Unsure("lost on purpose".to_owned()),
+            Ok(_) if fault::loses_ack() => Sent::Unsure("lost on purpose".to_owned()),
             Ok(ack) => Sent::Made(ack.sequence),
             Err(error) => match error.kind() {
                 PublishErrorKind::WrongLastSequence => Sent::Refused,
@@ -274,29 +275,5 @@ impl Inner {
             }
             _ => self.unavailable(error.to_string()),
         }
-    }
-}
-
-/// Loses the first acknowledgements, so that a test can show that nobody takes what is stored for not stored. Not in release builds.
-mod fault {
-    /// How many are lost.
-    #[cfg(debug_assertions)]
-    const VARIABLE: &str = "BENNU_FAULT_LOST_ACKS";
-
-    #[cfg(debug_assertions)]
-    pub(super) fn is_lost() -> bool {
-        use std::sync::LazyLock;
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static LEFT: LazyLock<AtomicU32> = LazyLock::new(|| {
-            let wanted = std::env::var(VARIABLE).ok();
-            wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(0).into()
-        });
-        LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) const fn is_lost() -> bool {
-        false
     }
 }

@@ -187,7 +187,10 @@ async fn one_of_three_nats_servers_may_be_killed_and_topics_and_what_is_stored_s
     let ready = async {
         loop {
             let client = async_nats::connect(format!("127.0.0.1:{}", brokers[0].port)).await;
-            let Ok(client) = client else { continue };
+            let Ok(client) = client else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
             if async_nats::jetstream::new(client).query_account().await.is_ok() {
                 break;
             }
